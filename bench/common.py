@@ -1,0 +1,80 @@
+"""What the benches share: paired ratios, peak memory, and the sample's materials."""
+
+import json
+import os
+import resource
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lmmpress.materials import Materials
+from lmmpress.plan import parse_plan
+from lmmpress.presets import preset
+from lmmpress.store import open_store
+
+
+def paired(first: Callable[[], Any], second: Callable[[], Any], rounds: int) -> dict[str, Any]:
+    """Run the two in turn, after one round to warm up; seconds of each and the ratio first / second of each pair."""
+    first(), second()
+    pairs = [(_seconds(first), _seconds(second)) for _ in range(rounds)]
+    ratios = [one / other for one, other in pairs]
+    return {
+        "first_seconds": spread([one for one, _ in pairs]),
+        "second_seconds": spread([other for _, other in pairs]),
+        "ratio": spread(ratios),
+    }
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, smallest and largest."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "count": len(values)}
+
+
+def sample_materials(**changes: str) -> Materials:
+    """The sample preset's materials in a store of their own."""
+    overrides = tuple(f"{key.replace('__', '.')}={value}" for key, value in changes.items())
+    plan = parse_plan(preset("sample"), overrides)
+    return Materials(plan, open_store(tempfile.mkdtemp(prefix="lmmpress-bench-")), Path(plan.model))
+
+
+def rss() -> int:
+    """Resident bytes of this process now."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+class Peak:
+    """Samples resident memory while its block runs; `bytes` is the most seen above the start."""
+
+    def __enter__(self) -> "Peak":
+        self.start, self.bytes, self._on = rss(), 0, True
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while self._on:
+            self.bytes = max(self.bytes, rss() - self.start)
+            time.sleep(0.002)
+
+    def __exit__(self, *_: object) -> None:
+        self._on = False
+        self._thread.join()
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print a bench's JSON, with the machine it was taken on."""
+    import torch
+
+    machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    print(json.dumps(result | {"machine": machine}, indent=1))
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun

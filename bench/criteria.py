@@ -1,0 +1,94 @@
+"""Which scores to trust: loss and accuracy on the gate split after equal cuts by each criterion, without distilling.
+
+    python bench/criteria.py [--rows 500] [--seeds 3]
+
+The language tower of the sample loses half of an axis, and a quarter. Random cuts are repeated with several seeds. Data
+sees the score split only; nothing here looks at the test split.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import torch
+from common import sample_materials, show, spread
+
+from lmmpress import steps
+from lmmpress.evaluation.accuracy import answered_right
+from lmmpress.importance import answer_loss, score
+from lmmpress.lmm.checkpoint import apply_cut, load_model, read_checkpoint
+from lmmpress.lmm.examples import batches, make_batch
+from lmmpress.plan import Axis, Importance
+from lmmpress.pruning.choose import choose
+
+CRITERIA = {
+    "dataset": {"accumulation": "dataset"},
+    "batch": {"accumulation": "batch"},
+    "sample": {"accumulation": "sample"},
+    "sample, all owned": {"accumulation": "sample", "owned": "all"},
+    "magnitude": {"criterion": "magnitude"},
+    "random": {"criterion": "random"},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=500)
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    materials = sample_materials(importance__rows=str(arguments.rows))
+    original = steps.add_original(materials)
+    model = load_model(materials.teacher)
+    anatomy = read_checkpoint(materials.teacher)
+    examples = materials.examples["score"]
+    result: dict[str, object] = {"uncut": measure(materials, model)}
+    for name, changes in CRITERIA.items():
+        settings = Importance(**changes)
+        size = 1 if settings.accumulation == "sample" else 32
+        made = [make_batch(examples, chosen) for chosen in batches(examples, size)]
+        seeds = range(arguments.seeds) if settings.criterion == "random" else range(1)
+        for seed in seeds:
+            scored = score(
+                model,
+                anatomy,
+                made,
+                lambda batch: answer_loss(materials.logits(model, batch, "score"), batch),
+                settings,
+                torch.Generator().manual_seed(seed),
+            )
+            for axis in (Axis.ffn, Axis.attention, Axis.io):
+                body = anatomy.towers["language"].axes[axis]
+                for share in (4, 2):
+                    amount = body.width // share // body.unit * body.unit
+                    cut = choose(anatomy, "language", axis, amount, scored.scores)
+                    with tempfile.TemporaryDirectory() as folder:
+                        apply_cut(materials.store.checkpoint(original), cut, Path(folder) / "cut")
+                        found = measure(materials, load_model(Path(folder) / "cut"))
+                    row = result.setdefault(f"{axis} -1/{share}", {})
+                    row.setdefault(name, []).append(found)
+            result.setdefault("reliability", {})[name] = scored.reliability
+    for key, row in result.items():
+        if " -1/" in key:
+            for name, found in row.items():
+                row[name] = {what: spread([one[what] for one in found])["median"] for what in ("loss", "accuracy")} | (
+                    {"loss_range": [min(one["loss"] for one in found), max(one["loss"] for one in found)]}
+                    if len(found) > 1
+                    else {}
+                )
+    show(result)
+
+
+@torch.no_grad()
+def measure(materials, model) -> dict[str, float]:
+    """Cross-entropy of the answers per sample and accuracy, on the gate split."""
+    examples = materials.examples["gate"]
+    total = 0.0
+    for chosen in batches(examples, 64):
+        batch = make_batch(examples, chosen)
+        total += float(answer_loss(materials.logits(model, batch, "gate"), batch)) * len(chosen)
+    right = answered_right(model, examples, materials.anatomy.projector, materials.features("gate"), 64)
+    return {"loss": total / len(examples.rows), "accuracy": float(right.double().mean())}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""What the caches save, and what the loop costs beside a bare training step.
+
+    python bench/distillation.py [--rounds 3] [--rows 512]
+
+At the first shape of the sample run (the original's) and its last (every stage at its maximum): one epoch over the same
+rows with caches and without, paired; and one epoch of a bare loop (forward with cached visual features, cross-entropy,
+backward, AdamW) of the same batches. The one-time cost of filling the caches is reported, and the whole run's ratio is
+worked out from the epochs of the plan's steps.
+"""
+
+import argparse
+import time
+
+import torch
+from common import paired, sample_materials, show
+
+from lmmpress.distillation.train import distill
+from lmmpress.importance import answer_loss
+from lmmpress.lmm.checkpoint import apply_cut, load_model, read_checkpoint
+from lmmpress.lmm.examples import batches, make_batch
+from lmmpress.pruning.choose import choose
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=512)
+    arguments = parser.parse_args()
+    cached, plain = sample_materials(), sample_materials(distillation__caches="false")
+    begun = time.perf_counter()
+    cached.features("distill")
+    features_seconds = time.perf_counter() - begun
+    _ = cached.teacher_states
+    result: dict[str, object] = {
+        "fill_features_seconds": features_seconds,
+        "fill_all_seconds": time.perf_counter() - begun,
+        "rows": arguments.rows,
+    }
+    plain.examples["distill"] = cached.examples["distill"]
+    saved = []
+    for shape, path in shapes(cached):
+        model = load_model(path)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(not name.startswith(cached.frozen))
+        examples = cached.examples["distill"]
+        few = type(examples)(examples.split, examples.rows[: arguments.rows], examples.pixels, examples.pad, examples.starts)
+
+        def epoch(materials) -> None:
+            distill(
+                model,
+                materials.teacher_logits,
+                lambda student, batch: materials.logits(student, batch, "distill"),
+                few,
+                materials.plan.distillation.model_copy(update={"epochs": 1}),
+                0,
+                materials.accelerator,
+            )
+
+        def bare() -> None:
+            trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
+            size = cached.plan.distillation.batch_size
+            for chosen in batches(few, size, torch.Generator().manual_seed(0)):
+                batch = make_batch(few, chosen)
+                answer_loss(cached.logits(model, batch, "distill"), batch).backward()
+                torch.nn.utils.clip_grad_norm_(trained, 1.0)
+                optimizer.step()
+                optimizer.zero_grad()
+
+        against_plain = paired(lambda: epoch(plain), lambda: epoch(cached), arguments.rounds)
+        against_bare = paired(bare, lambda: epoch(cached), arguments.rounds)
+        saved.append((against_plain["first_seconds"]["median"], against_plain["second_seconds"]["median"]))
+        result[shape] = {
+            "language_parameters": sum(p.numel() for n, p in model.named_parameters() if "language_model" in n),
+            "without_caches_over_with": against_plain["ratio"],
+            "speed_of_a_bare_training_step": against_bare["ratio"],
+        }
+    show(result)
+
+
+def shapes(materials):
+    """The original, and what is left when every stage reaches its maximum."""
+    import tempfile
+    from pathlib import Path
+
+    yield "first shape", materials.teacher
+    path = materials.teacher
+    for number, (axis, stage) in enumerate(materials.plan.stages.items()):
+        anatomy = read_checkpoint(path)
+        groups = anatomy.towers["language"].axes[axis].groups
+        scores = {group.name: torch.arange(group.size).double() for group in groups}
+        target = Path(tempfile.mkdtemp()) / str(number)
+        apply_cut(path, choose(anatomy, "language", axis, stage.max, scores), target)
+        path = target
+    yield "last shape", path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""What scoring costs: each accumulation against a bare forward and backward pass over the same batches, and its memory.
+
+    python bench/importance.py [--rounds 5] [--rows 256]
+"""
+
+import argparse
+import gc
+
+import torch
+from common import Peak, paired, sample_materials, show
+
+from lmmpress.importance import answer_loss, score
+from lmmpress.lmm.checkpoint import load_model, read_checkpoint
+from lmmpress.lmm.examples import batches, make_batch
+from lmmpress.plan import Importance
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=256)
+    arguments = parser.parse_args()
+    materials = sample_materials(importance__rows=str(arguments.rows))
+    examples, anatomy = materials.examples["score"], read_checkpoint(materials.teacher)
+    materials.features("score")
+    model = load_model(materials.teacher)
+    weights = sum(parameter.numel() * 4 for parameter in model.parameters())
+    result: dict[str, object] = {"rows": arguments.rows, "weights_mb": weights / 2**20}
+    for accumulation, passes in (("dataset", 1), ("dataset", 4), ("batch", 1), ("sample", 1)):
+        size = 1 if accumulation == "sample" else 32
+        made = [make_batch(examples, chosen) for chosen in batches(examples, size)]
+        settings = Importance(accumulation=accumulation, passes=passes)
+
+        def loss(batch):
+            return answer_loss(materials.logits(model, batch, "score"), batch)
+
+        def bare() -> None:
+            for batch in made:
+                loss(batch).backward()
+                model.zero_grad(set_to_none=True)
+
+        def scoring() -> None:
+            score(model, anatomy, made, loss, settings, torch.Generator())
+
+        found = paired(scoring, bare, arguments.rounds)
+        memory = {}
+        for name, work in (("scoring", scoring), ("bare", bare)):
+            gc.collect()
+            with Peak() as peak:
+                work()
+            memory[f"{name}_peak_mb"] = peak.bytes / 2**20
+        result[f"{accumulation}, {passes} pass{'es' if passes > 1 else ''}"] = {"ratio": found["ratio"]} | memory
+    show(result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The whole sample run as a user starts it: seconds, peak memory, and what became of the model.
+
+    python bench/sample_run.py [--runs 3] [--set KEY=VALUE ...]
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from common import show, spread
+
+from lmmpress.presets import preset
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
+    arguments = parser.parse_args()
+    preset("sample")  # the data is generated before the clock starts
+    runs = [run(arguments.overrides) for _ in range(arguments.runs)]
+    last = runs[-1][2]
+    tower = [last[model]["parameters_by_tower"]["language"] for model in ("original", "compressed")]
+    show(
+        {
+            "seconds": spread([seconds for seconds, _, _ in runs]),
+            "peak_gb": spread([peak / 2**20 for _, peak, _ in runs]),
+            "language_reduction": tower[0] / tower[1],
+            "test_accuracy": [last[model]["accuracy"] for model in ("original", "compressed")],
+            "drop": last["drop"],
+            "drop_interval": last["drop_interval"],
+            "samples_per_second_ratio": spread(
+                [r["compressed"]["samples_per_second"] / r["original"]["samples_per_second"] for _, _, r in runs]
+            ),
+            "latency_p50_ratio": spread(
+                [r["original"]["latency_ms"]["p50"] / r["compressed"]["latency_ms"]["p50"] for _, _, r in runs]
+            ),
+            "seconds_by_part": last["seconds_by_part"],
+            "decisions": [f"{step['stage']} {step['decision']} {step['accuracy_pruned']:.4f} -> {step['accuracy']:.4f}"
+                          for step in last["steps"]],
+            "same_checkpoint_each_run": len({r["compressed"]["checkpoint"] for _, _, r in runs}) == 1,
+        }
+    )
+
+
+def run(overrides: list[str]) -> tuple[float, int, dict]:
+    """Seconds, peak resident kilobytes of the process, and result.json."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out"
+        command = [sys.executable, "-m", "lmmpress.cli", "run", "--sample", "--out", str(out)]
+        for override in overrides:
+            command += ["--set", override]
+        begun = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - begun
+        if status:
+            raise SystemExit(f"the run ended with status {status}")
+        return seconds, usage.ru_maxrss, json.loads((out / "result.json").read_text("utf-8"))
+
+
+if __name__ == "__main__":
+    main()

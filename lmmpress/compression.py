@@ -1,0 +1,286 @@
+"""Algorithm 1: prune a little, distil, measure, and keep the step only if accuracy stays within alpha."""
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from lmmpress import steps
+from lmmpress.data import read_split
+from lmmpress.errors import UserError
+from lmmpress.evaluation.accuracy import by_task, image_of_row
+from lmmpress.evaluation.speed import measure_speed
+from lmmpress.gate import REPORTED_CONFIDENCE, Verdict, decide, paired_drop
+from lmmpress.lmm.anatomy import count_by_tower
+from lmmpress.lmm.checkpoint import load_model, read_checkpoint
+from lmmpress.lmm.examples import load_processor
+from lmmpress.materials import Materials, Role
+from lmmpress.plan import Axis, Plan, digest_of
+from lmmpress.progress import console
+from lmmpress.pruning.predict import predict, stage_towers
+from lmmpress.result import DataInfo, Headline, Recorder, Result, RunInfo, StepResult
+from lmmpress.store import open_store
+
+PLAN, RESULT, COMPRESSED = "plan.json", "result.json", "compressed"
+
+
+def compress(plan: Plan, out: Path, recorder: Recorder | None = None, resume: bool = False) -> Result:
+    """Compress the plan's model and leave `result.json`, `plan.json` and `compressed/` in the folder `out`.
+
+    With `resume` a run that `out` or the plan's store holds is carried on: every part of a step that was finished is
+    found there. Raises UserError before any work where plan, model and data do not fit together.
+    """
+    begun = time.perf_counter()
+    sizes = predict(read_checkpoint(Path(plan.model)), plan)
+    _check_data(plan)
+    _claim(out, plan, resume)
+    store = open_store(plan.store or str(out / "store"))
+    materials = Materials(plan, store, Path(plan.model))
+    run_key = digest_of({"teacher": materials.teacher_digest, "data": _data_digest(plan), "plan": plan.key_settings()})
+    with store.lock(run_key):
+        run = _Run(materials, recorder, planned=len(sizes) - 1)
+        original = steps.add_original(materials)
+        gate = plan.tolerance.split
+        start, seconds = steps.evaluate(materials, original, gate)
+        run.spend("evaluate", seconds)
+        if recorder:
+            recorder.begin(_run_info(materials, run_key, float(start.double().mean())))
+        final = compress_stages(run, original, start)
+        result = _close(run, original, final, run_key, begun)
+        _deliver(store.checkpoint(final), out / COMPRESSED)
+        _write(out / RESULT, result.model_dump_json(indent=1))
+        if recorder:
+            recorder.end(result, out / COMPRESSED)
+    return result
+
+
+def compress_stages(run: "_Run", original: str, original_right: torch.Tensor) -> str:
+    """Algorithm 1 from its third line: the digest of the checkpoint that is left when every stage has ended."""
+    tolerance = run.materials.plan.tolerance
+    current, current_right = original, original_right
+    for axis, stage in run.materials.plan.stages.items():
+        for tower in stage_towers(run.materials.plan):
+            reference = original_right if tolerance.reference == "original" else current_right
+            for amount in stage.amounts():
+                step = run.step(current, axis, tower, amount, reference)
+                if step.verdict.takes_over:
+                    current, current_right = step.checkpoint, step.right
+                if step.verdict.ends_stage:
+                    break
+    return current
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What Algorithm 1 needs to know of a step that was made."""
+
+    verdict: Verdict
+    checkpoint: str
+    right: torch.Tensor
+
+
+@dataclass
+class _Run:
+    """A run on its way: makes steps and keeps their records."""
+
+    materials: Materials
+    recorder: Recorder | None
+    planned: int
+    records: list[StepResult] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def spend(self, part: str, seconds: float) -> None:
+        self.seconds[part] = self.seconds.get(part, 0.0) + seconds
+
+    def step(
+        self, parent: str, axis: Axis, tower: str | None, amount: int, reference: torch.Tensor
+    ) -> _Step:
+        """One step: scores, cut, distil, measure, gate. `tower` None stands for the largest."""
+        materials, gate = self.materials, self.materials.plan.tolerance.split
+        name = tower or read_checkpoint(materials.store.checkpoint(parent)).largest_tower()
+        seconds = dict.fromkeys(("importance", "prune", "distill", "evaluate"), 0.0)
+        scored = None
+        if axis is not Axis.block:
+            scored, seconds["importance"] = steps.importance(materials, parent)
+        pruned, seconds["prune"] = steps.prune(materials, parent, name, axis, amount, scored.scores if scored else None)
+        right_pruned, seconds["evaluate"] = steps.evaluate(materials, pruned, gate)
+        distilled, loss, seconds["distill"] = steps.distill(materials, pruned)
+        right = None
+        if distilled is not None:
+            right, spent = steps.evaluate(materials, distilled, gate)
+            seconds["evaluate"] += spent
+        owner = image_of_row(materials.examples[gate])
+        verdict = decide(reference, right, owner, materials.plan.tolerance)
+        for part, spent in seconds.items():
+            self.spend(part, spent)
+        counts = count_by_tower(read_checkpoint(materials.store.checkpoint(pruned)))
+        record = StepResult(
+            stage=axis,
+            index=sum(record.stage == axis for record in self.records),
+            tower=name,
+            removed=amount,
+            decision=verdict.decision,
+            reason=verdict.reason,
+            parent=parent,
+            checkpoint=distilled,
+            address=materials.store.address(distilled) if distilled else None,
+            parameters=sum(counts.values()),
+            parameters_by_tower=counts,
+            accuracy_pruned=float(right_pruned.double().mean()),
+            accuracy=None if right is None else float(right.double().mean()),
+            accuracy_by_task={} if right is None else by_task(materials.examples[gate], right),
+            reference=float(reference.double().mean()),
+            drop=verdict.drop,
+            drop_interval=verdict.interval,
+            score_reliability=scored.reliability if scored else None,
+            loss=loss,
+            seconds=seconds,
+        )
+        self.records.append(record)
+        _tell(record, len(self.records), self.planned)
+        if self.recorder:
+            self.recorder.step(record)
+        return _Step(verdict, distilled or parent, reference if right is None else right)
+
+
+def _close(run: _Run, original: str, final: str, run_key: str, begun: float) -> Result:
+    """The closing measurements, on the test split that nothing has looked at before."""
+    materials, plan = run.materials, run.materials.plan
+    rights = {}
+    for checkpoint in dict.fromkeys((original, final)):
+        rights[checkpoint], seconds = steps.evaluate(materials, checkpoint, "test")
+        run.spend("test", seconds)
+    speed_begun = time.perf_counter()
+    headlines = [_headline(materials, checkpoint, rights[checkpoint]) for checkpoint in (original, final)]
+    run.spend("speed", time.perf_counter() - speed_begun)
+    owner = image_of_row(materials.examples["test"])
+    drop, interval = paired_drop(rights[original], rights[final], owner, REPORTED_CONFIDENCE)
+    before, after = (headline.parameters_by_tower for headline in headlines)
+    reduction = {name: before[name] / after[name] for name in before if after[name]}
+    return Result(
+        original=headlines[0],
+        compressed=headlines[1],
+        drop=drop,
+        drop_interval=interval,
+        reduction=reduction | {"all": headlines[0].parameters / headlines[1].parameters},
+        steps=run.records,
+        run_key=run_key,
+        seconds=time.perf_counter() - begun,
+        seconds_by_part=run.seconds,
+        alpha=plan.tolerance.alpha,
+        environment=_environment(materials),
+    )
+
+
+def _headline(materials: Materials, checkpoint: str, right: torch.Tensor) -> Headline:
+    path = materials.store.checkpoint(checkpoint)
+    counts = count_by_tower(read_checkpoint(path))
+    model = load_model(path, materials.dtype).to(materials.accelerator.device)
+    examples = materials.examples["test"]
+    speed = measure_speed(model, load_processor(path), examples.split, materials.plan.evaluation)
+    return Headline(
+        checkpoint=checkpoint,
+        address=materials.store.address(checkpoint),
+        parameters=sum(counts.values()),
+        parameters_by_tower=counts,
+        accuracy=float(right.double().mean()),
+        accuracy_by_task=by_task(examples, right),
+        batch_size=speed.batch_size,
+        samples_per_second=speed.samples_per_second,
+        latency_ms=speed.latency_ms,
+    )
+
+
+def _claim(out: Path, plan: Plan, resume: bool) -> None:
+    """Make the run's folder and leave the plan in it; UserError where it holds another run, or one not to be resumed."""
+    wanted = plan.model_dump_json(indent=1)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        held = out / PLAN
+        if held.is_file():
+            if Plan.model_validate_json(held.read_text("utf-8")).key_settings() != plan.key_settings():
+                raise UserError(f"{out} holds a run of another plan; choose another folder with --out")
+            if not resume:
+                raise UserError(f"{out} holds this run already; add --resume to carry it on, or choose another --out")
+        elif any(entry.name != "mlflow.db" for entry in out.iterdir()):
+            raise UserError(f"{out} is not empty and holds no run; choose an empty or new folder with --out")
+        _write(held, wanted)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise UserError(f"{out} cannot be used as the run's folder: {error.strerror}") from None
+
+
+def _check_data(plan: Plan) -> None:
+    """Every split has rows, and no image is both learned from and measured on."""
+    roles: list[Role] = ["score", "distill", "gate", "test"]
+    seen = {role: set(read_split(Path(plan.data), getattr(plan.splits, role)).image_names()) for role in roles}
+    for role in ("gate", "test"):
+        for other in ("score", "distill"):
+            if getattr(plan.splits, role) != getattr(plan.splits, other) and (shared := seen[role] & seen[other]):
+                raise UserError(f"{plan.data}: image {min(shared)} is in the {role} and in the {other} split")
+
+
+def _data_digest(plan: Plan) -> dict[str, str]:
+    return {info.role: info.digest for info in _data_infos(plan)}
+
+
+def _data_infos(plan: Plan) -> Iterator[DataInfo]:
+    roles: list[Role] = ["score", "distill", "gate", "test"]
+    for role in roles:
+        limit = plan.importance.rows if role == "score" else None
+        split = read_split(Path(plan.data), getattr(plan.splits, role), limit)
+        yield DataInfo(split=split.name, role=role, rows=len(split.rows), digest=split.digest)
+
+
+def _run_info(materials: Materials, run_key: str, gate_accuracy: float) -> RunInfo:
+    return RunInfo(
+        run_key=run_key,
+        plan=materials.plan,
+        teacher=materials.teacher_digest,
+        teacher_address=materials.store.address(materials.teacher_digest),
+        parameters_by_tower=count_by_tower(materials.anatomy),
+        data=list(_data_infos(materials.plan)),
+        gate_accuracy=gate_accuracy,
+    )
+
+
+def _environment(materials: Materials) -> dict[str, str]:
+    import transformers
+
+    return {
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "device": str(materials.accelerator.device),
+        "dtype": str(materials.dtype).removeprefix("torch."),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def _deliver(checkpoint: Path, target: Path) -> None:
+    """Copy the final checkpoint out of the store, whole or not at all."""
+    aside = target.with_name(f".{target.name}.new")
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(checkpoint, aside)
+    if target.exists():
+        shutil.rmtree(target)
+    aside.rename(target)
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.new")
+    aside.write_text(text + "\n", "utf-8")
+    os.replace(aside, path)
+
+
+def _tell(step: StepResult, number: int, planned: int) -> None:
+    after = "not finite" if step.accuracy is None else f"{step.accuracy:.4f}"
+    console.print(
+        f"step {number}/{planned} {step.stage} -{step.removed}: {step.parameters:,} parameters, accuracy "
+        f"{step.accuracy_pruned:.4f} pruned, {after} distilled: {step.decision} ({step.reason})",
+        highlight=False,
+    )

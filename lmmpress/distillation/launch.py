@@ -1,0 +1,68 @@
+"""Distillation on several processes: one per GPU where there are GPUs, on the CPU otherwise.
+
+The processes are started by torchrun, joined by accelerate, and share nothing with their parent but the store: each finds plan, teacher
+and student there, does its share, and the first one writes the result as a record.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmmpress.errors import UserError
+
+if TYPE_CHECKING:
+    from lmmpress.materials import Materials
+
+
+def distill_in_processes(materials: "Materials", checkpoint: str, seed: int) -> dict[str, Any]:
+    """Start the plan's number of processes and wait; what `lmmpress.steps.distill_here` gives on the first of them."""
+    # computed here, once, so that no process finds the caches missing and makes them beside the others
+    if materials.plan.distillation.caches:
+        materials.features("distill")
+        _ = materials.teacher_states
+    with materials.store.scratch() as folder:
+        job = {
+            "plan": materials.plan.model_dump(mode="json"),
+            "teacher": str(materials.teacher.resolve()),
+            "store": materials.store.root_address,
+            "checkpoint": checkpoint,
+            "seed": seed,
+            "result": str(folder / "result.json"),
+        }
+        (folder / "job.json").write_text(json.dumps(job), "utf-8")
+        count = materials.plan.distillation.processes
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+        command += ["-m", "lmmpress.distillation.launch", str(folder / "job.json")]
+        environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
+        if materials.accelerator.device.type == "cpu":
+            environment["ACCELERATE_USE_CPU"] = "true"
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+        if done.returncode or not (folder / "result.json").is_file():
+            last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
+            raise UserError(f"distillation on {count} processes failed: {''.join(last)}")
+        result: dict[str, Any] = json.loads((folder / "result.json").read_text("utf-8"))
+        return result
+
+
+def _work(job_file: Path) -> None:
+    from lmmpress.materials import Materials
+    from lmmpress.plan import Plan
+    from lmmpress.steps import distill_here
+    from lmmpress.store import open_store
+
+    job = json.loads(job_file.read_text("utf-8"))
+    materials = Materials(Plan.model_validate(job["plan"]), open_store(job["store"]), Path(job["teacher"]))
+    if materials.accelerator.num_processes != materials.plan.distillation.processes:
+        raise RuntimeError(f"started as one of {materials.accelerator.num_processes} processes")
+    result = distill_here(materials, job["checkpoint"], job["seed"])
+    if materials.accelerator.is_main_process:
+        Path(job["result"]).write_text(json.dumps(result), "utf-8")
+    materials.accelerator.wait_for_everyone()
+    materials.accelerator.end_training()
+
+
+if __name__ == "__main__":
+    _work(Path(sys.argv[1]))

@@ -1,0 +1,45 @@
+"""The distillation loss (Eq. 5): divergence from the teacher plus a pairwise hinge, at every answer position."""
+
+import torch
+from torch.nn import functional
+
+from lmmpress.plan import Distillation
+
+
+def distillation_loss(
+    student: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor, settings: Distillation
+) -> torch.Tensor:
+    """Eq. 5 at each answer position, [positions]; its sum over a sample's positions is that sample's loss.
+
+    `student` and `teacher` are logits [positions, vocabulary], `targets` [positions] the answer's tokens, which only
+    `margin` and hard labels look at. No gradient reaches the teacher. The hinges are relus: at rest they have no gradient.
+    """
+    log_g = functional.log_softmax(student.float(), dim=-1)
+    log_f = functional.log_softmax(teacher.float().detach(), dim=-1)
+    loss = _divergence(log_g, log_f, settings.kl)
+    if settings.gamma and settings.pairwise != "none":
+        hinge = _own_top(log_g, log_f) if settings.pairwise == "eq5" else _margin(log_g, targets)
+        loss = loss + settings.gamma * hinge
+    if settings.hard_labels:
+        loss = loss + settings.hard_labels * functional.nll_loss(log_g, targets, reduction="none")
+    return loss
+
+
+def _divergence(log_g: torch.Tensor, log_f: torch.Tensor, direction: str) -> torch.Tensor:
+    """KL(g, f) as Eq. 5 prints it, the student first: reverse; forward is KL(f, g)."""
+    if direction == "reverse":
+        return (log_g.exp() * (log_g - log_f)).sum(-1)
+    return (log_f.exp() * (log_f - log_g)).sum(-1)
+
+
+def _own_top(log_g: torch.Tensor, log_f: torch.Tensor) -> torch.Tensor:
+    """max(0, f(T) - g(T)) for the student's own top token T: Eq. 5's second term."""
+    top = log_g.argmax(-1, keepdim=True)
+    return functional.relu(log_f.gather(-1, top).exp() - log_g.gather(-1, top).exp()).squeeze(-1)
+
+
+def _margin(log_g: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """max(0, g(wrong) - g(correct)) for the strongest wrong token: the introduction's wording."""
+    correct = log_g.gather(-1, targets[:, None]).exp().squeeze(-1)
+    wrong = log_g.scatter(-1, targets[:, None], float("-inf")).amax(-1).exp()
+    return functional.relu(wrong - correct)

@@ -1,0 +1,94 @@
+"""The training loop of a distillation, the same on one process and on several.
+
+Shuffling depends on the seed alone, and a loss is a sum over positions averaged over the update's samples, whatever
+portions and processes the samples were spread over; so the number of processes changes only rounding.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import torch
+from accelerate import Accelerator
+
+from lmmpress.distillation.loss import distillation_loss
+from lmmpress.lmm.examples import Batch, Examples, batches, make_batch
+from lmmpress.plan import Distillation
+from lmmpress.progress import counter
+
+Logits = Callable[[torch.nn.Module, Batch], torch.Tensor]
+
+
+def distill(
+    model: torch.nn.Module,
+    teacher: Callable[[Batch], torch.Tensor],
+    student: Logits,
+    examples: Examples,
+    settings: Distillation,
+    seed: int,
+    accelerator: Accelerator,
+) -> list[float] | None:
+    """Train `model` in place by Eq. 5; the mean loss of every epoch, or None as soon as a loss is not finite.
+
+    `teacher` and `student` give logits [positions, vocabulary] of a batch. Only parameters that require a gradient are
+    trained. No dropout is applied: the student learns the teacher's function, not its noise.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+    generator = torch.Generator().manual_seed(seed)
+    updates = math.ceil(len(examples.rows) / settings.batch_size) * settings.epochs
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: _schedule(done, updates, settings.warmup))
+    model, optimizer = accelerator.prepare(model, optimizer)
+    losses = []
+    with counter("distil", updates) as advance:
+        for _ in range(settings.epochs):
+            total = 0.0
+            for rows in batches(examples, settings.batch_size, generator):
+                loss = _update(model, teacher, student, examples, rows, settings, accelerator)
+                if not math.isfinite(loss):
+                    return None
+                accelerator.clip_grad_norm_(trained, settings.max_grad_norm)
+                optimizer.step()
+                schedule.step()
+                optimizer.zero_grad()
+                total += loss * len(rows)
+                advance(1)
+            losses.append(total / len(examples.rows))
+    return losses
+
+
+def _update(
+    model: torch.nn.Module,
+    teacher: Callable[[Batch], torch.Tensor],
+    student: Logits,
+    examples: Examples,
+    rows: list[int],
+    settings: Distillation,
+    accelerator: Accelerator,
+) -> float:
+    """Add up the gradients of one update over this process's portions; the loss averaged over all its samples."""
+    world = accelerator.num_processes
+    mine = rows[accelerator.process_index :: world]
+    weight = world / len(rows)
+    if not mine:  # every process must take part in every update: one with nothing to add adds nothing
+        mine, weight = rows[:1], 0.0
+    portions = [mine[at : at + settings.micro_batch_size] for at in range(0, len(mine), settings.micro_batch_size)]
+    total = torch.zeros((), device=accelerator.device)
+    for number, portion in enumerate(portions):
+        last = number == len(portions) - 1
+        with nullcontext() if last else accelerator.no_sync(model):
+            batch = make_batch(examples, portion).to(accelerator.device)
+            with accelerator.autocast():
+                logits = student(model, batch)
+            loss = distillation_loss(logits, teacher(batch), batch.targets, settings).sum() * weight
+            accelerator.backward(loss)
+        total += loss.detach()
+    return float(accelerator.reduce(total, "mean"))
+
+
+def _schedule(done: int, updates: int, warmup: float) -> float:
+    """The share of the learning rate after `done` updates: linear warm-up, then half a cosine down to zero."""
+    rising = max(1, round(updates * warmup))
+    if done < rising:
+        return (done + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (done - rising) / max(1, updates - rising)))

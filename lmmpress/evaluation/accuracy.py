@@ -1,0 +1,39 @@
+"""Accuracy in one forward pass per row.
+
+Greedy decoding gives a row's answer exactly when the arg-max at every answer position, the end token included, is the
+answer's token while the answer is fed in; so no text need be generated to know how often it would be right.
+"""
+
+import torch
+
+from lmmpress.lmm.examples import Examples, batches, make_batch
+from lmmpress.lmm.forward import answer_logits
+from lmmpress.progress import track
+
+
+@torch.no_grad()
+def answered_right(
+    model: torch.nn.Module, examples: Examples, projector: str | None, features: torch.Tensor | None, batch_size: int
+) -> torch.Tensor:
+    """Which rows greedy decoding answers exactly, booleans [rows] in the examples' order."""
+    device = next(model.parameters()).device
+    right = torch.ones(len(examples.rows), dtype=torch.bool)
+    order = batches(examples, batch_size)
+    for chosen in track(order, f"evaluate {examples.split.name}", len(order)):
+        batch = make_batch(examples, chosen).to(device)
+        logits = answer_logits(model, batch, examples, projector, features)
+        missed = batch.owner[logits.argmax(-1) != batch.targets].cpu()
+        right[torch.tensor(chosen)[missed]] = False
+    return right
+
+
+def by_task(examples: Examples, right: torch.Tensor) -> dict[str, float]:
+    """Accuracy of each task, in alphabetical order."""
+    tasks = sorted({example.row.task for example in examples.rows})
+    of_task = {task: [index for index, row in enumerate(examples.rows) if row.row.task == task] for task in tasks}
+    return {task: float(right[torch.tensor(indices)].double().mean()) for task, indices in of_task.items()}
+
+
+def image_of_row(examples: Examples) -> torch.Tensor:
+    """The number of the image that each row asks about, [rows]; every row its own where there are no images."""
+    return torch.tensor([index if row.image is None else row.image for index, row in enumerate(examples.rows)])

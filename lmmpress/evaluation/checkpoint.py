@@ -1,0 +1,38 @@
+"""Everything measured of one checkpoint on one split."""
+
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from lmmpress.data import read_split
+from lmmpress.evaluation.accuracy import answered_right, by_task
+from lmmpress.evaluation.speed import measure_speed
+from lmmpress.lmm.anatomy import count_by_tower
+from lmmpress.lmm.checkpoint import load_model, read_checkpoint
+from lmmpress.lmm.examples import encode, load_processor
+from lmmpress.lmm.forward import visual_features
+from lmmpress.plan import Evaluation
+
+
+def evaluate_checkpoint(checkpoint: Path, data: Path, split: str, settings: Evaluation) -> dict[str, Any]:
+    """Accuracy, overall and by task, samples per second, latency and parameters, in the words of result.json."""
+    anatomy = read_checkpoint(checkpoint)
+    processor = load_processor(checkpoint)
+    rows = read_split(data, split)
+    examples = encode(rows, processor)
+    model = load_model(checkpoint).to(Accelerator().device)
+    features = visual_features(model, examples, anatomy, settings.batch_size)
+    right = answered_right(model, examples, anatomy.projector, features, settings.batch_size)
+    speed = measure_speed(model, processor, rows, settings)
+    counts = count_by_tower(anatomy)
+    return {
+        "rows": len(rows.rows),
+        "accuracy": float(right.double().mean()),
+        "accuracy_by_task": by_task(examples, right),
+        "samples_per_second": speed.samples_per_second,
+        "batch_size": speed.batch_size,
+        "latency_ms": speed.latency_ms.model_dump(),
+        "parameters": sum(counts.values()),
+        "parameters_by_tower": counts,
+    }

@@ -1,0 +1,74 @@
+"""The gate: is a step accepted? One decision, from two measurements on the same rows."""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import torch
+
+from lmmpress.plan import Tolerance
+from lmmpress.result import Decision, Interval
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says and why. `ends_stage` tells that no further step of the stage is tried."""
+
+    decision: Decision
+    reason: str
+    drop: float | None
+    interval: Interval | None
+
+    @property
+    def ends_stage(self) -> bool:
+        return self.decision != "accepted"
+
+    @property
+    def takes_over(self) -> bool:
+        """Whether the step's checkpoint becomes the one to go on from."""
+        return self.decision != "rolled back"
+
+
+REPORTED_CONFIDENCE = 0.95
+
+
+def decide(reference: torch.Tensor, measured: torch.Tensor | None, owner: torch.Tensor, tolerance: Tolerance) -> Verdict:
+    """Accept a step if its drop in accuracy is below alpha (Algorithm 1, lines 3, 8, 14 and 20).
+
+    `reference` and `measured` are booleans [rows]: which rows each model answers right; `measured` is None where
+    distillation did not stay finite. `owner` [rows] numbers the image each row asks about. A drop equal to alpha is not
+    below it.
+    """
+    broken: Decision = "kept" if tolerance.on_violation == "keep" else "rolled back"
+    if measured is None:
+        return Verdict("rolled back", "the distillation loss is not finite", None, None)
+    confidence = tolerance.confidence
+    level = REPORTED_CONFIDENCE if confidence == "none" else confidence
+    drop, interval = paired_drop(reference, measured, owner, level)
+    if confidence == "none":
+        compared, what = drop, "drop"
+    else:
+        compared, what = interval.high, f"upper {confidence:g} bound of the drop"
+    if compared < tolerance.alpha:
+        return Verdict("accepted", f"{what} {compared:.4f} is below alpha {tolerance.alpha:g}", drop, interval)
+    return Verdict(broken, f"{what} {compared:.4f} is not below alpha {tolerance.alpha:g}", drop, interval)
+
+
+def paired_drop(
+    before: torch.Tensor, after: torch.Tensor, owner: torch.Tensor, confidence: float
+) -> tuple[float, Interval]:
+    """Accuracy lost between two models on the same rows, with its paired interval.
+
+    The interval is Bonett and Price's (2012) adjusted Wald interval: one row lost and one gained are added, so that it
+    covers what it says where few rows change. Rows that share an image are not independent, so sums over images vary,
+    not rows.
+    """
+    rows = len(before)
+    lost = before.long() - after.long()
+    # one division of whole numbers, so that a drop of exactly alpha compares equal to alpha
+    drop = int(lost.sum()) / rows
+    by_image = torch.zeros(int(owner.max()) + 1, dtype=torch.float64).index_add_(0, owner, lost.double() - drop)
+    centre = int(lost.sum()) / (rows + 2)
+    error = math.sqrt(float((by_image**2).sum()) + 2) / (rows + 2)
+    reach = NormalDist().inv_cdf((1 + confidence) / 2) * error
+    return drop, Interval(low=centre - reach, high=centre + reach, confidence=confidence)

@@ -1,0 +1,196 @@
+"""Importance of dimensions (Eq. 1-4): one pass over the data scores every axis of every tower.
+
+Eq. 1 takes a parameter's importance to be |dL/dtheta * theta|; Eq. 2-4 sum it over everything that a dimension owns,
+which the anatomy lists. What the equations leave open is where the absolute value is taken: of the gradient of the
+whole data set, of every batch's, or of every sample's. The last two need no gradient to outlive the layer it belongs
+to; the first keeps one gradient of every parameter, or of a share of them in each of several passes.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from lmmpress.lmm.anatomy import Anatomy, Group, Slice
+from lmmpress.lmm.examples import Batch
+from lmmpress.plan import Importance
+from lmmpress.progress import track
+
+Scores = dict[str, torch.Tensor]
+Loss = Callable[[Batch], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores by group, float64, one per dimension. `reliability` is the mean over groups of the rank correlation of the
+    scores of the two halves of the data, None where no data was used."""
+
+    scores: Scores
+    reliability: float | None
+
+
+def answer_loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Cross-entropy on the answers, summed over positions and averaged over samples; logits are [positions, vocabulary]."""
+    wide = logits if logits.dtype is torch.float64 else logits.float()
+    return torch.nn.functional.cross_entropy(wide, batch.targets, reduction="sum") / len(batch.examples)
+
+
+def score(
+    model: torch.nn.Module,
+    anatomy: Anatomy,
+    batches: list[Batch],
+    loss: Loss,
+    settings: Importance,
+    generator: torch.Generator,
+) -> Scored:
+    """The importance of every dimension of every group, by the plan's criterion.
+
+    `loss` maps a batch to a scalar, averaged over its samples. With accumulation `sample` every batch must be one
+    sample. The model's gradients are empty afterwards.
+    """
+    sums = _Sums(model, anatomy, counted_only=settings.owned == "equations")
+    if settings.criterion == "random":
+        return Scored({name: torch.rand(total.shape, generator=generator).double() for name, total in sums.new().items()}, None)
+    if settings.criterion == "magnitude":
+        totals = sums.new()
+        for name, parameter in sums.parameters:
+            sums.add(totals, name, parameter.detach().abs())
+        return Scored(totals, None)
+    halves = (batches[0::2], batches[1::2])
+    samples = sum(len(batch.examples) for batch in batches)
+    if settings.accumulation == "dataset":
+        return _of_dataset(sums, halves, loss, samples, settings.passes)
+    parts = [_of_each(sums, half, loss, samples) for half in halves]
+    return Scored({name: parts[0][name] + parts[1][name] for name in parts[0]}, agreement(*parts))
+
+
+def agreement(first: Scores, second: Scores) -> float:
+    """Mean over groups of the Spearman rank correlation between two scorings of the same dimensions."""
+    found = [_spearman(first[name], second[name]) for name in first if len(first[name]) > 2]
+    return sum(found) / len(found) if found else 1.0
+
+
+class _Sums:
+    """Adds element-wise importance into the groups that own the elements."""
+
+    def __init__(self, model: torch.nn.Module, anatomy: Anatomy, counted_only: bool) -> None:
+        owners: dict[str, list[tuple[str, Slice]]] = {}
+        self._groups: list[Group] = list(anatomy.groups().values())
+        for group in self._groups:
+            for piece in group.slices:
+                if piece.counted or not counted_only:
+                    owners.setdefault(piece.tensor, []).append((group.name, piece))
+        self._owners = owners
+        self.model = model
+        self.parameters = [(name, parameter) for name, parameter in model.named_parameters() if name in owners]
+
+    def new(self) -> Scores:
+        """Zeros for every group, on the device of the parameters, in float64."""
+        device = self.parameters[0][1].device
+        return {group.name: torch.zeros(group.size, dtype=torch.float64, device=device) for group in self._groups}
+
+    def add(self, totals: Scores, name: str, importance: torch.Tensor) -> None:
+        """Add one tensor's element-wise importance to every group that owns a slice of it."""
+        along: dict[int, torch.Tensor] = {}
+        for group, piece in self._owners[name]:
+            if piece.dim not in along:
+                along[piece.dim] = _sum_along(importance, piece.dim)
+            sums = along[piece.dim].view(piece.view).sum((0, 2), dtype=torch.float64)
+            totals[group][piece.offset : piece.offset + len(sums)] += sums
+
+
+def _sum_along(value: torch.Tensor, dim: int) -> torch.Tensor:
+    """Sums over all dimensions but one; matrix products, which are faster than reductions for matrices."""
+    if value.ndim == 2:
+        ones = value.new_ones(value.shape[1 - dim])
+        return value @ ones if dim == 0 else ones @ value
+    return value.movedim(dim, 0).reshape(value.shape[dim], -1).sum(1)
+
+
+def _of_each(sums: _Sums, batches: list[Batch], loss: Loss, samples: int) -> Scores:
+    """Sum over batches of |g * theta|; each parameter's gradient is used and freed as soon as it is complete."""
+    totals = sums.new()
+    share = 1.0
+
+    def use(name: str) -> Callable[[torch.nn.Parameter], None]:
+        def hook(parameter: torch.nn.Parameter) -> None:
+            assert parameter.grad is not None
+            sums.add(totals, name, parameter.grad.mul_(parameter.detach()).abs_().mul_(share))
+            parameter.grad = None
+
+        return hook
+
+    handles = [parameter.register_post_accumulate_grad_hook(use(name)) for name, parameter in sums.parameters]
+    try:
+        with _only(sums.parameters, sums.model):
+            for batch in track(batches, "importance"):
+                share = len(batch.examples) / samples
+                loss(batch).backward()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return totals
+
+
+def _of_dataset(
+    sums: _Sums, halves: tuple[list[Batch], list[Batch]], loss: Loss, samples: int, passes: int
+) -> Scored:
+    """|g * theta| of the gradient summed over all batches, a share of the parameters at a time.
+
+    A pass keeps that share's gradient twice: one for each half of the data, whose agreement is the reliability.
+    """
+    whole, parts = sums.new(), (sums.new(), sums.new())
+    for share in _shares(sums.parameters, passes):
+        with _only(share, sums.model):
+            first: dict[str, torch.Tensor] = {}
+            for number, half in enumerate(halves):
+                for batch in track(half, "importance"):
+                    (loss(batch) * (len(batch.examples) / samples)).backward()
+                for name, parameter in share:
+                    grad = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+                    parameter.grad = None
+                    sums.add(parts[number], name, (grad * parameter.detach()).abs_())
+                    if number == 0:
+                        first[name] = grad
+                    else:
+                        sums.add(whole, name, first.pop(name).add_(grad).mul_(parameter.detach()).abs_())
+    return Scored(whole, agreement(*parts))
+
+
+def _shares(
+    parameters: list[tuple[str, torch.nn.Parameter]], passes: int
+) -> Iterator[list[tuple[str, torch.nn.Parameter]]]:
+    """Split parameters into consecutive shares of about the same number of elements."""
+    total = sum(parameter.numel() for _, parameter in parameters)
+    share: list[tuple[str, torch.nn.Parameter]] = []
+    size, done = 0, 0
+    for name, parameter in parameters:
+        share.append((name, parameter))
+        size += parameter.numel()
+        if size >= total * (done + 1) / passes:
+            yield share
+            share, done = [], done + 1
+    if share:
+        yield share
+
+
+@contextmanager
+def _only(wanted: Iterable[tuple[str, torch.nn.Parameter]], model: torch.nn.Module) -> Iterator[None]:
+    """Within this context only the wanted parameters of a model get gradients."""
+    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    chosen = {id(parameter) for _, parameter in wanted}
+    for parameter, _ in before:
+        parameter.requires_grad_(id(parameter) in chosen)
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for parameter, flag in before:
+            parameter.requires_grad_(flag)
+            parameter.grad = None
+
+
+def _spearman(first: torch.Tensor, second: torch.Tensor) -> float:
+    ranks = torch.stack([values.argsort().argsort().double() for values in (first, second)])
+    return float(torch.corrcoef(ranks)[0, 1])

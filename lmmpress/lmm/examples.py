@@ -1,0 +1,181 @@
+"""From rows to tensors: the checkpoint's own processor makes the prompt, answers follow as token ids.
+
+Only answer positions matter to scoring, distilling and measuring, so a batch names them, and `at_answers` makes the
+model compute logits there and nowhere else.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lmmpress.data import Row, Split, open_image
+from lmmpress.errors import UserError
+from lmmpress.progress import track
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Example:
+    """Token ids of prompt and answer, the end token included. `image` counts the split's images."""
+
+    prompt: list[int]
+    answer: list[int]
+    image: int | None
+    row: Row
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.answer)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A split ready for the model. `pixels` [images, channels, height, width]; `starts` says where each example's answer
+    positions begin in tensors that hold those of all examples, in their order, [positions, ...]."""
+
+    split: Split
+    rows: list[Example]
+    pixels: torch.Tensor | None
+    pad: int
+    starts: list[int]
+
+    @property
+    def positions(self) -> int:
+        """The number of answer positions of all examples."""
+        return self.starts[-1] + len(self.rows[-1].answer)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples padded on the right.
+
+    `inputs` are the model's; `where` [batch, length] marks the positions whose logits predict an answer token, and
+    `targets` [positions] are those tokens, example by example, `owner` [positions] says which example each belongs to,
+    `number` [positions] where each stands among the answer positions of all examples.
+    """
+
+    examples: list[int]
+    inputs: Tensors
+    where: torch.Tensor
+    targets: torch.Tensor
+    owner: torch.Tensor
+    number: torch.Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(
+            self.examples,
+            {name: value.to(device) for name, value in self.inputs.items()},
+            *(value.to(device) for value in (self.where, self.targets, self.owner, self.number)),
+        )
+
+
+def load_processor(checkpoint: Path) -> Any:
+    """The checkpoint's processor, or its tokenizer where it has no images."""
+    from transformers import AutoProcessor
+
+    try:
+        return AutoProcessor.from_pretrained(checkpoint, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{checkpoint}: no processor or tokenizer: {str(error).splitlines()[0]}") from None
+
+
+def encode(split: Split, processor: Any, longest: int | None = None) -> Examples:
+    """Run every row through the processor. Rows about one image share its pixels.
+
+    Raises UserError for a prompt and answer longer than the `longest` input the model takes.
+    """
+    tokenizer = getattr(processor, "tokenizer", processor)
+    if tokenizer.eos_token_id is None:
+        raise UserError("the tokenizer has no end token, so no answer ever ends; set eos_token")
+    by_image: dict[str | None, list[int]] = {}
+    for index, row in enumerate(split.rows):
+        by_image.setdefault(row.file_name, []).append(index)
+    examples: list[Example | None] = [None] * len(split.rows)
+    pixels = []
+    for number, (name, indices) in enumerate(track(by_image.items(), f"encode {split.name}", len(by_image))):
+        questions = [split.rows[index].question for index in indices]
+        if name is None:
+            prompts, image = tokenizer(questions)["input_ids"], None
+        else:
+            made = processor(images=[open_image(split, name)], text=questions, return_tensors=None)
+            prompts, image = made["input_ids"], number
+            pixels.append(torch.as_tensor(made["pixel_values"][0]))
+        for index, prompt in zip(indices, prompts, strict=True):
+            row = split.rows[index]
+            answer = [*tokenizer(row.answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+            if longest is not None and len(prompt) + len(answer) > longest:
+                raise UserError(
+                    f"{split.folder}: the answer {row.answer[:40]!r} to {row.question[:40]!r} does not fit: prompt and "
+                    f"answer are {len(prompt) + len(answer)} tokens, the model takes {longest}"
+                )
+            examples[index] = Example([int(token) for token in prompt], answer, image, row)
+    rows = [example for example in examples if example is not None]
+    starts, total = [], 0
+    for example in rows:
+        starts.append(total)
+        total += len(example.answer)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    return Examples(split, rows, torch.stack(pixels) if pixels else None, pad, starts)
+
+
+def make_batch(examples: Examples, chosen: list[int]) -> Batch:
+    """Pad the chosen examples on the right to the longest among them."""
+    rows = [examples.rows[index] for index in chosen]
+    length = max(map(len, rows))
+    ids = torch.full((len(rows), length), examples.pad)
+    attention = torch.zeros((len(rows), length), dtype=torch.long)
+    where = torch.zeros((len(rows), length), dtype=torch.bool)
+    for place, row in enumerate(rows):
+        ids[place, : len(row)] = torch.tensor(row.prompt + row.answer)
+        attention[place, : len(row)] = 1
+        where[place, len(row.prompt) - 1 : len(row) - 1] = True
+    inputs = {"input_ids": ids, "attention_mask": attention}
+    if examples.pixels is not None:
+        inputs["pixel_values"] = examples.pixels[torch.tensor([row.image for row in rows])]
+    return Batch(
+        chosen,
+        inputs,
+        where,
+        torch.tensor([token for row in rows for token in row.answer]),
+        torch.tensor([place for place, row in enumerate(rows) for _ in row.answer]),
+        torch.cat([examples.starts[index] + torch.arange(len(examples.rows[index].answer)) for index in chosen]),
+    )
+
+
+def batches(
+    examples: Examples, batch_size: int, generator: torch.Generator | None = None, bucket: int = 16
+) -> list[list[int]]:
+    """Numbers of examples by batch, neighbours in length together so that little is padding.
+
+    With a generator the examples are shuffled first: lengths are sorted only within `bucket` batches, and the batches
+    come in random order. Without one the order is by length.
+    """
+    order = list(range(len(examples.rows)))
+    if generator is None:
+        order.sort(key=lambda index: len(examples.rows[index]))
+        return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+    order = torch.randperm(len(order), generator=generator).tolist()
+    groups = []
+    for at in range(0, len(order), batch_size * bucket):
+        near = sorted(order[at : at + batch_size * bucket], key=lambda index: len(examples.rows[index]))
+        groups += [near[start : start + batch_size] for start in range(0, len(near), batch_size)]
+    return [groups[place] for place in torch.randperm(len(groups), generator=generator).tolist()]
+
+
+@contextmanager
+def at_answers(model: torch.nn.Module, batch: Batch) -> Iterator[None]:
+    """Within this context the model's head sees the answer positions alone: logits are [positions, vocabulary]."""
+
+    def select(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (args[0][batch.where], *args[1:])
+
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    handle = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()

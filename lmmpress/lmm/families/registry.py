@@ -1,0 +1,70 @@
+"""Finds the family of a model by its config's model_type, and reads the anatomy that the family declares."""
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from lmmpress.errors import UserError
+from lmmpress.lmm.anatomy import Shapes
+from lmmpress.lmm.cut import Cut
+from lmmpress.lmm.declare import TowerPlan
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What a family says of one model: its towers, and what stands around them."""
+
+    towers: tuple[TowerPlan, ...]
+    embeddings: tuple[str, ...]
+    heads: tuple[str, ...]
+    projector: str | None = None
+    image_towers: tuple[str, ...] = ()
+    image_side: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family: `declare` reads a config and the shapes of the model's tensors, whose names start with the prefix it is
+    given (a text family stands inside BLIP-2); `resize` writes into a config what a cut changed.
+    """
+
+    model_type: str
+    declare: Callable[[Config, Shapes, str], Declaration]
+    resize: Callable[[Config, Cut], Config]
+    auto_class: str = "AutoModelForCausalLM"
+
+
+_families: dict[str, Family] = {}
+
+
+def register(family: Family) -> Family:
+    """Add a family; a model_type that is already taken is refused."""
+    if family.model_type in _families:
+        raise ValueError(f"model_type {family.model_type!r} is registered twice")
+    _families[family.model_type] = family
+    return family
+
+
+@lru_cache(maxsize=1)
+def _load_all() -> None:
+    import lmmpress.lmm.families as package
+
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+
+
+def family_of(config: Config) -> Family:
+    """The family of a config; UserError lists those there are."""
+    _load_all()
+    model_type = str(config.get("model_type"))
+    if model_type not in _families:
+        near = difflib.get_close_matches(model_type, _families, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise UserError(f"unknown model family {model_type!r}; {hint}known are {', '.join(sorted(_families))}")
+    return _families[model_type]

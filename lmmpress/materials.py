@@ -1,0 +1,146 @@
+"""What the steps of a run share: the teacher, the data as the models see it, and what is computed of them once."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+
+from lmmpress.data import read_split
+from lmmpress.lmm.anatomy import Anatomy
+from lmmpress.lmm.checkpoint import digest_checkpoint, load_model, read_checkpoint
+from lmmpress.lmm.examples import Batch, Examples, batches, encode, load_processor
+from lmmpress.lmm.forward import answer_logits, answer_states, visual_features
+from lmmpress.plan import Plan, digest_of
+from lmmpress.pruning.predict import towers_of
+from lmmpress.store import Store
+
+Role = Literal["score", "distill", "gate", "test"]
+
+_CACHE_VERSION = 1
+_BATCH = 64
+
+
+@dataclass
+class Materials:
+    """Opened lazily: a step that finds its answer in the store never encodes data or loads the teacher."""
+
+    plan: Plan
+    store: Store
+    teacher: Path
+    accelerator: Accelerator = field(default_factory=Accelerator)
+
+    @cached_property
+    def teacher_digest(self) -> str:
+        return digest_checkpoint(self.teacher)
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """The teacher's anatomy."""
+        return read_checkpoint(self.teacher)
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """What is computed in: `auto` is bfloat16 on accelerators that have it and float32 on CPUs."""
+        device = self.accelerator.device.type
+        if self.plan.dtype == "auto":
+            return torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if self.plan.dtype == "bfloat16" else torch.float32
+
+    @cached_property
+    def examples(self) -> "_Splits":
+        """The rows of each role, encoded."""
+        return _Splits(self)
+
+    @cached_property
+    def frozen(self) -> tuple[str, ...]:
+        """Prefixes of the tensors that no step changes: the image side, unless one of its towers is cut."""
+        cut = set(towers_of(self.plan, self.anatomy)) & set(self.anatomy.image_towers)
+        return () if cut else self.anatomy.image_side
+
+    @cached_property
+    def sees_once(self) -> bool:
+        """Whether the visual features stay what the teacher makes them, and are to be cached."""
+        return self.plan.distillation.caches and bool(self.frozen)
+
+    @cached_property
+    def _features(self) -> dict[str, torch.Tensor | None]:
+        return {}
+
+    def features(self, role: Role) -> torch.Tensor | None:
+        """The teacher's visual features [images, tokens, width] of a role's images; None where they are not cached."""
+        if not self.sees_once:
+            return None
+        examples = self.examples[role]
+        if examples.split.digest not in self._features:
+            name = self._cache_name("features", examples)
+            found = self.store.read_tensors(name)
+            if found is None:
+                made = visual_features(self.teacher_model, examples, self.anatomy, _BATCH)
+                found = {} if made is None else {"features": made}
+                self.store.write_tensors(name, found)
+            self._features[examples.split.digest] = found.get("features")
+        return self._features[examples.split.digest]
+
+    @cached_property
+    def teacher_model(self) -> torch.nn.Module:
+        return load_model(self.teacher, self.dtype).requires_grad_(False).to(self.accelerator.device)
+
+    @cached_property
+    def teacher_states(self) -> torch.Tensor:
+        """The hidden states that the teacher's head reads at every answer position of the distillation rows."""
+        examples = self.examples["distill"]
+        name = self._cache_name("states", examples)
+        found = self.store.read_tensors(name)
+        if found is None:
+            order = batches(examples, _BATCH)
+            made = answer_states(self.teacher_model, examples, self.anatomy.projector, self.features("distill"), order)
+            found = {"states": made}
+            self.store.write_tensors(name, found)
+        return found["states"]
+
+    def teacher_logits(self, batch: Batch) -> torch.Tensor:
+        """The teacher's logits [positions, vocabulary] of a distillation batch, from cached states where there are."""
+        with torch.no_grad():
+            if self.plan.distillation.caches:
+                head = self.teacher_model.get_output_embeddings()  # type: ignore[operator]
+                states = self.teacher_states[batch.number.cpu()].to(self.accelerator.device, self.dtype)
+                logits: torch.Tensor = head(states)
+                return logits
+            return answer_logits(self.teacher_model, batch, self.examples["distill"], self.anatomy.projector, None)
+
+    def logits(self, model: torch.nn.Module, batch: Batch, role: Role) -> torch.Tensor:
+        """Any model's logits at a batch's answer positions, with cached visual features where they hold."""
+        return answer_logits(model, batch, self.examples[role], self.anatomy.projector, self.features(role))
+
+    def _cache_name(self, what: str, examples: Examples) -> str:
+        inputs = {
+            "version": _CACHE_VERSION,
+            "teacher": self.teacher_digest,
+            "data": examples.split.digest,
+            "dtype": str(self.dtype),
+            "device": self.accelerator.device.type,
+        }
+        return f"{what}-{digest_of(inputs)}"
+
+
+class _Splits(dict[Role, Examples]):
+    """Encodes a role's split when it is first asked for."""
+
+    def __init__(self, materials: Materials) -> None:
+        super().__init__()
+        self._materials = materials
+
+    def __missing__(self, role: Role) -> Examples:
+        plan, config = self._materials.plan, self._materials.anatomy.config
+        limit = plan.importance.rows if role == "score" else None
+        split = read_split(Path(plan.data), getattr(plan.splits, role), limit)
+        text = config.get("text_config", config)
+        longest = text.get("max_position_embeddings") if isinstance(text, dict) else None
+        self[role] = encode(split, self._processor(), longest)
+        return self[role]
+
+    def _processor(self) -> object:
+        return load_processor(self._materials.teacher)

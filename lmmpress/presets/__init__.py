@@ -1,0 +1,26 @@
+"""The built-in plans."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lmmpress.errors import UserError
+from lmmpress.sample import MODEL
+from lmmpress.sample.dataset import cached
+
+
+def preset(name: str, with_data: bool = True) -> dict[str, Any]:
+    """The raw mapping of a built-in plan: `sample` or `paper`.
+
+    The sample brings its model and its data, made at first use unless `with_data` is false; the paper's brings the
+    config of its model, of which no weights are known.
+    """
+    folder = Path(__file__).parent
+    known = sorted(entry.name.removesuffix(".yaml") for entry in folder.glob("*.yaml"))
+    if name not in known:
+        raise UserError(f"no preset named {name!r}; the presets are {', '.join(known)}")
+    raw: dict[str, Any] = yaml.safe_load((folder / f"{name}.yaml").read_text("utf-8"))
+    if name == "sample":
+        return {"model": str(MODEL), "data": str(cached()) if with_data else "sample"} | raw
+    return {"model": str(folder / "antgmm"), "data": "maad"} | raw

@@ -1,0 +1,48 @@
+"""Which dimensions stay: from scores to a cut, one short rule per axis (sections 3.3.1 to 3.3.3)."""
+
+import torch
+
+from lmmpress.errors import UserError
+from lmmpress.lmm.anatomy import Anatomy, AxisAnatomy, Group
+from lmmpress.lmm.cut import Cut
+from lmmpress.plan import Axis
+
+Scores = dict[str, torch.Tensor]
+
+
+def choose(anatomy: Anatomy, tower: str, axis: Axis, amount: int, scores: Scores | None) -> Cut:
+    """The cut that removes `amount` from a tower: the last blocks, or each group's least important dimensions.
+
+    `scores` maps each group's name to one number per dimension; a block cut needs none (section 3.3.1). Ties go to the
+    lower dimension staying, so that a cut depends on its inputs alone. Raises UserError where the amount is not legal.
+    """
+    body = anatomy.tower(tower).axes[axis]
+    check_amount(body, tower, axis, amount)
+    if axis is Axis.block:
+        return Cut(tower=tower, axis=axis, amount=amount, keep={f"{tower}.block": list(range(body.width - amount))})
+    if scores is None:
+        raise ValueError(f"a cut along {axis} needs scores")
+    keep = {group.name: _most_important(scores[group.name], group, body, amount) for group in body.groups}
+    return Cut(tower=tower, axis=axis, amount=amount, keep=keep)
+
+
+def check_amount(body: AxisAnatomy, tower: str, axis: Axis, amount: int) -> None:
+    """Raise UserError, naming the nearest legal value, where an axis cannot lose that amount."""
+    if amount >= body.width:
+        raise UserError(
+            f"{axis} of the {tower} tower is {body.width} wide: {amount} cannot be removed, at most "
+            f"{body.width - body.unit}"
+        )
+    if amount % body.unit:
+        lower = amount // body.unit * body.unit
+        legal = [value for value in (lower, lower + body.unit) if 0 < value < body.width]
+        raise UserError(
+            f"{axis} of the {tower} tower shrinks by multiples of {body.unit} (every head alike, rotary planes whole): "
+            f"{amount} is none, the nearest legal value is {' or '.join(map(str, legal))}"
+        )
+
+
+def _most_important(scores: torch.Tensor, group: Group, body: AxisAnatomy, amount: int) -> list[int]:
+    stay = group.size - body.dimensions(amount, group)
+    order = torch.sort(scores, descending=True, stable=True).indices
+    return sorted(order[:stay].tolist())

@@ -1,0 +1,64 @@
+"""What a plan would leave of a model: sizes after every step, from configs alone."""
+
+from dataclasses import dataclass
+
+import torch
+
+from lmmpress.lmm.anatomy import Anatomy, count_by_tower
+from lmmpress.lmm.cut import Cut
+from lmmpress.lmm.read_anatomy import anatomy_after
+from lmmpress.plan import Axis, Plan
+from lmmpress.pruning.choose import check_amount, choose
+
+
+@dataclass(frozen=True)
+class Size:
+    """The model after a step: parameters by tower (with embeddings, heads and the rest) and widths of the tower."""
+
+    stage: str
+    index: int
+    tower: str
+    removed: int
+    parameters_by_tower: dict[str, int]
+    widths: dict[str, int]
+
+
+def predict(anatomy: Anatomy, plan: Plan) -> list[Size]:
+    """The sizes after every step if the gate accepts them all, the uncut model first.
+
+    Raises UserError where a step or a maximum is not legal for the model, before any work is done.
+    """
+    sizes = [_size("original", 0, ", ".join(towers_of(plan, anatomy)), 0, anatomy)]
+    for axis, stage in plan.stages.items():
+        for tower in stage_towers(plan):
+            if tower is not None:
+                body = anatomy.tower(tower).axes[axis]
+                check_amount(body, tower, axis, stage.max)
+            for index, amount in enumerate(stage.amounts()):
+                name = tower or anatomy.largest_tower()
+                cut = _any_cut(anatomy, name, axis, amount)
+                anatomy = anatomy_after(anatomy, cut)
+                sizes.append(_size(axis, index, name, amount, anatomy))
+    return sizes
+
+
+def stage_towers(plan: Plan) -> list[str | None]:
+    """The towers that a stage goes through in turn; None stands for whichever is the largest at each step."""
+    return [None if name == "largest" else name for name in plan.towers]
+
+
+def towers_of(plan: Plan, anatomy: Anatomy) -> list[str]:
+    """The towers that a plan may cut: those it names, or any where it says `largest`."""
+    return list(anatomy.towers) if "largest" in plan.towers else list(plan.towers)
+
+
+def _any_cut(anatomy: Anatomy, tower: str, axis: Axis, amount: int) -> Cut:
+    """A cut of the right size; which dimensions go does not matter to sizes."""
+    groups = anatomy.tower(tower).axes[axis].groups
+    return choose(anatomy, tower, axis, amount, {group.name: torch.zeros(group.size) for group in groups})
+
+
+def _size(stage: str, index: int, tower: str, amount: int, anatomy: Anatomy) -> Size:
+    towers = tower.split(", ")
+    widths = {f"{name}.{axis}": body.width for name in towers for axis, body in anatomy.towers[name].axes.items()}
+    return Size(stage, index, tower, amount, count_by_tower(anatomy), widths)

@@ -1,0 +1,58 @@
+"""How the report writes numbers."""
+
+from lmmpress.result import Interval
+
+MINUS = "\u2212"
+MISSING = "\u2013"
+
+
+def count(value: int) -> str:
+    """A count in full, in groups of three."""
+    return f"{value:,}".replace(",", "\u202f")
+
+
+def short_count(value: float) -> str:
+    """A count in three digits: 12.3 M."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.3g}"
+
+
+def percent(share: float | None) -> str:
+    """A share of one as a percentage."""
+    return MISSING if share is None else f"{_signed(f'{100 * share:.1f}')} %"
+
+
+def points(difference: float | None, plus: bool = False) -> str:
+    """A difference of two shares in percentage points."""
+    return MISSING if difference is None else _signed(f"{100 * difference:{'+' if plus else ''}.1f}")
+
+
+def interval(drop: Interval | None) -> str:
+    """A confidence interval of a drop in percentage points."""
+    return MISSING if drop is None else f"{points(drop.low)} to {points(drop.high)}"
+
+
+def factor(before: float, after: float) -> str:
+    """How many times as large `before` is."""
+    return f"{before / after:.2f}×" if after else MISSING
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that a person would choose."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{seconds / 60:.1f} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def short_digest(digest: str | None) -> str:
+    """The first twelve digits of a digest, which is enough to find it in the store."""
+    return MISSING if digest is None else digest.removeprefix("sha256:")[:12]
+
+
+def _signed(number: str) -> str:
+    """With a typographic minus, and none before a zero."""
+    zero = not number.strip("+-0.")
+    return number.strip("+-") if zero else number.replace("-", MINUS)

@@ -1,0 +1,124 @@
+"""What a run leaves behind as data: the records that result.json, the report and the lineage are made of."""
+
+from pathlib import Path
+from typing import Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from lmmpress.plan import Plan
+
+Decision = Literal["accepted", "rolled back", "kept"]
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Latency(Record):
+    """Milliseconds from pixels to answer at batch 1."""
+
+    p50: float
+    p95: float
+
+
+class Speed(Record):
+    """Samples per second from pixels to answer at the stated batch size, and latency at batch 1."""
+
+    batch_size: int
+    samples_per_second: float
+    latency_ms: Latency
+
+
+class Interval(Record):
+    """A paired confidence interval of a drop in accuracy."""
+
+    low: float
+    high: float
+    confidence: float
+
+
+class Headline(Record):
+    """One model of the closing table. `checkpoint` is its digest; accuracies are on the test split."""
+
+    checkpoint: str
+    address: str
+    parameters: int
+    parameters_by_tower: dict[str, int]
+    accuracy: float
+    accuracy_by_task: dict[str, float]
+    batch_size: int
+    samples_per_second: float
+    latency_ms: Latency
+
+
+class StepResult(Record):
+    """One step. `accuracy_pruned` is before distilling, `accuracy` after; `drop` is from `reference`, all on the gate's
+    split; `seconds` by part (importance, prune, distill, evaluate). A step that never got to a part has None there."""
+
+    stage: str
+    index: int
+    tower: str
+    removed: int
+    decision: Decision
+    reason: str
+    parent: str
+    checkpoint: str | None
+    address: str | None
+    parameters: int
+    parameters_by_tower: dict[str, int]
+    accuracy_pruned: float | None
+    accuracy: float | None
+    accuracy_by_task: dict[str, float]
+    reference: float
+    drop: float | None
+    drop_interval: Interval | None
+    score_reliability: float | None
+    loss: list[float]
+    seconds: dict[str, float]
+
+
+class Result(Record):
+    """result.json. `drop_interval` is that of the test accuracy lost, original minus compressed."""
+
+    original: Headline
+    compressed: Headline
+    drop: float
+    drop_interval: Interval
+    reduction: dict[str, float]
+    steps: list[StepResult]
+    run_key: str
+    seconds: float
+    seconds_by_part: dict[str, float]
+    alpha: float
+    environment: dict[str, str]
+
+
+class DataInfo(Record):
+    """One split of the data as a run used it."""
+
+    split: str
+    role: Literal["score", "distill", "gate", "test"]
+    rows: int
+    digest: str
+
+
+class RunInfo(Record):
+    """What a run starts from. `gate_accuracy` is the original's, on the gate's split."""
+
+    run_key: str
+    plan: Plan
+    teacher: str
+    teacher_address: str
+    parameters_by_tower: dict[str, int]
+    data: list[DataInfo]
+    gate_accuracy: float
+
+
+class Recorder(Protocol):
+    """Is told of a run as it goes; lineage in MLflow is one. A resumed run tells the same things again."""
+
+    def begin(self, run: RunInfo) -> None: ...
+
+    def step(self, step: StepResult) -> None: ...
+
+    def end(self, result: Result, checkpoint: Path) -> None: ...

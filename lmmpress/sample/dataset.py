@@ -1,0 +1,140 @@
+"""Build the sample data set on disk, in the imagefolder form that every stage reads.
+
+directory/metadata.jsonl     one row a question: file_name, question, answer, task, split
+directory/images/*.png       one picture an advertisement, asked five questions
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.progress import track
+
+from lmmpress.sample.advert import Advert, Row, advert_rng, ask, draw_advert
+from lmmpress.sample.drawing import render
+
+# Images by split. A split named "train" exists too, but only in memory: the teacher was trained on it.
+SIZES: dict[str, int] = {"score": 400, "distill": 2400, "gate": 300, "test": 800}
+
+# Part of the cache folder's name: raise it whenever the same seed gives other data.
+VERSION = 2
+
+# Build in processes only above this size: starting them takes as long as drawing some hundred pictures.
+FEW = 200
+
+Sample = tuple[Advert, list[Row], Image.Image]
+
+
+def make(seed: int, split: str, index: int) -> Sample:
+    """Advertisement number `index` of a split, its five rows and its picture; the same on every machine."""
+    rng = advert_rng(seed, split, index)
+    advert = draw_advert(rng)
+    return advert, ask(advert, rng), render(advert, rng)
+
+
+def make_at(seed: int, place: tuple[str, int]) -> Sample:
+    return make(seed, *place)
+
+
+def make_many(places: list[tuple[str, int]], seed: int, note: str) -> Iterator[Sample]:
+    """`make` at every (split, index), in this order, on all cores if it is worth it."""
+    if len(places) <= FEW:
+        yield from track(map(partial(make_at, seed), places), note, len(places), transient=True)
+        return
+    # Spawned, not forked: a process that already runs torch's threads must not be forked.
+    with get_context("spawn").Pool() as pool:
+        samples = pool.imap(partial(make_at, seed), places, chunksize=50)
+        yield from track(samples, note, len(places), transient=True)
+
+
+@contextmanager
+def atomically(directory: Path) -> Iterator[Path]:
+    """A new folder that becomes `directory` when the block ends well and vanishes otherwise."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}-"))
+    draft.chmod(0o755)
+    try:
+        yield draft
+        draft.rename(directory)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def build(directory: Path, seed: int = 0, sizes: dict[str, int] | None = None) -> Path:
+    """Write the data set to `directory`, which must not exist, and return it.
+
+    `sizes` gives the number of images (a fifth of the rows) of each split; all else follows from `seed`.
+    """
+    directory = Path(directory)
+    if directory.exists():
+        raise FileExistsError(directory)
+    places = [(split, i) for split, size in (sizes or SIZES).items() for i in range(size)]
+    with atomically(directory) as draft:
+        (draft / "images").mkdir()
+        with (draft / "metadata.jsonl").open("w", encoding="utf-8") as metadata:
+            samples = make_many(places, seed, "Drawing the sample")
+            for number, ((split, _), (_, rows, image)) in enumerate(zip(places, samples, strict=True)):
+                # no split in the name: imagefolder would take it for its own split and drop the other files
+                name = f"images/{number:05d}.png"
+                image.save(draft / name)
+                for row in rows:
+                    fields = {"file_name": name, "question": row.question, "answer": row.answer}
+                    fields |= {"task": row.task, "split": split}
+                    metadata.write(json.dumps(fields, ensure_ascii=False) + "\n")
+    return directory
+
+
+def cached() -> Path:
+    """The sample data set of seed 0 in the user's cache (LMMPRESS_CACHE or ~/.cache/lmmpress), built once."""
+    home = os.environ.get("LMMPRESS_CACHE")
+    directory = (Path(home) if home else Path.home() / ".cache" / "lmmpress") / f"sample-v{VERSION}"
+    if not directory.exists():
+        try:
+            build(directory)
+        except OSError:
+            if not directory.exists():  # otherwise another process was first, with the same data
+                raise
+    return directory
+
+
+def digest(directory: Path) -> str:
+    """sha256 (hex) over the rows and the decoded pixels of a data set, so that PNG encoders do not matter."""
+    total = hashlib.sha256()
+    rows = (directory / "metadata.jsonl").read_bytes()
+    total.update(rows)
+    for name in dict.fromkeys(json.loads(line)["file_name"] for line in rows.splitlines()):
+        with Image.open(directory / name) as image:
+            total.update(np.asarray(image.convert("RGB")).tobytes())
+    return total.hexdigest()
+
+
+class Adverts(NamedTuple):
+    """Advertisements in memory: pixels (n, 64, 64, 3), what they show, and the five rows of each."""
+
+    pixels: NDArray[np.uint8]
+    adverts: list[Advert]
+    rows: list[list[Row]]
+
+
+def in_memory(split: str, size: int, seed: int = 0) -> Adverts:
+    """The first `size` advertisements of a split, without going through files."""
+    pixels, adverts, rows = [], [], []
+    for advert, asked, image in make_many([(split, i) for i in range(size)], seed, f"Drawing {split}"):
+        pixels.append(np.asarray(image))
+        adverts.append(advert)
+        rows.append(asked)
+    return Adverts(np.stack(pixels), adverts, rows)

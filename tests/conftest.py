@@ -1,0 +1,147 @@
+"""Small models of the real classes, a small data set, and a plan that runs on them in seconds."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+torch.set_num_threads(1)
+logging.getLogger("transformers").setLevel(logging.ERROR)
+
+COLORS = {"红色": (220, 30, 30), "绿色": (30, 200, 30), "蓝色": (30, 30, 220), "黄色": (220, 220, 20)}
+TEXTS: dict[str, dict[str, Any]] = {
+    # gated FFN, tied head, grouped queries
+    "llama": {"num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 64, "tie_word_embeddings": True},
+    # plain GELU FFN, biases, untied head
+    "arcee": {"head_dim": 16, "intermediate_size": 64, "hidden_act": "gelu", "attention_bias": True, "mlp_bias": True},
+    # ReLU, learned positions, LayerNorm, biases
+    "opt": {"ffn_dim": 64, "word_embed_proj_dim": 48, "max_position_embeddings": 96},
+}
+
+
+def text_config(kind: str, vocabulary: int = 64, **changes: Any) -> dict[str, Any]:
+    common = {"model_type": kind, "vocab_size": vocabulary, "hidden_size": 48, "num_hidden_layers": 4}
+    tokens = {"num_attention_heads": 4, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    return common | tokens | TEXTS[kind] | changes
+
+
+def blip2_config(text: dict[str, Any]) -> Any:
+    from transformers import Blip2Config
+
+    return Blip2Config(
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "image_size": 16,
+            "patch_size": 8,
+        },
+        qformer_config={
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 40,
+            "encoder_hidden_size": 32,
+            "vocab_size": 8,
+        },
+        text_config=text,
+        num_query_tokens=4,
+        image_token_index=3,
+    )
+
+
+def make_model(kind: str, seed: int = 0, **changes: Any) -> torch.nn.Module:
+    """A tiny BLIP-2 whose every parameter is random and alive, norms and biases too."""
+    from transformers import Blip2ForConditionalGeneration
+
+    torch.manual_seed(seed)
+    model = Blip2ForConditionalGeneration(blip2_config(text_config(kind, **changes))).eval()
+    for name, parameter in model.named_parameters():
+        centre = 1.0 if parameter.ndim == 1 and "bias" not in name else 0.0
+        parameter.data.normal_(centre, 0.15)
+    return model
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Write a tiny checkpoint with tokenizer and processor, once for each kind."""
+    made: dict[str, Path] = {}
+
+    def make(kind: str = "llama", **changes: Any) -> Path:
+        key = kind + json.dumps(changes, sort_keys=True)
+        if key not in made:
+            folder = tmp_path_factory.mktemp(kind)
+            processor = make_processor()
+            make_model(kind, vocabulary=len(processor.tokenizer), **changes).save_pretrained(folder)
+            processor.save_pretrained(folder)
+            made[key] = folder
+        return made[key]
+
+    return make
+
+
+def make_processor() -> Any:
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from transformers import Blip2Processor, BlipImageProcessorPil, PreTrainedTokenizerFast
+
+    characters = sorted(set("图片的背景颜色是什么?标题:新品包邮限时" + "".join(COLORS)))
+    vocabulary = {token: number for number, token in enumerate(["<pad>", "<s>", "</s>", "<image>", "<unk>", *characters])}
+    raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+    )
+    images = BlipImageProcessorPil(size={"height": 16, "width": 16})
+    return Blip2Processor(images, tokenizer, num_query_tokens=4)
+
+
+def write_data(folder: Path, sizes: dict[str, int]) -> Path:
+    """Flat coloured pictures, two questions each, disjoint by split."""
+    (folder / "images").mkdir(parents=True)
+    lines, number = [], 0
+    for split, count in sizes.items():
+        for _ in range(count):
+            answer = list(COLORS)[number % len(COLORS)]
+            shade = tuple(min(255, value + number % 7) for value in COLORS[answer])
+            name = f"images/{number:04d}.png"
+            Image.new("RGB", (16, 16), shade).save(folder / name)
+            for question in ("图片的背景颜色是什么?", "标题:新品包邮 背景颜色?"):
+                row = {"file_name": name, "question": question, "answer": answer, "task": "color", "split": split}
+                lines.append(json.dumps(row, ensure_ascii=False))
+            number += 1
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data") / "ads", {"score": 8, "distill": 24, "gate": 8, "test": 8})
+
+
+@pytest.fixture
+def raw_plan(make_checkpoint: Callable[..., Path], data: Path) -> dict[str, Any]:
+    """A plan of five steps on the tiny Llama model; tests change what they are about."""
+    return {
+        "model": str(make_checkpoint("llama")),
+        "data": str(data),
+        "tolerance": {"alpha": 0.9},
+        "importance": {"accumulation": "batch", "batch_size": 4},
+        "stages": {
+            "block": {"step": 1, "max": 2},
+            "ffn": {"step": 16, "max": 16},
+            "attention": {"step": 16, "max": 16},
+            "io": {"step": 8, "max": 8},
+        },
+        "distillation": {"epochs": 1, "learning_rate": 1e-3, "batch_size": 8},
+        "evaluation": {"samples": 4, "batch_size": 2, "latency_samples": 2},
+    }

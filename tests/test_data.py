@@ -1,0 +1,122 @@
+"""Data is somebody else's: every fault is told with its row."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from lmmpress.data import open_image, read_split
+from lmmpress.errors import UserError
+from lmmpress.lmm.examples import batches, encode, load_processor, make_batch
+
+GOOD = {"file_name": "a.png", "question": "q", "answer": "a", "task": "t", "split": "test"}
+
+
+def write(folder: Path, *rows: object) -> Path:
+    folder.mkdir(exist_ok=True)
+    Image.new("RGB", (4, 4)).save(folder / "a.png")
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def test_rows_are_read_in_order(tmp_path) -> None:
+    folder = write(tmp_path / "d", GOOD, GOOD | {"question": "r"}, GOOD | {"split": "gate"})
+    assert [row.question for row in read_split(folder, "test").rows] == ["q", "r"]
+
+
+def test_a_limit_takes_rows_evenly(tmp_path) -> None:
+    folder = write(tmp_path / "d", *(GOOD | {"question": str(number)} for number in range(10)))
+    assert [row.question for row in read_split(folder, "test", limit=5).rows] == ["0", "2", "4", "6", "8"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("{", "line 2: not JSON"),
+        ("[" * 100_000, "line 2: not JSON"),
+        ([1], "line 2: a row is a JSON object"),
+        (GOOD | {"answer": ""}, "line 2: answer is missing"),
+        (GOOD | {"question": 3}, "line 2: question is missing or no text"),
+        (GOOD | {"file_name": "b.png"}, "line 2: image 'b.png' is missing"),
+        (GOOD | {"file_name": "../d.png"}, "points outside"),
+        (GOOD | {"file_name": "/etc/passwd"}, "points outside"),
+        (GOOD | {"file_name": 7}, "file_name is no text"),
+    ],
+)
+def test_a_bad_row_is_named(tmp_path, row, message) -> None:
+    with pytest.raises(UserError, match=message):
+        read_split(write(tmp_path / "d", GOOD, row), "test")
+
+
+def test_a_link_out_of_the_folder_is_refused(tmp_path) -> None:
+    folder = write(tmp_path / "d", GOOD | {"file_name": "link.png"})
+    Image.new("RGB", (4, 4)).save(tmp_path / "outside.png")
+    (folder / "link.png").symlink_to(tmp_path / "outside.png")
+    with pytest.raises(UserError, match="points outside"):
+        read_split(folder, "test")
+
+
+def test_an_empty_split_lists_those_that_have_rows(tmp_path) -> None:
+    with pytest.raises(UserError, match="'distill' has no rows; the splits are test"):
+        read_split(write(tmp_path / "d", GOOD), "distill")
+
+
+def test_a_folder_without_metadata_is_no_data_set(tmp_path) -> None:
+    with pytest.raises(UserError, match=r"no metadata\.jsonl"):
+        read_split(tmp_path, "test")
+
+
+def test_an_unreadable_image_is_named_with_its_row(tmp_path) -> None:
+    folder = write(tmp_path / "d", GOOD)
+    (folder / "a.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"a\.png cannot be read as an image.*asking 'q'"):
+        open_image(read_split(folder, "test"), "a.png")
+
+
+def test_images_of_some_rows_only_are_refused(tmp_path) -> None:
+    text_only = {key: value for key, value in GOOD.items() if key != "file_name"}
+    with pytest.raises(UserError, match="some rows"):
+        read_split(write(tmp_path / "d", GOOD, text_only), "test")
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(line=st.one_of(st.text(max_size=60), st.recursive(st.none() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(list(GOOD)), inner)).map(json.dumps)))
+def test_no_row_however_odd_ends_in_anything_but_a_clear_error(tmp_path_factory, line) -> None:
+    folder = write(tmp_path_factory.mktemp("odd"), line)
+    try:
+        read_split(folder, "test")
+    except UserError as error:
+        assert "\n" not in str(error)
+
+
+@pytest.fixture(scope="module")
+def examples(make_checkpoint, data):
+    return encode(read_split(data, "distill"), load_processor(make_checkpoint("llama")))
+
+
+def test_every_answer_ends_with_the_end_token(examples) -> None:
+    assert all(row.answer[-1] == 2 for row in examples.rows)
+
+
+def test_a_batch_marks_the_positions_that_predict_the_answer(examples) -> None:
+    batch = make_batch(examples, [3, 0, 7])
+    assert batch.where.sum() == len(batch.targets) == len(batch.owner) == len(batch.number)
+    shifted = torch.roll(batch.where, 1, dims=1)
+    assert torch.equal(batch.inputs["input_ids"][shifted], batch.targets)
+
+
+@pytest.mark.parametrize("generator", [None, 5])
+def test_batches_hold_every_row_once(examples, generator) -> None:
+    seeded = torch.Generator().manual_seed(generator) if generator else None
+    order = batches(examples, 7, seeded)
+    assert sorted(index for chosen in order for index in chosen) == list(range(len(examples.rows)))
+
+
+def test_an_answer_that_does_not_fit_is_refused(make_checkpoint, data) -> None:
+    with pytest.raises(UserError, match="does not fit"):
+        encode(read_split(data, "test"), load_processor(make_checkpoint("llama")), longest=8)

@@ -1,0 +1,341 @@
+"""Lineage is read back through MLflow's own client, from a sqlite file and from a real server."""
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from lmmpress.errors import UserError
+from lmmpress.lineage import Lineage, local_store, open_client
+from lmmpress.plan import Plan
+from lmmpress.result import DataInfo, Headline, Interval, Latency, Result, RunInfo, StepResult
+
+SHA = {name: (name[0] * 64) for name in ("original", "a-first", "b-second", "d-final")}
+TOWERS = {"vision": 300, "qformer": 200, "language": 500}
+
+
+def run_info(run_key: str) -> RunInfo:
+    return RunInfo(
+        run_key=run_key,
+        plan=Plan(model="/models/original", data="/data/adverts", stages={"block": {"step": 1, "max": 3}}),
+        teacher=SHA["original"],
+        teacher_address="file:///models/original",
+        parameters_by_tower=TOWERS,
+        data=[
+            DataInfo(split="score", role="score", rows=64, digest="1" * 64),
+            DataInfo(split="distill", role="distill", rows=640, digest="2" * 64),
+            DataInfo(split="gate", role="gate", rows=128, digest="3" * 64),
+            DataInfo(split="test", role="test", rows=256, digest="4" * 64),
+        ],
+        gate_accuracy=0.75,
+    )
+
+
+def step(index: int, parent: str, checkpoint: str, decision: str = "accepted") -> StepResult:
+    rolled_back = decision == "rolled back"
+    return StepResult(
+        stage="block",
+        index=index,
+        tower="language",
+        removed=1,
+        decision=decision,
+        reason="drop 0.30 is not below alpha 0.15" if rolled_back else "drop 0.02 is below alpha 0.15",
+        parent=SHA[parent],
+        checkpoint=None if rolled_back else SHA[checkpoint],
+        address=None if rolled_back else f"file:///store/{checkpoint}",
+        parameters=1000 - 100 * index,
+        parameters_by_tower=TOWERS | {"language": 500 - 100 * index},
+        accuracy_pruned=0.25,
+        accuracy=0.45 if rolled_back else 0.73,
+        accuracy_by_task={"mask: shape": 0.5},
+        reference=0.75,
+        drop=0.30 if rolled_back else 0.02,
+        drop_interval=Interval(low=-0.01, high=0.05, confidence=0.9),
+        score_reliability=None,
+        loss=[2.0, 1.5, 1.25],
+        seconds={"importance": 1.0, "prune": 0.5, "distill": 4.0, "evaluate": 2.0},
+    )
+
+
+STEPS = [
+    step(1, "original", "a-first"),
+    step(2, "a-first", "b-second", "kept"),
+    step(3, "b-second", "none", "rolled back"),
+    step(4, "b-second", "d-final"),
+]
+
+
+def headline(checkpoint: str, parameters: int, accuracy: float) -> Headline:
+    return Headline(
+        checkpoint=SHA[checkpoint],
+        address=f"file:///store/{checkpoint}",
+        parameters=parameters,
+        parameters_by_tower=TOWERS,
+        accuracy=accuracy,
+        accuracy_by_task={"mask: shape": accuracy},
+        batch_size=32,
+        samples_per_second=100.0,
+        latency_ms=Latency(p50=8.0, p95=9.0),
+    )
+
+
+def result(run_key: str, steps: list[StepResult], final: str = "d-final") -> Result:
+    return Result(
+        original=headline("original", 1000, 0.80),
+        compressed=headline(final, 600, 0.78),
+        drop=0.02,
+        drop_interval=Interval(low=-0.01, high=0.05, confidence=0.95),
+        reduction={"all": 1000 / 600},
+        steps=steps,
+        run_key=run_key,
+        seconds=40.0,
+        seconds_by_part={"distill": 16.0},
+        alpha=0.15,
+        environment={"torch": "2.6"},
+    )
+
+
+def tell(lineage: Lineage, run_key: str, steps: list[StepResult] = STEPS, final: str = "d-final") -> None:
+    lineage.begin(run_info(run_key))
+    for one in steps:
+        lineage.step(one)
+    lineage.end(result(run_key, steps, final), Path("/runs/final"))
+
+
+@pytest.fixture(scope="module")
+def sqlite_store(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A tracking URI, and the folder in which its database is."""
+    folder = tmp_path_factory.mktemp("sqlite")
+    return local_store(folder), folder
+
+
+@pytest.fixture(scope="module")
+def server_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    folder = tmp_path_factory.mktemp("server")
+    open_client(local_store(folder))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    host, port = address.split(":")
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", local_store(folder)]
+    command += ["--workers", "1", "--host", host, "--port", port]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    server = subprocess.Popen(command, cwd=tmp_path_factory.mktemp("cwd"), start_new_session=True, **quiet)
+    try:
+        wait_for(f"http://{address}/health", server)
+        yield f"http://{address}", folder
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)  # the server and its workers, which are a group of their own
+        server.wait(timeout=30)
+
+
+def wait_for(address: str, server: subprocess.Popen) -> None:
+    for _ in range(600):
+        assert server.poll() is None, "the MLflow server ended"
+        try:
+            with urllib.request.urlopen(address, timeout=1):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise TimeoutError(address)
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing may be written to the working directory, whatever is recorded."""
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest) -> tuple[str, Path]:
+    """The sqlite file, or what `on_both` says."""
+    return request.getfixturevalue(getattr(request, "param", "sqlite_store"))
+
+
+on_both = pytest.mark.parametrize("store", ["sqlite_store", "server_store"], indirect=True)
+
+
+@pytest.fixture
+def lineage(store: tuple[str, Path], request: pytest.FixtureRequest) -> Lineage:
+    name = request.node.originalname
+    return Lineage(store[0], model_name=name, experiment=name)
+
+
+def again(lineage: Lineage) -> Lineage:
+    """What a resumed process makes: the same store, nothing remembered."""
+    return Lineage(lineage.tracking_uri, lineage.model_name, lineage.experiment)
+
+
+def nested_runs(lineage: Lineage) -> dict[int, object]:
+    found = lineage.client.search_runs([lineage.experiment_id], "tags.`lmmpress.kind` = 'step'")
+    return {int(run.data.tags["lmmpress.index"]): lineage.client.get_run(run.info.run_id) for run in found}
+
+
+def parent_run(lineage: Lineage) -> object:
+    (found,) = lineage.client.search_runs([lineage.experiment_id], "tags.`lmmpress.kind` = 'run'")
+    return lineage.client.get_run(found.info.run_id)
+
+
+def rows(folder: Path) -> dict[str, int]:
+    """How many rows each table of the database has."""
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        tables = [name for (name,) in database.execute("select name from sqlite_master where type = 'table'")]
+        return {name: database.execute(f'select count(*) from "{name}"').fetchone()[0] for name in tables}
+
+
+def content(folder: Path) -> list[str]:
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        return sorted(database.iterdump())
+
+
+@on_both
+def test_the_registered_model_leads_back_to_the_original(lineage: Lineage) -> None:
+    tell(lineage, "chain")
+    client = lineage.client
+    version = client.get_model_version_by_alias(lineage.model_name, "compressed")
+    assert version.source.startswith("models:/m-")
+    assert version.tags["lmmpress.checkpoint"] == SHA["d-final"]
+    assert version.tags["lmmpress.address"] == "file:///store/d-final"
+    assert version.run_id == parent_run(lineage).info.run_id
+
+    model_id, chain = version.source.removeprefix("models:/"), []
+    while True:
+        model = client.get_logged_model(model_id)
+        chain.append(model.tags["lmmpress.checkpoint"])
+        made_by = client.get_run(model.source_run_id)
+        if made_by.data.tags["lmmpress.kind"] == "run":
+            break
+        assert [output.model_id for output in made_by.outputs.model_outputs] == [model_id]
+        (before,) = made_by.inputs.model_inputs
+        assert client.get_logged_model(before.model_id).tags["lmmpress.checkpoint"] == model.tags["lmmpress.parent"]
+        model_id = before.model_id
+    assert chain == [SHA["d-final"], SHA["b-second"], SHA["a-first"], SHA["original"]]
+
+
+@on_both
+def test_a_rolled_back_step_is_a_run_without_a_model(lineage: Lineage) -> None:
+    tell(lineage, "rolled-back")
+    runs = nested_runs(lineage)
+    assert sorted(runs) == [1, 2, 3, 4]
+    assert runs[3].outputs.model_outputs == []
+    assert runs[3].data.tags["lmmpress.decision"] == "rolled back"
+    assert runs[3].data.tags["lmmpress.reason"] == "drop 0.30 is not below alpha 0.15"
+    assert len(lineage.client.search_logged_models([lineage.experiment_id])) == len(SHA)
+
+
+def test_a_run_says_what_was_measured_on_which_data(lineage: Lineage) -> None:
+    tell(lineage, "measured")
+    client, parent = lineage.client, parent_run(lineage)
+    assert parent.info.status == "FINISHED"
+    assert parent.data.params["plan.tolerance.alpha"] == "0.15"
+    history = {metric.step: metric.value for metric in client.get_metric_history(parent.info.run_id, "accuracy")}
+    assert history == {0: 0.75, 1: 0.73, 2: 0.73, 3: 0.45, 4: 0.73}
+    assert parent.data.metrics["test.drop"] == 0.02
+    first = nested_runs(lineage)[1]
+    assert first.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert first.data.metrics["seconds.distill"] == 4.0
+    assert first.data.metrics["accuracy.mask_ shape"] == 0.5
+    assert [metric.value for metric in client.get_metric_history(first.info.run_id, "loss")] == [2.0, 1.5, 1.25]
+    assert first.info.end_time - first.info.start_time == 7500
+    inputs = {tag.value: entry.dataset for entry in parent.inputs.dataset_inputs for tag in entry.tags}
+    assert inputs["gate"].name == "gate"
+    assert inputs["gate"].digest == "3" * 36, "MLflow takes no more of a digest"
+    assert inputs["3" * 64] == inputs["gate"], "the whole digest is a tag"
+    model = client.get_logged_model(first.outputs.model_outputs[0].model_id)
+    assert model.status == "READY"
+    assert model.params["parameters.language"] == "400"
+    measured = {(metric.key, metric.dataset_digest): metric.value for metric in model.metrics}
+    assert measured["accuracy", "3" * 36] == 0.73
+
+
+@on_both
+def test_telling_everything_twice_changes_nothing(lineage: Lineage, store: tuple[str, Path]) -> None:
+    tell(lineage, "twice")
+    before = content(store[1])
+    tell(lineage, "twice")
+    tell(again(lineage), "twice")
+    assert content(store[1]) == before
+
+
+def test_what_was_cut_off_half_way_is_completed_and_not_doubled(lineage: Lineage, store: tuple[str, Path]) -> None:
+    tell(lineage, "cut-off")
+    before = rows(store[1])
+    for run in [parent_run(lineage), *nested_runs(lineage).values()]:
+        lineage.client.delete_tag(run.info.run_id, "lmmpress.recorded")
+    tell(again(lineage), "cut-off")
+    assert rows(store[1]) == before
+
+
+def test_an_interrupted_run_is_marked_and_goes_on_when_resumed(lineage: Lineage) -> None:
+    lineage.begin(run_info("interrupted"))
+    lineage.step(STEPS[0])
+    lineage.interrupted(KeyboardInterrupt())
+    assert parent_run(lineage).info.status == "KILLED"
+    lineage.interrupted(ValueError("no space left"))
+    assert parent_run(lineage).info.status == "FAILED"
+    resumed = again(lineage)
+    resumed.begin(run_info("interrupted"))
+    assert parent_run(resumed).info.status == "RUNNING"
+    tell(resumed, "interrupted")
+    assert parent_run(resumed).info.status == "FINISHED"
+    assert sorted(nested_runs(resumed)) == [1, 2, 3, 4]
+    resumed.interrupted(ValueError("too late"))
+    assert parent_run(resumed).info.status == "FINISHED"
+
+
+def test_a_second_run_registers_a_second_version(lineage: Lineage) -> None:
+    tell(lineage, "one")
+    tell(again(lineage), "two")
+    assert lineage.client.get_model_version_by_alias(lineage.model_name, "compressed").tags["lmmpress.run_key"] == "two"
+    tell(again(lineage), "one")
+    assert lineage.client.get_model_version_by_alias(lineage.model_name, "compressed").tags["lmmpress.run_key"] == "two"
+
+
+def test_where_every_step_is_rolled_back_the_original_is_registered(lineage: Lineage) -> None:
+    tell(lineage, "nothing", steps=[step(1, "original", "none", "rolled back")], final="original")
+    version = lineage.client.get_model_version_by_alias(lineage.model_name, "compressed")
+    assert version.tags["lmmpress.checkpoint"] == SHA["original"]
+    assert parent_run(lineage).outputs.model_outputs == []
+
+
+def test_a_text_longer_than_mlflow_takes_is_cut(lineage: Lineage) -> None:
+    long = STEPS[0].model_copy(update={"reason": "x" * 100_000, "stage": "s" * 1000})
+    tell(lineage, "long", steps=[long], final="a-first")
+    assert nested_runs(lineage)[1].data.tags["lmmpress.reason"] == "x" * 5000
+
+
+def test_only_the_database_is_written(store: tuple[str, Path], lineage: Lineage) -> None:
+    tell(lineage, "files")
+    assert {path.name for path in store[1].rglob("*")} - {"mlflow.db-journal"} == {"mlflow.db"}
+
+
+def test_a_new_store_is_made_with_its_folder_and_quietly(
+    tmp_path_factory: pytest.TempPathFactory, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("new") / "a" / "b"
+    made = Lineage(local_store(folder), "quiet")
+    tell(made, "quiet")
+    assert capfd.readouterr() == ("", "")
+    location = made.client.get_experiment(made.experiment_id).artifact_location
+    assert location == (folder / "artifacts").as_uri()
+
+
+def test_a_store_that_cannot_be_used_is_named_without_its_password(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with pytest.raises(UserError, match=r"lineage in http://127\.0\.0\.1:9: .*resumed") as caught:
+        tell(Lineage("http://user:secret@127.0.0.1:9", "m"), "m")
+    assert "secret" not in str(caught.value)
+    blocking = tmp_path_factory.mktemp("blocked") / "file"
+    blocking.write_text("")
+    with pytest.raises(UserError, match="cannot hold the lineage store"):
+        tell(Lineage(local_store(blocking / "folder"), "m"), "m")

@@ -1,0 +1,61 @@
+"""Eq. 5 against numbers worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from lmmpress.distillation.loss import distillation_loss
+from lmmpress.plan import Distillation
+
+# the student is sure of token 0 (0.7), the teacher of token 1 (0.5); the answer is token 1
+G = torch.tensor([[0.7, 0.2, 0.1]]).log()
+F = torch.tensor([[0.3, 0.5, 0.2]]).log()
+ANSWER = torch.tensor([1])
+REVERSE = 0.7 * math.log(0.7 / 0.3) + 0.2 * math.log(0.2 / 0.5) + 0.1 * math.log(0.1 / 0.2)
+FORWARD = 0.3 * math.log(0.3 / 0.7) + 0.5 * math.log(0.5 / 0.2) + 0.2 * math.log(0.2 / 0.1)
+
+
+def loss(student=G, teacher=F, **settings) -> float:
+    return distillation_loss(student, teacher, ANSWER, Distillation(**settings)).item()
+
+
+@pytest.mark.parametrize(("kl", "wanted"), [("reverse", REVERSE), ("forward", FORWARD)])
+def test_the_divergence_alone(kl, wanted) -> None:
+    assert loss(kl=kl, pairwise="none") == pytest.approx(wanted, rel=1e-6)
+
+
+def test_eq5_hinges_on_the_students_own_top_token() -> None:
+    """The student's top token is 0: the teacher gives it 0.3, the student 0.7, so the hinge is at rest."""
+    assert loss(pairwise="eq5", gamma=2.0) == pytest.approx(REVERSE, rel=1e-6)
+
+
+def test_eq5_pulls_up_a_student_less_sure_of_its_top_token_than_the_teacher() -> None:
+    """Roles exchanged: the top token is 1, the teacher gives it 0.2 and the student 0.5; then 0.5 against 0.8."""
+    assert loss(student=F, teacher=G, pairwise="eq5") == pytest.approx(FORWARD, rel=1e-6)
+    sure = torch.tensor([[0.1, 0.8, 0.1]]).log()
+    hinge = loss(student=F, teacher=sure, pairwise="eq5") - loss(student=F, teacher=sure, pairwise="none")
+    assert hinge == pytest.approx(0.8 - 0.5, rel=1e-5)
+
+
+def test_margin_compares_the_correct_token_with_the_strongest_wrong_one() -> None:
+    assert loss(pairwise="margin", gamma=3.0) == pytest.approx(REVERSE + 3 * (0.7 - 0.2), rel=1e-6)
+    assert loss(student=F, teacher=F, pairwise="margin") == pytest.approx(0, abs=1e-6)
+
+
+def test_hard_labels_add_cross_entropy() -> None:
+    assert loss(pairwise="none", hard_labels=0.5) == pytest.approx(REVERSE - 0.5 * math.log(0.2), rel=1e-6)
+
+
+def test_a_student_equal_to_its_teacher_has_no_loss_and_no_gradient() -> None:
+    student = F.clone().requires_grad_()
+    distillation_loss(student, F, ANSWER, Distillation()).sum().backward()
+    assert student.grad.abs().max() < 1e-6
+
+
+def test_no_gradient_reaches_the_teacher() -> None:
+    teacher = F.clone().requires_grad_()
+    student = G.clone().requires_grad_()
+    distillation_loss(student, teacher, ANSWER, Distillation(pairwise="margin")).sum().backward()
+    assert teacher.grad is None
+    assert student.grad is not None

@@ -1,0 +1,126 @@
+"""A plan says what it means or is refused in one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lmmpress.errors import UserError
+from lmmpress.lmm.read_anatomy import anatomy_of, read_config
+from lmmpress.plan import Stage, parse_plan, read_plan
+from lmmpress.presets import preset
+from lmmpress.pruning.predict import predict
+
+RAW = {"model": "m", "data": "d", "stages": {"ffn": {"step": 8, "max": 16}}}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("tolerence={}", "did you mean 'tolerance'"),
+        ("distillation.epoch=2", "did you mean 'epochs'"),
+        ("stages.fnn={step: 1, max: 2}", "did you mean 'ffn'"),
+        ("stages.ffn.stepp=2", "did you mean 'step'"),
+        ("tolerance.alpha=0", "tolerance.alpha: input should be greater than 0"),
+        ("tolerance.alpha=1", "tolerance.alpha: input should be less than 1"),
+        ("distillation.kl=backward", "'reverse' or 'forward'"),
+        ("stages.ffn.step=0", "stages.ffn.step"),
+        ("towers=[audio]", "towers"),
+        ("trust_remote_code=true", "trust_remote_code"),
+        ("model.path=x", "no section"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_the_right_one(override, message) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        parse_plan(RAW, (override,))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_model_is_named() -> None:
+    with pytest.raises(UserError, match="model is missing"):
+        parse_plan({"data": "d", "stages": {}})
+
+
+def test_paths_are_taken_from_the_plans_folder(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text("model: ./m\ndata: ./d\nstore: s3://b/p\nstages: {}\n")
+    plan = read_plan(tmp_path / "plan.yaml")
+    assert plan.model == str(tmp_path / "m")
+    assert plan.store == "s3://b/p"
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: b: c", "\t"])
+def test_what_is_no_mapping_is_refused(tmp_path: Path, text) -> None:
+    (tmp_path / "plan.yaml").write_text(text)
+    with pytest.raises(UserError):
+        read_plan(tmp_path / "plan.yaml")
+
+
+def test_the_last_step_of_a_stage_is_smaller_where_step_does_not_divide_max() -> None:
+    assert Stage(step=4, max=10).amounts() == [4, 4, 2]
+    assert Stage(step=4, max=8).amounts() == [4, 4]
+    assert Stage(step=9, max=8).amounts() == [8]
+
+
+def test_stages_keep_the_order_they_are_written_in() -> None:
+    swapped = RAW | {"stages": {"io": {"step": 1, "max": 1}, "block": {"step": 1, "max": 1}}}
+    plan = parse_plan(swapped)
+    assert list(plan.stages) == ["io", "block"]
+    assert plan.key_settings()["stages"][0][0] == "io"
+
+
+def test_where_things_lie_does_not_change_what_a_run_is() -> None:
+    assert parse_plan(RAW).key_settings() == parse_plan(RAW, ("model=elsewhere", "store=there")).key_settings()
+    assert parse_plan(RAW).key_settings() != parse_plan(RAW, ("seed=1",)).key_settings()
+
+
+@pytest.fixture(scope="module")
+def paper_sizes():
+    raw = preset("paper")
+    plan = parse_plan(raw)
+    return predict(anatomy_of(read_config(Path(plan.model))), plan)
+
+
+def test_the_papers_preset_gives_the_sizes_of_table_2(paper_sizes) -> None:
+    """5.44 B, 0.906 B after blocks, 0.53 B after FFN and attention, 0.40 B at the end: the derived language tower."""
+    billions = {(size.stage, size.index): size.parameters_by_tower["language"] / 1e9 for size in paper_sizes}
+    assert billions["original", 0] == pytest.approx(5.44, abs=0.005)
+    assert billions["block", 9] == pytest.approx(0.906, abs=0.0005)
+    assert billions["attention", 7] == pytest.approx(0.53, abs=0.005)
+    assert billions["io", 7] == pytest.approx(0.40, abs=0.005)
+    assert len(paper_sizes) == 1 + 10 + 8 + 8 + 8
+
+
+def test_sizes_of_blocks_agree_with_arithmetic(paper_sizes) -> None:
+    for size in paper_sizes:
+        blocks, ffn, attention, io = (size.widths[f"language.{axis}"] for axis in ("block", "ffn", "attention", "io"))
+        norms = (2 * blocks + 1) * io
+        wanted = blocks * (4 * io * attention + 2 * io * ffn) + norms
+        assert size.parameters_by_tower["language"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stages.attention.step=100", "nearest legal value is 96 or 192"),
+        ("stages.block.max=48", "at most 47"),
+        ("stages.io.step=100", "nearest legal value is 96 or 144"),
+        ("towers=[audio]", "towers"),
+    ],
+)
+def test_illegal_amounts_are_refused_before_any_work(override, message) -> None:
+    with pytest.raises(UserError, match=message):
+        plan = parse_plan(preset("paper"), (override,))
+        predict(anatomy_of(read_config(Path(plan.model))), plan)
+
+
+def test_largest_goes_to_whatever_tower_is_largest_at_each_step() -> None:
+    plan = parse_plan(preset("paper"), ("towers=[largest]", "stages={block: {step: 8, max: 48}}"))
+    towers = [size.tower for size in predict(anatomy_of(read_config(Path(plan.model))), plan)[1:]]
+    assert towers[0] == "language"
+    assert towers[-1] == "vision"
+
+
+def test_a_plan_survives_json() -> None:
+    plan = parse_plan(RAW)
+    assert type(plan).model_validate_json(plan.model_dump_json()) == plan
+    assert json.loads(plan.model_dump_json())["stages"] == {"ffn": {"step": 8, "max": 16}}
