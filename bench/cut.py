@@ -1,6 +1,6 @@
 """Applying a cut to a checkpoint of a gigabyte against copying the checkpoint, both forced to the disk.
 
-    python bench/cut.py [--gigabytes 1] [--rounds 5]
+python bench/cut.py [--gigabytes 1] [--rounds 5]
 """
 
 import argparse
@@ -48,7 +48,11 @@ def main() -> None:
             ratio = paired(cutting, copying, arguments.rounds)["ratio"]
             with Peak() as peak:
                 cutting()
-            result[axis] = {"removed": f"{amount} of {body.width}", "cut_over_copy": ratio, "peak_mb": peak.bytes / 2**20}
+            result[axis] = {
+                "removed": f"{amount} of {body.width}",
+                "cut_over_copy": ratio,
+                "peak_mb": peak.bytes / 2**20,
+            }
     show(result)
 
 
@@ -60,7 +64,12 @@ def make(folder: Path, gigabytes: float) -> Path:
     block = 2 * (4 * width * width + 3 * width * ffn)
     depth = max(3, round(gigabytes * 1e9 / block))
     config = LlamaConfig(
-        hidden_size=width, intermediate_size=ffn, num_hidden_layers=depth, num_attention_heads=16, head_dim=128, vocab_size=1000
+        hidden_size=width,
+        intermediate_size=ffn,
+        num_hidden_layers=depth,
+        num_attention_heads=16,
+        head_dim=128,
+        vocab_size=1000,
     )
     torch.set_default_dtype(torch.bfloat16)
     model = LlamaForCausalLM(config)

@@ -43,7 +43,9 @@ def main() -> None:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(not name.startswith(cached.frozen))
         examples = cached.examples["distill"]
-        few = type(examples)(examples.split, examples.rows[: arguments.rows], examples.pixels, examples.pad, examples.starts)
+        few = type(examples)(
+            examples.split, examples.rows[: arguments.rows], examples.pixels, examples.pad, examples.starts
+        )
 
         def epoch(materials) -> None:
             distill(

@@ -1,6 +1,6 @@
 """What scoring costs: each accumulation against a bare forward and backward pass over the same batches, and its memory.
 
-    python bench/importance.py [--rounds 5] [--rows 256]
+python bench/importance.py [--rounds 5] [--rows 256]
 """
 
 import argparse

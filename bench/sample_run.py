@@ -1,6 +1,6 @@
 """The whole sample run as a user starts it: seconds, peak memory, and what became of the model.
 
-    python bench/sample_run.py [--runs 3] [--set KEY=VALUE ...]
+python bench/sample_run.py [--runs 3] [--set KEY=VALUE ...]
 """
 
 import argparse
@@ -41,8 +41,10 @@ def main() -> None:
                 [r["original"]["latency_ms"]["p50"] / r["compressed"]["latency_ms"]["p50"] for _, _, r in runs]
             ),
             "seconds_by_part": last["seconds_by_part"],
-            "decisions": [f"{step['stage']} {step['decision']} {step['accuracy_pruned']:.4f} -> {step['accuracy']:.4f}"
-                          for step in last["steps"]],
+            "decisions": [
+                f"{step['stage']} {step['decision']} {step['accuracy_pruned']:.4f} -> {step['accuracy']:.4f}"
+                for step in last["steps"]
+            ],
             "same_checkpoint_each_run": len({r["compressed"]["checkpoint"] for _, _, r in runs}) == 1,
         }
     )

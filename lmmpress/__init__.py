@@ -1,4 +1,4 @@
-"""lmmpress compresses large multimodal models in stages: prune a little, distil, measure, keep what stays within alpha."""
+"""Compresses large multimodal models in stages: prune a little, distil, measure, keep what stays within alpha."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -208,7 +208,11 @@ def main() -> None:
     except OSError as error:
         if debug:
             raise
-        _fail("no space left on the disk; free some and run again with --resume" if error.errno == errno.ENOSPC else str(error))
+        _fail(
+            "no space left on the disk; free some and run again with --resume"
+            if error.errno == errno.ENOSPC
+            else str(error)
+        )
 
 
 def _fail(message: str) -> None:
@@ -232,16 +236,22 @@ def _print_result(result: dict[str, Any]) -> None:
     for tower, count in before["parameters_by_tower"].items():
         if count:
             table.add_row(
-                f"{tower} parameters", _count(count), _count(after["parameters_by_tower"][tower]),
+                f"{tower} parameters",
+                _count(count),
+                _count(after["parameters_by_tower"][tower]),
                 f"{result['reduction'][tower]:.1f}x smaller",
             )
     table.add_row(
-        "all parameters", _count(before["parameters"]), _count(after["parameters"]),
+        "all parameters",
+        _count(before["parameters"]),
+        _count(after["parameters"]),
         f"{result['reduction']['all']:.1f}x smaller",
     )
     interval = result["drop_interval"]
     table.add_row(
-        "test accuracy", f"{before['accuracy']:.4f}", f"{after['accuracy']:.4f}",
+        "test accuracy",
+        f"{before['accuracy']:.4f}",
+        f"{after['accuracy']:.4f}",
         f"lost {result['drop']:.4f} ({interval['low']:.4f} to {interval['high']:.4f})",
     )
     for task, accuracy in before["accuracy_by_task"].items():

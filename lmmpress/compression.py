@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from lmmpress import steps
-from lmmpress.data import read_split
 from lmmpress.errors import UserError
 from lmmpress.evaluation.accuracy import by_task, image_of_row
 from lmmpress.evaluation.speed import measure_speed
@@ -19,7 +18,7 @@ from lmmpress.gate import REPORTED_CONFIDENCE, Verdict, decide, paired_drop
 from lmmpress.lmm.anatomy import count_by_tower
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.examples import load_processor
-from lmmpress.materials import Materials, Role
+from lmmpress.materials import ROLES, Materials, split_of
 from lmmpress.plan import Axis, Plan, digest_of
 from lmmpress.progress import console
 from lmmpress.pruning.predict import predict, stage_towers
@@ -38,8 +37,9 @@ def compress(plan: Plan, out: Path, recorder: Recorder | None = None, resume: bo
     begun = time.perf_counter()
     sizes = predict(read_checkpoint(Path(plan.model)), plan)
     _check_data(plan)
+    elsewhere = open_store(plan.store) if plan.store else None
     _claim(out, plan, resume)
-    store = open_store(plan.store or str(out / "store"))
+    store = elsewhere or open_store(str(out / "store"))
     materials = Materials(plan, store, Path(plan.model))
     run_key = digest_of({"teacher": materials.teacher_digest, "data": _data_digest(plan), "plan": plan.key_settings()})
     with store.lock(run_key):
@@ -97,9 +97,7 @@ class _Run:
     def spend(self, part: str, seconds: float) -> None:
         self.seconds[part] = self.seconds.get(part, 0.0) + seconds
 
-    def step(
-        self, parent: str, axis: Axis, tower: str | None, amount: int, reference: torch.Tensor
-    ) -> _Step:
+    def step(self, parent: str, axis: Axis, tower: str | None, amount: int, reference: torch.Tensor) -> _Step:
         """One step: scores, cut, distil, measure, gate. `tower` None stands for the largest."""
         materials, gate = self.materials, self.materials.plan.tolerance.split
         name = tower or read_checkpoint(materials.store.checkpoint(parent)).largest_tower()
@@ -197,7 +195,7 @@ def _headline(materials: Materials, checkpoint: str, right: torch.Tensor) -> Hea
 
 
 def _claim(out: Path, plan: Plan, resume: bool) -> None:
-    """Make the run's folder and leave the plan in it; UserError where it holds another run, or one not to be resumed."""
+    """Make the run's folder with the plan in it; UserError where it holds another run, or one not to be resumed."""
     wanted = plan.model_dump_json(indent=1)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -216,8 +214,7 @@ def _claim(out: Path, plan: Plan, resume: bool) -> None:
 
 def _check_data(plan: Plan) -> None:
     """Every split has rows, and no image is both learned from and measured on."""
-    roles: list[Role] = ["score", "distill", "gate", "test"]
-    seen = {role: set(read_split(Path(plan.data), getattr(plan.splits, role)).image_names()) for role in roles}
+    seen = {role: set(split_of(plan, role).image_names()) for role in ROLES}
     for role in ("gate", "test"):
         for other in ("score", "distill"):
             if getattr(plan.splits, role) != getattr(plan.splits, other) and (shared := seen[role] & seen[other]):
@@ -229,10 +226,8 @@ def _data_digest(plan: Plan) -> dict[str, str]:
 
 
 def _data_infos(plan: Plan) -> Iterator[DataInfo]:
-    roles: list[Role] = ["score", "distill", "gate", "test"]
-    for role in roles:
-        limit = plan.importance.rows if role == "score" else None
-        split = read_split(Path(plan.data), getattr(plan.splits, role), limit)
+    for role in ROLES:
+        split = split_of(plan, role)
         yield DataInfo(split=split.name, role=role, rows=len(split.rows), digest=split.digest)
 
 

@@ -18,7 +18,7 @@ METADATA = "metadata.jsonl"
 
 @dataclass(frozen=True)
 class Row:
-    """A question about an image and its one right answer. `question` is the full prompt. Text-only rows have no image."""
+    """A question about an image (none in text-only data) and its one right answer. `question` is the full prompt."""
 
     file_name: str | None
     question: str
@@ -41,7 +41,7 @@ class Split:
 
 
 def read_split(folder: Path, name: str, limit: int | None = None) -> Split:
-    """The rows of a split, at most `limit`, taken evenly over the split.
+    """The rows of a split, at most `limit`: those of images taken evenly over the split, all rows of an image together.
 
     Raises UserError for a missing or malformed metadata.jsonl, an image that is missing or lies outside of the folder,
     a split without rows, and rows of which some have an image and some have none.
@@ -60,7 +60,7 @@ def _split(folder: Path, stamp: int, name: str, limit: int | None) -> Split:
         there = sorted({split for _, split in everything})
         raise UserError(f"{folder}: split {name!r} has no rows; the splits are {', '.join(there) or 'none'}")
     if limit is not None and limit < len(rows):
-        rows = [rows[number * len(rows) // limit] for number in range(limit)]
+        rows = _evenly(rows, limit)
     if len({row.file_name is None for row in rows}) > 1:
         raise UserError(f"{folder}: some rows of split {name!r} have an image and some have none")
     split = Split(name, folder, tuple(rows), "")
@@ -78,6 +78,15 @@ def open_image(split: Split, name: str) -> Image.Image:
             f"{split.folder / name} cannot be read as an image ({type(error).__name__}); "
             f"it belongs to the row asking {row.question[:40]!r}"
         ) from None
+
+
+def _evenly(rows: list[Row], limit: int) -> list[Row]:
+    about: dict[object, list[Row]] = {}
+    for number, row in enumerate(rows):
+        about.setdefault(number if row.file_name is None else row.file_name, []).append(row)
+    groups = list(about.values())
+    wanted = -(-limit * len(groups) // len(rows))
+    return [row for place in range(wanted) for row in groups[place * len(groups) // wanted]][:limit]
 
 
 @lru_cache(maxsize=4)

@@ -32,7 +32,9 @@ class Verdict:
 REPORTED_CONFIDENCE = 0.95
 
 
-def decide(reference: torch.Tensor, measured: torch.Tensor | None, owner: torch.Tensor, tolerance: Tolerance) -> Verdict:
+def decide(
+    reference: torch.Tensor, measured: torch.Tensor | None, owner: torch.Tensor, tolerance: Tolerance
+) -> Verdict:
     """Accept a step if its drop in accuracy is below alpha (Algorithm 1, lines 3, 8, 14 and 20).
 
     `reference` and `measured` are booleans [rows]: which rows each model answers right; `measured` is None where

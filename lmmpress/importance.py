@@ -31,7 +31,7 @@ class Scored:
 
 
 def answer_loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Cross-entropy on the answers, summed over positions and averaged over samples; logits are [positions, vocabulary]."""
+    """Cross-entropy of logits [positions, vocabulary] on the answers, summed over positions, averaged over samples."""
     wide = logits if logits.dtype is torch.float64 else logits.float()
     return torch.nn.functional.cross_entropy(wide, batch.targets, reduction="sum") / len(batch.examples)
 
@@ -51,7 +51,9 @@ def score(
     """
     sums = _Sums(model, anatomy, counted_only=settings.owned == "equations")
     if settings.criterion == "random":
-        return Scored({name: torch.rand(total.shape, generator=generator).double() for name, total in sums.new().items()}, None)
+        return Scored(
+            {name: torch.rand(total.shape, generator=generator).double() for name, total in sums.new().items()}, None
+        )
     if settings.criterion == "magnitude":
         totals = sums.new()
         for name, parameter in sums.parameters:
@@ -133,9 +135,7 @@ def _of_each(sums: _Sums, batches: list[Batch], loss: Loss, samples: int) -> Sco
     return totals
 
 
-def _of_dataset(
-    sums: _Sums, halves: tuple[list[Batch], list[Batch]], loss: Loss, samples: int, passes: int
-) -> Scored:
+def _of_dataset(sums: _Sums, halves: tuple[list[Batch], list[Batch]], loss: Loss, samples: int, passes: int) -> Scored:
     """|g * theta| of the gradient summed over all batches, a share of the parameters at a time.
 
     A pass keeps that share's gradient twice: one for each half of the data, whose agreement is the reliability.

@@ -40,8 +40,8 @@ Scalars = Mapping[str, float | None]
 class Lineage:
     """A `Recorder` that writes to MLflow; its final model is registered as `model_name` with the alias `compressed`.
 
-    `begin` opens the store, and creates it where it is a new sqlite file; nothing is written before. `begin`, `step` and
-    `end` raise UserError where the store cannot be reached or refuses what is written.
+    `begin` opens the store, and creates it where it is a new sqlite file; nothing is written before. `begin`, `step`
+    and `end` raise UserError where the store cannot be reached or refuses what is written.
     """
 
     tracking_uri: str

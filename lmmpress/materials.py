@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from accelerate import Accelerator
 
-from lmmpress.data import read_split
+from lmmpress.data import Split, read_split
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.checkpoint import digest_checkpoint, load_model, read_checkpoint
 from lmmpress.lmm.examples import Batch, Examples, batches, encode, load_processor
@@ -18,9 +18,16 @@ from lmmpress.pruning.predict import towers_of
 from lmmpress.store import Store
 
 Role = Literal["score", "distill", "gate", "test"]
+ROLES: tuple[Role, ...] = ("score", "distill", "gate", "test")
 
 _CACHE_VERSION = 1
 _BATCH = 64
+
+
+def split_of(plan: Plan, role: Role) -> Split:
+    """The rows that a plan uses in a role."""
+    limits = {"score": plan.importance.rows, "distill": plan.distillation.rows}
+    return read_split(Path(plan.data), getattr(plan.splits, role), limits.get(role))
 
 
 @dataclass
@@ -135,8 +142,7 @@ class _Splits(dict[Role, Examples]):
 
     def __missing__(self, role: Role) -> Examples:
         plan, config = self._materials.plan, self._materials.anatomy.config
-        limit = plan.importance.rows if role == "score" else None
-        split = read_split(Path(plan.data), getattr(plan.splits, role), limit)
+        split = split_of(plan, role)
         text = config.get("text_config", config)
         longest = text.get("max_position_embeddings") if isinstance(text, dict) else None
         self[role] = encode(split, self._processor(), longest)

@@ -91,8 +91,9 @@ class Distillation(Settings):
     `kl` is `reverse` as Eq. 5 prints it, KL(student, teacher), or `forward`. `pairwise` is the hinge of Eq. 5, the
     `margin` of the correct token over the strongest wrong one, or `none`; `gamma` weighs it. `hard_labels` is the
     weight of the cross-entropy on the answers, as a supplement. `batch_size` rows make one update, in portions of
-    `micro_batch_size`. `processes` starts that many processes, one per GPU where there are GPUs. `caches` computes the
-    teacher's hidden states and, while they cannot change, the visual features once per run instead of in every step.
+    `micro_batch_size`; `rows` of the split are used, evenly taken, or all (Fig. 7). `processes` starts that many, one
+    per GPU where there are GPUs. `caches` computes the teacher's hidden states and, while they cannot change, the
+    visual features once per run instead of in every step.
     """
 
     epochs: Annotated[int, Field(ge=0)] = 4
@@ -102,6 +103,7 @@ class Distillation(Settings):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     batch_size: Annotated[int, Field(gt=0)] = 1024
     micro_batch_size: Annotated[int, Field(gt=0)] = 64
+    rows: Annotated[int, Field(gt=0)] | None = None
     kl: Literal["reverse", "forward"] = "reverse"
     gamma: Annotated[float, Field(ge=0)] = 1.0
     pairwise: Literal["eq5", "margin", "none"] = "eq5"

@@ -17,7 +17,6 @@ from lmmpress.distillation.train import distill as train
 from lmmpress.evaluation.accuracy import answered_right
 from lmmpress.importance import Scored, Scores, answer_loss, score
 from lmmpress.lmm.checkpoint import apply_cut, load_model, read_checkpoint, read_record, save_trained
-from lmmpress.lmm.cut import Cut
 from lmmpress.lmm.examples import batches, make_batch
 from lmmpress.materials import Materials, Role
 from lmmpress.plan import Axis, Distillation, digest_of
@@ -47,7 +46,9 @@ def importance(materials: Materials, checkpoint: str) -> tuple[Scored, float]:
             settings,
             torch.Generator().manual_seed(seed),
         )
-        materials.store.write_tensors(_name("importance", inputs), {key: value.cpu() for key, value in scored.scores.items()})
+        materials.store.write_tensors(
+            _name("importance", inputs), {key: value.cpu() for key, value in scored.scores.items()}
+        )
         return {"reliability": scored.reliability}
 
     record = _once(materials, "importance", inputs, work)
@@ -66,7 +67,9 @@ def prune(
     def work(_: int) -> dict[str, Any]:
         with materials.store.scratch() as folder:
             entry = {"pruned_from": checkpoint, "cut": cut.model_dump(mode="json")}
-            apply_cut(source, cut, folder / "checkpoint", _history(source, entry) | {"teacher": materials.teacher_digest})
+            apply_cut(
+                source, cut, folder / "checkpoint", _history(source, entry) | {"teacher": materials.teacher_digest}
+            )
             return {"checkpoint": materials.store.add_checkpoint(folder / "checkpoint")}
 
     inputs = {"checkpoint": checkpoint, "teacher": materials.teacher_digest, "cut": cut.model_dump(mode="json")}
@@ -87,9 +90,7 @@ def distill(materials: Materials, checkpoint: str) -> tuple[str | None, list[flo
             return distill_in_processes(materials, checkpoint, seed)
         return distill_here(materials, checkpoint, seed)
 
-    inputs = _inputs(
-        materials, checkpoint, examples.split.digest, settings=_lasting(settings), frozen=materials.frozen
-    )
+    inputs = _inputs(materials, checkpoint, examples.split.digest, settings=_lasting(settings), frozen=materials.frozen)
     record = _once(materials, "distill", inputs, work)
     return record["checkpoint"], record["loss"], record["seconds"]
 

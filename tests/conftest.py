@@ -91,7 +91,9 @@ def make_processor() -> Any:
     from transformers import Blip2Processor, BlipImageProcessorPil, PreTrainedTokenizerFast
 
     characters = sorted(set("图片的背景颜色是什么?标题:新品包邮限时" + "".join(COLORS)))
-    vocabulary = {token: number for number, token in enumerate(["<pad>", "<s>", "</s>", "<image>", "<unk>", *characters])}
+    vocabulary = {
+        token: number for number, token in enumerate(["<pad>", "<s>", "</s>", "<image>", "<unk>", *characters])
+    }
     raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     tokenizer = PreTrainedTokenizerFast(

@@ -17,7 +17,7 @@ def run(*arguments: object, code: int = 0) -> str:
     """Run a command in this process; errors of users reach the test as they are."""
     result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
     assert result.exit_code == code, result.output
-    return result.output
+    return result.stdout
 
 
 def fail(*arguments: object, cwd: Path | None = None) -> str:
@@ -61,7 +61,9 @@ def test_prune_inspect_and_evaluate(make_checkpoint, data, tmp_path) -> None:
 def test_run_leaves_what_others_read(plan_file, tmp_path) -> None:
     shown = run("run", plan_file, "--out", tmp_path / "out")
     assert "smaller" in shown
-    assert {"result.json", "report.html", "compressed", "mlflow.db", "store"} <= {p.name for p in (tmp_path / "out").iterdir()}
+    assert {"result.json", "report.html", "compressed", "mlflow.db", "store"} <= {
+        p.name for p in (tmp_path / "out").iterdir()
+    }
     result = json.loads(run("run", plan_file, "--out", tmp_path / "out", "--resume", "--json"))
     assert {"original", "compressed", "reduction", "steps", "run_key", "seconds"} <= result.keys()
     (tmp_path / "out" / "report.html").unlink()
@@ -99,7 +101,8 @@ def test_a_run_that_cannot_work_leaves_nothing_behind(raw_plan, tmp_path, spoil,
     raw_plan["splits"] = {}
     spoil(raw_plan)
     if not message:
-        compress(parse_plan(raw_plan | {"stages": {}}), tmp_path / "out")  # measuring where one learned is allowed if asked for
+        # measuring where one learned is allowed if the plan says so itself
+        compress(parse_plan(raw_plan | {"stages": {}}), tmp_path / "out")
         return
     with pytest.raises(UserError, match=message):
         compress(parse_plan(raw_plan), tmp_path / "out")

@@ -40,7 +40,9 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 def random_scores(anatomy, tower: str, axis: Axis, seed: int = 0) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return {group.name: torch.rand(group.size, generator=generator) for group in anatomy.towers[tower].axes[axis].groups}
+    return {
+        group.name: torch.rand(group.size, generator=generator) for group in anatomy.towers[tower].axes[axis].groups
+    }
 
 
 def cut_and_reference(checkpoint: Path, tower: str, axis: Axis, amount: int, target: Path, seed: int = 0):

@@ -94,7 +94,9 @@ def test_keep_goes_on_from_the_step_that_broke_alpha(plan, tmp_path) -> None:
 
 def test_a_loss_that_is_not_finite_is_rolled_back(plan, tmp_path) -> None:
     wild = {"epochs": 3, "learning_rate": 1e30, "batch_size": 8, "max_grad_norm": 1e30}
-    result = compress(parse_plan(plan | {"distillation": wild, "stages": {"ffn": {"step": 16, "max": 32}}}), tmp_path / "out")
+    result = compress(
+        parse_plan(plan | {"distillation": wild, "stages": {"ffn": {"step": 16, "max": 32}}}), tmp_path / "out"
+    )
     assert [(step.decision, step.checkpoint) for step in result.steps] == [("rolled back", None)]
     assert "not finite" in result.steps[0].reason
     assert result.compressed.checkpoint == result.original.checkpoint
@@ -126,9 +128,9 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(plan, tmp_path) -> None:
 def test_no_step_is_shared_by_two_processes(plan, tmp_path) -> None:
     from lmmpress.store import open_store
 
-    with open_store(str(tmp_path)).lock("key"), pytest.raises(UserError, match="another process"):
-        with open_store(str(tmp_path)).lock("key"):
-            pass
+    first, second = (open_store(str(tmp_path)).lock("key") for _ in range(2))
+    with first, pytest.raises(UserError, match="another process"), second:
+        pass
 
 
 def test_caches_do_not_change_the_outcome(plan, tmp_path) -> None:
@@ -147,7 +149,6 @@ def test_two_processes_learn_what_one_learns(plan, tmp_path) -> None:
     models = [load_model(tmp_path / name / "compressed").state_dict() for name in ("alone", "together")]
     for name, value in models[0].items():
         assert torch.allclose(value, models[1][name], atol=2e-3), name
-
 
 
 def test_the_loss_curve_is_the_recorded_one(plan, tmp_path) -> None:
@@ -173,7 +174,7 @@ def start(plan_file: Path, out: Path) -> subprocess.Popen:
 
 
 def test_killed_at_any_moment_a_run_resumes_to_the_same_checkpoints(plan, tmp_path, record_property) -> None:
-    """kill -9 after each part of a step was seen to begin, and whenever a write is under way, until the run is through."""
+    """kill -9 after each part of a step was seen to begin, and in the middle of writes, until the run is through."""
     expected = compress(parse_plan(plan), tmp_path / "whole")
     plan_file, out = tmp_path / "plan.yaml", tmp_path / "killed"
     plan_file.write_text(json.dumps(plan))
@@ -185,7 +186,7 @@ def test_killed_at_any_moment_a_run_resumes_to_the_same_checkpoints(plan, tmp_pa
         done_before = len(list(records.glob("*"))) if records.is_dir() else 0
         wanted_write = kills % 2 == 1
         while process.poll() is None:
-            writing = scratch.is_dir() and any(folder.is_dir() and any(folder.iterdir()) for folder in _listed(scratch))
+            writing = scratch.is_dir() and any(_listed(folder) for folder in _listed(scratch))
             begun = records.is_dir() and len(list(records.glob("*"))) >= done_before + 2
             if (wanted_write and writing and begun) or (not wanted_write and begun):
                 if not wanted_write:
@@ -193,7 +194,7 @@ def test_killed_at_any_moment_a_run_resumes_to_the_same_checkpoints(plan, tmp_pa
                 process.send_signal(signal.SIGKILL)
                 process.wait()
                 kills += 1
-                inside += any(any(_listed(folder)) for folder in _listed(scratch))
+                inside += any(_listed(folder) for folder in _listed(scratch))
                 break
         else:
             assert process.returncode == 0

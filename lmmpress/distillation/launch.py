@@ -1,7 +1,7 @@
 """Distillation on several processes: one per GPU where there are GPUs, on the CPU otherwise.
 
-The processes are started by torchrun, joined by accelerate, and share nothing with their parent but the store: each finds plan, teacher
-and student there, does its share, and the first one writes the result as a record.
+The processes are started by torchrun, joined by accelerate, and share nothing with their parent but the store: each
+finds plan, teacher and student there, does its share, and the first one writes the result as a record.
 """
 
 import json

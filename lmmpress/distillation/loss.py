@@ -12,7 +12,7 @@ def distillation_loss(
     """Eq. 5 at each answer position, [positions]; its sum over a sample's positions is that sample's loss.
 
     `student` and `teacher` are logits [positions, vocabulary], `targets` [positions] the answer's tokens, which only
-    `margin` and hard labels look at. No gradient reaches the teacher. The hinges are relus: at rest they have no gradient.
+    `margin` and hard labels look at. No gradient reaches the teacher. A hinge at rest has no gradient either.
     """
     log_g = functional.log_softmax(student.float(), dim=-1)
     log_f = functional.log_softmax(teacher.float().detach(), dim=-1)

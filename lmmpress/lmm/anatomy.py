@@ -80,8 +80,8 @@ class Anatomy:
     """A model seen as towers. `shapes` holds every stored tensor; `ties` maps further names to the stored one.
 
     `heads` and `embeddings` are prefixes of the tensors that are neither. `projector` is the module whose input are
-    the visual features that the language tower reads, `image_towers` the towers that make them, and `image_side` prefixes
-    of every tensor that has a part in it.
+    the visual features that the language tower reads, `image_towers` the towers that make them, and `image_side`
+    prefixes of every tensor that has a part in it.
     """
 
     family: str
@@ -104,10 +104,7 @@ class Anatomy:
     def groups(self) -> dict[str, Group]:
         """Every group of every axis of every tower, by name."""
         return {
-            group.name: group
-            for tower in self.towers.values()
-            for axis in tower.axes.values()
-            for group in axis.groups
+            group.name: group for tower in self.towers.values() for axis in tower.axes.values() for group in axis.groups
         }
 
     def largest_tower(self) -> str:

@@ -34,8 +34,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """A split ready for the model. `pixels` [images, channels, height, width]; `starts` says where each example's answer
-    positions begin in tensors that hold those of all examples, in their order, [positions, ...]."""
+    """A split ready for the model, with `pixels` [images, channels, height, width].
+
+    `starts` says where each example's answer positions begin in tensors [positions, ...] of all examples' in order.
+    """
 
     split: Split
     rows: list[Example]

@@ -56,9 +56,13 @@ def visual_features(
 
 @torch.no_grad()
 def answer_states(
-    model: torch.nn.Module, examples: Examples, projector: str | None, features: torch.Tensor | None, order: list[list[int]]
+    model: torch.nn.Module,
+    examples: Examples,
+    projector: str | None,
+    features: torch.Tensor | None,
+    order: list[list[int]],
 ) -> torch.Tensor:
-    """The hidden states that the model's head reads at every answer position, [positions, width], in the examples' order."""
+    """What the model's head reads at every answer position, hidden states [positions, width] in the examples' order."""
     device = next(model.parameters()).device
     head = model.get_output_embeddings()  # type: ignore[operator]
     states: torch.Tensor | None = None

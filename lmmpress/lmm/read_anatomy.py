@@ -76,8 +76,9 @@ def resized(config: dict[str, Any], cut: Cut, anatomy: Anatomy) -> dict[str, Any
     """The config after a cut; UserError where the family's config cannot express it."""
     axis = anatomy.tower(cut.tower).axes[Axis(cut.axis)]
     if axis.inexpressible:
-        raise UserError(f"the {cut.tower} tower of this {anatomy.family} model cannot be cut along {cut.axis}: "
-                        f"{axis.inexpressible}")
+        raise UserError(
+            f"the {cut.tower} tower of this {anatomy.family} model cannot be cut along {cut.axis}: {axis.inexpressible}"
+        )
     return family_of(config).resize(complete(config), cut)
 
 

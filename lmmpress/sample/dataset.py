@@ -1,7 +1,7 @@
 """Build the sample data set on disk, in the imagefolder form that every stage reads.
 
 directory/metadata.jsonl     one row a question: file_name, question, answer, task, split
-directory/images/*.png       one picture an advertisement, asked five questions
+directory/images/*.png       one picture an advertisement, asked up to five questions
 """
 
 from __future__ import annotations
@@ -27,10 +27,14 @@ from lmmpress.sample.advert import Advert, Row, advert_rng, ask, draw_advert
 from lmmpress.sample.drawing import render
 
 # Images by split. A split named "train" exists too, but only in memory: the teacher was trained on it.
-SIZES: dict[str, int] = {"score": 400, "distill": 2400, "gate": 300, "test": 800}
+SIZES: dict[str, int] = {"score": 400, "distill": 4000, "gate": 300, "test": 800}
+
+# Of an image to learn from, the content is asked, which takes reading, and two of the tasks that take a look; of all
+# others, every task is asked.
+LEARNED, LOOKS = "distill", 2
 
 # Part of the cache folder's name: raise it whenever the same seed gives other data.
-VERSION = 2
+VERSION = 3
 
 # Build in processes only above this size: starting them takes as long as drawing some hundred pictures.
 FEW = 200
@@ -39,10 +43,15 @@ Sample = tuple[Advert, list[Row], Image.Image]
 
 
 def make(seed: int, split: str, index: int) -> Sample:
-    """Advertisement number `index` of a split, its five rows and its picture; the same on every machine."""
+    """Advertisement number `index` of a split, its rows and its picture; the same on every machine."""
     rng = advert_rng(seed, split, index)
     advert = draw_advert(rng)
-    return advert, ask(advert, rng), render(advert, rng)
+    rows, image = ask(advert, rng), render(advert, rng)
+    if split == LEARNED:
+        looks = [row for row in rows if row.task != "content"]
+        wanted = {looks[(LOOKS * index + offset) % len(looks)].task for offset in range(LOOKS)} | {"content"}
+        rows = [row for row in rows if row.task in wanted]
+    return advert, rows, image
 
 
 def make_at(seed: int, place: tuple[str, int]) -> Sample:
@@ -77,7 +86,7 @@ def atomically(directory: Path) -> Iterator[Path]:
 def build(directory: Path, seed: int = 0, sizes: dict[str, int] | None = None) -> Path:
     """Write the data set to `directory`, which must not exist, and return it.
 
-    `sizes` gives the number of images (a fifth of the rows) of each split; all else follows from `seed`.
+    `sizes` gives the number of images of each split; all else follows from `seed`.
     """
     directory = Path(directory)
     if directory.exists():
