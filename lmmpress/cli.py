@@ -135,7 +135,11 @@ def inspect(checkpoint: Checkpoint, as_json: AsJson = False) -> None:
         | ({key: entry["cut"][key] for key in ("tower", "axis", "amount")} if "cut" in entry else {"distilled": True})
         for entry in record.get("history", [])
     ]
-    facts = {"checkpoint": digest_checkpoint(checkpoint), "family": anatomy.family, "teacher": record.get("teacher")}
+    facts: dict[str, Any] = {
+        "checkpoint": digest_checkpoint(checkpoint),
+        "family": anatomy.family,
+        "teacher": record.get("teacher"),
+    }
     if as_json:
         print(json.dumps(facts | {"parameters_by_tower": counts, "widths": widths, "history": history}, indent=1))
         return

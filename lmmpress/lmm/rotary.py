@@ -37,7 +37,8 @@ def frequencies(config: Config) -> torch.Tensor:
             "leave out the attention stage"
         )
     typed = AutoConfig.for_model(**config)
-    return ROPE_INIT_FUNCTIONS[kind](typed, torch.device("cpu"))[0].float()
+    found: torch.Tensor = ROPE_INIT_FUNCTIONS[kind](typed, torch.device("cpu"))[0]
+    return found.float()
 
 
 def keep_planes(config: Config, planes: list[int]) -> Config:

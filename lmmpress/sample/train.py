@@ -104,7 +104,8 @@ def to_pixel_values(pixels: NDArray[np.uint8]) -> Tensor:
 def query_outputs(model: Blip2ForConditionalGeneration, pixel_values: Tensor) -> Tensor:
     """What the Q-Former reports of pictures, before the projection: (n, queries, width)."""
     features = model.get_image_features(pixel_values, return_dict=True)
-    return features.qformer_outputs.last_hidden_state
+    outputs: Tensor = features.qformer_outputs.last_hidden_state
+    return outputs
 
 
 def shown(adverts: list[Advert]) -> Tensor:
@@ -212,7 +213,8 @@ def answer_logits(model: Blip2ForConditionalGeneration, batch: Batch, seen: Tens
     embeddings = torch.cat([projected, embeddings[:, QUERIES:]], dim=1)
     tower = model.language_model.model
     hidden = tower(inputs_embeds=embeddings, attention_mask=batch.attention_mask, use_cache=False)
-    return model.language_model.lm_head(hidden.last_hidden_state[batch.labels != IGNORED])
+    logits: Tensor = model.language_model.lm_head(hidden.last_hidden_state[batch.labels != IGNORED])
+    return logits
 
 
 @torch.no_grad()
