@@ -1,10 +1,13 @@
 """A cut: which dimensions of one model stay. Small, JSON, composable."""
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 
 from lmmpress.lmm.anatomy import Anatomy, Shapes
 from lmmpress.plan import Axis
+
+_SAME_WIDTH = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Cut(BaseModel):
@@ -78,9 +81,17 @@ class TensorCut:
     def values(self, tensor: str, value: torch.Tensor) -> torch.Tensor:
         """The tensor's kept values, rescaled in float32 where norms or attention scores ask for it."""
         for dim, rows in self.index(tensor):
-            value = value.index_select(dim, rows.to(value.device))
+            value = _take(value, dim, rows)
         factor = self._factor.get(tensor, 1.0)
         return value if factor == 1.0 else (value.float() * factor).to(value.dtype)
+
+
+def _take(value: torch.Tensor, dim: int, rows: torch.Tensor) -> torch.Tensor:
+    """`index_select`; through numpy for CPU tensors, which copies columns ten times as fast (bench/cut.py)."""
+    if value.device.type != "cpu":
+        return value.index_select(dim, rows.to(value.device))
+    whole = value.detach().view(_SAME_WIDTH[value.dtype.itemsize])  # numpy knows no bfloat16
+    return torch.from_numpy(np.take(whole.numpy(), rows.numpy(), axis=dim)).view(value.dtype)
 
 
 def shapes_after(anatomy: Anatomy, cut: Cut) -> Shapes:
