@@ -18,6 +18,7 @@ from lmmpress.plan import Importance
 from lmmpress.progress import track
 
 Scores = dict[str, torch.Tensor]
+Vectors = dict[str, dict[int, torch.Tensor]]
 Loss = Callable[[Batch], torch.Tensor]
 
 
@@ -52,13 +53,14 @@ def score(
     sums = _Sums(model, anatomy, counted_only=settings.owned == "equations")
     if settings.criterion == "random":
         return Scored(
-            {name: torch.rand(total.shape, generator=generator).double() for name, total in sums.new().items()}, None
+            {group.name: torch.rand(group.size, generator=generator).double() for group in anatomy.groups().values()},
+            None,
         )
     if settings.criterion == "magnitude":
         totals = sums.new()
         for name, parameter in sums.parameters:
-            sums.add(totals, name, parameter.detach().abs())
-        return Scored(totals, None)
+            _add(totals[name], parameter.detach().abs())
+        return Scored(sums.by_group(totals), None)
     halves = (batches[0::2], batches[1::2])
     samples = sum(len(batch.examples) for batch in batches)
     if settings.accumulation == "dataset":
@@ -74,40 +76,55 @@ def agreement(first: Scores, second: Scores) -> float:
 
 
 class _Sums:
-    """Adds element-wise importance into the groups that own the elements."""
+    """Element-wise importance, summed along the dimensions that groups own slices of.
+
+    What is added up per tensor is one vector per such dimension; groups are made of them once, at the end.
+    """
 
     def __init__(self, model: torch.nn.Module, anatomy: Anatomy, counted_only: bool) -> None:
-        owners: dict[str, list[tuple[str, Slice]]] = {}
         self._groups: list[Group] = list(anatomy.groups().values())
+        self._owners: dict[tuple[str, int], list[tuple[str, Slice]]] = {}
         for group in self._groups:
             for piece in group.slices:
                 if piece.counted or not counted_only:
-                    owners.setdefault(piece.tensor, []).append((group.name, piece))
-        self._owners = owners
+                    self._owners.setdefault((piece.tensor, piece.dim), []).append((group.name, piece))
+        owned = {tensor for tensor, _ in self._owners}
         self.model = model
-        self.parameters = [(name, parameter) for name, parameter in model.named_parameters() if name in owners]
+        self.parameters = [(name, parameter) for name, parameter in model.named_parameters() if name in owned]
 
-    def new(self) -> Scores:
-        """Zeros for every group, on the device of the parameters, in float64."""
+    def new(self) -> Vectors:
+        """Zeros for every tensor and dimension that groups own slices of."""
+        vectors: Vectors = {name: {} for name, _ in self.parameters}
+        shapes = dict(self.parameters)
+        for tensor, dim in self._owners:
+            if tensor in vectors:
+                parameter = shapes[tensor]
+                dtype = torch.float64 if parameter.dtype is torch.float64 else torch.float32
+                vectors[tensor][dim] = parameter.new_zeros(parameter.shape[dim], dtype=dtype)
+        return vectors
+
+    def by_group(self, vectors: Vectors) -> Scores:
+        """Eq. 2-4: every dimension's sum over the slices that it owns, in float64."""
         device = self.parameters[0][1].device
-        return {group.name: torch.zeros(group.size, dtype=torch.float64, device=device) for group in self._groups}
-
-    def add(self, totals: Scores, name: str, importance: torch.Tensor) -> None:
-        """Add one tensor's element-wise importance to every group that owns a slice of it."""
-        along: dict[int, torch.Tensor] = {}
-        for group, piece in self._owners[name]:
-            if piece.dim not in along:
-                along[piece.dim] = _sum_along(importance, piece.dim)
-            sums = along[piece.dim].view(piece.view).sum((0, 2), dtype=torch.float64)
-            totals[group][piece.offset : piece.offset + len(sums)] += sums
+        totals = {group.name: torch.zeros(group.size, dtype=torch.float64, device=device) for group in self._groups}
+        for tensor, along in vectors.items():
+            for dim, vector in along.items():
+                for group, piece in self._owners[tensor, dim]:
+                    sums = vector.double().view(piece.view).sum((0, 2))
+                    totals[group][piece.offset : piece.offset + len(sums)] += sums
+        return totals
 
 
-def _sum_along(value: torch.Tensor, dim: int) -> torch.Tensor:
-    """Sums over all dimensions but one; matrix products, which are faster than reductions for matrices."""
-    if value.ndim == 2:
-        ones = value.new_ones(value.shape[1 - dim])
-        return value @ ones if dim == 0 else ones @ value
-    return value.movedim(dim, 0).reshape(value.shape[dim], -1).sum(1)
+def _add(along: dict[int, torch.Tensor], importance: torch.Tensor, weight: float = 1.0) -> None:
+    """Add one tensor's element-wise importance to its vectors; by matrix products, faster than reductions."""
+    if importance.ndim == 2:
+        rows, columns = importance.shape
+        for dim, vector in along.items():
+            matrix, ones = (importance, columns) if dim == 0 else (importance.T, rows)
+            vector.addmv_(matrix.to(vector.dtype), vector.new_ones(ones), alpha=weight)
+        return
+    for dim, vector in along.items():
+        vector.add_(importance.movedim(dim, 0).reshape(len(vector), -1).sum(1, dtype=vector.dtype), alpha=weight)
 
 
 def _of_each(sums: _Sums, batches: list[Batch], loss: Loss, samples: int) -> Scores:
@@ -115,15 +132,15 @@ def _of_each(sums: _Sums, batches: list[Batch], loss: Loss, samples: int) -> Sco
     totals = sums.new()
     share = 1.0
 
-    def use(name: str) -> Callable[[torch.nn.Parameter], None]:
+    def use(along: dict[int, torch.Tensor]) -> Callable[[torch.nn.Parameter], None]:
         def hook(parameter: torch.nn.Parameter) -> None:
             assert parameter.grad is not None
-            sums.add(totals, name, parameter.grad.mul_(parameter.detach()).abs_().mul_(share))
+            _add(along, parameter.grad.mul_(parameter).abs_(), share)
             parameter.grad = None
 
         return hook
 
-    handles = [parameter.register_post_accumulate_grad_hook(use(name)) for name, parameter in sums.parameters]
+    handles = [parameter.register_post_accumulate_grad_hook(use(totals[name])) for name, parameter in sums.parameters]
     try:
         with _only(sums.parameters, sums.model):
             for batch in track(batches, "importance"):
@@ -132,7 +149,7 @@ def _of_each(sums: _Sums, batches: list[Batch], loss: Loss, samples: int) -> Sco
     finally:
         for handle in handles:
             handle.remove()
-    return totals
+    return sums.by_group(totals)
 
 
 def _of_dataset(sums: _Sums, halves: tuple[list[Batch], list[Batch]], loss: Loss, samples: int, passes: int) -> Scored:
@@ -150,12 +167,12 @@ def _of_dataset(sums: _Sums, halves: tuple[list[Batch], list[Batch]], loss: Loss
                 for name, parameter in share:
                     grad = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
                     parameter.grad = None
-                    sums.add(parts[number], name, (grad * parameter.detach()).abs_())
+                    _add(parts[number][name], (grad * parameter.detach()).abs_())
                     if number == 0:
                         first[name] = grad
                     else:
-                        sums.add(whole, name, first.pop(name).add_(grad).mul_(parameter.detach()).abs_())
-    return Scored(whole, agreement(*parts))
+                        _add(whole[name], first.pop(name).add_(grad).mul_(parameter.detach()).abs_())
+    return Scored(sums.by_group(whole), agreement(*map(sums.by_group, parts)))
 
 
 def _shares(

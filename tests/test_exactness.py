@@ -174,3 +174,11 @@ def test_predicted_sizes_are_those_of_the_cut_checkpoints(make_checkpoint, tmp_p
         apply_cut(checkpoint, cut, tmp_path / str(number))
         checkpoint = tmp_path / str(number)
         assert count_by_tower(read_checkpoint(checkpoint)) == size.parameters_by_tower
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_rescaled_in_float32_and_rounded_once(dtype) -> None:
+    """torch multiplies by a number in float32; a rescaled cut relies on it."""
+    value = torch.randn(4096, generator=torch.Generator().manual_seed(0)).to(dtype)
+    for factor in (0.75**0.5, 1.5**0.5):
+        assert torch.equal(value * factor, (value.float() * factor).to(dtype))

@@ -1,0 +1,35 @@
+"""What the caches save over a whole run: the sample run with them and without, its seconds of distillation compared.
+
+    python bench/caches.py [--runs 1]
+
+Filling the caches counts as distillation, since it happens when a step's first batch asks for them.
+"""
+
+import argparse
+
+from common import show, spread
+from sample_run import run
+
+from lmmpress.presets import preset
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=1)
+    arguments = parser.parse_args()
+    preset("sample")  # the data is generated before the clock starts
+    pairs = [
+        [run([f"distillation.caches={caches}"])[2]["seconds_by_part"]["distill"] for caches in ("false", "true")]
+        for _ in range(arguments.runs)
+    ]
+    show(
+        {
+            "distil_seconds_without": spread([without for without, _ in pairs]),
+            "distil_seconds_with": spread([cached for _, cached in pairs]),
+            "ratio": spread([without / cached for without, cached in pairs]),
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Memory of each accumulation: peak above the model itself, in units of the model's weights.
+
+    python bench/importance_memory.py [--width 768]
+
+Every setting has a process of its own, since memory that a process has once used hides what it needs later. The model
+is a random Llama whose weights outweigh the activations of its short rows; `bare` is forward and backward with all
+gradients kept, which is what training holds before its optimiser.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+
+import torch
+from common import rss, show
+
+from lmmpress.importance import answer_loss, score
+from lmmpress.lmm.examples import Batch
+from lmmpress.lmm.read_anatomy import anatomy_of
+from lmmpress.plan import Importance
+
+SETTINGS = {
+    "bare": None,
+    "dataset, 1 pass": {"accumulation": "dataset"},
+    "dataset, 4 passes": {"accumulation": "dataset", "passes": 4},
+    "batch": {"accumulation": "batch"},
+    "sample": {"accumulation": "sample"},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--only", choices=SETTINGS)
+    arguments = parser.parse_args()
+    if arguments.only:
+        print(json.dumps(measure(arguments.only, arguments.width)))
+        return
+    command = [sys.executable, __file__, "--width", str(arguments.width), "--only"]
+    found = {
+        name: json.loads(subprocess.run([*command, name], capture_output=True, check=True, text=True).stdout)
+        for name in SETTINGS
+    }
+    show(found)
+
+
+def measure(name: str, width: int) -> dict[str, float]:
+    """Megabytes of the weights, and the most that scoring held above them."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(hidden_size=width, intermediate_size=4 * width, num_hidden_layers=12, vocab_size=500)
+    model = LlamaForCausalLM(config).eval()
+    weights = sum(parameter.numel() * 4 for parameter in model.parameters())
+    size = 1 if name == "sample" else 2
+    batches = [batch(size, number) for number in range(4)]
+
+    def loss(one: Batch) -> torch.Tensor:
+        logits = model(**one.inputs, use_cache=False).logits
+        return answer_loss(logits[one.where], one)
+
+    with torch.no_grad():
+        loss(batches[0])  # the libraries' own buffers are not what is measured
+    before = rss()
+    if SETTINGS[name] is None:
+        for one in batches:
+            loss(one).backward()
+    else:
+        anatomy = anatomy_of(config.to_dict())
+        score(model, anatomy, batches, loss, Importance(**SETTINGS[name]), torch.Generator())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    return {"weights_mb": weights / 2**20, "peak_mb": peak / 2**20, "peak_over_weights": peak / weights}
+
+
+def batch(size: int, seed: int) -> Batch:
+    """Random rows of eight tokens, of which the last two are the answer."""
+    ids = torch.randint(0, 500, (size, 8), generator=torch.Generator().manual_seed(seed))
+    where = torch.zeros_like(ids, dtype=torch.bool)
+    where[:, 5:7] = True
+    owner = torch.arange(size).repeat_interleave(2)
+    return Batch(list(range(size)), {"input_ids": ids}, where, ids[:, 6:8].reshape(-1), owner, torch.arange(2 * size))
+
+
+if __name__ == "__main__":
+    main()
