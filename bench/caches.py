@@ -1,6 +1,6 @@
 """What the caches save over a whole run: the sample run with them and without, its seconds of distillation compared.
 
-    python bench/caches.py [--runs 1]
+    python bench/caches.py [--runs 1] [--set KEY=VALUE ...]
 
 Filling the caches counts as distillation, since it happens when a step's first batch asks for them.
 """
@@ -16,10 +16,11 @@ from lmmpress.presets import preset
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
     arguments = parser.parse_args()
     preset("sample")  # the data is generated before the clock starts
     pairs = [
-        [run([f"distillation.caches={caches}"])[2]["seconds_by_part"]["distill"] for caches in ("false", "true")]
+        [run([*arguments.overrides, f"distillation.caches={caches}"])[2]["seconds_by_part"]["distill"] for caches in ("false", "true")]
         for _ in range(arguments.runs)
     ]
     show(

@@ -15,7 +15,7 @@ from common import sample_materials, show, spread
 
 from lmmpress import steps
 from lmmpress.importance import answer_loss, score
-from lmmpress.lmm.checkpoint import apply_cut, load_model, read_checkpoint
+from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.examples import batches, make_batch
 from lmmpress.plan import Axis, Importance
 from lmmpress.pruning.choose import choose
@@ -62,7 +62,7 @@ def main() -> None:
                     amount = body.width // share // body.unit * body.unit
                     cut = choose(anatomy, "language", axis, amount, scored.scores)
                     with tempfile.TemporaryDirectory() as folder:
-                        apply_cut(checkpoint, cut, Path(folder) / "cut")
+                        apply_cuts(checkpoint, [cut], Path(folder) / "cut")
                         found = measure(materials, load_model(Path(folder) / "cut"))
                     row = result.setdefault(f"{axis} -1/{share}", {})
                     row.setdefault(name, []).append(found)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from common import Peak, paired, show
 
-from lmmpress.lmm.checkpoint import apply_cut, read_checkpoint
+from lmmpress.lmm.checkpoint import apply_cuts, read_checkpoint
 from lmmpress.plan import Axis
 from lmmpress.pruning.choose import choose
 
@@ -36,7 +36,7 @@ def main() -> None:
 
             def cutting() -> None:
                 shutil.rmtree(folder / "cut", ignore_errors=True)
-                apply_cut(source, cut, folder / "cut")
+                apply_cuts(source, [cut], folder / "cut")
 
             def copying() -> None:
                 shutil.rmtree(folder / "copy", ignore_errors=True)

@@ -16,7 +16,7 @@ from common import paired, sample_materials, show
 
 from lmmpress.distillation.train import distill
 from lmmpress.importance import answer_loss
-from lmmpress.lmm.checkpoint import apply_cut, load_model, read_checkpoint
+from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.examples import batches, make_batch
 from lmmpress.pruning.choose import choose
 
@@ -92,7 +92,7 @@ def shapes(materials):
         groups = anatomy.towers["language"].axes[axis].groups
         scores = {group.name: torch.arange(group.size).double() for group in groups}
         target = Path(tempfile.mkdtemp()) / str(number)
-        apply_cut(path, choose(anatomy, "language", axis, stage.max, scores), target)
+        apply_cuts(path, [choose(anatomy, "language", axis, stage.max, scores)], target)
         path = target
     yield "last shape", path
 

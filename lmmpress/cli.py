@@ -97,23 +97,33 @@ def plan(
 @app.command()
 def prune(
     checkpoint: Checkpoint,
-    axis: Annotated[Axis, typer.Option(help="What becomes smaller.")],
-    remove: Annotated[int, typer.Option(help="How much goes; for attention the total over all heads.")],
     target: Annotated[Path, typer.Option("--output", "-o", help="The new checkpoint directory.")],
+    axis: Annotated[Axis | None, typer.Option(help="What becomes smaller.")] = None,
+    remove: Annotated[int | None, typer.Option(help="How much goes; for attention the total over all heads.")] = None,
     tower: Annotated[str, typer.Option(help="vision, qformer or language.")] = "language",
     data: Annotated[Path | None, typer.Option(help="Rows to score with; a block cut needs none.")] = None,
     split: Annotated[str, typer.Option(help="The split of the data that scores.")] = "score",
+    cuts: Annotated[
+        Path | None, typer.Option(help="Instead: a COMPRESSION.json, whose cuts are made again of its teacher.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """One cut of a checkpoint, without distillation."""
     from lmmpress.lmm.anatomy import count_by_tower
     from lmmpress.lmm.checkpoint import read_checkpoint
-    from lmmpress.pruning.once import prune_checkpoint
+    from lmmpress.pruning.once import prune_checkpoint, prune_like
 
-    cut = prune_checkpoint(checkpoint, target, tower, axis, remove, data, split, Importance(accumulation="batch"))
+    if cuts is not None and axis is None and remove is None:
+        made = prune_like(checkpoint, target, cuts)
+    elif cuts is None and axis is not None and remove is not None:
+        settings = Importance(accumulation="batch")
+        made = [prune_checkpoint(checkpoint, target, tower, axis, remove, data, split, settings)]
+    else:
+        raise UserError("say what to cut: --axis and --remove, or --cuts COMPRESSION.json")
     before, after = (sum(count_by_tower(read_checkpoint(path)).values()) for path in (checkpoint, target))
     if as_json:
-        print(json.dumps({"checkpoint": str(target), "cut": cut.model_dump(mode="json"), "parameters": after}))
+        told = [cut.model_dump(mode="json") for cut in made]
+        print(json.dumps({"checkpoint": str(target), "cut": told[-1], "cuts": told, "parameters": after}))
     else:
         out.print(f"{target}: {_count(before)} -> {_count(after)} parameters", highlight=False)
 
@@ -122,6 +132,7 @@ def prune(
 def inspect(checkpoint: Checkpoint, as_json: AsJson = False) -> None:
     """Towers, widths, cuts and parents of a checkpoint."""
     from lmmpress.lmm.anatomy import count_by_tower
+    from lmmpress.lmm.apart import is_apart
     from lmmpress.lmm.checkpoint import digest_checkpoint, read_checkpoint, read_record
 
     anatomy = read_checkpoint(checkpoint)
@@ -139,11 +150,15 @@ def inspect(checkpoint: Checkpoint, as_json: AsJson = False) -> None:
         "checkpoint": digest_checkpoint(checkpoint),
         "family": anatomy.family,
         "teacher": record.get("teacher"),
+        "loads_with": "trust_remote_code=True" if is_apart(anatomy.config) else "plain transformers",
     }
     if as_json:
-        print(json.dumps(facts | {"parameters_by_tower": counts, "widths": widths, "history": history}, indent=1))
+        told = {"parameters_by_tower": counts, "widths": widths, "history": history, "plan": record.get("plan")}
+        print(json.dumps(facts | told, indent=1))
         return
-    out.print(f"{anatomy.family} checkpoint {facts['checkpoint'][:12]}", highlight=False)
+    out.print(
+        f"{anatomy.family} checkpoint {facts['checkpoint'][:12]}, loads with {facts['loads_with']}", highlight=False
+    )
     table = Table("tower", *(axis.value for axis in Axis), "parameters")
     for name, tower_widths in widths.items():
         table.add_row(name, *map(str, tower_widths.values()), _count(counts[name]))
@@ -157,6 +172,10 @@ def inspect(checkpoint: Checkpoint, as_json: AsJson = False) -> None:
             what = "distilled" if entry.get("distilled") else f"{entry['axis']} of {entry['tower']} -{entry['amount']}"
             steps.add_row(str(entry["made_from"])[:12], what)
         out.print(steps)
+    if record.get("plan"):
+        stages = ", ".join(f"{axis} -{stage['max']}" for axis, stage in record["plan"]["stages"].items())
+        alpha = record["plan"]["tolerance"]["alpha"]
+        out.print(f"by a plan of {stages}, with alpha {alpha} (run {record['run_key'][:12]})", highlight=False)
 
 
 @app.command()

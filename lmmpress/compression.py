@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,8 +17,9 @@ from lmmpress.evaluation.accuracy import by_task, image_of_row
 from lmmpress.evaluation.speed import measure_speed
 from lmmpress.gate import REPORTED_CONFIDENCE, Verdict, decide, paired_drop
 from lmmpress.lmm.anatomy import count_by_tower
-from lmmpress.lmm.checkpoint import load_model, read_checkpoint
+from lmmpress.lmm.checkpoint import load_model, read_checkpoint, read_record, write_record
 from lmmpress.lmm.examples import load_processor
+from lmmpress.lmm.verify import verify_for_users
 from lmmpress.materials import ROLES, Materials, split_of
 from lmmpress.plan import Axis, Plan, digest_of
 from lmmpress.progress import console
@@ -52,7 +54,8 @@ def compress(plan: Plan, out: Path, recorder: Recorder | None = None, resume: bo
             recorder.begin(_run_info(materials, run_key, float(start.double().mean())))
         final = compress_stages(run, original, start)
         result = _close(run, original, final, run_key, begun)
-        _deliver(store.checkpoint(final), out / COMPRESSED)
+        told = {"teacher": original, "plan": plan.model_dump(mode="json"), "run_key": run_key}
+        _deliver(store.checkpoint(final), out / COMPRESSED, told)
         _write(out / RESULT, result.model_dump_json(indent=1))
         if recorder:
             recorder.end(result, out / COMPRESSED)
@@ -256,11 +259,16 @@ def _environment(materials: Materials) -> dict[str, str]:
     }
 
 
-def _deliver(checkpoint: Path, target: Path) -> None:
-    """Copy the final checkpoint out of the store, whole or not at all."""
-    aside = target.with_name(f".{target.name}.new")
+def _deliver(checkpoint: Path, target: Path, told: dict[str, Any]) -> None:
+    """Copy the final checkpoint out of the store, whole or not at all, once plain transformers has loaded it.
+
+    `told` is added to its COMPRESSION.json.
+    """
+    aside = target.with_name(f"{target.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
     shutil.copytree(checkpoint, aside)
+    write_record(aside, {"format": 1, "history": []} | (read_record(aside) or {}) | told)
+    verify_for_users(aside)
     if target.exists():
         shutil.rmtree(target)
     aside.rename(target)

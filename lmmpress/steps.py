@@ -16,8 +16,9 @@ import torch
 from lmmpress.distillation.train import distill as train
 from lmmpress.evaluation.accuracy import answered_right
 from lmmpress.importance import Scored, Scores, answer_loss, score
-from lmmpress.lmm.checkpoint import apply_cut, load_model, read_checkpoint, read_record, save_trained
+from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint, read_record, save_trained
 from lmmpress.lmm.examples import batches, make_batch
+from lmmpress.lmm.verify import verify_cut, verify_saved
 from lmmpress.materials import Materials, Role
 from lmmpress.plan import Axis, Distillation, digest_of
 from lmmpress.pruning.choose import choose
@@ -67,9 +68,9 @@ def prune(
     def work(_: int) -> dict[str, Any]:
         with materials.store.scratch() as folder:
             entry = {"pruned_from": checkpoint, "cut": cut.model_dump(mode="json")}
-            apply_cut(
-                source, cut, folder / "checkpoint", _history(source, entry) | {"teacher": materials.teacher_digest}
-            )
+            record = _history(source, entry) | {"teacher": materials.teacher_digest}
+            apply_cuts(source, [cut], folder / "checkpoint", record)
+            verify_cut(source, [cut], folder / "checkpoint")
             return {"checkpoint": materials.store.add_checkpoint(folder / "checkpoint")}
 
     inputs = {"checkpoint": checkpoint, "teacher": materials.teacher_digest, "cut": cut.model_dump(mode="json")}
@@ -122,6 +123,7 @@ def distill_here(materials: Materials, checkpoint: str, seed: int) -> dict[str, 
         }
         trained = materials.accelerator.unwrap_model(model)
         save_trained(trained, source, folder / "checkpoint", _history(source, entry))
+        verify_saved(trained, folder / "checkpoint")
         return {"checkpoint": materials.store.add_checkpoint(folder / "checkpoint"), "loss": losses}
 
 

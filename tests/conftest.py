@@ -9,63 +9,12 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from tiny import config_of, make_model
 
 torch.set_num_threads(1)
 logging.getLogger("transformers").setLevel(logging.ERROR)
 
 COLORS = {"红色": (220, 30, 30), "绿色": (30, 200, 30), "蓝色": (30, 30, 220), "黄色": (220, 220, 20)}
-TEXTS: dict[str, dict[str, Any]] = {
-    # gated FFN, tied head, grouped queries
-    "llama": {"num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 64, "tie_word_embeddings": True},
-    # plain GELU FFN, biases, untied head
-    "arcee": {"head_dim": 16, "intermediate_size": 64, "hidden_act": "gelu", "attention_bias": True, "mlp_bias": True},
-    # ReLU, learned positions, LayerNorm, biases
-    "opt": {"ffn_dim": 64, "word_embed_proj_dim": 48, "max_position_embeddings": 96},
-}
-
-
-def text_config(kind: str, vocabulary: int = 64, **changes: Any) -> dict[str, Any]:
-    common = {"model_type": kind, "vocab_size": vocabulary, "hidden_size": 48, "num_hidden_layers": 4}
-    tokens = {"num_attention_heads": 4, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    return common | tokens | TEXTS[kind] | changes
-
-
-def blip2_config(text: dict[str, Any]) -> Any:
-    from transformers import Blip2Config
-
-    return Blip2Config(
-        vision_config={
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "image_size": 16,
-            "patch_size": 8,
-        },
-        qformer_config={
-            "hidden_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "intermediate_size": 40,
-            "encoder_hidden_size": 32,
-            "vocab_size": 8,
-        },
-        text_config=text,
-        num_query_tokens=4,
-        image_token_index=3,
-    )
-
-
-def make_model(kind: str, seed: int = 0, **changes: Any) -> torch.nn.Module:
-    """A tiny BLIP-2 whose every parameter is random and alive, norms and biases too."""
-    from transformers import Blip2ForConditionalGeneration
-
-    torch.manual_seed(seed)
-    model = Blip2ForConditionalGeneration(blip2_config(text_config(kind, **changes))).eval()
-    for name, parameter in model.named_parameters():
-        centre = 1.0 if parameter.ndim == 1 and "bias" not in name else 0.0
-        parameter.data.normal_(centre, 0.15)
-    return model
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +27,8 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
         if key not in made:
             folder = tmp_path_factory.mktemp(kind)
             processor = make_processor()
-            make_model(kind, vocabulary=len(processor.tokenizer), **changes).save_pretrained(folder)
+            config = config_of(f"blip2-{kind}", len(processor.tokenizer), **changes)
+            make_model(config).save_pretrained(folder)
             processor.save_pretrained(folder)
             made[key] = folder
         return made[key]

@@ -7,7 +7,7 @@ from lmmpress.data import read_split
 from lmmpress.evaluation.accuracy import answered_right, by_task
 from lmmpress.evaluation.checkpoint import evaluate_checkpoint
 from lmmpress.evaluation.speed import answer
-from lmmpress.lmm.checkpoint import apply_cut, load_model, read_checkpoint
+from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.examples import encode, load_processor
 from lmmpress.lmm.forward import visual_features
 from lmmpress.plan import Axis, Evaluation
@@ -27,7 +27,7 @@ def test_forward_accuracy_equals_greedy_generation_row_by_row(adverts, tmp_path,
     checkpoint = MODEL
     if blocks_removed:
         checkpoint = tmp_path / "cut"
-        apply_cut(MODEL, choose(read_checkpoint(MODEL), "language", Axis.block, blocks_removed, None), checkpoint)
+        apply_cuts(MODEL, [choose(read_checkpoint(MODEL), "language", Axis.block, blocks_removed, None)], checkpoint)
     model, processor = load_model(checkpoint), load_processor(checkpoint)
     split = read_split(adverts, "test")
     examples = encode(split, processor)

@@ -6,12 +6,14 @@ keeps some of them, and a parameter count is arithmetic on their sizes, so that 
 
 from dataclasses import dataclass, field
 from math import prod
+from typing import Literal
 
 from lmmpress.errors import UserError
 from lmmpress.plan import Axis
 
 Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
+Exactness = Literal["exact", "exact after rescale", "approximate"]
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,10 @@ class Slice:
     The tensor's dimension `dim` is seen as `view` = (outer, size, inner), and dimension n of the group owns
     `[:, n, :]` of it: heads stand outside of a head's width, the two halves of rotary planes outside of the planes.
     `counted` tells whether Eq. 2-4 name the tensor. Where a cut takes the group from n to m dimensions, the tensor is
-    multiplied by (n / m) ** `power`, which keeps attention scores and RMS norms what they were. The group's dimension
-    0 of this slice is number `offset` of the group, for tensors that hold only a part of it.
+    multiplied by (n / m) ** `power`, which keeps attention scores and RMS norms what they were; only its first
+    `scaled` outer places are, where a tensor holds more than what is to be scaled (a query fused with key and value).
+    `shift` is what the model adds to the stored values before it multiplies by them. The group's dimension 0 of this
+    slice is number `offset` of the group, for tensors that hold only a part of it.
     """
 
     tensor: str
@@ -31,26 +35,38 @@ class Slice:
     counted: bool = True
     power: float = 0.0
     offset: int = 0
+    scaled: int | None = None
+    shift: float = 0.0
 
 
 @dataclass(frozen=True)
 class Group:
-    """Dimensions among which a cut chooses; each unit of a stage's amount takes `grain` of them."""
+    """Dimensions among which a cut chooses; each unit of a stage's amount takes `grain` of them.
+
+    At least one of the first `anchored` dimensions stays in every cut.
+    """
 
     name: str
     size: int
     slices: tuple[Slice, ...]
     grain: int = 1
+    anchored: int = 0
 
 
 @dataclass(frozen=True)
 class AxisAnatomy:
-    """The groups of one axis of one tower. `unit` is the smallest amount a cut can remove; `width` the whole."""
+    """The groups of one axis of one tower. `unit` is the smallest amount a cut can remove; `width` the whole.
+
+    `exactness` tells how a cut compares with the uncut model whose removed weights are zero; `silenced` are the tensors
+    that are zero in it where a block is removed.
+    """
 
     groups: tuple[Group, ...]
     width: int
     unit: int = 1
+    exactness: Exactness = "exact"
     inexpressible: str | None = None
+    silenced: tuple[str, ...] = ()
 
     def dimensions(self, amount: int, group: Group) -> int:
         """How many of the group's dimensions an amount stands for."""
@@ -58,21 +74,40 @@ class AxisAnatomy:
 
 
 @dataclass(frozen=True)
+class Stack:
+    """Blocks in a row, whose tensors are `<prefix>.<number>.<rest>`. `group` names the group of its blocks, `within`
+    what the names of groups inside of block n begin with: `<within>.<n>`, after the axis."""
+
+    prefix: str
+    depth: int
+    group: str
+    within: str = ""
+
+    def number(self, tensor: str) -> int | None:
+        """The number of the block that a tensor belongs to; None for tensors outside of the stack."""
+        if not tensor.startswith(f"{self.prefix}."):
+            return None
+        return int(tensor[len(self.prefix) + 1 :].split(".", 1)[0])
+
+    def renumbered(self, tensor: str, number: int) -> str:
+        """The same tensor's name in another block."""
+        rest = tensor[len(self.prefix) + 1 :].split(".", 1)[1]
+        return f"{self.prefix}.{number}.{rest}"
+
+
+@dataclass(frozen=True)
 class Tower:
-    """A module with a block stack. `blocks` prefixes its block tensors, `<blocks>.<number>.<rest>`."""
+    """A module with one or more block stacks (an encoder and a decoder that share their widths are one tower)."""
 
     name: str
-    blocks: str
-    depth: int
+    stacks: tuple[Stack, ...]
     axes: dict[Axis, AxisAnatomy]
-    final_norm: str | None
-    config_key: str | None
+    final_norms: tuple[str, ...]
 
     def owns(self, tensor: str) -> bool:
-        """Whether the tensor is part of the tower's blocks or its final norm."""
-        return tensor.startswith(f"{self.blocks}.") or (
-            self.final_norm is not None and tensor.startswith(f"{self.final_norm}.")
-        )
+        """Whether the tensor is part of the tower's blocks or a final norm."""
+        prefixes = (*(stack.prefix for stack in self.stacks), *self.final_norms)
+        return tensor.startswith(tuple(f"{prefix}." for prefix in prefixes))
 
 
 @dataclass(frozen=True)
@@ -94,6 +129,11 @@ class Anatomy:
     projector: str | None = None
     image_towers: tuple[str, ...] = ()
     image_side: tuple[str, ...] = ()
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters the model has."""
+        return sum(map(prod, self.shapes.values()))
 
     def tower(self, name: str) -> Tower:
         """The tower of that name; UserError names the ones there are."""

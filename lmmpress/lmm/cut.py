@@ -4,8 +4,11 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from lmmpress.lmm.anatomy import Anatomy, Shapes
+from lmmpress.errors import UserError
+from lmmpress.lmm.anatomy import Anatomy, Shapes, Slice, Stack
 from lmmpress.plan import Axis
+
+Kept = dict[str, list[int]]
 
 _SAME_WIDTH = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -22,50 +25,83 @@ class Cut(BaseModel):
     tower: str
     axis: Axis
     amount: int
-    keep: dict[str, list[int]]
+    keep: Kept
 
 
-def renamed_block(anatomy: Anatomy, cut: Cut, tensor: str) -> str | None:
-    """The tensor's name after the cut: renumbered if its block moved up, None if its block is gone."""
-    if cut.axis is not Axis.block:
-        return tensor
-    prefix = anatomy.towers[cut.tower].blocks + "."
-    if not tensor.startswith(prefix):
-        return tensor
-    number, _, rest = tensor[len(prefix) :].partition(".")
-    kept = cut.keep[f"{cut.tower}.block"]
-    return f"{prefix}{kept.index(int(number))}.{rest}" if int(number) in kept else None
+def check_cut(anatomy: Anatomy, cut: Cut) -> None:
+    """Raise UserError where a cut does not fit the model: it was made for another one."""
+    groups = {group.name: group for group in anatomy.tower(cut.tower).axes[cut.axis].groups}
+    for name, keep in cut.keep.items():
+        fits = name in groups and keep == sorted(set(keep)) and keep and keep[0] >= 0 and keep[-1] < groups[name].size
+        if not fits:
+            raise UserError(
+                f"this cut along {cut.axis} was made for another model: {name} does not fit this {anatomy.family} model"
+            )
+
+
+def compose(anatomy: Anatomy, cuts: list[Cut]) -> Kept:
+    """What several cuts in turn keep of the model they start from, in its own numbers and names of groups."""
+    kept: Kept = {}
+    blocks: Kept = {}  # of each stack's blocks that are left, their first numbers
+    stacks = [stack for tower in anatomy.towers.values() for stack in tower.stacks]
+    for cut in cuts:
+        renamed = _first_names(anatomy, cut, blocks)
+        for name, keep in cut.keep.items():
+            first = renamed[name]
+            before = kept.get(first)
+            kept[first] = list(keep) if before is None else [before[number] for number in keep]
+        blocks = {stack.group: kept[stack.group] for stack in stacks if stack.group in kept}
+    return kept
+
+
+def _first_names(anatomy: Anatomy, cut: Cut, blocks: Kept) -> dict[str, str]:
+    """How the first model spells the groups of a cut that was made after its blocks had been renumbered."""
+    names = {name: name for name in cut.keep}
+    for stack in anatomy.towers[cut.tower].stacks:
+        if stack.group not in blocks:
+            continue
+        stem = ".".join(part for part in (cut.tower, str(cut.axis), stack.within) if part)
+        for name in cut.keep:
+            number, _, rest = name[len(stem) + 1 :].partition(".")
+            if name.startswith(f"{stem}.") and number.isdigit():
+                names[name] = f"{stem}.{blocks[stack.group][int(number)]}" + (f".{rest}" if rest else "")
+    return names
 
 
 class TensorCut:
-    """A cut, turned round: what it does to each tensor. Made once per cut, asked once per tensor."""
+    """What is kept, turned round: what it does to each tensor. Made once per cut, asked once per tensor."""
 
-    def __init__(self, anatomy: Anatomy, cut: Cut) -> None:
-        self._anatomy, self._cut = anatomy, cut
+    def __init__(self, anatomy: Anatomy, kept: Kept) -> None:
+        self._stacks = [stack for tower in anatomy.towers.values() for stack in tower.stacks if stack.group in kept]
+        self._kept = kept
         self._index: dict[str, list[tuple[int, torch.Tensor]]] = {}
-        self._factor: dict[str, float] = {}
+        self._scales: dict[str, list[_Scale]] = {}
+        blocks = {stack.group for stack in self._stacks}
         groups = anatomy.groups()
-        if cut.axis is Axis.block:
-            return
-        for name, keep in cut.keep.items():
+        for name, keep in kept.items():
+            if name in blocks:
+                continue
             group = groups[name]
-            kept = torch.tensor(keep, dtype=torch.long)
+            numbers = torch.tensor(keep, dtype=torch.long)
             for piece in group.slices:
                 outer, size, inner = piece.view
-                here = kept[(kept >= piece.offset) & (kept < piece.offset + size)] - piece.offset
-                rows = torch.arange(outer * size * inner).view(outer, size, inner)[:, here, :].reshape(-1)
+                rows = torch.arange(outer * size * inner).view(outer, size, inner)[:, numbers, :].reshape(-1)
                 self._index.setdefault(piece.tensor, []).append((piece.dim, rows))
                 if piece.power:
                     factor = (group.size / len(keep)) ** piece.power
-                    self._factor[piece.tensor] = self._factor.get(piece.tensor, 1.0) * factor
+                    self._scales.setdefault(piece.tensor, []).append(_Scale(piece, factor, len(keep)))
 
     def name(self, tensor: str) -> str | None:
-        """The tensor's name after the cut, or None if it goes."""
-        return renamed_block(self._anatomy, self._cut, tensor)
+        """The tensor's name after the cut: renumbered if its block moved up, None if its block is gone."""
+        for stack in self._stacks:
+            number = stack.number(tensor)
+            if number is not None:
+                return _renumbered(stack, tensor, number, self._kept[stack.group])
+        return tensor
 
     def touches(self, tensor: str) -> bool:
         """Whether the cut changes the tensor's values or shape."""
-        return tensor in self._index or tensor in self._factor
+        return tensor in self._index or tensor in self._scales
 
     def index(self, tensor: str) -> list[tuple[int, torch.Tensor]]:
         """Pairs of a dimension and the positions along it that stay."""
@@ -81,12 +117,36 @@ class TensorCut:
     def values(self, tensor: str, value: torch.Tensor) -> torch.Tensor:
         """The tensor's kept values, rescaled where norms or attention scores ask for it.
 
-        torch multiplies half precision by a number in float32 and rounds once (tests/test_weights.py holds it to that).
+        torch multiplies half precision by a number in float32 and rounds once (tests/test_cut.py holds it to
+        that).
         """
         for dim, rows in self.index(tensor):
             value = _take(value, dim, rows)
-        factor = self._factor.get(tensor, 1.0)
-        return value if factor == 1.0 else value * factor
+        for scale in self._scales.get(tensor, []):
+            value = scale.apply(value)
+        return value
+
+
+class _Scale:
+    """A tensor's rescaling, of all its places along a dimension or of the first ones."""
+
+    def __init__(self, piece: Slice, factor: float, kept: int) -> None:
+        self.factor, self.shift = factor, piece.shift
+        self.dim = piece.dim
+        self.first = None if piece.scaled is None else piece.scaled * kept * piece.view[2]
+
+    def apply(self, value: torch.Tensor) -> torch.Tensor:
+        if self.first is not None:
+            head, tail = value.split([self.first, value.shape[self.dim] - self.first], dim=self.dim)
+            return torch.cat([head * self.factor, tail], dim=self.dim)
+        if self.shift:
+            wide = value.double()
+            return ((wide + self.shift) * self.factor - self.shift).to(value.dtype)
+        return value * self.factor
+
+
+def _renumbered(stack: Stack, tensor: str, number: int, kept: list[int]) -> str | None:
+    return stack.renumbered(tensor, kept.index(number)) if number in kept else None
 
 
 def _take(value: torch.Tensor, dim: int, rows: torch.Tensor) -> torch.Tensor:
@@ -97,19 +157,27 @@ def _take(value: torch.Tensor, dim: int, rows: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.take(whole.numpy(), rows.numpy(), axis=dim)).view(value.dtype)
 
 
-def shapes_after(anatomy: Anatomy, cut: Cut) -> Shapes:
+def shapes_after(anatomy: Anatomy, kept: Kept) -> Shapes:
     """The shapes of all tensors after a cut, from shapes alone."""
-    plan = TensorCut(anatomy, cut)
+    plan = TensorCut(anatomy, kept)
     named = ((plan.name(tensor), plan.shape(tensor, shape)) for tensor, shape in anatomy.shapes.items())
     return {name: shape for name, shape in named if name is not None}
 
 
-def masked(anatomy: Anatomy, cut: Cut, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The uncut model with the removed weights set to zero: what an exact cut is compared with."""
+def masked(anatomy: Anatomy, kept: Kept, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The uncut model with the removed weights set to zero: what an exact cut is compared with.
+
+    A block's removed weights are those through which it writes into the residual stream; there are none where blocks
+    normalise the stream itself, which nothing but leaving them out undoes.
+    """
+    silenced = {name for tower in anatomy.towers.values() for name in tower.axes[Axis.block].silenced}
     result = {name: value.clone() for name, value in tensors.items()}
+    plan = TensorCut(anatomy, kept)
     for name, value in result.items():
-        for dim, rows in TensorCut(anatomy, cut).index(name):
+        for dim, rows in plan.index(name):
             gone = torch.ones(value.shape[dim], dtype=torch.bool)
             gone[rows] = False
             value.index_fill_(dim, gone.nonzero().squeeze(1), 0)
+        if plan.name(name) is None and name in silenced:
+            value.zero_()
     return result | {alias: result[name] for alias, name in anatomy.ties.items()}

@@ -8,7 +8,8 @@ import torch
 
 from lmmpress.errors import UserError
 from lmmpress.lmm.anatomy import Anatomy, Shapes, check_slices
-from lmmpress.lmm.cut import Cut, renamed_block, shapes_after
+from lmmpress.lmm.apart import expressed, make_known
+from lmmpress.lmm.cut import Cut, TensorCut, check_cut, shapes_after
 from lmmpress.lmm.declare import build_tower
 from lmmpress.lmm.families.registry import family_of
 from lmmpress.plan import Axis
@@ -28,22 +29,29 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
 
 def anatomy_of(config: dict[str, Any]) -> Anatomy:
     """The anatomy of the model that a raw config describes."""
-    family_of(config)
     config = complete(config)
     return _declared(config, *_shapes(config, family_of(config).auto_class))
 
 
 def anatomy_after(anatomy: Anatomy, cut: Cut) -> Anatomy:
     """The anatomy that a cut leaves, by arithmetic alone; UserError where the family's config cannot express it."""
-    gone = {name for name in anatomy.shapes if renamed_block(anatomy, cut, name) is None}
-    ties = {alias: name for alias, name in anatomy.ties.items() if name not in gone}
-    return _declared(complete(resized(anatomy.config, cut, anatomy)), shapes_after(anatomy, cut), ties)
+    plan = TensorCut(anatomy, cut.keep)
+    ties = {alias: name for alias, name in anatomy.ties.items() if plan.name(name) is not None}
+    return _declared(complete(resized(anatomy.config, cut, anatomy)), shapes_after(anatomy, cut.keep), ties)
+
+
+def config_after(anatomy: Anatomy, cuts: list[Cut]) -> dict[str, Any]:
+    """The config that several cuts in turn leave, in the plainest form that says its shape."""
+    for cut in cuts[:-1]:
+        anatomy = anatomy_after(anatomy, cut)
+    return expressed(resized(anatomy.config, cuts[-1], anatomy)) if cuts else anatomy.config
 
 
 def _declared(config: dict[str, Any], shapes: Shapes, ties: dict[str, str]) -> Anatomy:
-    declared = family_of(config).declare(config, shapes, "")
+    family = family_of(config)
+    declared = family.declare(config, shapes, family.place())
     anatomy = Anatomy(
-        family=str(config["model_type"]),
+        family=family.model_type,
         config=config,
         shapes=shapes,
         ties=ties,
@@ -62,18 +70,40 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
     """The config with every default that transformers would fill in, so that families need not know them."""
     from transformers import AutoConfig
 
+    family_of(config)
+    make_known()
     try:
         typed = AutoConfig.for_model(**config)
     except Exception as error:  # whatever a strange config makes transformers raise is the config's fault
-        raise UserError(f"config.json: transformers cannot read it: {str(error).splitlines()[0]}") from None
+        raise UserError(f"config.json: transformers cannot read it{_made_by(config)}: {_first_line(error)}") from None
     full: dict[str, Any] = json.loads(typed.to_json_string(use_diff=False))
-    return {key: value for key, value in full.items() if not key.startswith("_")} | {
-        "architectures": config.get("architectures")
-    }
+    kept = {key: config[key] for key in ("architectures", "auto_map") if key in config}
+    return {key: value for key, value in full.items() if not key.startswith("_")} | kept
+
+
+def _made_by(config: dict[str, Any]) -> str:
+    """A hint where a config was written by a transformers newer than this one."""
+    import transformers
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        if Version(str(config.get("transformers_version"))) > Version(transformers.__version__):
+            return (
+                f" (it was written by transformers {config['transformers_version']}, this is "
+                f"{transformers.__version__}: upgrade transformers)"
+            )
+    except InvalidVersion:
+        pass
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def resized(config: dict[str, Any], cut: Cut, anatomy: Anatomy) -> dict[str, Any]:
     """The config after a cut; UserError where the family's config cannot express it."""
+    check_cut(anatomy, cut)
     axis = anatomy.tower(cut.tower).axes[Axis(cut.axis)]
     if axis.inexpressible:
         raise UserError(
@@ -86,9 +116,15 @@ def build_on_meta(config: dict[str, Any], auto_class: str) -> torch.nn.Module:
     """The model of a config without any memory for its weights."""
     import transformers
 
+    make_known()
     typed = transformers.AutoConfig.for_model(**config)
-    with torch.device("meta"):
-        model: torch.nn.Module = getattr(transformers, auto_class).from_config(typed)
+    try:
+        with torch.device("meta"):
+            model: torch.nn.Module = getattr(transformers, auto_class).from_config(typed)
+    except Exception as error:  # whatever a strange config makes transformers raise is the config's fault
+        raise UserError(
+            f"config.json: transformers cannot build its model{_made_by(config)}: {_first_line(error)}"
+        ) from None
     return model
 
 

@@ -16,8 +16,19 @@ Config = dict[str, Any]
 _STATIC = ("default", "linear", "llama3", "longrope")
 
 
+def head_width(config: Config) -> int:
+    """The width of a head, from the config's own key or from the hidden size."""
+    width: int = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    return width
+
+
+def turning_planes(config: Config) -> int:
+    """How many of a head's planes turn; the others (GLM) carry no position."""
+    return int(head_width(config) * _rope(config).get("partial_rotary_factor", 1.0)) // 2
+
+
 def frequencies(config: Config) -> torch.Tensor:
-    """The inverse frequencies [planes] of a config whose rotary type is static, as float32.
+    """The inverse frequencies [turning planes] of a config whose rotary type is static, as float32.
 
     Raises UserError for types that depend on the length of the input (dynamic, yarn).
     """
@@ -26,10 +37,10 @@ def frequencies(config: Config) -> torch.Tensor:
 
     rope = _rope(config)
     kind = rope.get("rope_type", "default")
-    head_dim = _head_dim(config)
     base: float = rope["rope_theta"]
     if kind == "default":
-        return 1.0 / base ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+        width = 2 * turning_planes(config)
+        return 1.0 / base ** (torch.arange(0, width, 2, dtype=torch.float32) / width)
     lossy = kind == "longrope" and rope["short_factor"] != rope["long_factor"]
     if kind not in _STATIC or lossy or rope.get("attention_factor") not in (None, 1.0):
         raise UserError(
@@ -42,11 +53,12 @@ def frequencies(config: Config) -> torch.Tensor:
 
 
 def keep_planes(config: Config, planes: list[int]) -> Config:
-    """A copy of the config whose heads keep only the given planes, at their own frequencies."""
-    rope, kept = _rope(config), frequencies(config)[torch.tensor(planes)].double()
-    head_dim = 2 * len(planes)
+    """A copy of the config whose heads keep only the given planes, those that turn at their own frequencies."""
+    rope, turning = _rope(config), turning_planes(config)
+    kept = frequencies(config)[torch.tensor([plane for plane in planes if plane < turning])].double()
+    head_dim, width = 2 * len(planes), 2 * len(kept)
     base = float(rope["rope_theta"])
-    derived = base ** (torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+    derived = base ** (torch.arange(0, width, 2, dtype=torch.float64) / width)
     factor = (1.0 / (kept * derived)).tolist()
     parameters = {
         "rope_type": "longrope",
@@ -57,19 +69,25 @@ def keep_planes(config: Config, planes: list[int]) -> Config:
         "attention_factor": 1.0,
         "original_max_position_embeddings": config["max_position_embeddings"],
     }
-    return {key: value for key, value in config.items() if key not in ("rope_scaling", "rope_theta")} | {
+    if "partial_rotary_factor" in rope:
+        parameters["partial_rotary_factor"] = _share(width, head_dim)
+    elsewhere = ("rope_scaling", "rope_theta", "partial_rotary_factor")
+    return {key: value for key, value in config.items() if key not in elsewhere} | {
         "head_dim": head_dim,
         "rope_parameters": parameters,
     }
 
 
-def _head_dim(config: Config) -> int:
-    width: int = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    return width
+def _share(width: int, head_dim: int) -> float:
+    """The factor whose product with the head's width, rounded down as models do, is the given width."""
+    share = width / head_dim
+    return share if int(head_dim * share) == width else (width + 0.25) / head_dim
 
 
 def _rope(config: Config) -> Config:
     """The rotary settings, from where configs of either generation keep them."""
     rope: Config = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
     rope.setdefault("rope_theta", config.get("rope_theta") or 10000.0)
+    if config.get("partial_rotary_factor"):
+        rope.setdefault("partial_rotary_factor", config["partial_rotary_factor"])
     return rope

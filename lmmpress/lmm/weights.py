@@ -8,6 +8,7 @@ import mmap
 import os
 import struct
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from pathlib import Path
 
@@ -79,15 +80,11 @@ class WeightFile:
 def weight_files(checkpoint: Path) -> list[Path]:
     """The safetensors files of a checkpoint directory, as its index lists them.
 
-    Raises UserError where there are none, where only pickles are, and where a listed shard is missing.
+    Raises UserError where there are none, where only pickles are, and where index and shards do not agree.
     """
     index = checkpoint / INDEX
     if index.is_file():
-        shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        missing = [name for name in shards if "/" in name or not (checkpoint / name).is_file()]
-        if missing:
-            raise UserError(f"{checkpoint}: its index names shards that are not there: {', '.join(missing)}")
-        return [checkpoint / name for name in shards]
+        return _shards(checkpoint, index)
     if (checkpoint / "model.safetensors").is_file():
         return [checkpoint / "model.safetensors"]
     if list(checkpoint.glob("*.bin")) or list(checkpoint.glob("*.pt")):
@@ -98,6 +95,24 @@ def weight_files(checkpoint: Path) -> list[Path]:
     raise UserError(f"{checkpoint} is no checkpoint: it has no safetensors weights")
 
 
+def _shards(checkpoint: Path, index: Path) -> list[Path]:
+    try:
+        weight_map: dict[str, str] = json.loads(index.read_text("utf-8"))["weight_map"]
+        shards = sorted(set(weight_map.values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{index} is no index of shards: it has no weight_map") from None
+    missing = [name for name in shards if "/" in name or not (checkpoint / name).is_file()]
+    if missing:
+        raise UserError(f"{checkpoint}: its index names shards that are not there: {', '.join(missing)}")
+    unlisted = sorted(path.name for path in checkpoint.glob("model-*.safetensors") if path.name not in shards)
+    if unlisted:
+        raise UserError(f"{checkpoint} holds shards that its index does not name: {', '.join(unlisted)}")
+    held = {(name, shard) for shard in shards for name in WeightFile(checkpoint / shard)}
+    if strayed := sorted(name for name, shard in held ^ set(weight_map.items())):
+        raise UserError(f"{checkpoint}: its index and its shards do not agree about {', '.join(strayed[:5])}")
+    return [checkpoint / name for name in shards]
+
+
 def stored_shapes(checkpoint: Path) -> Shapes:
     """The shapes of all stored tensors, from the files' headers."""
     files = [WeightFile(path) for path in weight_files(checkpoint)]
@@ -105,7 +120,10 @@ def stored_shapes(checkpoint: Path) -> Shapes:
 
 
 def write_weights(path: Path, entries: list[tuple[str, Shape, torch.dtype]], values: Iterable[torch.Tensor]) -> None:
-    """Write a safetensors file from a stream of tensors in the order of `entries`, then force it to the disk."""
+    """Write a safetensors file from a stream of tensors in the order of `entries`, then force it to the disk.
+
+    The next tensor is made while one is written: two are in memory at a time.
+    """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, shape, dtype in entries:
@@ -117,9 +135,19 @@ def write_weights(path: Path, entries: list[tuple[str, Shape, torch.dtype]], val
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)))
         file.write(text)
-        for (name, shape, dtype), value in zip(entries, values, strict=True):
+        for (name, shape, dtype), value in zip(entries, _one_ahead(values), strict=True):
             if tuple(value.shape) != tuple(shape) or value.dtype != dtype:
                 raise ValueError(f"{name}: announced as {dtype} {shape}, given as {value.dtype} {tuple(value.shape)}")
             file.write(value.contiguous().view(-1).view(torch.uint8).numpy().data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _one_ahead(values: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """The same tensors, each made in a thread of its own while the one before is used."""
+    source = iter(values)
+    with ThreadPoolExecutor(1) as maker:
+        coming = maker.submit(next, source, None)
+        while (value := coming.result()) is not None:
+            coming = maker.submit(next, source, None)
+            yield value

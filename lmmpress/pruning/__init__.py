@@ -1,1 +1,1 @@
-"""From scores to a cut. What a cut then does to a checkpoint is `lmmpress.lmm.checkpoint.apply_cut`."""
+"""From scores to a cut. What a cut then does to a checkpoint is `lmmpress.lmm.checkpoint.apply_cuts`."""

@@ -19,7 +19,12 @@ def choose(anatomy: Anatomy, tower: str, axis: Axis, amount: int, scores: Scores
     body = anatomy.tower(tower).axes[axis]
     check_amount(body, tower, axis, amount)
     if axis is Axis.block:
-        return Cut(tower=tower, axis=axis, amount=amount, keep={f"{tower}.block": list(range(body.width - amount))})
+        return Cut(
+            tower=tower,
+            axis=axis,
+            amount=amount,
+            keep={group.name: list(range(group.size - amount)) for group in body.groups},
+        )
     if scores is None:
         raise ValueError(f"a cut along {axis} needs scores")
     keep = {group.name: _most_important(scores[group.name], group, body, amount) for group in body.groups}
@@ -44,5 +49,8 @@ def check_amount(body: AxisAnatomy, tower: str, axis: Axis, amount: int) -> None
 
 def _most_important(scores: torch.Tensor, group: Group, body: AxisAnatomy, amount: int) -> list[int]:
     stay = group.size - body.dimensions(amount, group)
-    order = torch.sort(scores, descending=True, stable=True).indices
-    return sorted(order[:stay].tolist())
+    order = torch.sort(scores, descending=True, stable=True).indices.tolist()
+    kept = order[:stay]
+    if group.anchored and min(kept) >= group.anchored:
+        kept[-1] = next(number for number in order if number < group.anchored)
+    return sorted(kept)

@@ -1,5 +1,6 @@
 """One cut of one checkpoint, for those who want a cut and no run."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,10 +10,18 @@ from lmmpress.data import read_split
 from lmmpress.errors import UserError
 from lmmpress.importance import Scores, answer_loss, score
 from lmmpress.lmm.anatomy import Anatomy
-from lmmpress.lmm.checkpoint import apply_cut, digest_checkpoint, load_model, read_checkpoint
+from lmmpress.lmm.checkpoint import (
+    apply_cuts,
+    cuts_of,
+    digest_checkpoint,
+    load_model,
+    read_checkpoint,
+    read_record,
+)
 from lmmpress.lmm.cut import Cut
 from lmmpress.lmm.examples import batches, encode, load_processor, make_batch
 from lmmpress.lmm.forward import answer_logits
+from lmmpress.lmm.verify import verify_cut
 from lmmpress.plan import Axis, Importance
 from lmmpress.pruning.choose import check_amount, choose
 
@@ -34,16 +43,44 @@ def prune_checkpoint(
             raise UserError(f"a cut along {axis} is scored on data; give --data")
         scores = _scores(source, anatomy, data, split, settings)
     cut = choose(anatomy, tower, axis, amount, scores)
+    _write(source, [cut], target)
+    return cut
+
+
+def prune_like(source: Path, target: Path, record: Path) -> list[Cut]:
+    """Make all the cuts that a COMPRESSION.json lists, at once, of the teacher that it names.
+
+    Raises UserError where the file is none, where `source` is another model, and where the target exists.
+    """
+    if target.exists():
+        raise UserError(f"{target} exists; name a new directory")
+    try:
+        told = json.loads(record.read_text("utf-8"))
+        teacher = told["teacher"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{record} is no COMPRESSION.json that names a teacher and its cuts") from None
+    cuts = cuts_of(told)
+    if not cuts:
+        raise UserError(f"{record} lists no cuts")
+    if (digest := digest_checkpoint(source)) != teacher:
+        raise UserError(f"the cuts of {record} were made for the checkpoint {teacher[:12]}, {source} is {digest[:12]}")
+    _write(source, cuts, target)
+    return cuts
+
+
+def _write(source: Path, cuts: list[Cut], target: Path) -> None:
+    """The cut checkpoint, whole or not at all."""
     digest = digest_checkpoint(source)
-    entry = {"pruned_from": digest, "cut": cut.model_dump(mode="json")}
+    before = read_record(source) or {"format": 1, "teacher": digest, "history": []}
+    entries = [{"pruned_from": digest, "cut": cut.model_dump(mode="json")} for cut in cuts]
     aside = target.with_name(f".{target.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        apply_cut(source, cut, aside, {"format": 1, "teacher": digest, "history": [entry]})
+        apply_cuts(source, cuts, aside, before | {"history": [*before["history"], *entries]})
+        verify_cut(source, cuts, aside)
         aside.rename(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return cut
 
 
 def _scores(source: Path, anatomy: Anatomy, data: Path, split: str, settings: Importance) -> Scores:

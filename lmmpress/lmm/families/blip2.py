@@ -2,27 +2,25 @@
 
 from dataclasses import replace
 
-from lmmpress.errors import UserError
 from lmmpress.lmm.anatomy import Shapes
 from lmmpress.lmm.cut import Cut
-from lmmpress.lmm.declare import Attention, Ffn, TowerPlan
-from lmmpress.lmm.families.registry import Config, Declaration, Family, family_of, register
+from lmmpress.lmm.declare import Attention, Blocks, Ffn, TowerPlan
+from lmmpress.lmm.families.clip import resize_vision
+from lmmpress.lmm.families.registry import Config, Declaration, Family, Place, family_of, register
 from lmmpress.plan import Axis
 
-_TIED_WIDTHS = "its config has no head width of its own: hidden_size is always heads x head width"
-_BARRED = {Axis.attention: _TIED_WIDTHS, Axis.io: _TIED_WIDTHS}
 
-
-def declare(config: Config, shapes: Shapes, prefix: str) -> Declaration:
-    text = family_of(config["text_config"]).declare(config["text_config"], shapes, f"{prefix}language_model.")
-    language = replace(text.towers[0], writers=(f"{prefix}language_projection",), config_key="text_config")
+def declare(config: Config, shapes: Shapes, at: Place) -> Declaration:
+    family = family_of(config["text_config"])
+    text = family.declare(config["text_config"], shapes, family.place(f"{at.body}language_model."))
+    language = replace(text.towers[0], writers=(*text.towers[0].writers, f"{at.body}language_projection"))
     return Declaration(
-        towers=(_vision(config, prefix), _qformer(config, prefix), language),
+        towers=(_vision(config, at.body), _qformer(config, at.body), language),
         embeddings=text.embeddings,
         heads=text.heads,
-        projector=f"{prefix}language_projection",
+        projector=f"{at.body}language_projection",
         image_towers=("vision", "qformer"),
-        image_side=(f"{prefix}vision_model.", f"{prefix}qformer.", f"{prefix}query_tokens"),
+        image_side=(f"{at.body}vision_model.", f"{at.body}qformer.", f"{at.body}query_tokens"),
     )
 
 
@@ -31,21 +29,32 @@ def _vision(config: Config, prefix: str) -> TowerPlan:
     heads, width = vision["num_attention_heads"], vision["hidden_size"]
     crossing = range(0, qformer["num_hidden_layers"], qformer.get("cross_attention_frequency", 2))
     crossed = [f"{prefix}qformer.encoder.layer.{number}.crossattention.attention" for number in crossing]
+    head_dim = vision.get("head_dim") or width // heads
+    fused = Attention(
+        query_key=(("self_attn.qkv", 3 * heads),),
+        value=(),
+        output="self_attn.projection",
+        heads=heads,
+        head_dim=head_dim,
+        scaled={"self_attn.qkv": heads},
+    )
     return TowerPlan(
         name="vision",
-        blocks=f"{prefix}vision_model.encoder.layers",
-        depth=vision["num_hidden_layers"],
         width=width,
-        attentions=(Attention((("self_attn.qkv", 3 * heads),), (), "self_attn.projection", heads, width // heads),),
-        ffns=(Ffn(("mlp.fc1",), "mlp.fc2", vision["intermediate_size"]),),
-        norms=("layer_norm1", "layer_norm2"),
-        final_norm=f"{prefix}vision_model.post_layernorm",
+        stacks=(
+            Blocks(
+                prefix=f"{prefix}vision_model.encoder.layers",
+                depth=vision["num_hidden_layers"],
+                attentions=(fused,),
+                ffns=(Ffn(("mlp.fc1",), "mlp.fc2", vision["intermediate_size"]),),
+                norms=("layer_norm1", "layer_norm2"),
+                final_norm=f"{prefix}vision_model.post_layernorm",
+            ),
+        ),
         rms=False,
-        rows=tuple(f"{prefix}vision_model.embeddings.{name}_embedding" for name in ("class", "position")),
+        rows={f"{prefix}vision_model.embeddings.{name}_embedding": 0.0 for name in ("class", "position")},
         writers=(f"{prefix}vision_model.embeddings.patch_embedding",),
         readers=tuple(f"{name}.{part}" for name in crossed for part in ("key", "value")),
-        config_key="vision_config",
-        inexpressible=_BARRED,
     )
 
 
@@ -60,49 +69,63 @@ def _qformer(config: Config, prefix: str) -> TowerPlan:
             value=((value, heads),),
             output=f"{module}.output.dense",
             heads=heads,
-            head_dim=width // heads,
-            scaled=(query,),
+            head_dim=qformer.get("head_dim") or width // heads,
+            scaled={query: heads},
             foreign=(key, value) if foreign else (),
         )
 
     return TowerPlan(
         name="qformer",
-        blocks=f"{prefix}qformer.encoder.layer",
-        depth=qformer["num_hidden_layers"],
         width=width,
-        attentions=(attention("attention", foreign=False), attention("crossattention", foreign=True)),
-        ffns=(
-            Ffn(("intermediate_query.dense",), "output_query.dense", qformer["intermediate_size"]),
-            Ffn(("intermediate.dense",), "output.dense", qformer["intermediate_size"]),
+        stacks=(
+            Blocks(
+                prefix=f"{prefix}qformer.encoder.layer",
+                depth=qformer["num_hidden_layers"],
+                attentions=(attention("attention", foreign=False), attention("crossattention", foreign=True)),
+                ffns=(
+                    Ffn(("intermediate_query.dense",), "output_query.dense", qformer["intermediate_size"]),
+                    Ffn(("intermediate.dense",), "output.dense", qformer["intermediate_size"]),
+                ),
+                norms=(
+                    "attention.output.LayerNorm",
+                    "crossattention.output.LayerNorm",
+                    "output_query.LayerNorm",
+                    "output.LayerNorm",
+                ),
+            ),
         ),
-        norms=(
-            "attention.output.LayerNorm",
-            "crossattention.output.LayerNorm",
-            "output_query.LayerNorm",
-            "output.LayerNorm",
-        ),
-        final_norm=None,
         rms=False,
+        post_norm=True,
         outer_norms=(f"{prefix}qformer.layernorm",),
-        rows=(f"{prefix}query_tokens",),
+        rows={f"{prefix}query_tokens": 0.0},
         readers=(f"{prefix}language_projection",),
-        config_key="qformer_config",
-        inexpressible=_BARRED,
     )
 
 
 def resize(config: Config, cut: Cut) -> Config:
-    key = {"vision": "vision_config", "qformer": "qformer_config", "language": "text_config"}[cut.tower]
-    part = config[key]
     if cut.tower == "language":
-        return config | {key: family_of(part).resize(part, cut)}
+        text = config["text_config"]
+        return config | {"text_config": family_of(text).resize(text, cut)}
+    if cut.tower == "qformer":
+        return config | {"qformer_config": _resize_qformer(config["qformer_config"], cut)}
+    changed = config | {"vision_config": resize_vision(config["vision_config"], cut)}
+    if cut.axis is Axis.io:
+        changed["qformer_config"] = config["qformer_config"] | {"encoder_hidden_size": len(cut.keep["vision.io"])}
+    return changed
+
+
+def _resize_qformer(config: Config, cut: Cut) -> Config:
+    kept = {name: len(keep) for name, keep in cut.keep.items()}
+    head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     match cut.axis:
         case Axis.block:
-            return config | {key: part | {"num_hidden_layers": len(cut.keep[f"{cut.tower}.block"])}}
+            return config | {"num_hidden_layers": kept["qformer.block"]}
         case Axis.ffn:
-            width = len(next(iter(cut.keep.values())))
-            return config | {key: part | {"intermediate_size": width}}
-    raise UserError(f"a BLIP-2 {cut.tower} tower cannot be cut along {cut.axis}: {_TIED_WIDTHS}")
+            return config | {"intermediate_size": next(iter(kept.values()))}
+        case Axis.attention:
+            return config | {"head_dim": next(iter(kept.values()))}
+        case Axis.io:
+            return config | {"hidden_size": kept["qformer.io"], "head_dim": head_dim}
 
 
-register(Family("blip-2", declare, resize, auto_class="AutoModelForImageTextToText"))
+register(Family("blip-2", declare, resize, auto_class="AutoModelForImageTextToText", body=""))

@@ -1,52 +1,77 @@
-"""Llama and its kin: rotary attention, RMS norms, a gated FFN (Llama, Mistral) or a plain one (Arcee)."""
+"""Llama and its kin: rotary attention, RMS norms, a gated FFN or a plain one (Arcee), grouped queries.
+
+Qwen2 (biases on queries, keys and values), Qwen3 (norms over a head's width), Gemma (norms that add one to their
+weight, an embedding scaled by the root of the width) and GLM (pairs of neighbours turn, in a part of a head; gate and
+up in one tensor; GLM4 also normalises what attention and FFN write) differ in what is declared here, in nothing else.
+"""
 
 from lmmpress.lmm.anatomy import Shapes
 from lmmpress.lmm.cut import Cut
-from lmmpress.lmm.declare import Attention, Ffn, TowerPlan
-from lmmpress.lmm.families.registry import Config, Declaration, Family, register
-from lmmpress.lmm.rotary import keep_planes
+from lmmpress.lmm.declare import Attention, Blocks, Ffn, TowerPlan
+from lmmpress.lmm.families.registry import Config, Declaration, Family, Place, register
+from lmmpress.lmm.rotary import head_width, keep_planes, turning_planes
 from lmmpress.plan import Axis
 
 _WIDTH_IN_HEADS = ("llama", "arcee")  # their configs refuse a hidden_size that the head count does not divide
+_NEIGHBOURS_TURN = ("glm", "glm4")
 
 
-def declare(config: Config, shapes: Shapes, prefix: str) -> Declaration:
+def declare(config: Config, shapes: Shapes, at: Place) -> Declaration:
+    kind = config["model_type"]
     heads: int = config["num_attention_heads"]
     kv_heads: int = config.get("num_key_value_heads") or heads
-    head_dim: int = config.get("head_dim") or config["hidden_size"] // heads
-    depth: int = config["num_hidden_layers"]
-    gated = depth > 0 and f"{prefix}model.layers.0.mlp.gate_proj.weight" in shapes
+    first = f"{at.body}layers.0."
+    fused = f"{first}mlp.gate_up_proj.weight" in shapes
+    gated = f"{first}mlp.gate_proj.weight" in shapes
+    norms = ("input_layernorm", "post_attention_layernorm", "post_self_attn_layernorm", "post_mlp_layernorm")
+    # a norm over the head's width undoes the query's scaling, so that only the key's is to be rescaled
+    normed = f"{first}self_attn.q_norm.weight" in shapes
+    tied = f"{at.head}.weight" not in shapes
+    scaled_embedding = kind == "gemma"
     tower = TowerPlan(
         name="language",
-        blocks=f"{prefix}model.layers",
-        depth=depth,
         width=config["hidden_size"],
-        attentions=(
-            Attention(
-                query_key=(("self_attn.q_proj", heads), ("self_attn.k_proj", kv_heads)),
-                value=(("self_attn.v_proj", kv_heads),),
-                output="self_attn.o_proj",
-                heads=heads,
-                head_dim=head_dim,
-                scaled=("self_attn.q_proj",),
-                rotary="halves",
+        stacks=(
+            Blocks(
+                prefix=f"{at.body}layers",
+                depth=config["num_hidden_layers"],
+                attentions=(
+                    Attention(
+                        query_key=(("self_attn.q_proj", heads), ("self_attn.k_proj", kv_heads)),
+                        value=(("self_attn.v_proj", kv_heads),),
+                        output="self_attn.o_proj",
+                        heads=heads,
+                        head_dim=head_width(config),
+                        scaled={} if normed else {"self_attn.q_proj": heads},
+                        norms={"self_attn.q_norm": 0.0, "self_attn.k_norm": 0.5} if normed else {},
+                        rotary="pairs" if kind in _NEIGHBOURS_TURN else "halves",
+                        turning=turning_planes(config),
+                    ),
+                ),
+                ffns=(
+                    Ffn(
+                        widen=("mlp.gate_up_proj",)
+                        if fused
+                        else ("mlp.gate_proj", "mlp.up_proj")
+                        if gated
+                        else ("mlp.up_proj",),
+                        narrow="mlp.down_proj",
+                        width=config["intermediate_size"],
+                        fused=2 if fused else 1,
+                    ),
+                ),
+                norms=norms,
+                final_norm=f"{at.body}norm",
             ),
         ),
-        ffns=(
-            Ffn(
-                widen=("mlp.gate_proj", "mlp.up_proj") if gated else ("mlp.up_proj",),
-                narrow="mlp.down_proj",
-                width=config["intermediate_size"],
-            ),
-        ),
-        norms=("input_layernorm", "post_attention_layernorm"),
-        final_norm=f"{prefix}model.norm",
         rms=True,
-        rows=(f"{prefix}model.embed_tokens.weight",),
-        readers=(f"{prefix}lm_head",),
-        stream_unit=heads if config["model_type"] in _WIDTH_IN_HEADS else 1,
+        norm_shift=1.0 if kind == "gemma" else 0.0,
+        rows={f"{at.body}embed_tokens.weight": 0.5 if scaled_embedding else 0.0},
+        output_power=-0.5 if scaled_embedding and tied else 0.0,
+        readers=(at.head,),
+        stream_unit=heads if kind in _WIDTH_IN_HEADS else 1,
     )
-    return Declaration((tower,), (f"{prefix}model.embed_tokens.",), (f"{prefix}lm_head.",))
+    return Declaration((tower,), (f"{at.body}embed_tokens.",), (f"{at.head}.",))
 
 
 def resize(config: Config, cut: Cut) -> Config:
@@ -63,11 +88,11 @@ def resize(config: Config, cut: Cut) -> Config:
             config = keep_planes(config, cut.keep["language.attention.planes"])
         case Axis.io:
             width, before = kept["language.io"], config["hidden_size"]
-            config["head_dim"] = config.get("head_dim") or before // config["num_attention_heads"]
+            config["head_dim"] = head_width(config)
             config["hidden_size"] = width
             config["rms_norm_eps"] = config["rms_norm_eps"] * before / width
     return config
 
 
-for _model_type in ("llama", "mistral", "arcee"):
+for _model_type in ("llama", "mistral", "arcee", "qwen2", "qwen3", "gemma", "glm", "glm4"):
     register(Family(_model_type, declare, resize))

@@ -1,56 +1,68 @@
-"""OPT: learned positions, LayerNorm, a ReLU FFN, biases everywhere."""
+"""OPT: learned positions, LayerNorm before or (350m) after each network, a ReLU FFN, biases everywhere."""
 
-from lmmpress.errors import UserError
 from lmmpress.lmm.anatomy import Shapes
 from lmmpress.lmm.cut import Cut
-from lmmpress.lmm.declare import Attention, Ffn, TowerPlan
-from lmmpress.lmm.families.registry import Config, Declaration, Family, register
+from lmmpress.lmm.declare import Attention, Blocks, Ffn, TowerPlan
+from lmmpress.lmm.families.registry import Config, Declaration, Family, Place, register
 from lmmpress.plan import Axis
 
-_TIED_WIDTHS = "its config has no head width of its own: hidden_size is always heads x head width"
 
-
-def declare(config: Config, shapes: Shapes, prefix: str) -> Declaration:
-    if config.get("word_embed_proj_dim", config["hidden_size"]) != config["hidden_size"]:
-        raise UserError("OPT with word_embed_proj_dim other than hidden_size (the 350m model) is not supported")
-    decoder = f"{prefix}model.decoder"
+def declare(config: Config, shapes: Shapes, at: Place) -> Declaration:
+    decoder = f"{at.body}decoder"
     heads: int = config["num_attention_heads"]
-    names = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    query, key, value = (f"self_attn.{name}_proj" for name in "qkv")
+    # the 350m model embeds and reads out at another width than its stream's
+    apart = f"{decoder}.project_in.weight" in shapes
+    final_norm = f"{decoder}.final_layer_norm"
+    rows = {f"{decoder}.embed_positions.weight": 0.0}
     tower = TowerPlan(
         name="language",
-        blocks=f"{decoder}.layers",
-        depth=config["num_hidden_layers"],
         width=config["hidden_size"],
-        attentions=(
-            Attention(
-                query_key=((names[0], heads), (names[1], heads)),
-                value=((names[2], heads),),
-                output="self_attn.out_proj",
-                heads=heads,
-                head_dim=config["hidden_size"] // heads,
-                scaled=(names[0],),
+        stacks=(
+            Blocks(
+                prefix=f"{decoder}.layers",
+                depth=config["num_hidden_layers"],
+                attentions=(
+                    Attention(
+                        query_key=((query, heads), (key, heads)),
+                        value=((value, heads),),
+                        output="self_attn.out_proj",
+                        heads=heads,
+                        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+                        scaled={query: heads},
+                    ),
+                ),
+                ffns=(Ffn(widen=("fc1",), narrow="fc2", width=config["ffn_dim"]),),
+                norms=("self_attn_layer_norm", "final_layer_norm"),
+                final_norm=final_norm if f"{final_norm}.weight" in shapes else None,
             ),
         ),
-        ffns=(Ffn(widen=("fc1",), narrow="fc2", width=config["ffn_dim"]),),
-        norms=("self_attn_layer_norm", "final_layer_norm"),
-        final_norm=f"{decoder}.final_layer_norm" if f"{decoder}.final_layer_norm.weight" in shapes else None,
         rms=False,
-        rows=(f"{decoder}.embed_tokens.weight", f"{decoder}.embed_positions.weight"),
-        readers=(f"{prefix}lm_head",),
-        inexpressible={Axis.attention: _TIED_WIDTHS, Axis.io: _TIED_WIDTHS},
+        post_norm=not config["do_layer_norm_before"],
+        rows=rows if apart else rows | {f"{decoder}.embed_tokens.weight": 0.0},
+        writers=(f"{decoder}.project_in",) if apart else (),
+        readers=(f"{decoder}.project_out",) if apart else (at.head,),
     )
     embeddings = (f"{decoder}.embed_tokens.", f"{decoder}.embed_positions.")
-    return Declaration((tower,), embeddings, (f"{prefix}lm_head.",))
+    return Declaration((tower,), embeddings, (f"{at.head}.",))
 
 
 def resize(config: Config, cut: Cut) -> Config:
-    keep = cut.keep
+    kept = {name: len(keep) for name, keep in cut.keep.items()}
+    head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     match cut.axis:
         case Axis.block:
-            return config | {"num_hidden_layers": len(keep["language.block"])}
+            return config | {"num_hidden_layers": kept["language.block"]}
         case Axis.ffn:
-            return config | {"ffn_dim": len(keep["language.ffn.0"])}
-    raise UserError(f"an OPT language tower cannot be cut along {cut.axis}: {_TIED_WIDTHS}")
+            return config | {"ffn_dim": kept["language.ffn.0"]}
+        case Axis.attention:
+            return config | {"head_dim": kept["language.attention.0"]}
+        case Axis.io:
+            width = kept["language.io"]
+            embedded = config["word_embed_proj_dim"]
+            if embedded == config["hidden_size"]:
+                embedded = width
+            return config | {"hidden_size": width, "head_dim": head_dim, "word_embed_proj_dim": embedded}
 
 
 register(Family("opt", declare, resize))

@@ -15,6 +15,16 @@ from lmmpress.lmm.declare import TowerPlan
 
 Config = dict[str, Any]
 
+APART = "lmmpress-"  # begins the model_type of checkpoints that plain transformers cannot express
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a text model stands: what the names of its body's tensors begin with, and its head module."""
+
+    body: str
+    head: str
+
 
 @dataclass(frozen=True)
 class Declaration:
@@ -30,14 +40,30 @@ class Declaration:
 
 @dataclass(frozen=True)
 class Family:
-    """A family: `declare` reads a config and the shapes of the model's tensors, whose names start with the prefix it is
-    given (a text family stands inside BLIP-2); `resize` writes into a config what a cut changed.
+    """A family: `declare` reads a config and the shapes of the model's tensors, at the place where the model stands (a
+    text family also stands inside BLIP-2 and LLaVA); `resize` writes into a config what a cut changed.
+
+    `body` is where a text model keeps everything but its head. `stored_as` are prefixes of tensor names in checkpoint
+    files with those that transformers gives them in the model, the first that fits is taken.
     """
 
     model_type: str
-    declare: Callable[[Config, Shapes, str], Declaration]
+    declare: Callable[[Config, Shapes, Place], Declaration]
     resize: Callable[[Config, Cut], Config]
     auto_class: str = "AutoModelForCausalLM"
+    body: str = "model."
+    stored_as: tuple[tuple[str, str], ...] = ()
+
+    def place(self, prefix: str = "") -> Place:
+        """Where the model's tensors are if all their names begin with the prefix."""
+        return Place(prefix + self.body, f"{prefix}lm_head")
+
+    def in_model(self, stored: str) -> str:
+        """The name in the model of a tensor that a checkpoint file holds."""
+        for before, after in self.stored_as:
+            if stored.startswith(before):
+                return after + stored[len(before) :]
+        return stored
 
 
 _families: dict[str, Family] = {}
@@ -62,7 +88,7 @@ def _load_all() -> None:
 def family_of(config: Config) -> Family:
     """The family of a config; UserError lists those there are."""
     _load_all()
-    model_type = str(config.get("model_type"))
+    model_type = str(config.get("model_type")).removeprefix(APART)
     if model_type not in _families:
         near = difflib.get_close_matches(model_type, _families, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""

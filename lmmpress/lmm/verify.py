@@ -1,0 +1,162 @@
+"""A checkpoint counts as written when it was read back and found to be what it should.
+
+What should be: the shapes that the anatomy predicts, the values that the cut gives, and, where a cut is exact, the
+logits of the uncut model with the removed weights at zero. A config that forgets which rotary frequencies stay, or a
+tied head that came untied, loads without complaint; this is where it is noticed.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+import torch
+from safetensors.torch import save_file
+
+from lmmpress.errors import UserError
+from lmmpress.lmm import reload
+from lmmpress.lmm.anatomy import Anatomy
+from lmmpress.lmm.apart import MODELING, is_apart
+from lmmpress.lmm.checkpoint import load_model, name_in_model, read_checkpoint
+from lmmpress.lmm.cut import Cut, Kept, TensorCut, compose, masked, shapes_after
+from lmmpress.lmm.families.registry import family_of
+from lmmpress.lmm.probe import Tensors, probe_inputs, probe_logits
+from lmmpress.lmm.weights import WeightFile, weight_files
+
+_SHARE_OF_MEMORY = 0.5
+
+
+def verify_cut(source: Path, cuts: list[Cut], target: Path) -> None:
+    """Raise UserError where `target` is not what the cuts make of `source`.
+
+    Where the models fit into memory they are loaded and computed with; where they do not, the shapes and every kept
+    value are compared on disk.
+    """
+    anatomy = read_checkpoint(source)
+    kept = compose(anatomy, cuts)
+    after = read_checkpoint(target)
+    if after.shapes != shapes_after(anatomy, kept):
+        raise _wrong(target, "its tensors have other shapes than the cut leaves")
+    _compare_values(source, anatomy, kept, target)
+    if _fits(anatomy, after) and _exact(anatomy, cuts):
+        expected = _exact_values(source, anatomy, kept)
+        uncut = load_model(source)
+        uncut.load_state_dict(masked(anatomy, kept, uncut.state_dict()))
+        inputs = probe_inputs(uncut)
+        wanted = probe_logits(uncut, inputs)
+        del uncut
+        model = load_model(target)
+        ties = {alias: expected[name] for alias, name in after.ties.items()}
+        model.load_state_dict(expected | ties)  # as before rounding to the stored precision
+        _compare(target, probe_logits(model, inputs), wanted)
+
+
+def verify_saved(model: torch.nn.Module, target: Path) -> None:
+    """Raise UserError where the checkpoint `target` does not compute what the model does that was saved as it.
+
+    The model's parameters are rounded to the precision they are stored in.
+    """
+    stored = {name: file.dtype(name) for file in map(WeightFile, weight_files(target)) for name in file}
+    config = read_checkpoint(target).config
+    dtypes = {name_in_model(config, name): dtype for name, dtype in stored.items()}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(parameter.to(dtypes.get(name, parameter.dtype)))
+    model = model.float().cpu().eval()
+    inputs = probe_inputs(model)
+    _compare(target, probe_logits(load_model(target), inputs), probe_logits(model, inputs))
+
+
+def verify_for_users(checkpoint: Path) -> None:
+    """Raise UserError where a fresh process with plain transformers does not load the checkpoint and compute the same.
+
+    A checkpoint of our own model types is trusted only if the code it carries is this library's.
+    """
+    anatomy = read_checkpoint(checkpoint)
+    if not _fits(anatomy, anatomy):
+        return
+    model = load_model(checkpoint)
+    inputs = probe_inputs(model)
+    command = [sys.executable, "-P", reload.__file__, str(checkpoint.resolve())]
+    with tempfile.TemporaryDirectory() as folder:
+        expected = Path(folder) / "expected.safetensors"
+        save_file({key: value.contiguous() for key, value in inputs.items()} | _named(model, inputs), expected)
+        command += [str(expected), family_of(anatomy.config).auto_class]
+        if is_apart(anatomy.config):
+            ours = Path(__file__).with_name(MODELING).read_bytes()
+            if (checkpoint / MODELING).read_bytes() != ours:
+                raise _wrong(checkpoint, f"its {MODELING} is not this library's")
+            command.append("--trust")
+        modules = Path(folder) / "modules"
+        environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(modules)}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
+        raise _wrong(checkpoint, "".join(last) or f"the process that loaded it ended with {done.returncode}")
+
+
+def _named(model: torch.nn.Module, inputs: Tensors) -> Tensors:
+    return {"logits": probe_logits(model, inputs).contiguous()}
+
+
+def _exact(anatomy: Anatomy, cuts: list[Cut]) -> bool:
+    """Whether the masked model is what all of the cuts are to be compared with."""
+    for cut in cuts:
+        axis = anatomy.towers[cut.tower].axes[cut.axis]
+        if axis.exactness == "approximate" or (cut.axis == "block" and not axis.silenced):
+            return False
+    return True
+
+
+def _fits(*anatomies: Anatomy) -> bool:
+    """Whether these models fit into memory together, in float32 and with a copy of their weights."""
+    needed = sum(2 * 4 * anatomy.parameters for anatomy in anatomies)
+    available: int = psutil.virtual_memory().available
+    return needed < _SHARE_OF_MEMORY * available
+
+
+def _compare_values(source: Path, anatomy: Anatomy, kept: Kept, target: Path) -> None:
+    """Every tensor of the cut checkpoint holds what the cut keeps of its source, a tensor at a time."""
+    config = read_checkpoint(target).config
+    written = {
+        name_in_model(config, stored): (file, stored)
+        for file in map(WeightFile, weight_files(target))
+        for stored in file
+    }
+    plan = TensorCut(anatomy, kept)
+    for file in map(WeightFile, weight_files(source)):
+        for stored in file:
+            name = name_in_model(anatomy.config, stored)
+            owner = anatomy.ties.get(name, name)
+            if owner not in anatomy.shapes or (renamed := plan.name(owner)) is None:
+                continue
+            new = renamed if owner == name else name
+            if new not in written or not torch.equal(
+                plan.values(owner, file.tensor(stored)), written[new][0].tensor(written[new][1])
+            ):
+                raise _wrong(target, f"{new} does not hold what the cut keeps")
+
+
+def _exact_values(source: Path, anatomy: Anatomy, kept: Kept) -> Tensors:
+    """The cut's values by their names in the model, computed in float32 from the source's."""
+    plan = TensorCut(anatomy, kept)
+    values: Tensors = {}
+    for file in map(WeightFile, weight_files(source)):
+        for stored in file:
+            name = name_in_model(anatomy.config, stored)
+            owner = anatomy.ties.get(name, name)
+            if owner in anatomy.shapes and (renamed := plan.name(owner)) is not None:
+                values[renamed] = plan.values(owner, file.tensor(stored).float())
+    return values
+
+
+def _compare(checkpoint: Path, found: torch.Tensor, wanted: torch.Tensor) -> None:
+    error = float((found - wanted).abs().max() / wanted.abs().max().clamp_min(1e-6))
+    if not error <= reload.TOLERANCE:
+        raise _wrong(checkpoint, f"its logits are off by {error:.1e} of their largest")
+
+
+def _wrong(checkpoint: Path, what: str) -> UserError:
+    return UserError(f"{checkpoint} was written and read back, and is not what it should be: {what}; it is not kept")

@@ -1,0 +1,145 @@
+"""Cuts are data: they compose, and one cut of a file or of several files is the same cut."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from test_families import cut_of
+from tiny import config_of, make_model
+
+from lmmpress.errors import UserError
+from lmmpress.lmm.anatomy import count_by_tower
+from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
+from lmmpress.lmm.cut import Cut, TensorCut, compose, masked
+from lmmpress.lmm.probe import probe_inputs, probe_logits
+from lmmpress.lmm.read_anatomy import anatomy_after, anatomy_of
+from lmmpress.lmm.verify import verify_cut
+from lmmpress.plan import Axis
+from lmmpress.pruning.predict import predict
+
+SEVERAL = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+FAMILIES = ("llama", "arcee", "mistral", "qwen2", "qwen3", "gemma", "glm", "glm4", "opt", "t5", "flan-t5")
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> dict:
+    """Configs of any family with widths, head counts, head widths and depths drawn at random."""
+    family = draw(st.sampled_from(FAMILIES))
+    heads, head_dim = draw(st.sampled_from((1, 2, 4))), draw(st.sampled_from((4, 8, 12)))
+    depth, ffn = draw(st.integers(2, 4)), draw(st.integers(3, 20))
+    if "t5" in family:
+        shape = {"num_heads": heads, "d_kv": head_dim, "d_model": draw(st.integers(4, 24)), "d_ff": ffn}
+        return config_of(family, 32, num_layers=depth, num_decoder_layers=depth, **shape)
+    if family == "opt":
+        width = heads * head_dim
+        shape = {"hidden_size": width, "word_embed_proj_dim": width, "ffn_dim": ffn}
+    else:
+        unit = heads if family in ("llama", "arcee") else 1
+        shape = {"hidden_size": unit * draw(st.integers(4, 12)), "head_dim": head_dim, "intermediate_size": ffn}
+        shape["num_key_value_heads"] = 1 if draw(st.booleans()) else heads
+    return config_of(family, 32, num_attention_heads=heads, num_hidden_layers=depth, **shape)
+
+
+def draw_cut(draw, anatomy) -> Cut:
+    axis = draw(st.sampled_from(list(Axis)))
+    body = anatomy.towers["language"].axes[axis]
+    most = body.width // body.unit - 1
+    if most < 1:
+        axis, body = Axis.ffn, anatomy.towers["language"].axes[Axis.ffn]
+        most = body.width // body.unit - 1
+    return cut_of(anatomy, "language", axis, draw(st.integers(0, 99)), draw(st.integers(1, max(1, most))))
+
+
+@SEVERAL
+@given(st.data())
+def test_any_legal_cut_of_any_model_is_what_it_should_be(tmp_path_factory, data) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    make_model(data.draw(configs())).save_pretrained(folder / "source")
+    anatomy = read_checkpoint(folder / "source")
+    cut = draw_cut(data.draw, anatomy)
+    apply_cuts(folder / "source", [cut], folder / "cut")
+    verify_cut(folder / "source", [cut], folder / "cut")
+    if anatomy.towers["language"].axes[cut.axis].exactness != "approximate":
+        uncut, model = load_model(folder / "source"), load_model(folder / "cut")
+        uncut.load_state_dict(masked(anatomy, cut.keep, uncut.state_dict()))
+        inputs = probe_inputs(uncut)
+        assert torch.allclose(probe_logits(model, inputs), probe_logits(uncut, inputs), atol=1e-5, rtol=1e-4)
+
+
+@SEVERAL
+@given(st.data())
+def test_cuts_in_turn_equal_their_composition_applied_once(tmp_path_factory, data) -> None:
+    folder = tmp_path_factory.mktemp("compose")
+    make_model(data.draw(configs())).save_pretrained(folder / "0")
+    anatomy = read_checkpoint(folder / "0")
+    cuts = []
+    for number in range(3):
+        cuts.append(draw_cut(data.draw, anatomy))
+        apply_cuts(folder / str(number), [cuts[-1]], folder / str(number + 1))
+        anatomy = anatomy_after(anatomy, cuts[-1])
+        if any(body.width <= body.unit for body in anatomy.towers["language"].axes.values()):
+            break
+    apply_cuts(folder / "0", cuts, folder / "once")
+    in_turn, once = (load_file(folder / name / "model.safetensors") for name in (str(len(cuts)), "once"))
+    assert in_turn.keys() == once.keys()
+    for name, value in once.items():
+        assert torch.allclose(in_turn[name], value, rtol=1e-5, atol=1e-7), name
+    assert read_checkpoint(folder / "once").shapes == read_checkpoint(folder / str(len(cuts))).shapes
+
+
+def test_blocks_may_be_kept_from_anywhere() -> None:
+    """Pruning takes the last ones; a cut as data can say more, and what follows it is renumbered."""
+    anatomy = anatomy_of(config_of("llama"))
+    blocks = Cut(tower="language", axis=Axis.block, amount=2, keep={"language.block": [0, 3]})
+    after = anatomy_after(anatomy, blocks)
+    ffn = cut_of(after, "language", Axis.ffn)
+    kept = compose(anatomy, [blocks, ffn])
+    assert kept["language.ffn.3"] == ffn.keep["language.ffn.1"]
+    plan = TensorCut(anatomy, kept)
+    assert plan.name("model.layers.3.mlp.up_proj.weight") == "model.layers.1.mlp.up_proj.weight"
+    assert plan.name("model.layers.2.mlp.up_proj.weight") is None
+
+
+def test_a_cut_made_for_another_model_is_refused(tmp_path) -> None:
+    make_model(config_of("llama")).save_pretrained(tmp_path / "small")
+    cut = cut_of(anatomy_of(config_of("llama", intermediate_size=128)), "language", Axis.ffn)
+    with pytest.raises(UserError, match="made for another model"):
+        apply_cuts(tmp_path / "small", [cut], tmp_path / "cut")
+    assert not (tmp_path / "cut").exists()
+
+
+def test_shards_stay_shards_and_keep_their_names(tmp_path) -> None:
+    """LLaVA's files name tensors otherwise than the model does; what is written keeps the files' names."""
+    make_model(config_of("llava-clip-llama")).save_pretrained(tmp_path / "source", max_shard_size="60KB")
+    before = json.loads((tmp_path / "source" / "model.safetensors.index.json").read_text())["weight_map"]
+    anatomy = read_checkpoint(tmp_path / "source")
+    cuts = [cut_of(anatomy, "language", Axis.io)]
+    apply_cuts(tmp_path / "source", cuts, tmp_path / "cut")
+    assert json.loads((tmp_path / "cut" / "model.safetensors.index.json").read_text())["weight_map"] == before
+    assert len(set(before.values())) > 1
+    verify_cut(tmp_path / "source", cuts, tmp_path / "cut")
+
+
+def test_predicted_sizes_are_those_of_the_cut_checkpoints(make_checkpoint, tmp_path, raw_plan) -> None:
+    from lmmpress.plan import parse_plan
+
+    plan, checkpoint = parse_plan(raw_plan), make_checkpoint("llama")
+    sizes = predict(read_checkpoint(checkpoint), plan)
+    for number, size in enumerate(sizes[1:]):
+        anatomy = read_checkpoint(checkpoint)
+        axis = Axis(size.stage)
+        cut = cut_of(anatomy, "language", axis, units=size.removed // anatomy.towers["language"].axes[axis].unit)
+        apply_cuts(checkpoint, [cut], tmp_path / str(number))
+        checkpoint = tmp_path / str(number)
+        assert count_by_tower(read_checkpoint(checkpoint)) == size.parameters_by_tower
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_rescaled_in_float32_and_rounded_once(dtype) -> None:
+    """torch multiplies by a number in float32; a rescaled cut relies on it."""
+    value = torch.randn(4096, generator=torch.Generator().manual_seed(0)).to(dtype)
+    for factor in (0.75**0.5, 1.5**0.5):
+        assert torch.equal(value * factor, (value.float() * factor).to(dtype))
