@@ -20,7 +20,10 @@ def main() -> None:
     arguments = parser.parse_args()
     preset("sample")  # the data is generated before the clock starts
     pairs = [
-        [run([*arguments.overrides, f"distillation.caches={caches}"])[2]["seconds_by_part"]["distill"] for caches in ("false", "true")]
+        [
+            run([*arguments.overrides, f"distillation.caches={caches}"])[2]["seconds_by_part"]["distill"]
+            for caches in ("false", "true")
+        ]
         for _ in range(arguments.runs)
     ]
     show(
@@ -30,6 +33,10 @@ def main() -> None:
             "ratio": spread([without / cached for without, cached in pairs]),
         }
     )
+
+
+def distil_seconds(overrides: list[str]) -> float:
+    return run(overrides)[2]["seconds_by_part"]["distill"]
 
 
 if __name__ == "__main__":

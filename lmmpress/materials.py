@@ -141,11 +141,8 @@ class _Splits(dict[Role, Examples]):
         self._materials = materials
 
     def __missing__(self, role: Role) -> Examples:
-        plan, config = self._materials.plan, self._materials.anatomy.config
-        split = split_of(plan, role)
-        text = config.get("text_config", config)
-        longest = text.get("max_position_embeddings") if isinstance(text, dict) else None
-        self[role] = encode(split, self._processor(), longest)
+        split = split_of(self._materials.plan, role)
+        self[role] = encode(split, self._processor(), self._materials.anatomy.config)
         return self[role]
 
     def _processor(self) -> object:

@@ -14,20 +14,27 @@ from tiny import config_of, make_model
 torch.set_num_threads(1)
 logging.getLogger("transformers").setLevel(logging.ERROR)
 
+MODELS_IN_FULL = ("llava-clip-llama", "text-glm")
 COLORS = {"红色": (220, 30, 30), "绿色": (30, 200, 30), "蓝色": (30, 30, 220), "黄色": (220, 220, 20)}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-docs", action="store_true", help="write the tables in docs/ that tests make")
 
 
 @pytest.fixture(scope="session")
 def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Write a tiny checkpoint with tokenizer and processor, once for each kind."""
+    """Write a tiny checkpoint with tokenizer and processor, once for each kind: a text family inside BLIP-2, or one of
+    `MODELS_IN_FULL`."""
     made: dict[str, Path] = {}
 
     def make(kind: str = "llama", **changes: Any) -> Path:
         key = kind + json.dumps(changes, sort_keys=True)
         if key not in made:
             folder = tmp_path_factory.mktemp(kind)
-            processor = make_processor()
-            config = config_of(f"blip2-{kind}", len(processor.tokenizer), **changes)
+            processor = make_processor(kind)
+            tokenizer = getattr(processor, "tokenizer", processor)
+            config = config_of(kind if kind in MODELS_IN_FULL else f"blip2-{kind}", len(tokenizer), **changes)
             make_model(config).save_pretrained(folder)
             processor.save_pretrained(folder)
             made[key] = folder
@@ -36,9 +43,9 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
     return make
 
 
-def make_processor() -> Any:
+def make_processor(kind: str = "llama") -> Any:
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-    from transformers import Blip2Processor, BlipImageProcessorPil, PreTrainedTokenizerFast
+    from transformers import Blip2Processor, BlipImageProcessorPil, LlavaProcessor, PreTrainedTokenizerFast
 
     characters = sorted(set("图片的背景颜色是什么?标题:新品包邮限时" + "".join(COLORS)))
     vocabulary = {
@@ -53,7 +60,14 @@ def make_processor() -> Any:
         eos_token="</s>",
         unk_token="<unk>",
     )
+    if kind == "text-glm":
+        return tokenizer
     images = BlipImageProcessorPil(size={"height": 16, "width": 16})
+    if kind.startswith("llava"):
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+        return LlavaProcessor(
+            images, tokenizer, patch_size=8, vision_feature_select_strategy="default", num_additional_image_tokens=1
+        )
     return Blip2Processor(images, tokenizer, num_query_tokens=4)
 
 

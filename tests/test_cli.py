@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -107,47 +106,6 @@ def test_a_run_that_cannot_work_leaves_nothing_behind(raw_plan, tmp_path, spoil,
     with pytest.raises(UserError, match=message):
         compress(parse_plan(raw_plan), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def spoiled(source: Path, target: Path, **changes: object) -> Path:
-    shutil.copytree(source, target)
-    config = json.loads((target / "config.json").read_text())
-    config["text_config"].update(changes)
-    (target / "config.json").write_text(json.dumps(config))
-    return target
-
-
-def test_weights_that_contradict_the_config_are_named(make_checkpoint, tmp_path) -> None:
-    wrong = spoiled(make_checkpoint("llama"), tmp_path / "wrong", intermediate_size=128)
-    assert "weights contradict config.json" in fail("inspect", wrong)
-
-
-def test_missing_and_unknown_tensors_are_listed(make_checkpoint, tmp_path) -> None:
-    assert "lacks tensors" in fail("inspect", spoiled(make_checkpoint("llama"), tmp_path / "a", num_hidden_layers=5))
-    assert "does not know" in fail("inspect", spoiled(make_checkpoint("llama"), tmp_path / "b", num_hidden_layers=3))
-
-
-def test_an_unknown_family_lists_those_there_are(make_checkpoint, tmp_path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "lama"}')
-    message = fail("inspect", tmp_path)
-    assert "did you mean 'llama'" in message
-    assert "blip-2" in message
-
-
-def test_pickles_are_refused(make_checkpoint, tmp_path) -> None:
-    shutil.copytree(make_checkpoint("llama"), tmp_path / "p")
-    (tmp_path / "p" / "model.safetensors").rename(tmp_path / "p" / "pytorch_model.bin")
-    assert "never opens" in fail("inspect", tmp_path / "p")
-
-
-@pytest.mark.parametrize("damage", [b"", b"\xff" * 64, b"\x10" + b"\0" * 7 + b"{not json at all"])
-def test_a_damaged_weight_file_is_one_line(make_checkpoint, tmp_path, damage) -> None:
-    from lmmpress.errors import UserError
-
-    shutil.copytree(make_checkpoint("llama"), tmp_path / "d")
-    (tmp_path / "d" / "model.safetensors").write_bytes(damage)
-    with pytest.raises(UserError, match="safetensors"):
-        run("inspect", tmp_path / "d")
 
 
 def test_a_full_disk_is_told_in_one_line(plan_file, tmp_path) -> None:

@@ -21,7 +21,7 @@ from lmmpress.plan import Axis
 from lmmpress.pruning.predict import predict
 
 SEVERAL = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-FAMILIES = ("llama", "arcee", "mistral", "qwen2", "qwen3", "gemma", "glm", "glm4", "opt", "t5", "flan-t5")
+FAMILIES = ("llama", "arcee", "mistral", "qwen2", "qwen3", "gemma", "glm", "glm4", "starcoder2", "opt", "t5", "flan-t5")
 
 
 @st.composite

@@ -13,6 +13,7 @@ from PIL import Image
 
 from lmmpress.data import open_image, read_split
 from lmmpress.errors import UserError
+from lmmpress.lmm.checkpoint import read_checkpoint
 from lmmpress.lmm.examples import batches, encode, load_processor, make_batch
 
 GOOD = {"file_name": "a.png", "question": "q", "answer": "a", "task": "t", "split": "test"}
@@ -109,7 +110,8 @@ def test_no_row_however_odd_ends_in_anything_but_a_clear_error(tmp_path_factory,
 
 @pytest.fixture(scope="module")
 def examples(make_checkpoint, data):
-    return encode(read_split(data, "distill"), load_processor(make_checkpoint("llama")))
+    checkpoint = make_checkpoint("llama")
+    return encode(read_split(data, "distill"), load_processor(checkpoint), read_checkpoint(checkpoint).config)
 
 
 def test_every_answer_ends_with_the_end_token(examples) -> None:
@@ -131,5 +133,6 @@ def test_batches_hold_every_row_once(examples, generator) -> None:
 
 
 def test_an_answer_that_does_not_fit_is_refused(make_checkpoint, data) -> None:
+    processor = load_processor(make_checkpoint("llama"))
     with pytest.raises(UserError, match="does not fit"):
-        encode(read_split(data, "test"), load_processor(make_checkpoint("llama")), longest=8)
+        encode(read_split(data, "test"), processor, {"text_config": {"max_position_embeddings": 8}})

@@ -30,7 +30,7 @@ def test_forward_accuracy_equals_greedy_generation_row_by_row(adverts, tmp_path,
         apply_cuts(MODEL, [choose(read_checkpoint(MODEL), "language", Axis.block, blocks_removed, None)], checkpoint)
     model, processor = load_model(checkpoint), load_processor(checkpoint)
     split = read_split(adverts, "test")
-    examples = encode(split, processor)
+    examples = encode(split, processor, read_checkpoint(checkpoint).config)
     right = answered_right(model, examples, read_checkpoint(checkpoint).projector, None, 32)
     answers = []
     for at in range(0, len(split.rows), 40):
@@ -44,7 +44,7 @@ def test_forward_accuracy_equals_greedy_generation_row_by_row(adverts, tmp_path,
 
 def test_cached_features_measure_the_same(adverts) -> None:
     model, anatomy = load_model(MODEL), read_checkpoint(MODEL)
-    examples = encode(read_split(adverts, "test"), load_processor(MODEL))
+    examples = encode(read_split(adverts, "test"), load_processor(MODEL), read_checkpoint(MODEL).config)
     features = visual_features(model, examples, anatomy, 16)
     seen = answered_right(model, examples, anatomy.projector, None, 32)
     assert torch.equal(seen, answered_right(model, examples, anatomy.projector, features, 32))
@@ -59,7 +59,7 @@ def test_a_checkpoint_is_measured_as_a_whole(adverts) -> None:
 
 
 def test_accuracy_by_task_averages_to_the_whole(adverts) -> None:
-    examples = encode(read_split(adverts, "gate"), load_processor(MODEL))
+    examples = encode(read_split(adverts, "gate"), load_processor(MODEL), read_checkpoint(MODEL).config)
     right = torch.arange(len(examples.rows)) % 3 > 0
     tasks = by_task(examples, right)
     assert len(tasks) == 5

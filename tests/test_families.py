@@ -1,4 +1,7 @@
-"""Every family, tower and axis: what a cut leaves is what was promised (the table of docs/families.md)."""
+"""Every family, tower and axis: what a cut leaves is what was promised.
+
+What was found makes the table of docs/families.md; `pytest tests/test_families.py --write-docs` writes it anew.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +11,7 @@ import torch
 from tiny import MODELS, config_of, make_model
 
 from lmmpress.lmm.anatomy import Anatomy, count_by_tower
+from lmmpress.lmm.apart import is_apart
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.cut import Cut, masked, shapes_after
 from lmmpress.lmm.probe import Tensors, probe_inputs, probe_logits
@@ -22,6 +26,9 @@ def towers(name: str) -> tuple[str, ...]:
     return ("vision", "language") if name.startswith("llava") else ("language",)
 
 
+DOCS = Path(__file__).parent.parent / "docs" / "families.md"
+BEGIN, END = "<!-- table: written by tests/test_families.py -->\n", "<!-- end of table -->\n"
+FOUND: dict[tuple[str, str, Axis], str] = {}
 CASES = [(name, tower, axis) for name in MODELS for tower in towers(name) for axis in Axis]
 
 
@@ -78,6 +85,24 @@ def test_a_cut_is_what_was_promised(tiny, tmp_path, name: str, tower: str, axis:
     settings = {"max_new_tokens": 4, "do_sample": False, "suppress_tokens": [image_token] if image_token else None}
     made = [model.generate(**inputs, **settings, use_cache=cache) for cache in (True, False)]
     assert torch.equal(*made)
+    FOUND[name, tower, axis] = f"{body.exactness}, {'auto_map' if is_apart(after.config) else 'native'}"
+
+
+def test_the_table_in_the_docs_is_what_was_found(request: pytest.FixtureRequest) -> None:
+    if len(FOUND) < len(CASES):
+        pytest.skip("the table is made of all cases, and some were not run")
+    lines = ["| model | tower | " + " | ".join(Axis) + " |", "| --- | --- |" + " --- |" * len(Axis)]
+    for name in MODELS:
+        for tower in towers(name):
+            cells = " | ".join(FOUND[name, tower, axis] for axis in Axis)
+            lines.append(f"| {name} | {tower} | {cells} |")
+    table = "\n".join(lines) + "\n"
+    before, _, rest = DOCS.read_text("utf-8").partition(BEGIN)
+    old, _, after = rest.partition(END)
+    if request.config.getoption("--write-docs"):
+        DOCS.write_text(before + BEGIN + table + END + after, "utf-8")
+    else:
+        assert old == table
 
 
 def reference_of(uncut: torch.nn.Module, anatomy: Anatomy, cut: Cut, inputs: Tensors) -> torch.Tensor:

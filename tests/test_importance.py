@@ -16,7 +16,7 @@ def scene(make_checkpoint, data):
     """Model in float64, its anatomy, batches of four and single samples, and the loss."""
     checkpoint = make_checkpoint("llama")
     model, anatomy = load_model(checkpoint).double(), read_checkpoint(checkpoint)
-    examples = encode(read_split(data, "score"), load_processor(checkpoint))
+    examples = encode(read_split(data, "score"), load_processor(checkpoint), read_checkpoint(checkpoint).config)
     made = {size: [make_batch(examples, chosen) for chosen in batches(examples, size)] for size in (1, 4)}
 
     def loss(batch):
@@ -78,7 +78,7 @@ def test_an_element_score_is_the_loss_change_when_the_element_shrinks(make_check
     """
     checkpoint = make_checkpoint("opt")
     model = load_model(checkpoint).double()
-    examples = encode(read_split(data, "score"), load_processor(checkpoint))
+    examples = encode(read_split(data, "score"), load_processor(checkpoint), read_checkpoint(checkpoint).config)
     batch = make_batch(examples, [0, 1, 2, 3])
 
     def loss() -> torch.Tensor:

@@ -17,7 +17,7 @@ from lmmpress.compression import compress
 from lmmpress.data import read_split
 from lmmpress.errors import UserError
 from lmmpress.importance import answer_loss
-from lmmpress.lmm.checkpoint import digest_checkpoint, load_model, save_trained
+from lmmpress.lmm.checkpoint import digest_checkpoint, load_model, read_checkpoint, save_trained
 from lmmpress.lmm.examples import batches, encode, load_processor, make_batch
 from lmmpress.lmm.forward import answer_logits
 from lmmpress.plan import parse_plan
@@ -30,7 +30,7 @@ def taught(make_checkpoint, data, tmp_path_factory) -> Path:
     torch.manual_seed(0)
     source = make_checkpoint("llama")
     model = load_model(source)
-    examples = encode(read_split(data, "distill"), load_processor(source))
+    examples = encode(read_split(data, "distill"), load_processor(source), read_checkpoint(source).config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     generator = torch.Generator().manual_seed(0)
     for _ in range(30):

@@ -23,6 +23,8 @@ TEXTS: dict[str, dict[str, Any]] = {
     "glm": {"num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 64, "attention_bias": True},
     # the same, and norms after attention and FFN
     "glm4": {"num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 64, "attention_bias": True},
+    # LayerNorm, a plain FFN, biases, tied head
+    "starcoder2": {"num_key_value_heads": 2, "head_dim": 16, "intermediate_size": 64},
     # ReLU, learned positions, LayerNorm, biases, tied head
     "opt": {"ffn_dim": 64, "word_embed_proj_dim": 48, "max_position_embeddings": 96},
     # the 350m form: embeddings of another width, normalised after each network
@@ -111,14 +113,14 @@ def llava_config(vision: str, text: dict[str, Any], **changes: Any) -> dict[str,
 
 
 def config_of(name: str, vocabulary: int = 64, **changes: Any) -> dict[str, Any]:
-    """The raw config of a tiny model: a text family, `blip2-<text>` or `llava-<vision>-<text>`."""
+    """The raw config of a tiny model: a text family (or `text-<family>`), `blip2-<text>` or `llava-<vision>-<text>`."""
     kind, _, rest = name.partition("-")
     if kind == "blip2":
         return blip2_config(text_config(rest, vocabulary, **changes))
     if kind == "llava":
         vision, _, text = rest.partition("-")
         return llava_config(vision, text_config(text, vocabulary, **changes))
-    return text_config(name, vocabulary, **changes)
+    return text_config(name.removeprefix("text-"), vocabulary, **changes)
 
 
 def make_model(config: dict[str, Any], seed: int = 0) -> torch.nn.Module:

@@ -6,6 +6,7 @@ answer's token while the answer is fed in; so no text need be generated to know 
 
 import torch
 
+from lmmpress.lmm.anatomy import Projector
 from lmmpress.lmm.examples import Examples, batches, make_batch
 from lmmpress.lmm.forward import answer_logits
 from lmmpress.progress import track
@@ -13,7 +14,11 @@ from lmmpress.progress import track
 
 @torch.no_grad()
 def answered_right(
-    model: torch.nn.Module, examples: Examples, projector: str | None, features: torch.Tensor | None, batch_size: int
+    model: torch.nn.Module,
+    examples: Examples,
+    projector: Projector | None,
+    features: torch.Tensor | None,
+    batch_size: int,
 ) -> torch.Tensor:
     """Which rows greedy decoding answers exactly, booleans [rows] in the examples' order."""
     device = next(model.parameters()).device

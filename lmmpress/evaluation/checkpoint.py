@@ -20,7 +20,7 @@ def evaluate_checkpoint(checkpoint: Path, data: Path, split: str, settings: Eval
     anatomy = read_checkpoint(checkpoint)
     processor = load_processor(checkpoint)
     rows = read_split(data, split)
-    examples = encode(rows, processor)
+    examples = encode(rows, processor, anatomy.config)
     model = load_model(checkpoint).to(Accelerator().device)
     features = visual_features(model, examples, anatomy, settings.batch_size)
     right = answered_right(model, examples, anatomy.projector, features, settings.batch_size)

@@ -111,11 +111,20 @@ class Tower:
 
 
 @dataclass(frozen=True)
+class Projector:
+    """The module whose inputs are the visual features and whose outputs the language tower reads; the model takes them
+    as one tensor, or `listed` by image."""
+
+    module: str
+    listed: bool = False
+
+
+@dataclass(frozen=True)
 class Anatomy:
     """A model seen as towers. `shapes` holds every stored tensor; `ties` maps further names to the stored one.
 
-    `heads` and `embeddings` are prefixes of the tensors that are neither. `projector` is the module whose input are
-    the visual features that the language tower reads, `image_towers` the towers that make them, and `image_side`
+    `heads` and `embeddings` are prefixes of the tensors that are neither. `projector` is what the language tower sees
+    images through, `image_towers` the towers that make them, and `image_side`
     prefixes of every tensor that has a part in it.
     """
 
@@ -126,7 +135,7 @@ class Anatomy:
     towers: dict[str, Tower]
     embeddings: tuple[str, ...]
     heads: tuple[str, ...]
-    projector: str | None = None
+    projector: Projector | None = None
     image_towers: tuple[str, ...] = ()
     image_side: tuple[str, ...] = ()
 

@@ -91,7 +91,9 @@ def load_model(checkpoint: Path, dtype: torch.dtype = torch.float32) -> torch.nn
     make_known()
     transformers.utils.logging.disable_progress_bar()  # one line per step is ours to print
     auto = getattr(transformers, family_of(read_config(checkpoint)).auto_class)
-    model: torch.nn.Module = auto.from_pretrained(checkpoint, dtype=dtype, local_files_only=True)
+    model: torch.nn.Module = auto.from_pretrained(
+        checkpoint, dtype=dtype, local_files_only=True, trust_remote_code=False
+    )
     return model.eval()
 
 

@@ -14,6 +14,7 @@ import torch
 
 from lmmpress.data import Row, Split, open_image
 from lmmpress.errors import UserError
+from lmmpress.lmm.apart import make_known
 from lmmpress.progress import track
 
 Tensors = dict[str, torch.Tensor]
@@ -37,6 +38,7 @@ class Examples:
     """A split ready for the model, with `pixels` [images, channels, height, width].
 
     `starts` says where each example's answer positions begin in tensors [positions, ...] of all examples' in order.
+    `decoder_start` is the token that an encoder-decoder model's answers begin with, None for other models.
     """
 
     split: Split
@@ -44,6 +46,7 @@ class Examples:
     pixels: torch.Tensor | None
     pad: int
     starts: list[int]
+    decoder_start: int | None = None
 
     @property
     def positions(self) -> int:
@@ -55,9 +58,9 @@ class Examples:
 class Batch:
     """Examples padded on the right.
 
-    `inputs` are the model's; `where` [batch, length] marks the positions whose logits predict an answer token, and
-    `targets` [positions] are those tokens, example by example, `owner` [positions] says which example each belongs to,
-    `number` [positions] where each stands among the answer positions of all examples.
+    `inputs` are the model's; `where` [batch, length] marks, of what its head sees, the positions whose logits predict
+    an answer token, and `targets` [positions] are those tokens, example by example, `owner` [positions] says which
+    example each belongs to, `number` [positions] where each stands among the answer positions of all examples.
     """
 
     examples: list[int]
@@ -79,17 +82,22 @@ def load_processor(checkpoint: Path) -> Any:
     """The checkpoint's processor, or its tokenizer where it has no images."""
     from transformers import AutoProcessor
 
+    make_known()
     try:
-        return AutoProcessor.from_pretrained(checkpoint, local_files_only=True)
+        return AutoProcessor.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{checkpoint}: no processor or tokenizer: {str(error).splitlines()[0]}") from None
 
 
-def encode(split: Split, processor: Any, longest: int | None = None) -> Examples:
-    """Run every row through the processor. Rows about one image share its pixels.
+def encode(split: Split, processor: Any, config: dict[str, Any]) -> Examples:
+    """Run every row through the processor, for the model of that config (an anatomy's, where nothing is left out).
 
-    Raises UserError for a prompt and answer longer than the `longest` input the model takes.
+    Rows about one image share its pixels. Raises UserError for a prompt and answer longer than the input the model
+    takes, and for an answer of which the tokenizer makes nothing.
     """
+    text = config.get("text_config", config)
+    decoder_start = text["decoder_start_token_id"] if text.get("is_encoder_decoder") else None
+    longest = text.get("max_position_embeddings")
     tokenizer = getattr(processor, "tokenizer", processor)
     if tokenizer.eos_token_id is None:
         raise UserError("the tokenizer has no end token, so no answer ever ends; set eos_token")
@@ -103,12 +111,18 @@ def encode(split: Split, processor: Any, longest: int | None = None) -> Examples
         if name is None:
             prompts, image = tokenizer(questions)["input_ids"], None
         else:
-            made = processor(images=[open_image(split, name)], text=questions, return_tensors=None)
+            # where questions say at which place the image stands, each place asks for an image of its own
+            placeholder = str(getattr(processor, "image_token", "<image>"))
+            places = sum(question.count(placeholder) for question in questions)
+            images = [open_image(split, name)] * max(1, places)
+            made = processor(images=images, text=questions, return_tensors=None)
             prompts, image = made["input_ids"], number
             pixels.append(torch.as_tensor(made["pixel_values"][0]))
         for index, prompt in zip(indices, prompts, strict=True):
             row = split.rows[index]
             answer = [*tokenizer(row.answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+            if len(answer) == 1:
+                raise UserError(f"{split.folder}: the tokenizer makes nothing of the answer {row.answer[:40]!r}")
             if longest is not None and len(prompt) + len(answer) > longest:
                 raise UserError(
                     f"{split.folder}: the answer {row.answer[:40]!r} to {row.question[:40]!r} does not fit: prompt and "
@@ -121,21 +135,26 @@ def encode(split: Split, processor: Any, longest: int | None = None) -> Examples
         starts.append(total)
         total += len(example.answer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return Examples(split, rows, torch.stack(pixels) if pixels else None, pad, starts)
+    return Examples(split, rows, torch.stack(pixels) if pixels else None, pad, starts, decoder_start)
 
 
 def make_batch(examples: Examples, chosen: list[int]) -> Batch:
-    """Pad the chosen examples on the right to the longest among them."""
+    """Pad the chosen examples on the right to the longest among them.
+
+    A decoder reads prompt and answer in one; an encoder-decoder's encoder reads the prompt, its decoder the answer.
+    """
     rows = [examples.rows[index] for index in chosen]
-    length = max(map(len, rows))
-    ids = torch.full((len(rows), length), examples.pad)
-    attention = torch.zeros((len(rows), length), dtype=torch.long)
-    where = torch.zeros((len(rows), length), dtype=torch.bool)
-    for place, row in enumerate(rows):
-        ids[place, : len(row)] = torch.tensor(row.prompt + row.answer)
-        attention[place, : len(row)] = 1
-        where[place, len(row.prompt) - 1 : len(row) - 1] = True
-    inputs = {"input_ids": ids, "attention_mask": attention}
+    if examples.decoder_start is None:
+        ids, attention = _padded([row.prompt + row.answer for row in rows], examples.pad)
+        inputs = {"input_ids": ids, "attention_mask": attention}
+        where = torch.zeros_like(ids, dtype=torch.bool)
+        for place, row in enumerate(rows):
+            where[place, len(row.prompt) - 1 : len(row) - 1] = True
+    else:
+        ids, attention = _padded([row.prompt for row in rows], examples.pad)
+        answers, given = _padded([[examples.decoder_start, *row.answer[:-1]] for row in rows], examples.pad)
+        inputs = {"input_ids": ids, "attention_mask": attention, "decoder_input_ids": answers}
+        where = given.bool()
     if examples.pixels is not None:
         inputs["pixel_values"] = examples.pixels[torch.tensor([row.image for row in rows])]
     return Batch(
@@ -146,6 +165,16 @@ def make_batch(examples: Examples, chosen: list[int]) -> Batch:
         torch.tensor([place for place, row in enumerate(rows) for _ in row.answer]),
         torch.cat([examples.starts[index] + torch.arange(len(examples.rows[index].answer)) for index in chosen]),
     )
+
+
+def _padded(rows: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids padded on the right, and which of them are not padding."""
+    ids = torch.full((len(rows), max(map(len, rows))), pad)
+    attention = torch.zeros_like(ids)
+    for place, row in enumerate(rows):
+        ids[place, : len(row)] = torch.tensor(row)
+        attention[place, : len(row)] = 1
+    return ids, attention
 
 
 def batches(

@@ -6,13 +6,17 @@ from types import SimpleNamespace
 
 import torch
 
-from lmmpress.lmm.anatomy import Anatomy
+from lmmpress.lmm.anatomy import Anatomy, Projector
 from lmmpress.lmm.examples import Batch, Examples, at_answers, make_batch
 from lmmpress.progress import track
 
 
 def answer_logits(
-    model: torch.nn.Module, batch: Batch, examples: Examples, projector: str | None, features: torch.Tensor | None
+    model: torch.nn.Module,
+    batch: Batch,
+    examples: Examples,
+    projector: Projector | None,
+    features: torch.Tensor | None,
 ) -> torch.Tensor:
     """Logits [positions, vocabulary] at the batch's answer positions.
 
@@ -24,9 +28,10 @@ def answer_logits(
     if features is not None and projector is not None:
         images = torch.tensor([examples.rows[index].image for index in batch.examples])
         device = inputs["input_ids"].device
-        seen = inner.get_submodule(projector)(features[images].to(device, next(model.parameters()).dtype))
+        seen = inner.get_submodule(projector.module)(features[images].to(device, next(model.parameters()).dtype))
         del inputs["pixel_values"]
-        made = SimpleNamespace(pooler_output=seen, qformer_outputs=None, vision_outputs=None)
+        given = list(seen) if projector.listed else seen
+        made = SimpleNamespace(pooler_output=given, qformer_outputs=None, vision_outputs=None)
         extra = {"pixel_values": None, "mm_encoder_outputs": {"image": made}}
     else:
         extra = {}
@@ -47,7 +52,7 @@ def visual_features(
         return None
     device = next(model.parameters()).device
     found: list[torch.Tensor] = []
-    with _input_of(model.get_submodule(anatomy.projector), found):
+    with _input_of(model.get_submodule(anatomy.projector.module), found):
         starts = range(0, len(examples.pixels), batch_size)
         for at in track(starts, f"see {examples.split.name}", len(starts)):
             model.get_image_features(examples.pixels[at : at + batch_size].to(device))  # type: ignore[operator]
@@ -58,7 +63,7 @@ def visual_features(
 def answer_states(
     model: torch.nn.Module,
     examples: Examples,
-    projector: str | None,
+    projector: Projector | None,
     features: torch.Tensor | None,
     order: list[list[int]],
 ) -> torch.Tensor:

@@ -49,14 +49,22 @@ class WeightFile:
             except ValueError:
                 raise UserError(f"{path} is no safetensors file: its header is not JSON") from None
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        if not isinstance(header, dict):
+            raise UserError(f"{path} is no safetensors file: its header lists no tensors")
         header.pop("__metadata__", None)
         self._start, self._entries = 8 + length, header
         for name, entry in header.items():
-            begin, end = entry["data_offsets"]
-            if entry["dtype"] not in _DTYPES:
-                raise UserError(f"{path}: {name} is stored as {entry['dtype']}; write it as F32, F16 or BF16 first")
-            wanted = prod(entry["shape"]) * _DTYPES[entry["dtype"]].itemsize
-            if not 0 <= begin <= end <= size - self._start or end - begin != wanted:
+            try:
+                (begin, end), dtype, shape = entry["data_offsets"], entry["dtype"], entry["shape"]
+                sound = all(isinstance(number, int) and number >= 0 for number in (begin, end, *shape))
+            except (KeyError, TypeError, ValueError):
+                sound = False
+            if not sound:
+                raise UserError(f"{path} is damaged: its header does not say where {name} lies")
+            if dtype not in _DTYPES:
+                raise UserError(f"{path}: {name} is stored as {dtype}; write it as F32, F16 or BF16 first")
+            wanted = prod(shape) * _DTYPES[dtype].itemsize
+            if not begin <= end <= size - self._start or end - begin != wanted:
                 raise UserError(f"{path} is damaged: {name} lies outside of the file or has another size than it says")
 
     def __iter__(self) -> Iterator[str]:

@@ -85,7 +85,7 @@ def _write(source: Path, cuts: list[Cut], target: Path) -> None:
 
 def _scores(source: Path, anatomy: Anatomy, data: Path, split: str, settings: Importance) -> Scores:
     model = load_model(source)
-    examples = encode(read_split(data, split, settings.rows), load_processor(source))
+    examples = encode(read_split(data, split, settings.rows), load_processor(source), anatomy.config)
     return score(
         model,
         anatomy,

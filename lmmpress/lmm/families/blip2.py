@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from lmmpress.lmm.anatomy import Shapes
+from lmmpress.lmm.anatomy import Projector, Shapes
 from lmmpress.lmm.cut import Cut
 from lmmpress.lmm.declare import Attention, Blocks, Ffn, TowerPlan
 from lmmpress.lmm.families.clip import resize_vision
@@ -18,7 +18,7 @@ def declare(config: Config, shapes: Shapes, at: Place) -> Declaration:
         towers=(_vision(config, at.body), _qformer(config, at.body), language),
         embeddings=text.embeddings,
         heads=text.heads,
-        projector=f"{at.body}language_projection",
+        projector=Projector(f"{at.body}language_projection"),
         image_towers=("vision", "qformer"),
         image_side=(f"{at.body}vision_model.", f"{at.body}qformer.", f"{at.body}query_tokens"),
     )

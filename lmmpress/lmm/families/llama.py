@@ -90,7 +90,8 @@ def resize(config: Config, cut: Cut) -> Config:
             width, before = kept["language.io"], config["hidden_size"]
             config["head_dim"] = head_width(config)
             config["hidden_size"] = width
-            config["rms_norm_eps"] = config["rms_norm_eps"] * before / width
+            if "rms_norm_eps" in config:
+                config["rms_norm_eps"] = config["rms_norm_eps"] * before / width
     return config
 
 

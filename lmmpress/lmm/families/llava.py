@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from lmmpress.errors import UserError
-from lmmpress.lmm.anatomy import Shapes
+from lmmpress.lmm.anatomy import Projector, Shapes
 from lmmpress.lmm.cut import Cut
 from lmmpress.lmm.declare import Ffn
 from lmmpress.lmm.families.clip import declare_vision, resize_vision
@@ -30,7 +30,7 @@ def declare(config: Config, shapes: Shapes, at: Place) -> Declaration:
         towers=(declare_vision(vision, shapes, _TOWER, readers=(f"{_PROJECTOR}.linear_1",)), language),
         embeddings=inner.embeddings,
         heads=inner.heads,
-        projector=_PROJECTOR,
+        projector=Projector(_PROJECTOR, listed=True),
         image_towers=("vision",),
         image_side=(_TOWER,),
     )

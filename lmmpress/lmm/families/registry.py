@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from lmmpress.errors import UserError
-from lmmpress.lmm.anatomy import Shapes
+from lmmpress.lmm.anatomy import Projector, Shapes
 from lmmpress.lmm.cut import Cut
 from lmmpress.lmm.declare import TowerPlan
 
@@ -33,7 +33,7 @@ class Declaration:
     towers: tuple[TowerPlan, ...]
     embeddings: tuple[str, ...]
     heads: tuple[str, ...]
-    projector: str | None = None
+    projector: Projector | None = None
     image_towers: tuple[str, ...] = ()
     image_side: tuple[str, ...] = ()
 
