@@ -18,7 +18,7 @@ from lmmpress.lmm.apart import MODELING, is_apart, make_known, ship
 from lmmpress.lmm.cut import Cut, TensorCut, compose
 from lmmpress.lmm.families.registry import family_of
 from lmmpress.lmm.read_anatomy import anatomy_of, config_after, read_config
-from lmmpress.lmm.weights import INDEX, WeightFile, stored_shapes, weight_files, write_weights
+from lmmpress.lmm.weights import INDEX, WeightFile, stored_shapes, sync, weight_files, write_weights
 
 RECORD = "COMPRESSION.json"
 Shard = tuple[str, list[tuple[str, Shape, torch.dtype]], Iterable[torch.Tensor]]  # file name, entries, values
@@ -156,8 +156,10 @@ def _write(
     target.mkdir(parents=True)
     index: dict[str, str] = {}
     total = 0
+    written = []
     for name, entries, values in shards:
         write_weights(target / name, entries, values)
+        written.append(target / name)
         index |= dict.fromkeys((tensor for tensor, _, _ in entries), name)
         total += sum(prod(shape) * dtype.itemsize for _, shape, dtype in entries)
     if (source / INDEX).is_file():
@@ -168,6 +170,7 @@ def _write(
     _copy_companions(source, target)
     if is_apart(config):
         ship(target)
+    sync(written)
 
 
 def read_record(checkpoint: Path) -> dict[str, Any] | None:

@@ -77,11 +77,14 @@ class WeightFile:
         return _DTYPES[self._entries[name]["dtype"]]
 
     def tensor(self, name: str) -> torch.Tensor:
-        """The tensor as a view of the mapped file."""
+        """The tensor as a view of the mapped file, which the disk is asked to read at once and not page by page."""
         shape, dtype = self.shape(name), self.dtype(name)
         if prod(shape) == 0:
             return torch.empty(shape, dtype=dtype)
         begin = self._start + self._entries[name]["data_offsets"][0]
+        aligned = begin - begin % mmap.PAGESIZE
+        if hasattr(mmap, "MADV_WILLNEED"):
+            self._map.madvise(mmap.MADV_WILLNEED, aligned, begin - aligned + prod(shape) * dtype.itemsize)
         return torch.frombuffer(self._map, dtype=dtype, count=prod(shape), offset=begin).view(shape)
 
 
@@ -128,9 +131,10 @@ def stored_shapes(checkpoint: Path) -> Shapes:
 
 
 def write_weights(path: Path, entries: list[tuple[str, Shape, torch.dtype]], values: Iterable[torch.Tensor]) -> None:
-    """Write a safetensors file from a stream of tensors in the order of `entries`, then force it to the disk.
+    """Write a safetensors file from a stream of tensors in the order of `entries`.
 
-    The next tensor is made while one is written: two are in memory at a time.
+    The next tensor is made while one is written: two are in memory at a time. `sync` forces files to the disk, all
+    together at the end, so that the disk is never waited for in between.
     """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
@@ -147,8 +151,13 @@ def write_weights(path: Path, entries: list[tuple[str, Shape, torch.dtype]], val
             if tuple(value.shape) != tuple(shape) or value.dtype != dtype:
                 raise ValueError(f"{name}: announced as {dtype} {shape}, given as {value.dtype} {tuple(value.shape)}")
             file.write(value.contiguous().view(-1).view(torch.uint8).numpy().data)
-        file.flush()
-        os.fsync(file.fileno())
+
+
+def sync(files: Iterable[Path]) -> None:
+    """Return when everything written to these files is on the disk."""
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def _one_ahead(values: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
