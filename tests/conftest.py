@@ -22,6 +22,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-docs", action="store_true", help="write the tables in docs/ that tests make")
 
 
+@pytest.fixture
+def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's result is not loaded by a process of its own, which takes seconds; test_saving.py and the runs of
+    test_cli.py do it for real."""
+    monkeypatch.setattr("lmmpress.compression.verify_for_users", lambda checkpoint: None)
+
+
 @pytest.fixture(scope="session")
 def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Write a tiny checkpoint with tokenizer and processor, once for each kind: a text family inside BLIP-2, or one of

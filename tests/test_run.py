@@ -23,6 +23,8 @@ from lmmpress.lmm.forward import answer_logits
 from lmmpress.plan import parse_plan
 from lmmpress.result import Result
 
+pytestmark = pytest.mark.usefixtures("trusting")
+
 
 @pytest.fixture(scope="session")
 def taught(make_checkpoint, data, tmp_path_factory) -> Path:
