@@ -1,13 +1,12 @@
-"""What scoring costs: each accumulation against a bare forward and backward pass over the same batches, and its memory.
+"""What scoring costs: each accumulation against a bare forward and backward pass over the same batches.
 
 python bench/importance.py [--rounds 5] [--rows 256]
 """
 
 import argparse
-import gc
 
 import torch
-from common import Peak, paired, sample_materials, show
+from common import paired, sample_materials, show
 
 from lmmpress.importance import answer_loss, score
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
@@ -24,8 +23,7 @@ def main() -> None:
     examples, anatomy = materials.examples["score"], read_checkpoint(materials.teacher)
     materials.features("score")
     model = load_model(materials.teacher)
-    weights = sum(parameter.numel() * 4 for parameter in model.parameters())
-    result: dict[str, object] = {"rows": arguments.rows, "weights_mb": weights / 2**20}
+    result: dict[str, object] = {"rows": arguments.rows}
     for accumulation, passes in (("dataset", 1), ("dataset", 4), ("batch", 1), ("sample", 1)):
         size = 1 if accumulation == "sample" else 32
         made = [make_batch(examples, chosen) for chosen in batches(examples, size)]
@@ -43,13 +41,7 @@ def main() -> None:
             score(model, anatomy, made, loss, settings, torch.Generator())
 
         found = paired(scoring, bare, arguments.rounds)
-        memory = {}
-        for name, work in (("scoring", scoring), ("bare", bare)):
-            gc.collect()
-            with Peak() as peak:
-                work()
-            memory[f"{name}_peak_mb"] = peak.bytes / 2**20
-        result[f"{accumulation}, {passes} pass{'es' if passes > 1 else ''}"] = {"ratio": found["ratio"]} | memory
+        result[f"{accumulation}, {passes} pass{'es' if passes > 1 else ''}"] = {"ratio": found["ratio"]}
     show(result)
 
 

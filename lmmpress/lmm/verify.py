@@ -79,10 +79,11 @@ def verify_for_users(checkpoint: Path) -> None:
         return
     model = load_model(checkpoint)
     inputs = probe_inputs(model)
+    told = inputs | {"logits": probe_logits(model, inputs)}
     command = [sys.executable, "-P", reload.__file__, str(checkpoint.resolve())]
     with tempfile.TemporaryDirectory() as folder:
         expected = Path(folder) / "expected.safetensors"
-        save_file({key: value.contiguous() for key, value in inputs.items()} | _named(model, inputs), expected)
+        save_file({name: value.contiguous() for name, value in told.items()}, expected)
         command += [str(expected), family_of(anatomy.config).auto_class]
         if is_apart(anatomy.config):
             ours = Path(__file__).with_name(MODELING).read_bytes()
@@ -95,10 +96,6 @@ def verify_for_users(checkpoint: Path) -> None:
     if done.returncode:
         last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
         raise _wrong(checkpoint, "".join(last) or f"the process that loaded it ended with {done.returncode}")
-
-
-def _named(model: torch.nn.Module, inputs: Tensors) -> Tensors:
-    return {"logits": probe_logits(model, inputs).contiguous()}
 
 
 def _exact(anatomy: Anatomy, cuts: list[Cut]) -> bool:
