@@ -8,6 +8,7 @@
 """
 
 import argparse
+import sys
 
 from common import sample_materials, show
 
@@ -50,6 +51,7 @@ def main() -> None:
             "last_loss": loss[-1],
             "distil_seconds": seconds,
         }
+        print(f"{name}: {result[name]}", file=sys.stderr, flush=True)  # the next takes minutes
     show(result)
 
 
