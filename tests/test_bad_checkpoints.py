@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from test_cli import run
 from test_families import cut_of
+from tiny import config_of, make_model
 
 from lmmpress.errors import UserError
 from lmmpress.lmm.checkpoint import apply_cuts, digest_checkpoint, load_model, read_checkpoint, read_record
@@ -175,3 +176,13 @@ def test_a_file_that_lists_no_cuts_is_one_line(copy, tmp_path, record) -> None:
     with pytest.raises(UserError, match=r"COMPRESSION\.json|lists no cuts"):
         run("prune", copy, "--cuts", tmp_path / "record.json", "-o", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_pooling_head_that_ties_the_width_is_told_as_the_reason(tmp_path) -> None:
+    config = config_of("llava-siglip-mistral")
+    config["vision_config"]["vision_use_head"] = True
+    make_model(config).save_pretrained(tmp_path / "source")
+    cut = cut_of(read_checkpoint(tmp_path / "source"), "vision", Axis.io)
+    with pytest.raises(UserError, match="pooling head"):
+        apply_cuts(tmp_path / "source", [cut], tmp_path / "cut")
+    assert not (tmp_path / "cut").exists()

@@ -99,10 +99,6 @@ class TensorCut:
                 return _renumbered(stack, tensor, number, self._kept[stack.group])
         return tensor
 
-    def touches(self, tensor: str) -> bool:
-        """Whether the cut changes the tensor's values or shape."""
-        return tensor in self._index or tensor in self._scales
-
     def index(self, tensor: str) -> list[tuple[int, torch.Tensor]]:
         """Pairs of a dimension and the positions along it that stay."""
         return self._index.get(tensor, [])

@@ -7,6 +7,7 @@ from lmmpress.lmm.cut import Cut
 from lmmpress.lmm.declare import Attention, Blocks, Ffn, TowerPlan
 from lmmpress.lmm.families.clip import resize_vision
 from lmmpress.lmm.families.registry import Config, Declaration, Family, Place, family_of, register
+from lmmpress.lmm.rotary import head_width
 from lmmpress.plan import Axis
 
 
@@ -29,13 +30,12 @@ def _vision(config: Config, prefix: str) -> TowerPlan:
     heads, width = vision["num_attention_heads"], vision["hidden_size"]
     crossing = range(0, qformer["num_hidden_layers"], qformer.get("cross_attention_frequency", 2))
     crossed = [f"{prefix}qformer.encoder.layer.{number}.crossattention.attention" for number in crossing]
-    head_dim = vision.get("head_dim") or width // heads
     fused = Attention(
         query_key=(("self_attn.qkv", 3 * heads),),
         value=(),
         output="self_attn.projection",
         heads=heads,
-        head_dim=head_dim,
+        head_dim=head_width(vision),
         scaled={"self_attn.qkv": heads},
     )
     return TowerPlan(
@@ -69,7 +69,7 @@ def _qformer(config: Config, prefix: str) -> TowerPlan:
             value=((value, heads),),
             output=f"{module}.output.dense",
             heads=heads,
-            head_dim=qformer.get("head_dim") or width // heads,
+            head_dim=head_width(qformer),
             scaled={query: heads},
             foreign=(key, value) if foreign else (),
         )
@@ -116,7 +116,6 @@ def resize(config: Config, cut: Cut) -> Config:
 
 def _resize_qformer(config: Config, cut: Cut) -> Config:
     kept = {name: len(keep) for name, keep in cut.keep.items()}
-    head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     match cut.axis:
         case Axis.block:
             return config | {"num_hidden_layers": kept["qformer.block"]}
@@ -125,7 +124,7 @@ def _resize_qformer(config: Config, cut: Cut) -> Config:
         case Axis.attention:
             return config | {"head_dim": next(iter(kept.values()))}
         case Axis.io:
-            return config | {"hidden_size": kept["qformer.io"], "head_dim": head_dim}
+            return config | {"hidden_size": kept["qformer.io"], "head_dim": head_width(config)}
 
 
 register(Family("blip-2", declare, resize, auto_class="AutoModelForImageTextToText", body=""))

@@ -4,6 +4,7 @@ from lmmpress.lmm.anatomy import Shapes
 from lmmpress.lmm.cut import Cut
 from lmmpress.lmm.declare import Attention, Blocks, Ffn, TowerPlan
 from lmmpress.lmm.families.registry import Config
+from lmmpress.lmm.rotary import head_width
 from lmmpress.plan import Axis
 
 _POOLED = "its pooling head (vision_use_head), which LLaVA never reads, ties the width to the heads; remove the head"
@@ -28,7 +29,7 @@ def declare_vision(config: Config, shapes: Shapes, prefix: str, readers: tuple[s
                         value=((value, heads),),
                         output="self_attn.out_proj",
                         heads=heads,
-                        head_dim=config.get("head_dim") or width // heads,
+                        head_dim=head_width(config),
                         scaled={query: heads},
                     ),
                 ),
@@ -50,7 +51,6 @@ def declare_vision(config: Config, shapes: Shapes, prefix: str, readers: tuple[s
 def resize_vision(config: Config, cut: Cut) -> Config:
     """The config of a vision transformer after a cut (CLIP, SigLIP, BLIP-2's own)."""
     kept = {name: len(keep) for name, keep in cut.keep.items()}
-    head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     match cut.axis:
         case Axis.block:
             return config | {"num_hidden_layers": kept["vision.block"]}
@@ -59,4 +59,4 @@ def resize_vision(config: Config, cut: Cut) -> Config:
         case Axis.attention:
             return config | {"head_dim": kept["vision.attention.0"]}
         case Axis.io:
-            return config | {"hidden_size": kept["vision.io"], "head_dim": head_dim}
+            return config | {"hidden_size": kept["vision.io"], "head_dim": head_width(config)}

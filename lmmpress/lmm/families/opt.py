@@ -4,6 +4,7 @@ from lmmpress.lmm.anatomy import Shapes
 from lmmpress.lmm.cut import Cut
 from lmmpress.lmm.declare import Attention, Blocks, Ffn, TowerPlan
 from lmmpress.lmm.families.registry import Config, Declaration, Family, Place, register
+from lmmpress.lmm.rotary import head_width
 from lmmpress.plan import Axis
 
 
@@ -28,7 +29,7 @@ def declare(config: Config, shapes: Shapes, at: Place) -> Declaration:
                         value=((value, heads),),
                         output="self_attn.out_proj",
                         heads=heads,
-                        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+                        head_dim=head_width(config),
                         scaled={query: heads},
                     ),
                 ),
@@ -49,7 +50,6 @@ def declare(config: Config, shapes: Shapes, at: Place) -> Declaration:
 
 def resize(config: Config, cut: Cut) -> Config:
     kept = {name: len(keep) for name, keep in cut.keep.items()}
-    head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     match cut.axis:
         case Axis.block:
             return config | {"num_hidden_layers": kept["language.block"]}
@@ -62,7 +62,7 @@ def resize(config: Config, cut: Cut) -> Config:
             embedded = config["word_embed_proj_dim"]
             if embedded == config["hidden_size"]:
                 embedded = width
-            return config | {"hidden_size": width, "head_dim": head_dim, "word_embed_proj_dim": embedded}
+            return config | {"hidden_size": width, "head_dim": head_width(config), "word_embed_proj_dim": embedded}
 
 
 register(Family("opt", declare, resize))
