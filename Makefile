@@ -4,13 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: sample test check clean
+.PHONY: sample test test-radosgw check clean
 
 sample: $(STAMP)
 	$(BIN)/lmmpress run --sample --out out/sample --resume
 
 test: $(STAMP)
 	$(BIN)/pytest
+
+# The tests of the store against a second, independent S3 server: Ceph RGW, installed from Debian's packages.
+test-radosgw: $(STAMP)
+	command -v radosgw >/dev/null || \
+		{ apt-get update && apt-get install -y --no-install-recommends radosgw ceph-mon ceph-osd; }
+	$(BIN)/pytest --s3-server radosgw tests/test_store.py tests/test_bucket.py tests/test_housekeeping.py
 
 check: $(STAMP)
 	$(BIN)/ruff check .

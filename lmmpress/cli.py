@@ -23,11 +23,17 @@ app = typer.Typer(
     epilog="--debug, anywhere, shows the traceback of an error.",
     pretty_exceptions_enable=False,
 )
+store = typer.Typer(no_args_is_help=True, help="What a store holds, whether it is whole, cleaning up, copying.")
+app.add_typer(store, name="store")
 out = Console(soft_wrap=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY.KEY=VALUE", help="Change a setting of the plan.")]
-Checkpoint = Annotated[Path, typer.Argument(help="A Hugging Face checkpoint directory.")]
+Checkpoint = Annotated[
+    str,
+    typer.Argument(help="A checkpoint: a directory, s3://bucket/prefix, STORE/checkpoints/DIGEST, models:/Name/3."),
+]
+StoreAddress = Annotated[str, typer.Argument(metavar="ADDRESS", help="A store: a directory or s3://bucket/prefix.")]
 PlanFile = Annotated[Path | None, typer.Argument(metavar="PLAN.yaml", help="The plan.")]
 
 
@@ -47,11 +53,13 @@ def run(
 ) -> None:
     """Compress a model: result.json, report.html, compressed/ and the lineage in mlflow.db."""
     plan = _plan(plan_file, "sample" if sample else None, overrides)
+    name = _name_of(plan.model)
+    plan = plan.model_copy(update={"model": _looked_up(plan.model)})
     from lmmpress.compression import PLAN, RESULT, compress
     from lmmpress.lineage import Lineage, local_store
     from lmmpress.report import write_report
 
-    recorder = Lineage(local_store(directory), model_name=Path(plan.model).name)
+    recorder = Lineage(local_store(directory), model_name=name)
     try:
         result = compress(plan, directory, recorder, resume)
     except KeyboardInterrupt:
@@ -80,7 +88,7 @@ def plan(
     from lmmpress.lmm.read_anatomy import anatomy_of, read_config
     from lmmpress.pruning.predict import predict
 
-    sizes = predict(anatomy_of(read_config(Path(wanted.model))), wanted)
+    sizes = predict(anatomy_of(read_config(_opened(wanted.model))), wanted)
     if as_json:
         print(json.dumps([vars(size) for size in sizes], indent=1))
         return
@@ -113,14 +121,15 @@ def prune(
     from lmmpress.lmm.checkpoint import read_checkpoint
     from lmmpress.pruning.once import prune_checkpoint, prune_like
 
+    source = _opened(checkpoint)
     if cuts is not None and axis is None and remove is None:
-        made = prune_like(checkpoint, target, cuts)
+        made = prune_like(source, target, cuts)
     elif cuts is None and axis is not None and remove is not None:
         settings = Importance(accumulation="batch")
-        made = [prune_checkpoint(checkpoint, target, tower, axis, remove, data, split, settings)]
+        made = [prune_checkpoint(source, target, tower, axis, remove, data, split, settings)]
     else:
         raise UserError("say what to cut: --axis and --remove, or --cuts COMPRESSION.json")
-    before, after = (sum(count_by_tower(read_checkpoint(path)).values()) for path in (checkpoint, target))
+    before, after = (sum(count_by_tower(read_checkpoint(path)).values()) for path in (source, target))
     if as_json:
         told = [cut.model_dump(mode="json") for cut in made]
         print(json.dumps({"checkpoint": str(target), "cut": told[-1], "cuts": told, "parameters": after}))
@@ -133,21 +142,23 @@ def inspect(checkpoint: Checkpoint, as_json: AsJson = False) -> None:
     """Towers, widths, cuts and parents of a checkpoint."""
     from lmmpress.lmm.anatomy import count_by_tower
     from lmmpress.lmm.apart import is_apart
-    from lmmpress.lmm.checkpoint import digest_checkpoint, read_checkpoint, read_record
+    from lmmpress.lmm.checkpoint import read_checkpoint, read_record
+    from lmmpress.lmm.digest import digest_checkpoint
 
-    anatomy = read_checkpoint(checkpoint)
+    directory = _opened(checkpoint)
+    anatomy = read_checkpoint(directory)
     counts = count_by_tower(anatomy)
     widths = {
         name: {axis.value: body.width for axis, body in tower.axes.items()} for name, tower in anatomy.towers.items()
     }
-    record = read_record(checkpoint) or {}
+    record = read_record(directory) or {}
     history = [
         {"made_from": entry.get("pruned_from") or entry.get("distilled_from")}
         | ({key: entry["cut"][key] for key in ("tower", "axis", "amount")} if "cut" in entry else {"distilled": True})
         for entry in record.get("history", [])
     ]
     facts: dict[str, Any] = {
-        "checkpoint": digest_checkpoint(checkpoint),
+        "checkpoint": digest_checkpoint(directory),
         "family": anatomy.family,
         "teacher": record.get("teacher"),
         "loads_with": "trust_remote_code=True" if is_apart(anatomy.config) else "plain transformers",
@@ -189,7 +200,7 @@ def evaluate(
     """Accuracy by task, samples per second and latency of a checkpoint."""
     from lmmpress.evaluation.checkpoint import evaluate_checkpoint
 
-    found = evaluate_checkpoint(checkpoint, data, split, Evaluation(batch_size=batch_size))
+    found = evaluate_checkpoint(_opened(checkpoint), data, split, Evaluation(batch_size=batch_size))
     if as_json:
         print(json.dumps(found, indent=1))
         return
@@ -212,6 +223,119 @@ def report(directory: Annotated[Path, typer.Argument(help="The folder of a run."
     from lmmpress.report import report_of
 
     out.print(str(report_of(directory)), highlight=False)
+
+
+@store.command("ls")
+def store_ls(
+    address: StoreAddress,
+    run_key: Annotated[str | None, typer.Option("--run", help="Only this run: its key, or how it begins.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a store holds: runs with their decisions, checkpoints, and how many bytes."""
+    from lmmpress.store.address import existing_store
+    from lmmpress.store.housekeeping import list_store
+
+    held = list_store(existing_store(address), run_key)
+    if as_json:
+        print(held.model_dump_json(indent=1))
+        return
+    for listed in held.runs:
+        out.print(f"run {listed.run_key[:12]}" + (f", {listed.working} works on it" if listed.working else ""))
+        steps = Table("step", "decision", "from", "checkpoint", "accuracy")
+        for step in listed.steps:
+            found = str(step["checkpoint"])[:12] if step.get("checkpoint") else ""
+            accuracy = "" if step.get("accuracy") is None else f"{step['accuracy']:.4f}"
+            label = f"{step.get('stage')} {step.get('index', 0) + 1}"
+            steps.add_row(label, step.get("decision"), str(step.get("parent"))[:12], found, accuracy)
+        out.print(steps)
+    table = Table("checkpoint", "files", "size", "not in one above")
+    for checkpoint in held.checkpoints:
+        sizes = (_bytes(checkpoint.bytes), _bytes(checkpoint.own_bytes))
+        table.add_row(checkpoint.digest[:12], str(checkpoint.files), *sizes)
+    out.print(table)
+    out.print(
+        f"{_bytes(held.bytes)} in {held.blobs} blobs, {held.tensors} files of tensors, {held.records} records",
+        highlight=False,
+    )
+
+
+@store.command("verify")
+def store_verify(
+    address: StoreAddress,
+    discard: Annotated[
+        bool, typer.Option("--discard", help="Remove what is damaged and what needs it, so that it is made anew.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read every blob and see whether it still matches its name; exit code 2 where something does not."""
+    from lmmpress.store.address import existing_store
+    from lmmpress.store.housekeeping import discard_faults, verify_store
+
+    opened = existing_store(address)
+    faults = verify_store(opened)
+    discarded = discard_faults(opened, faults) if discard and faults else []
+    if as_json:
+        told = {"faults": [fault.model_dump() for fault in faults], "discarded": discarded}
+        print(json.dumps(told, indent=1))
+    else:
+        for fault in faults:
+            needed = f" (needed by {', '.join(fault.needed_by)})" if fault.needed_by else ""
+            out.print(f"{fault.name}: {fault.fault}{needed}", highlight=False)
+        for name in discarded:
+            out.print(f"removed {name}", highlight=False)
+    if faults and not discard:
+        raise UserError(
+            f"{address}: {len(faults)} faults; --discard removes what is damaged and what needs it, and a run carried "
+            "on with --resume makes it anew; or copy it from another store"
+        )
+    if not faults and not as_json:
+        out.print("every file matches its name")
+
+
+@store.command("gc")
+def store_gc(
+    address: StoreAddress,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    grace: Annotated[float, typer.Option(min=0, help="Hours that a file nobody names is kept.")] = 24.0,
+    as_json: AsJson = False,
+) -> None:
+    """Remove files that no checkpoint names; refused while any run is worked on."""
+    from lmmpress.store.address import existing_store
+    from lmmpress.store.housekeeping import collect_garbage
+
+    found = collect_garbage(existing_store(address), 3600 * grace, dry_run)
+    if as_json:
+        told = {"names": [entry.name for entry in found.entries], "bytes": found.bytes, "spared": found.spared}
+        print(json.dumps(told | {"removed": not dry_run}, indent=1))
+        return
+    for entry in found.entries:
+        out.print(entry.name, highlight=False)
+    out.print(
+        f"{'would remove' if dry_run else 'removed'} {len(found.entries)} files, {_bytes(found.bytes)}; "
+        f"{found.spared} younger than {grace:g} h stay",
+        highlight=False,
+    )
+
+
+@store.command("cp")
+def store_cp(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="A store, or a checkpoint: a directory, s3://..., ...")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="A store; made if need be.")],
+    as_json: AsJson = False,
+) -> None:
+    """Copy a store, or one checkpoint, into another store; what is there already is not sent."""
+    from lmmpress.store import open_store
+    from lmmpress.store.address import existing_store, is_store
+    from lmmpress.store.housekeeping import copy_checkpoint, copy_store
+
+    into = open_store(target)
+    moved = copy_store(existing_store(source), into) if is_store(source) else copy_checkpoint(_opened(source), into)
+    if as_json:
+        print(moved.model_dump_json())
+        return
+    for address in moved.addresses:
+        out.print(address, highlight=False)
+    out.print(f"{_bytes(moved.sent)} sent, {_bytes(moved.there)} were there", highlight=False)
 
 
 def main() -> None:
@@ -241,6 +365,30 @@ def main() -> None:
 def _fail(message: str) -> None:
     Console(stderr=True, soft_wrap=True).print(f"error: {message}", style="red", highlight=False, markup=False)
     raise SystemExit(2)
+
+
+def _looked_up(address: str) -> str:
+    """An address as it is, or where the registry says that a registered model lies."""
+    from lmmpress.registry import address_of, is_registered
+
+    return address_of(address) if is_registered(address) else address
+
+
+def _opened(address: str) -> Path:
+    """A local directory with the files of the checkpoint at an address."""
+    from lmmpress.store import open_checkpoint
+
+    return open_checkpoint(_looked_up(address))
+
+
+def _name_of(model: str) -> str:
+    """What a compressed model is registered as. Never the name that its teacher is registered as: whoever watches for
+    new versions of that would compress the compressed one."""
+    from lmmpress.registry import is_registered
+
+    if is_registered(model):
+        return f"{model.removeprefix('models:/').split('@')[0].split('/')[0]}-compressed"
+    return Path(model).name
 
 
 def _plan(file: Path | None, built_in: str | None, overrides: list[str], with_data: bool = True) -> Plan:
@@ -289,6 +437,13 @@ def _print_result(result: dict[str, Any]) -> None:
     out.print(table)
     kept = sum(step["decision"] != "rolled back" for step in result["steps"])
     out.print(f"{kept} of {len(result['steps'])} steps kept, {result['seconds']:.0f} s", highlight=False)
+
+
+def _bytes(number: int) -> str:
+    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if number >= size:
+            return f"{number / size:.2f} {unit}"
+    return f"{number} B"
 
 
 def _count(number: int) -> str:

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from lmmpress.plan import Axis, Plan, digest_of
 from lmmpress.progress import console
 from lmmpress.pruning.predict import predict, stage_towers
 from lmmpress.result import DataInfo, Headline, Recorder, Result, RunInfo, StepResult
-from lmmpress.store import open_store
+from lmmpress.store import open_checkpoint, open_store
+from lmmpress.store.state import Run as RunState
 
 PLAN, RESULT, COMPRESSED = "plan.json", "result.json", "compressed"
 
@@ -37,15 +39,16 @@ def compress(plan: Plan, out: Path, recorder: Recorder | None = None, resume: bo
     found there. Raises UserError before any work where plan, model and data do not fit together.
     """
     begun = time.perf_counter()
-    sizes = predict(read_checkpoint(Path(plan.model)), plan)
+    teacher = open_checkpoint(plan.model)
+    sizes = predict(read_checkpoint(teacher), plan)
     _check_data(plan)
     elsewhere = open_store(plan.store) if plan.store else None
     _claim(out, plan, resume)
     store = elsewhere or open_store(str(out / "store"))
-    materials = Materials(plan, store, Path(plan.model))
+    materials = Materials(plan, store, teacher)
     run_key = digest_of({"teacher": materials.teacher_digest, "data": _data_digest(plan), "plan": plan.key_settings()})
-    with store.lock(run_key):
-        run = _Run(materials, recorder, planned=len(sizes) - 1)
+    with store.run(run_key) as state:
+        run = _Run(materials, state, recorder, planned=len(sizes) - 1)
         original = steps.add_original(materials)
         gate = plan.tolerance.split
         start, seconds = steps.evaluate(materials, original, gate)
@@ -89,18 +92,49 @@ class _Step:
 
 @dataclass
 class _Run:
-    """A run on its way: makes steps and keeps their records."""
+    """A run on its way: makes the steps that its state does not know yet, and keeps the records of all."""
 
     materials: Materials
+    state: RunState
     recorder: Recorder | None
     planned: int
     records: list[StepResult] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
+    @cached_property
+    def history(self) -> list[dict[str, Any]]:
+        """What was decided before this process began."""
+        return self.state.history()
+
     def spend(self, part: str, seconds: float) -> None:
         self.seconds[part] = self.seconds.get(part, 0.0) + seconds
 
     def step(self, parent: str, axis: Axis, tower: str | None, amount: int, reference: torch.Tensor) -> _Step:
+        """The next step, as the run's state knows it, or made now and decided there."""
+        number, history = len(self.records), self.history
+        standing = history[number] if number < len(history) else None
+        if standing is None:
+            made = self._make(parent, axis, tower, amount, reference)
+            # another process may have decided meanwhile: what the state says is what counts
+            standing = self.state.decide(number, made.model_dump(mode="json", exclude={"address"}))
+        checkpoint = standing["checkpoint"]
+        address = self.materials.store.address(checkpoint) if checkpoint else None
+        record = StepResult.model_validate(standing | {"address": address})
+        if (record.parent, record.stage, record.removed) != (parent, axis, amount):
+            raise UserError(f"{self.materials.store.root_address}: step {number + 1} of this run is of another plan")
+        for part, spent in record.seconds.items():
+            self.spend(part, spent)
+        self.records.append(record)
+        _tell(record, len(self.records), self.planned)
+        if self.recorder:
+            self.recorder.step(record)
+        verdict = Verdict(record.decision, record.reason, record.drop, record.drop_interval)
+        if checkpoint is None:
+            return _Step(verdict, parent, reference)
+        right, _ = steps.evaluate(self.materials, checkpoint, self.materials.plan.tolerance.split)
+        return _Step(verdict, checkpoint, right)
+
+    def _make(self, parent: str, axis: Axis, tower: str | None, amount: int, reference: torch.Tensor) -> StepResult:
         """One step: scores, cut, distil, measure, gate. `tower` None stands for the largest."""
         materials, gate = self.materials, self.materials.plan.tolerance.split
         name = tower or read_checkpoint(materials.store.checkpoint(parent)).largest_tower()
@@ -117,10 +151,8 @@ class _Run:
             seconds["evaluate"] += spent
         owner = image_of_row(materials.examples[gate])
         verdict = decide(reference, right, owner, materials.plan.tolerance)
-        for part, spent in seconds.items():
-            self.spend(part, spent)
         counts = count_by_tower(read_checkpoint(materials.store.checkpoint(pruned)))
-        record = StepResult(
+        return StepResult(
             stage=axis,
             index=sum(record.stage == axis for record in self.records),
             tower=name,
@@ -129,7 +161,7 @@ class _Run:
             reason=verdict.reason,
             parent=parent,
             checkpoint=distilled,
-            address=materials.store.address(distilled) if distilled else None,
+            address=None,
             parameters=sum(counts.values()),
             parameters_by_tower=counts,
             accuracy_pruned=float(right_pruned.double().mean()),
@@ -142,11 +174,6 @@ class _Run:
             loss=loss,
             seconds=seconds,
         )
-        self.records.append(record)
-        _tell(record, len(self.records), self.planned)
-        if self.recorder:
-            self.recorder.step(record)
-        return _Step(verdict, distilled or parent, reference if right is None else right)
 
 
 def _close(run: _Run, original: str, final: str, run_key: str, begun: float) -> Result:
@@ -266,7 +293,8 @@ def _deliver(checkpoint: Path, target: Path, told: dict[str, Any]) -> None:
     """
     aside = target.with_name(f"{target.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(checkpoint, aside)
+    # a store's files may not be written to; a user's copies may: permissions stay behind
+    shutil.copytree(checkpoint, aside, copy_function=shutil.copyfile)
     write_record(aside, {"format": 1, "history": []} | (read_record(aside) or {}) | told)
     verify_for_users(aside)
     if target.exists():

@@ -56,7 +56,7 @@ class Lineage:
 
     def begin(self, run: RunInfo) -> None:
         """Find the run of this key or start it, with the original as its input."""
-        with _explained(self.tracking_uri):
+        with explained(self.tracking_uri):
             self.client = open_client(self.tracking_uri)
             self.experiment_id = _experiment(self.client, self.experiment, self.tracking_uri)
             self.data = run.data
@@ -68,7 +68,7 @@ class Lineage:
 
     def step(self, step: StepResult) -> None:
         """Record a step as a nested run: its parent checkpoint as input and, unless rolled back, its own as output."""
-        with _explained(self.tracking_uri):
+        with explained(self.tracking_uri):
             name = f"{step.stage}/{step.index}"
             known = self.steps.get(name)
             if known and _is_recorded(known):
@@ -79,7 +79,7 @@ class Lineage:
 
     def end(self, result: Result, checkpoint: Path) -> None:
         """Register the compressed model, whose checkpoint lies at `checkpoint`, and finish the run."""
-        with _explained(self.tracking_uri):
+        with explained(self.tracking_uri):
             run = self._begun()
             if _is_recorded(run):
                 return
@@ -316,7 +316,7 @@ def _resolving_models_in(tracking_uri: str) -> Iterator[None]:
 
 
 @contextmanager
-def _explained(tracking_uri: str) -> Iterator[None]:
+def explained(tracking_uri: str) -> Iterator[None]:
     """Turn what MLflow and its database raise into one line for a person."""
     try:
         yield
@@ -325,7 +325,7 @@ def _explained(tracking_uri: str) -> Iterator[None]:
             raise
         fault = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"lineage in {_without_password(tracking_uri)}: {_without_password(fault)[:300]}; "
+            f"MLflow at {_without_password(tracking_uri)}: {_without_password(fault)[:300]}; "
             "once that is mended the run can be resumed"
         ) from error
 

@@ -10,7 +10,8 @@ from accelerate import Accelerator
 
 from lmmpress.data import Split, read_split
 from lmmpress.lmm.anatomy import Anatomy
-from lmmpress.lmm.checkpoint import digest_checkpoint, load_model, read_checkpoint
+from lmmpress.lmm.checkpoint import load_model, read_checkpoint
+from lmmpress.lmm.digest import digest_checkpoint
 from lmmpress.lmm.examples import Batch, Examples, batches, encode, load_processor
 from lmmpress.lmm.forward import answer_logits, answer_states, visual_features
 from lmmpress.plan import Plan, digest_of

@@ -5,7 +5,6 @@ Doing it again finds the result: that is how a killed run resumes, a retried tas
 scheduling the same plan meet in the same answers. Raise a part's version when its result changes.
 """
 
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -144,9 +143,7 @@ def evaluate(materials: Materials, checkpoint: str, role: Role) -> tuple[torch.T
 
 def add_original(materials: Materials) -> str:
     """Take the teacher into the store; its digest."""
-    with materials.store.scratch() as folder:
-        shutil.copytree(materials.teacher, folder / "checkpoint")
-        return materials.store.add_checkpoint(folder / "checkpoint")
+    return materials.store.add_checkpoint(materials.teacher)
 
 
 def _once(
@@ -159,7 +156,8 @@ def _once(
         begun = time.perf_counter()
         record = work(int(name[-15:], 16))
         record["seconds"] = time.perf_counter() - begun
-        materials.store.write_record(name, record)
+        # where another process was first, its answer is the one that everybody goes on from
+        record = materials.store.write_record(name, record)
     return record
 
 

@@ -2,14 +2,18 @@
 
 import json
 import logging
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from s3 import MiniStack, Server, free_port
 from tiny import config_of, make_model
+
+from lmmpress.store.connection import connect
 
 torch.set_num_threads(1)
 logging.getLogger("transformers").setLevel(logging.ERROR)
@@ -19,6 +23,7 @@ COLORS = {"红色": (220, 30, 30), "绿色": (30, 200, 30), "蓝色": (30, 30, 2
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--s3-server", choices=["ministack", "radosgw"], default="ministack", help="what S3 tests talk to")
     parser.addoption("--write-docs", action="store_true", help="write the tables in docs/ that tests make")
 
 
@@ -118,3 +123,37 @@ def raw_plan(make_checkpoint: Callable[..., Path], data: Path) -> dict[str, Any]
         "distillation": {"epochs": 1, "learning_rate": 1e-3, "batch_size": 8},
         "evaluation": {"samples": 4, "batch_size": 2, "latency_samples": 2},
     }
+
+
+@pytest.fixture(scope="session")
+def s3_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """An S3 server of this test process."""
+    folder = tmp_path_factory.mktemp("s3") / "data"
+    folder.mkdir()
+    if request.config.getoption("--s3-server") == "radosgw":
+        from radosgw import RadosGateway
+
+        server: Server = RadosGateway(folder, free_port())
+    else:
+        server = MiniStack(folder, free_port())
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def new_bucket(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
+    """Make a bucket on the test's S3 server, which the environment names from then on; with a cache of the test's own.
+    Gives the address of an empty store in it."""
+
+    def make() -> str:
+        server: Server = request.getfixturevalue("s3_server")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
+        monkeypatch.setenv("LMMPRESS_CACHE", str(tmp_path / "cache"))
+        name = f"bucket-{uuid.uuid4().hex[:12]}"
+        connect().make_bucket(name)
+        return f"s3://{name}/models"
+
+    return make

@@ -88,7 +88,7 @@ def test_debug_shows_the_traceback(plan_file, tmp_path) -> None:
         (lambda plan: plan["stages"].update(block={"step": 1, "max": 4}), "at most 3"),
         (lambda plan: plan["splits"].update(gate="nothing"), "'nothing' has no rows"),
         (lambda plan: plan.update(model="/nowhere"), "is no checkpoint"),
-        (lambda plan: plan.update(store="s3://bucket"), "only directories"),
+        (lambda plan: plan.update(store="ftp://host"), "a store is a directory or s3://"),
         (lambda plan: plan["splits"].update(gate="distill", score="score"), ""),
     ],
 )

@@ -1,6 +1,7 @@
 """Cuts are data: they compose, and one cut of a file or of several files is the same cut."""
 
 import json
+from itertools import pairwise
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from tiny import config_of, make_model
 
 from lmmpress.errors import UserError
 from lmmpress.lmm.anatomy import count_by_tower
-from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
+from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint, save_trained
 from lmmpress.lmm.cut import Cut, TensorCut, compose, masked
 from lmmpress.lmm.probe import probe_inputs, probe_logits
 from lmmpress.lmm.read_anatomy import anatomy_after, anatomy_of
@@ -126,16 +127,31 @@ def test_a_cut_made_for_another_model_is_refused(tmp_path) -> None:
     assert not (tmp_path / "cut").exists()
 
 
-def test_shards_stay_shards_and_keep_their_names(tmp_path) -> None:
+def test_tensors_keep_the_names_that_files_give_them_and_lie_by_tower(tmp_path) -> None:
     """LLaVA's files name tensors otherwise than the model does; what is written keeps the files' names."""
     make_model(config_of("llava-clip-llama")).save_pretrained(tmp_path / "source", max_shard_size="60KB")
     before = json.loads((tmp_path / "source" / "model.safetensors.index.json").read_text())["weight_map"]
     anatomy = read_checkpoint(tmp_path / "source")
     cuts = [cut_of(anatomy, "language", Axis.io)]
     apply_cuts(tmp_path / "source", cuts, tmp_path / "cut")
-    assert json.loads((tmp_path / "cut" / "model.safetensors.index.json").read_text())["weight_map"] == before
-    assert len(set(before.values())) > 1
+    after = json.loads((tmp_path / "cut" / "model.safetensors.index.json").read_text())["weight_map"]
+    assert after.keys() == before.keys()
+    assert set(after.values()) == {f"model-{shard}.safetensors" for shard in ("vision", "image", "language")}
     verify_cut(tmp_path / "source", cuts, tmp_path / "cut")
+
+
+def test_the_file_of_a_tower_that_was_not_changed_has_the_same_bytes(make_checkpoint, tmp_path, monkeypatch) -> None:
+    """So it is stored and sent once for a whole run: through cuts of another tower, and through training."""
+    monkeypatch.setattr("lmmpress.lmm.checkpoint.ONE_FILE", 0)
+    folders = [make_checkpoint("llama"), tmp_path / "1", tmp_path / "2", tmp_path / "3"]
+    for source, target in pairwise(folders[:-1]):
+        apply_cuts(source, [cut_of(read_checkpoint(source), "language", Axis.block)], target)
+    model = load_model(folders[2])
+    torch.nn.init.normal_(model.get_output_embeddings().weight)
+    save_trained(model, folders[2], folders[3], {})
+    for shard in ("vision", "qformer", "image"):
+        assert len({(folder / f"model-{shard}.safetensors").read_bytes() for folder in folders[1:]}) == 1
+    assert len({(folder / "model-language.safetensors").read_bytes() for folder in folders[1:]}) == 3
 
 
 def test_predicted_sizes_are_those_of_the_cut_checkpoints(make_checkpoint, tmp_path, raw_plan) -> None:

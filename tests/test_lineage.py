@@ -332,7 +332,7 @@ def test_a_new_store_is_made_with_its_folder_and_quietly(
 
 
 def test_a_store_that_cannot_be_used_is_named_without_its_password(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with pytest.raises(UserError, match=r"lineage in http://127\.0\.0\.1:9: .*resumed") as caught:
+    with pytest.raises(UserError, match=r"MLflow at http://127\.0\.0\.1:9: .*resumed") as caught:
         tell(Lineage("http://user:secret@127.0.0.1:9", "m"), "m")
     assert "secret" not in str(caught.value)
     blocking = tmp_path_factory.mktemp("blocked") / "file"

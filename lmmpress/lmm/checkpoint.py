@@ -1,10 +1,11 @@
 """Checkpoints: Hugging Face directories that are read, cut, loaded, saved and named by their content."""
 
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from math import prod
 from pathlib import Path
@@ -16,34 +17,14 @@ from lmmpress.errors import UserError
 from lmmpress.lmm.anatomy import Anatomy, Shape, Shapes
 from lmmpress.lmm.apart import MODELING, is_apart, make_known, ship
 from lmmpress.lmm.cut import Cut, TensorCut, compose
+from lmmpress.lmm.digest import RECORD
 from lmmpress.lmm.families.registry import family_of
 from lmmpress.lmm.read_anatomy import anatomy_of, config_after, read_config
-from lmmpress.lmm.weights import INDEX, WeightFile, stored_shapes, sync, weight_files, write_weights
+from lmmpress.lmm.weights import INDEX, WEIGHTS, WeightFile, stored_shapes, sync, weight_files, write_weights
 
-RECORD = "COMPRESSION.json"
-Shard = tuple[str, list[tuple[str, Shape, torch.dtype]], Iterable[torch.Tensor]]  # file name, entries, values
-_BLOCK = 1 << 22
+ONE_FILE = 64 << 20  # bytes of weights below which a checkpoint of one file stays one
+_LARGEST_FILE = 5 << 30
 _COMPUTED = (".position_ids", ".rotary_emb.inv_freq")  # buffers that old checkpoints hold and models compute
-
-
-def digest_checkpoint(checkpoint: Path) -> str:
-    """sha256 that names a checkpoint: over the names and the sha256 of its files, COMPRESSION.json left out.
-
-    The name says what a model is; where it comes from does not change that.
-    """
-    return digest_manifest(manifest_of(checkpoint))
-
-
-def manifest_of(checkpoint: Path) -> dict[str, str]:
-    """The sha256 of every file of a checkpoint directory, by its name."""
-    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
-    return {path.relative_to(checkpoint).as_posix(): _sha256(path) for path in files}
-
-
-def digest_manifest(manifest: dict[str, str]) -> str:
-    """The name of the checkpoint that consists of these files."""
-    files = sorted((name, sha) for name, sha in manifest.items() if name != RECORD)
-    return hashlib.sha256("".join(f"{name}\0{sha}\n" for name, sha in files).encode()).hexdigest()
 
 
 def read_checkpoint(checkpoint: Path) -> Anatomy:
@@ -108,24 +89,23 @@ def apply_cuts(source: Path, cuts: list[Cut], target: Path, record: dict[str, An
     config = config_after(anatomy, cuts)
     plan = TensorCut(anatomy, compose(anatomy, cuts))
 
-    def shards() -> Iterator[Shard]:
-        for path in weight_files(source):
-            file = WeightFile(path)
-            kept: dict[str, tuple[str, str]] = {}  # by name in the new file: its name here, and its owner in the model
+    def kept() -> Iterator[_Tensor]:
+        for file in map(WeightFile, weight_files(source)):
             for stored in file:
                 name = name_in_model(anatomy.config, stored)
                 owner = anatomy.ties.get(name, name)
                 if stored.endswith(_COMPUTED) or (renamed := plan.name(owner)) is None:
                     continue
                 renamed = name if owner != name else renamed
-                kept[renamed if is_apart(config) else _as_stored(stored, name, renamed)] = (stored, owner)
-            entries = [
-                (new, plan.shape(owner, file.shape(stored)), file.dtype(stored))
-                for new, (stored, owner) in kept.items()
-            ]
-            yield path.name, entries, (plan.values(owner, file.tensor(stored)) for stored, owner in kept.values())
+                yield _Tensor(
+                    renamed if is_apart(config) else _as_stored(stored, name, renamed),
+                    _shard_of(anatomy, owner),
+                    plan.shape(owner, file.shape(stored)),
+                    file.dtype(stored),
+                    partial(lambda file, stored, owner: plan.values(owner, file.tensor(stored)), file, stored, owner),
+                )
 
-    _write(source, target, shards(), config, record)
+    _write(source, target, list(kept()), config, record)
 
 
 def _as_stored(stored: str, before: str, after: str) -> str:
@@ -138,39 +118,79 @@ def _as_stored(stored: str, before: str, after: str) -> str:
 def save_trained(model: torch.nn.Module, source: Path, target: Path, record: dict[str, Any]) -> None:
     """Write a model trained from the checkpoint `source` as the new directory `target`, in the dtypes of `source`."""
     state, config = model.state_dict(), read_config(source)
+    anatomy = anatomy_of(config)
 
-    def shards() -> Iterator[Shard]:
-        for path in weight_files(source):
-            file = WeightFile(path)
-            names = [name for name in file if not name.endswith(_COMPUTED)]
-            values = (state[name_in_model(config, name)].detach().to("cpu", file.dtype(name)) for name in names)
-            yield path.name, [(name, file.shape(name), file.dtype(name)) for name in names], values
+    def trained() -> Iterator[_Tensor]:
+        for file in map(WeightFile, weight_files(source)):
+            for stored in file:
+                name = name_in_model(config, stored)
+                if not stored.endswith(_COMPUTED):
+                    shard = _shard_of(anatomy, anatomy.ties.get(name, name))
+                    value = partial(lambda name, dtype: state[name].detach().to("cpu", dtype), name, file.dtype(stored))
+                    yield _Tensor(stored, shard, file.shape(stored), file.dtype(stored), value)
 
-    _write(source, target, shards(), config, record)
+    _write(source, target, list(trained()), config, record)
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """One tensor to be written: its stored name, which shard it belongs to, and how to make its value."""
+
+    name: str
+    shard: str
+    shape: Shape
+    dtype: torch.dtype
+    value: Callable[[], torch.Tensor]
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape) * self.dtype.itemsize
+
+
+def _shard_of(anatomy: Anatomy, tensor: str) -> str:
+    """Image towers lie in shards of their own: while they stay as they are, so do the bytes of their files."""
+    for name in anatomy.image_towers:
+        if anatomy.towers[name].owns(tensor):
+            return name
+    return "image" if tensor.startswith(anatomy.image_side) else "language"
+
+
+def _laid_out(source: Path, tensors: list[_Tensor]) -> dict[str, list[_Tensor]]:
+    """The files of a checkpoint: one where `source` is one and the weights are few; else by shard, none too large."""
+    if not (source / INDEX).is_file() and sum(tensor.size for tensor in tensors) < ONE_FILE:
+        return {WEIGHTS: tensors}
+    files: dict[str, list[_Tensor]] = {}
+    for shard in dict.fromkeys(tensor.shard for tensor in tensors):
+        parts: list[list[_Tensor]] = [[]]
+        for tensor in (tensor for tensor in tensors if tensor.shard == shard):
+            if parts[-1] and sum(other.size for other in parts[-1]) + tensor.size > _LARGEST_FILE:
+                parts.append([])
+            parts[-1].append(tensor)
+        for number, part in enumerate(parts):
+            files[f"model-{shard}{f'-{number + 1:05}' if number else ''}.safetensors"] = part
+    return files if len(files) > 1 else {WEIGHTS: tensors}
 
 
 def _write(
-    source: Path, target: Path, shards: Iterator[Shard], config: dict[str, Any], record: dict[str, Any] | None
+    source: Path, target: Path, tensors: list[_Tensor], config: dict[str, Any], record: dict[str, Any] | None
 ) -> None:
-    """Write the new checkpoint directory `target`: shards as they come, and what else belongs to it."""
+    """Write the new checkpoint directory `target`: its tensors a file at a time, and what else belongs to it."""
     target.mkdir(parents=True)
-    index: dict[str, str] = {}
-    total = 0
-    written = []
-    for name, entries, values in shards:
-        write_weights(target / name, entries, values)
-        written.append(target / name)
-        index |= dict.fromkeys((tensor for tensor, _, _ in entries), name)
-        total += sum(prod(shape) * dtype.itemsize for _, shape, dtype in entries)
-    if (source / INDEX).is_file():
-        _write_json(target / INDEX, {"metadata": {"total_size": total}, "weight_map": index})
+    files = _laid_out(source, tensors)
+    for name, held in files.items():
+        entries = [(tensor.name, tensor.shape, tensor.dtype) for tensor in held]
+        write_weights(target / name, entries, (tensor.value() for tensor in held))
+    if len(files) > 1:
+        weight_map = {tensor.name: name for name, held in files.items() for tensor in held}
+        total = sum(tensor.size for tensor in tensors)
+        _write_json(target / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
     _write_json(target / "config.json", config)
     if record is not None:
         _write_json(target / RECORD, record)
     _copy_companions(source, target)
     if is_apart(config):
         ship(target)
-    sync(written)
+    sync(target / name for name in files)
 
 
 def read_record(checkpoint: Path) -> dict[str, Any] | None:
@@ -214,14 +234,6 @@ def _write_json(path: Path, value: Any) -> None:
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sha256(path: Path) -> str:
-    sha = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            sha.update(block)
-    return sha.hexdigest()
 
 
 def _some(names: list[str]) -> str:

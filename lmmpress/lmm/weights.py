@@ -17,6 +17,7 @@ import torch
 from lmmpress.errors import UserError
 from lmmpress.lmm.anatomy import Shape, Shapes
 
+WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _DTYPES = {
     "F64": torch.float64,
@@ -96,8 +97,8 @@ def weight_files(checkpoint: Path) -> list[Path]:
     index = checkpoint / INDEX
     if index.is_file():
         return _shards(checkpoint, index)
-    if (checkpoint / "model.safetensors").is_file():
-        return [checkpoint / "model.safetensors"]
+    if (checkpoint / WEIGHTS).is_file():
+        return [checkpoint / WEIGHTS]
     if list(checkpoint.glob("*.bin")) or list(checkpoint.glob("*.pt")):
         raise UserError(
             f"{checkpoint} holds pickled weights only, which lmmpress never opens; convert them with "

@@ -13,12 +13,12 @@ from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.checkpoint import (
     apply_cuts,
     cuts_of,
-    digest_checkpoint,
     load_model,
     read_checkpoint,
     read_record,
 )
 from lmmpress.lmm.cut import Cut
+from lmmpress.lmm.digest import digest_checkpoint
 from lmmpress.lmm.examples import batches, encode, load_processor, make_batch
 from lmmpress.lmm.forward import answer_logits
 from lmmpress.lmm.verify import verify_cut

@@ -1,115 +1,181 @@
-"""The store in a local directory: everything is written aside, forced to the disk, and renamed into place."""
+"""Objects in a local directory: written aside, forced to the disk, renamed into place; compared under a file lock."""
 
-import fcntl
-import json
+import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
+from filelock import FileLock
 
 from lmmpress.errors import UserError
-from lmmpress.lmm.checkpoint import digest_checkpoint
-from lmmpress.store.interface import Store
+from lmmpress.store.objects import Advance, Blob, ChangedError, DamagedError, Entry, Found, MissingError
+
+_BLOCK = 1 << 22
+_ASIDE = "aside-"  # how files that are being written are named
+_PRIVATE = ("work", "lock")  # what lies in the folder and is no object
 
 
-class DirectoryStore:
-    """`records/`, `tensors/` and `checkpoints/` by name, `scratch/` for what is being written, `locks/`."""
+class DirectoryObjects:
+    """Objects under their names, `work/` for what is being written, `lock` for compare-and-swap."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-        for folder in ("records", "tensors", "checkpoints", "scratch", "locks"):
-            (root / folder).mkdir(parents=True, exist_ok=True)
+        self._root = root.absolute()
+        self.address = str(self._root)
+        try:
+            self.workspace.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise UserError(f"store {root}: there is a file of that name") from None
 
     @property
-    def root_address(self) -> str:
-        return str(self.root.resolve())
+    def workspace(self) -> Path:
+        return self._root / "work"
 
-    def read_record(self, name: str) -> dict[str, Any] | None:
-        path = self.root / "records" / f"{name}.json"
-        if not path.is_file():
-            return None
-        record: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        return record
+    def now(self) -> float:
+        # a shared disk may have another clock than this machine: ask it
+        handle, name = tempfile.mkstemp(prefix=_ASIDE, dir=self.workspace)
+        os.close(handle)
+        seconds = Path(name).stat().st_mtime
+        Path(name).unlink()
+        return seconds
 
-    def write_record(self, name: str, record: dict[str, Any]) -> None:
-        with self.scratch() as folder:
-            (folder / "record").write_text(json.dumps(record, indent=1, sort_keys=True), "utf-8")
-            _publish(folder / "record", self.root / "records" / f"{name}.json")
-
-    def read_tensors(self, name: str) -> dict[str, torch.Tensor] | None:
-        path = self.root / "tensors" / f"{name}.safetensors"
-        return load_file(path) if path.is_file() else None
-
-    def write_tensors(self, name: str, tensors: dict[str, torch.Tensor]) -> None:
-        with self.scratch() as folder:
-            save_file({key: value.contiguous() for key, value in tensors.items()}, folder / "tensors")
-            _publish(folder / "tensors", self.root / "tensors" / f"{name}.safetensors")
-
-    @contextmanager
-    def scratch(self) -> Iterator[Path]:
-        folder = Path(tempfile.mkdtemp(dir=self.root / "scratch"))
+    def read(self, name: str) -> Found | None:
         try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            with self._path(name).open("rb") as file:
+                data, modified = file.read(), os.fstat(file.fileno()).st_mtime
+        except FileNotFoundError:
+            return None
+        return Found(data, hashlib.sha256(data).hexdigest(), modified)
 
-    def add_checkpoint(self, directory: Path) -> str:
-        digest = digest_checkpoint(directory)
-        target = self.root / "checkpoints" / digest
-        if not target.is_dir():
-            for path in sorted(directory.rglob("*")):
-                _sync(path)
-            directory.rename(target)
-            _sync(target.parent)
-        return digest
+    def write(self, name: str, data: bytes, tag: str | None) -> None:
+        with self._aside() as aside:
+            aside.write_bytes(data)
+            with FileLock(self._root / "lock"):
+                found = self.read(name)
+                if (found.tag if found else None) != tag:
+                    raise ChangedError(name)
+                _publish(aside, self._path(name))
 
-    def checkpoint(self, digest: str) -> Path:
-        path = self.root / "checkpoints" / digest
-        if not path.is_dir():
-            raise UserError(f"{self.root} holds no checkpoint {digest[:12]}")
-        return path
+    def delete(self, name: str) -> None:
+        self._path(name).unlink(missing_ok=True)
 
-    def address(self, digest: str) -> str:
-        return str((self.root / "checkpoints" / digest).resolve())
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        folder = self._path(prefix) if prefix.endswith("/") else self._path(prefix).parent
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(self._root).as_posix()
+            if path.is_file() and name.startswith(prefix) and name.split("/")[0] not in _PRIVATE:
+                state = path.stat()
+                yield Entry(name, state.st_size, state.st_mtime)
 
-    @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        with (self.root / "locks" / name).open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"{self.root}: another process works on this run; wait for it or end it") from None
-            # what a killed process left half-written is nobody's now
-            for left in (self.root / "scratch").iterdir():
-                shutil.rmtree(left, ignore_errors=True)
-            yield
+    def holds(self, blob: Blob) -> bool:
+        path = self._path(blob.name)
+        return path.is_file() and path.stat().st_size == blob.size
+
+    def send(self, path: Path, blob: Blob, advance: Advance) -> None:
+        target = self._path(blob.name)
+        with self._aside() as aside:
+            if path.is_relative_to(self.workspace) and link(path, aside):
+                advance(blob.size)
+            else:
+                _copy(path, aside, blob, advance)
+            aside.chmod(0o444)  # a blob is what its name says: nobody edits one by accident
+            _publish(aside, target)
+
+    def fetch(self, blob: Blob, path: Path, advance: Advance) -> None:
+        source = self._path(blob.name)
+        if not source.is_file():
+            raise MissingError(blob)
+        if (size := source.stat().st_size) != blob.size:
+            raise DamagedError(blob, f"{size} bytes of {blob.size}")
+        if link(source, path):
+            advance(blob.size)
+        else:
+            _copy(source, path, blob, advance)
+
+    def check(self, blob: Blob) -> None:
+        source = self._path(blob.name)
+        if not source.is_file():
+            raise MissingError(blob)
+        sha, size = hashlib.sha256(), 0
+        with source.open("rb") as file:
+            while block := file.read(_BLOCK):
+                sha.update(block)
+                size += len(block)
+        match(blob, sha.hexdigest(), size)
+
+    def leftovers(self) -> Iterator[Entry]:
+        for path in sorted(self.workspace.glob(f"{_ASIDE}*")):
+            yield Entry(f"work/{path.name}", path.stat().st_size, path.stat().st_mtime)
+
+    def _path(self, name: str) -> Path:
+        return self._root / name
+
+    def _aside(self) -> "_Aside":
+        return _Aside(self.workspace)
 
 
-def open_store(address: str) -> Store:
-    """The store at an address: a directory, made if need be."""
-    if "://" in address:
-        raise UserError(f"store {address}: only directories can be a store; give a path")
+class _Aside:
+    """The path of a new file to be renamed into place; gone at the end if it was not."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> Path:
+        handle, name = tempfile.mkstemp(prefix=_ASIDE, dir=self._folder)
+        os.close(handle)
+        self._path = Path(name)
+        return self._path
+
+    def __exit__(self, *_: object) -> None:
+        self._path.unlink(missing_ok=True)
+
+
+def match(blob: Blob, sha256: str, size: int) -> None:
+    """DamagedError where bytes that were read are not a blob's."""
+    if size != blob.size:
+        raise DamagedError(blob, f"{size} bytes of {blob.size}")
+    if sha256 != blob.sha256:
+        raise DamagedError(blob, f"its bytes have the sha256 {sha256[:12]}")
+
+
+def link(source: Path, target: Path) -> bool:
+    """Make `target` another name of the file `source`; False where the disk cannot."""
+    target.unlink(missing_ok=True)
     try:
-        return DirectoryStore(Path(address))
-    except (FileExistsError, NotADirectoryError):
-        raise UserError(f"store {address}: there is a file of that name") from None
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return False
+    return True
 
 
-def _publish(source: Path, target: Path) -> None:
-    _sync(source)
-    source.replace(target)
-    _sync(target.parent)
-
-
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Return when a file, or a folder's list of names, is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _copy(source: Path, target: Path, blob: Blob, advance: Advance) -> None:
+    sha, size = hashlib.sha256(), 0
+    with source.open("rb") as reader, target.open("wb") as writer:
+        while block := reader.read(_BLOCK):
+            sha.update(block)
+            size += len(block)
+            writer.write(block)
+            advance(len(block))
+    try:
+        match(blob, sha.hexdigest(), size)
+    except DamagedError:
+        target.unlink()
+        raise
+
+
+def _publish(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sync(source)
+    source.replace(target)
+    sync(target.parent)

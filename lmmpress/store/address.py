@@ -1,0 +1,110 @@
+"""Addresses: which store one names, and which checkpoint.
+
+./dir  s3://bucket/prefix                                  a store; or a plain Hugging Face directory
+./dir/checkpoints/DIGEST  s3://bucket/prefix/checkpoints/DIGEST    a checkpoint in a store
+"""
+
+import hashlib
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmmpress.errors import UserError
+from lmmpress.lmm.digest import sha256_of
+from lmmpress.progress import transfer
+from lmmpress.store.directory import DirectoryObjects
+from lmmpress.store.store import File, Manifest, Store, own_folder, parse_manifest
+
+if TYPE_CHECKING:
+    from lmmpress.store.cache import CachedObjects
+
+_IN_STORE = re.compile(r"(?P<root>.+)/checkpoints/(?P<digest>[0-9a-f]{64})/?")
+
+
+def open_store(address: str) -> Store:
+    """The store at an address: a directory, made if need be, or s3://bucket/prefix, kept in the node's cache."""
+    if address.startswith("s3://"):
+        return Store(_bucket(address))
+    if "://" in address:
+        scheme = address.partition("://")[0]
+        raise UserError(f"store {scheme}://...: a store is a directory or s3://bucket/prefix")
+    return Store(DirectoryObjects(Path(address)))
+
+
+_FOLDERS = ("blobs/", "checkpoints/", "records/", "runs/")
+
+
+def is_store(address: str) -> bool:
+    """Whether there is a store at that address; nothing is made."""
+    if "://" in address:
+        return any(next(open_store(address).objects.entries(folder), None) for folder in _FOLDERS)
+    return any((Path(address) / folder).is_dir() for folder in _FOLDERS)
+
+
+def existing_store(address: str) -> Store:
+    """The store at an address; UserError where there is none yet."""
+    if not is_store(address):
+        raise UserError(f"{address}: there is no store")
+    return open_store(address)
+
+
+def open_checkpoint(address: str) -> Path:
+    """A local directory with the files of the checkpoint at an address, to be read only.
+
+    Raises UserError where there is none, or what is there is damaged.
+    """
+    if "://" not in address and Path(address).is_dir():
+        return Path(address)
+    if found := _IN_STORE.fullmatch(address):
+        root = found["root"]
+        if "://" in root or Path(root).is_dir():
+            return open_store(root).checkpoint(found["digest"])
+    if address.startswith("s3://"):
+        return _plain_folder(address)
+    if address.startswith("models:/"):
+        raise UserError(f"{address}: names of the registry are looked up by `lmmpress run`, not here")
+    raise UserError(
+        f"{address}: there is no checkpoint; give a directory, s3://bucket/prefix or STORE/checkpoints/DIGEST"
+    )
+
+
+def _bucket(address: str) -> "CachedObjects":
+    from lmmpress.store.bucket import BucketObjects
+    from lmmpress.store.cache import CachedObjects, cache_folder, cache_limit
+
+    return CachedObjects(BucketObjects(address), cache_folder(), cache_limit())
+
+
+def _plain_folder(address: str) -> Path:
+    """A Hugging Face directory that somebody put into a bucket as it is.
+
+    Nothing there says what its bytes should be. So their sha256 are taken when they are fetched first, and noted under
+    the bucket's own list of names, sizes and tags: as long as that stays the same, one request is all it takes.
+    """
+    objects = _bucket(address)
+    listed = objects.far.tagged("")
+    if not any(name == "config.json" for name, _, _ in listed):
+        raise UserError(f"{address}: there is no checkpoint: it has no config.json")
+    key = hashlib.sha256(repr((address, sorted(listed))).encode()).hexdigest()
+    noted = objects.workspace.parent / "folders" / f"{key}.json"
+    folder = Path(tempfile.mkdtemp(dir=own_folder(objects.workspace)))
+    known = parse_manifest(noted.read_bytes(), str(noted)).files if noted.is_file() else {}
+    files: dict[str, File] = {}
+    with transfer("fetching", sum(size for _, size, _ in listed)) as advance:
+        for name, size, _ in listed:
+            checked = Manifest(files={name: File(sha256="0" * 64, size=size)})  # a name that leads out is refused here
+            path = folder / next(iter(checked.files))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if name in known and objects.at_hand(known[name].blob, path):
+                files[name] = known[name]
+                advance(size)
+                continue
+            objects.far.fetch_object(name, size, path, advance)
+            files[name] = File(sha256=sha256_of(path), size=size)
+            objects.keep(path, files[name].blob)
+    noted.parent.mkdir(exist_ok=True)
+    aside = noted.with_name(f"{noted.name}.{folder.name}")
+    aside.write_text(Manifest(files=files).model_dump_json())
+    aside.replace(noted)
+    return folder

@@ -1,0 +1,157 @@
+"""A connection to an S3 endpoint: where it is and who asks, from the environment; how long to be patient with it."""
+
+import os
+import random
+import time
+from collections.abc import Callable
+from http.client import HTTPException
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import certifi
+import urllib3
+from minio import Minio
+from minio.credentials import (
+    AWSConfigProvider,
+    ChainedProvider,
+    EnvAWSProvider,
+    EnvMinioProvider,
+    IamAwsProvider,
+)
+from minio.error import InvalidResponseError, S3Error, ServerError
+
+from lmmpress.errors import UserError
+
+T = TypeVar("T")
+
+_PASSING = {"InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout", "OperationAborted", "BadDigest"}
+_PASSING |= {"XAmzContentSHA256Mismatch", "IncompleteBody", "ConditionalRequestConflict", "Throttling"}
+_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+SILENCE = 60.0  # seconds without a byte after which a request is given up
+
+
+def connect(silence: float = SILENCE) -> Minio:
+    """A client of the endpoint that the environment names. Nothing is sent yet.
+
+    AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL (https://s3.amazonaws.com where neither is set), AWS_REGION, AWS_CA_BUNDLE
+    for a certificate authority of one's own. Credentials are looked for in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
+    (AWS_SESSION_TOKEN), MINIO_ACCESS_KEY and MINIO_SECRET_KEY, the AWS configuration file, and at last asked of the
+    instance, container or service account.
+    """
+    address = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "https://s3.amazonaws.com"
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.username:
+        raise UserError(
+            "AWS_ENDPOINT_URL is no endpoint: write it as https://host:port, without a path or a name in it"
+        )
+    authorities = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or certifi.where()
+    if not os.path.isfile(authorities):
+        raise UserError(f"AWS_CA_BUNDLE: there is no file {authorities}")
+    pool = urllib3.PoolManager(
+        timeout=urllib3.Timeout(connect=min(10.0, silence), read=silence),
+        maxsize=16,
+        retries=False,
+        ca_certs=authorities,
+    )
+    shy = urllib3.PoolManager(timeout=urllib3.Timeout(connect=2, read=5), retries=1, ca_certs=authorities)
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    ours = not parts.hostname.endswith(("amazonaws.com", "amazonaws.com.cn"))
+    return Minio(
+        parts.netloc,
+        secure=parts.scheme == "https",
+        region=region or ("us-east-1" if ours else None),
+        http_client=pool,
+        credentials=ChainedProvider(
+            [EnvAWSProvider(), EnvMinioProvider(), AWSConfigProvider(), IamAwsProvider(http_client=shy)]
+        ),
+    )
+
+
+class Patience:
+    """How long a request is tried again while nothing moves: `seconds` since the last byte, with growing pauses."""
+
+    def __init__(self, seconds: float, where: str) -> None:
+        self._seconds, self._where = seconds, where
+        self.moved()
+
+    def moved(self) -> None:
+        """Something came through: patience is whole again."""
+        self._since, self._pause = time.monotonic(), 0.05
+
+    def failed(self, error: Exception) -> None:
+        """Wait a little after a failure that may pass; UserError where it will not, or where patience ran out."""
+        explained = explain(error, self._where)
+        if not passing(error):
+            raise explained from error
+        if time.monotonic() - self._since > self._seconds:
+            raise UserError(f"{explained}; tried for {self._seconds:.0f} s") from error
+        time.sleep(self._pause * random.uniform(0.5, 1.5))
+        self._pause = min(2 * self._pause, 5.0)
+
+    def ask(self, request: Callable[[], T]) -> T:
+        """The answer to a request, asked again while it fails in a way that may pass.
+
+        Other errors of the S3 protocol come out as they are where `explain` has nothing to say of them.
+        """
+        while True:
+            try:
+                return request()
+            except urllib3.exceptions.MaxRetryError as error:  # ours never count tries: the role's endpoint was asked
+                raise explain(ValueError("credentials"), self._where) from error
+            except S3Error as error:
+                if not passing(error) and not _told(error):
+                    raise
+                self.failed(error)
+            except (urllib3.exceptions.HTTPError, HTTPException, ServerError, InvalidResponseError) as error:
+                self.failed(error)
+            except ValueError as error:
+                if "credentials" not in str(error):
+                    raise
+                raise explain(error, self._where) from None
+
+
+def passing(error: Exception) -> bool:
+    """Whether the same request may succeed a little later."""
+    if isinstance(error, S3Error):
+        return error.code in _PASSING or error.response.status in (429, 500, 502, 503, 504)
+    if isinstance(error, ServerError):
+        return True
+    if isinstance(error, InvalidResponseError):
+        return error._code in (429, 500, 502, 503, 504)
+    if _UNTRUSTED in str(error):
+        return False
+    return isinstance(error, urllib3.exceptions.HTTPError | HTTPException | ConnectionError | TimeoutError)
+
+
+def explain(error: Exception, where: str) -> UserError:
+    """One line for a person; it never repeats what the server said, which may hold names of accounts."""
+    if isinstance(error, S3Error):
+        return UserError(f"{where}: {_told(error) or f'the server answers {error.code}'}")
+    if isinstance(error, ServerError | InvalidResponseError):
+        status = error.status_code if isinstance(error, ServerError) else error._code
+        return UserError(f"{where}: the server answers {status}")
+    if isinstance(error, ValueError):
+        return UserError(
+            f"{where}: there are no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where the "
+            "instance or service account has a role"
+        )
+    if _UNTRUSTED in str(error):
+        return UserError(
+            f"{where}: the server's certificate is not trusted; name its authority's file in AWS_CA_BUNDLE"
+        )
+    return UserError(f"{where}: no answer from the server ({type(error).__name__}); is AWS_ENDPOINT_URL right?")
+
+
+def _told(error: S3Error) -> str | None:
+    match error.code:
+        case "NoSuchBucket":
+            return "there is no such bucket; make it, or name another"
+        case "AccessDenied" | "AllAccessDisabled":
+            return "access is denied; the credentials need to list, read, write and delete there"
+        case "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken" | "InvalidTokenId":
+            return f"the credentials are not accepted ({error.code})"
+        case "RequestTimeTooSkewed":
+            return "this machine's clock differs from the server's by too much; set it"
+        case "QuotaExceeded" | "XMinioStorageFull" | "InsufficientStorage":
+            return "the server has no space left"
+    return None

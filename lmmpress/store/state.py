@@ -1,0 +1,220 @@
+"""What is known of a run: one small JSON object, changed by compare-and-swap.
+
+Its history is a list of decisions that is only ever added to; everything else about the run follows from it. A lease
+says which process works on the run now; one that was not renewed for its time is taken over. Times are told by the
+store's own clock, so no machine's clock need be right.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import psutil
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lmmpress.errors import UserError
+from lmmpress.progress import console
+from lmmpress.store.objects import ChangedError, Found, Objects
+
+LEASE = 90.0  # seconds
+
+
+class Lease(BaseModel):
+    """Who works on it: `host` and `pid` tell processes of this machine from others. Each renewal counts `beat` up."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    holder: str
+    host: str
+    pid: int
+    started: float
+    beat: int = 0
+    seconds: float
+
+
+class State(BaseModel):
+    """What is stored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[1] = 1
+    history: list[dict[str, Any]] = []
+    lease: Lease | None = None
+
+
+class Run:
+    """A run's state, held under a lease by this process until `hold` ends."""
+
+    def __init__(self, objects: Objects, name: str, lease: Lease) -> None:
+        self._objects, self._name, self._lease = objects, name, lease
+
+    def history(self) -> list[dict[str, Any]]:
+        """Every decision so far, oldest first."""
+        return self._mine()[0].history
+
+    def decide(self, number: int, decision: dict[str, Any]) -> dict[str, Any]:
+        """Add the decision with that number, counted from 0; what stands at that number then, be it another's.
+
+        Raises UserError where another process has taken over the run, or decisions before this one are missing.
+        """
+        decision = json.loads(json.dumps(decision))
+        while True:
+            state, found = self._mine()
+            if number < len(state.history):
+                return state.history[number]
+            if number > len(state.history):
+                raise UserError(f"{self._objects.address}: {self._name} has {len(state.history)} steps, not {number}")
+            state.history.append(decision)
+            try:
+                _write(self._objects, self._name, state, found)
+                return decision
+            except ChangedError:
+                continue
+
+    def renew(self) -> None:
+        """Say that this process still works; UserError where another has taken over."""
+        while True:
+            state, found = self._mine()
+            assert state.lease is not None
+            state.lease.beat += 1
+            try:
+                return _write(self._objects, self._name, state, found)
+            except ChangedError:
+                continue
+
+    def release(self) -> None:
+        """Let others have it at once."""
+        while True:
+            state, found = read_state(self._objects, self._name)
+            if state.lease is None or state.lease.holder != self._lease.holder:
+                return
+            state.lease = None
+            try:
+                return _write(self._objects, self._name, state, found)
+            except ChangedError:
+                continue
+
+    def _mine(self) -> tuple[State, Found | None]:
+        state, found = read_state(self._objects, self._name)
+        if state.lease is None or state.lease.holder != self._lease.holder:
+            raise UserError(
+                f"{self._objects.address}: another process has taken over this run, because this one was silent for "
+                f"{self._lease.seconds:.0f} s; nothing of it is lost, carry on with --resume when that one has ended"
+            )
+        return state, found
+
+
+def read_state(objects: Objects, name: str) -> tuple[State, Found | None]:
+    """The state of that name, a new one where there is none, and what it was read of."""
+    found = objects.read(name)
+    if found is None:
+        return State(), None
+    try:
+        return State.model_validate_json(found.data), found
+    except ValidationError:
+        raise UserError(f"{objects.address}: {name} is no state that this lmmpress can read") from None
+
+
+def is_live(objects: Objects, state: State, found: Found | None) -> bool:
+    """Whether a process may be working on it now."""
+    if state.lease is None or found is None or _ended_here(state.lease):
+        return False
+    return objects.now() - found.modified < state.lease.seconds
+
+
+@contextmanager
+def hold(objects: Objects, name: str, seconds: float = LEASE) -> Iterator[Run]:
+    """Take the lease of that state, renew it while the block runs, and give it back.
+
+    Where another process holds it and is heard of, UserError; one that stays silent is waited for until its lease has
+    run out. The lease of a process that ended on this machine is taken at once.
+    """
+    run = _take(objects, name, seconds)
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(seconds / 3):
+            try:
+                run.renew()
+            except UserError:  # lost, or out of reach: the next decision tells which
+                if not ended.is_set():
+                    continue
+
+    thread = threading.Thread(target=beat, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield run
+    finally:
+        ended.set()
+        thread.join()
+        run.release()
+
+
+def _take(objects: Objects, name: str, seconds: float) -> Run:
+    mine = _new_lease(seconds)
+    waited_for: tuple[str, int] | None = None
+    while True:
+        state, found = read_state(objects, name)
+        if found is not None and state.lease is not None and is_live(objects, state, found):
+            lease = state.lease
+            seen = (lease.holder, lease.beat)
+            if _runs_here(lease) or (waited_for is not None and waited_for != seen):
+                raise UserError(
+                    f"{objects.address}: another process works on this run ({lease.host}, process {lease.pid}); wait "
+                    "for it or end it"
+                )
+            left = max(0.1, lease.seconds - (objects.now() - found.modified))
+            if waited_for is None:
+                console.print(
+                    f"{lease.host} has not given this run back; waiting {left:.0f} s for its lease", highlight=False
+                )
+            waited_for = seen
+            time.sleep(min(left, lease.seconds / 6))
+            continue
+        state.lease = mine
+        try:
+            _write(objects, name, state, found)
+            return Run(objects, name, mine)
+        except ChangedError:
+            continue
+
+
+def _write(objects: Objects, name: str, state: State, found: Found | None) -> None:
+    objects.write(name, state.model_dump_json(indent=1).encode(), found.tag if found else None)
+
+
+def _new_lease(seconds: float) -> Lease:
+    pid = os.getpid()
+    started = psutil.Process(pid).create_time()
+    return Lease(holder=uuid.uuid4().hex, host=_host(), pid=pid, started=started, seconds=seconds)
+
+
+def _host() -> str:
+    """This machine, or this container of it: where the numbers of processes mean the same."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        space = ""
+    return f"{socket.gethostname()} {space}".strip()
+
+
+def _ended_here(lease: Lease) -> bool:
+    return lease.host == _host() and not _runs(lease)
+
+
+def _runs_here(lease: Lease) -> bool:
+    return lease.host == _host() and _runs(lease)
+
+
+def _runs(lease: Lease) -> bool:
+    try:
+        process = psutil.Process(lease.pid)
+        return bool(abs(process.create_time() - lease.started) < 1 and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

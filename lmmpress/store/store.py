@@ -1,0 +1,286 @@
+"""The store: checkpoints by content, what steps found by name, runs by their key; over any `Objects`.
+
+blobs/ab/abc...           a file's bytes, by their sha256
+checkpoints/DIGEST.json   a manifest: the files of a checkpoint; written last, so a checkpoint is there whole or not
+tensors/NAME.json         a manifest of one file of tensors
+records/NAME.json         what a part of a step found
+runs/KEY.json             decisions of a run, and who works on it now
+"""
+
+import atexit
+import json
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from filelock import FileLock, Timeout
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from lmmpress.errors import UserError
+from lmmpress.lmm.digest import digest_files, files_of, sha256_of
+from lmmpress.progress import transfer
+from lmmpress.store.objects import Blob, ChangedError, DamagedError, MissingError, Objects
+from lmmpress.store.state import Run, hold, is_live, read_state
+
+if TYPE_CHECKING:
+    import torch
+
+HOUSEKEEPING = "housekeeping.json"
+_TENSORS = "tensors.safetensors"
+_FILES_AT_A_TIME = 4
+
+
+def _safe(name: str) -> str:
+    """A file's name inside of a checkpoint: never outside of it."""
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or path.as_posix() != name:
+        raise ValueError("is no name of a file in a checkpoint")
+    return name
+
+
+class File(BaseModel):
+    """One file of a manifest, `size` in bytes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    size: Annotated[int, Field(ge=0)]
+
+    @property
+    def blob(self) -> Blob:
+        return Blob(self.sha256, self.size)
+
+
+class Manifest(BaseModel):
+    """The files of a checkpoint, by their names in it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[1] = 1
+    files: dict[Annotated[str, AfterValidator(_safe)], File]
+
+    @property
+    def digest(self) -> str:
+        return digest_files({name: file.sha256 for name, file in self.files.items()})
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(file.size for file in self.files.values())
+
+
+class Store:
+    """Whatever was written is there as a whole or not at all, at whatever moment the writer is killed.
+
+    Names are made from the inputs of what they name, so nothing is ever overwritten by another thing.
+    """
+
+    def __init__(self, objects: Objects) -> None:
+        self.objects = objects
+        self._own: Path | None = None
+        self._trees: dict[str, Path] = {}
+        self._opening = threading.RLock()
+
+    @property
+    def root_address(self) -> str:
+        """What `open_store` opens this store by, on any machine that reaches it."""
+        return self.objects.address
+
+    def address(self, digest: str) -> str:
+        """Where others find a checkpoint: what lineage records and `open_checkpoint` takes."""
+        return f"{self.objects.address}/checkpoints/{digest}"
+
+    def run(self, key: str) -> AbstractContextManager[Run]:
+        """The state of a run, held by this process alone; UserError where another works on it."""
+        return self.working(f"runs/{key}.json")
+
+    @contextmanager
+    def working(self, name: str) -> Iterator[Run]:
+        """Hold a state by its full name; nothing is cleaned up meanwhile."""
+        with hold(self.objects, name) as run:
+            # whoever cleans up takes his lease first and looks for ours then: one of the two sees the other
+            if is_live(self.objects, *read_state(self.objects, HOUSEKEEPING)):
+                raise UserError(f"{self.objects.address} is being cleaned up; try again when that has ended")
+            yield run
+
+    def read_record(self, name: str) -> dict[str, Any] | None:
+        """The small JSON record of that name, None where there is none."""
+        found = self.objects.read(f"records/{name}.json")
+        if found is None:
+            return None
+        try:
+            record: dict[str, Any] = json.loads(found.data)
+            return record
+        except ValueError:
+            raise UserError(
+                f"{self.objects.address}: record {name} is damaged; remove it to have it made anew"
+            ) from None
+
+    def write_record(self, name: str, record: dict[str, Any]) -> dict[str, Any]:
+        """Write a record, once: what stands under that name then, be it another's who was first."""
+        try:
+            self.objects.write(f"records/{name}.json", json.dumps(record, indent=1, sort_keys=True).encode(), None)
+        except ChangedError:
+            return self.read_record(name) or record
+        return record
+
+    def read_tensors(self, name: str) -> dict[str, "torch.Tensor"] | None:
+        """The tensors of that name, None where there are none."""
+        from safetensors.torch import load_file
+
+        manifest = self._read_manifest(f"tensors/{name}.json")
+        return None if manifest is None else load_file(self._tree(f"tensors {name}", manifest) / _TENSORS)
+
+    def write_tensors(self, name: str, tensors: dict[str, "torch.Tensor"]) -> None:
+        """Write tensors, once."""
+        from safetensors.torch import save_file
+
+        with self.scratch() as folder:
+            save_file({key: value.contiguous() for key, value in tensors.items()}, folder / _TENSORS)
+            self._write_manifest(f"tensors/{name}.json", self._send({_TENSORS: folder / _TENSORS}))
+
+    def add_checkpoint(self, directory: Path) -> str:
+        """Take in a checkpoint directory; its digest is its name. Files that are there already are not sent again.
+
+        A directory from `scratch` is the store's from then on, and may not be changed afterwards.
+        """
+        manifest = self._send(files_of(directory))
+        self._write_manifest(f"checkpoints/{manifest.digest}.json", manifest)
+        return manifest.digest
+
+    def manifest(self, digest: str) -> Manifest:
+        """The files of a checkpoint; UserError where the store has none of that digest."""
+        manifest = self._read_manifest(f"checkpoints/{digest}.json")
+        if manifest is None:
+            raise UserError(f"{self.objects.address} holds no checkpoint {digest[:12]}")
+        if manifest.digest != digest:
+            raise UserError(f"{self.objects.address}: checkpoint {digest[:12]} lists files of another checkpoint")
+        return manifest
+
+    def checkpoint(self, digest: str) -> Path:
+        """A local directory with the files of a checkpoint, to be read only, there until this process ends.
+
+        UserError where the store has none of that digest, or a file of it is missing or damaged.
+        """
+        return self._tree(f"checkpoint {digest[:12]}", self.manifest(digest))
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A new empty folder on the store's own disk, removed at the end."""
+        folder = Path(tempfile.mkdtemp(prefix="new-", dir=self._own_folder()))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _send(self, files: dict[str, Path]) -> Manifest:
+        """The manifest of files once all their bytes are in the store: while one is sent, the next is read."""
+        listed: dict[str, File] = {}
+        with (
+            transfer("sending", sum(path.stat().st_size for path in files.values())) as advance,
+            ThreadPoolExecutor(_FILES_AT_A_TIME) as senders,
+        ):
+
+            def send(path: Path, blob: Blob) -> None:
+                if self.objects.holds(blob):
+                    advance(blob.size)
+                    return
+                try:
+                    self.objects.send(path, blob, advance)
+                except DamagedError:
+                    raise UserError(f"{path} changed while it was being sent") from None
+
+            sent = []
+            for name, path in files.items():
+                listed[name] = File(sha256=sha256_of(path), size=path.stat().st_size)
+                sent.append(senders.submit(send, path, listed[name].blob))
+            for job in sent:
+                job.result()
+        return Manifest(files=listed)
+
+    def _tree(self, what: str, manifest: Manifest) -> Path:
+        """A folder of this process with the files of a manifest."""
+        with self._opening:
+            if what not in self._trees:
+                folder = Path(tempfile.mkdtemp(prefix="tree-", dir=self._own_folder()))
+                with (
+                    transfer("fetching", manifest.size) as advance,
+                    ThreadPoolExecutor(_FILES_AT_A_TIME) as fetchers,
+                ):
+
+                    def fetch(name: str, blob: Blob) -> None:
+                        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                        try:
+                            self.objects.fetch(blob, folder / name, advance)
+                        except (DamagedError, MissingError) as error:
+                            raise UserError(
+                                f"{self.objects.address}: {what}: {name}: {error}; `lmmpress store verify` lists all "
+                                "such files"
+                            ) from None
+
+                    fetched = [fetchers.submit(fetch, name, file.blob) for name, file in manifest.files.items()]
+                    for job in fetched:
+                        job.result()
+                self._trees[what] = folder
+            return self._trees[what]
+
+    def _read_manifest(self, name: str) -> Manifest | None:
+        found = self.objects.read(name)
+        return None if found is None else parse_manifest(found.data, f"{self.objects.address}: {name}")
+
+    def _write_manifest(self, name: str, manifest: Manifest) -> None:
+        try:
+            self.objects.write(name, manifest.model_dump_json(indent=1).encode(), None)
+        except ChangedError:
+            self._read_manifest(name)  # another was first with the same files; where it cannot be read, say so
+
+    def _own_folder(self) -> Path:
+        """This process's part of the workspace; those of processes that ended without removing theirs are removed."""
+        with self._opening:
+            if self._own is None or not self._own.is_dir():
+                self._own = own_folder(self.objects.workspace)
+            return self._own
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """A manifest from wherever it comes; UserError where it is none, or names files outside of its checkpoint."""
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise UserError(f"{where} is no manifest: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
+
+
+_locks: list[FileLock] = []  # held until this process ends, however it ends
+
+
+def own_folder(workspace: Path) -> Path:
+    """A new folder in `workspace` that lives as long as this process; what ended processes left is removed."""
+    with FileLock(workspace / "opening.lock"):
+        for left in workspace.glob("own-*.lock"):
+            lock = FileLock(left)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                continue
+            shutil.rmtree(left.with_suffix(""), ignore_errors=True)
+            lock.release()
+            left.unlink(missing_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="own-", dir=workspace))
+        lock = FileLock(folder.with_suffix(".lock"))
+        lock.acquire()
+        _locks.append(lock)
+    atexit.register(_remove, folder, os.getpid())
+    return folder
+
+
+def _remove(folder: Path, pid: int) -> None:
+    if os.getpid() == pid:  # and not a child that inherited the list of what to do at exit
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.with_suffix(".lock").unlink(missing_ok=True)
