@@ -15,7 +15,7 @@ import torch
 from lmmpress import steps
 from lmmpress.errors import UserError
 from lmmpress.evaluation.accuracy import by_task, image_of_row
-from lmmpress.evaluation.speed import measure_speed
+from lmmpress.evaluation.speed import measure_speeds
 from lmmpress.gate import REPORTED_CONFIDENCE, Verdict, decide, paired_drop
 from lmmpress.lmm.anatomy import count_by_tower
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint, read_record, write_record
@@ -25,7 +25,7 @@ from lmmpress.materials import ROLES, Materials, split_of
 from lmmpress.plan import Axis, Plan, digest_of
 from lmmpress.progress import console
 from lmmpress.pruning.predict import predict, stage_towers
-from lmmpress.result import DataInfo, Headline, Recorder, Result, RunInfo, StepResult
+from lmmpress.result import DataInfo, Headline, Recorder, Result, RunInfo, Speed, StepResult
 from lmmpress.store import open_checkpoint, open_store
 from lmmpress.store.state import Run as RunState
 
@@ -184,7 +184,11 @@ def _close(run: _Run, original: str, final: str, run_key: str, begun: float) -> 
         rights[checkpoint], seconds = steps.evaluate(materials, checkpoint, "test")
         run.spend("test", seconds)
     speed_begun = time.perf_counter()
-    headlines = [_headline(materials, checkpoint, rights[checkpoint]) for checkpoint in (original, final)]
+    both = (original, final)
+    headlines = [
+        _headline(materials, checkpoint, rights[checkpoint], speed)
+        for checkpoint, speed in zip(both, _speeds(materials, both), strict=True)
+    ]
     run.spend("speed", time.perf_counter() - speed_begun)
     owner = image_of_row(materials.examples["test"])
     drop, interval = paired_drop(rights[original], rights[final], owner, REPORTED_CONFIDENCE)
@@ -205,12 +209,16 @@ def _close(run: _Run, original: str, final: str, run_key: str, begun: float) -> 
     )
 
 
-def _headline(materials: Materials, checkpoint: str, right: torch.Tensor) -> Headline:
-    path = materials.store.checkpoint(checkpoint)
-    counts = count_by_tower(read_checkpoint(path))
-    model = load_model(path, materials.dtype).to(materials.accelerator.device)
+def _speeds(materials: Materials, checkpoints: tuple[str, ...]) -> list[Speed]:
+    paths = [materials.store.checkpoint(checkpoint) for checkpoint in checkpoints]
+    models = [load_model(path, materials.dtype).to(materials.accelerator.device) for path in paths]
+    processors = [load_processor(path) for path in paths]
+    return measure_speeds(models, processors, materials.examples["test"].split, materials.plan.evaluation)
+
+
+def _headline(materials: Materials, checkpoint: str, right: torch.Tensor, speed: Speed) -> Headline:
+    counts = count_by_tower(read_checkpoint(materials.store.checkpoint(checkpoint)))
     examples = materials.examples["test"]
-    speed = measure_speed(model, load_processor(path), examples.split, materials.plan.evaluation)
     return Headline(
         checkpoint=checkpoint,
         address=materials.store.address(checkpoint),

@@ -7,7 +7,7 @@ from accelerate import Accelerator
 
 from lmmpress.data import read_split
 from lmmpress.evaluation.accuracy import answered_right, by_task
-from lmmpress.evaluation.speed import measure_speed
+from lmmpress.evaluation.speed import measure_speeds
 from lmmpress.lmm.anatomy import count_by_tower
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.examples import encode, load_processor
@@ -24,7 +24,7 @@ def evaluate_checkpoint(checkpoint: Path, data: Path, split: str, settings: Eval
     model = load_model(checkpoint).to(Accelerator().device)
     features = visual_features(model, examples, anatomy, settings.batch_size)
     right = answered_right(model, examples, anatomy.projector, features, settings.batch_size)
-    speed = measure_speed(model, processor, rows, settings)
+    (speed,) = measure_speeds([model], [processor], rows, settings)
     counts = count_by_tower(anatomy)
     return {
         "rows": len(rows.rows),

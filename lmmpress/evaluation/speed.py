@@ -21,34 +21,52 @@ _PASSES = 5
 
 
 @torch.no_grad()
-def measure_speed(model: torch.nn.Module, processor: Any, split: Split, settings: Evaluation) -> Speed:
-    """Samples per second at the stated batch size and latency at batch 1, after warming up.
+def measure_speeds(
+    models: Sequence[torch.nn.Module], processors: Sequence[Any], split: Split, settings: Evaluation
+) -> list[Speed]:
+    """Samples per second at the stated batch size and latency at batch 1 of each model, after warming up.
 
-    The rate is the median of five passes over the same rows.
+    The models take turns on the same rows, so that a machine which is slow for a while is slow for all of them. The
+    rate is the median of five passes.
     """
     count = min(settings.samples, len(split.rows))
     rows = [split.rows[number * len(split.rows) // count] for number in range(count)]
-    groups = [_prepare(model, processor, split, part) for part in _parts(rows, settings.batch_size)]
-    singles = [_prepare(model, processor, split, [row]) for row in rows[: settings.latency_samples]]
-    for inputs in groups[:_WARM_UP]:
-        generate(model, processor, inputs)
-    rates = []
+    pairs = list(zip(models, processors, strict=True))
+    groups = [
+        [_prepare(model, processor, split, part) for part in _parts(rows, settings.batch_size)]
+        for model, processor in pairs
+    ]
+    singles = [
+        [_prepare(model, processor, split, [row]) for row in rows[: settings.latency_samples]]
+        for model, processor in pairs
+    ]
+    for (model, processor), inputs in zip(pairs, groups, strict=True):
+        _seconds(model, processor, inputs[:_WARM_UP])
+    rates: list[list[float]] = [[] for _ in pairs]
     for _ in track(range(_PASSES), "throughput", _PASSES):
-        begun = time.perf_counter()
-        for inputs in groups:
-            generate(model, processor, inputs)
-        rates.append(count / (time.perf_counter() - begun))
-    waits = []
-    for inputs in track([*singles[:_WARM_UP], *singles], "latency"):
-        begun = time.perf_counter()
-        generate(model, processor, inputs)
-        waits.append(1000 * (time.perf_counter() - begun))
-    quantiles = torch.tensor(waits[_WARM_UP:]).quantile(torch.tensor([0.5, 0.95])).tolist()
-    return Speed(
-        batch_size=settings.batch_size,
-        samples_per_second=median(rates),
-        latency_ms=Latency(p50=quantiles[0], p95=quantiles[1]),
-    )
+        for found, (model, processor), inputs in zip(rates, pairs, groups, strict=True):
+            found.append(count / _seconds(model, processor, inputs))
+    waits: list[list[float]] = [[] for _ in pairs]
+    order = [*range(min(_WARM_UP, len(rows))), *range(len(singles[0]))]
+    for number in track(order, "latency"):
+        for found, (model, processor), inputs in zip(waits, pairs, singles, strict=True):
+            found.append(1000 * _seconds(model, processor, inputs[number : number + 1]))
+    quantiles = [torch.tensor(found[_WARM_UP:]).quantile(torch.tensor([0.5, 0.95])).tolist() for found in waits]
+    return [
+        Speed(
+            batch_size=settings.batch_size,
+            samples_per_second=median(found),
+            latency_ms=Latency(p50=p50, p95=p95),
+        )
+        for found, (p50, p95) in zip(rates, quantiles, strict=True)
+    ]
+
+
+def _seconds(model: torch.nn.Module, processor: Any, inputs: Sequence[Any]) -> float:
+    begun = time.perf_counter()
+    for one in inputs:
+        generate(model, processor, one)
+    return time.perf_counter() - begun
 
 
 @torch.no_grad()
