@@ -80,6 +80,15 @@ def test_a_run_in_a_bucket_gives_what_the_same_run_gives_here_and_another_machin
     assert not any(s3_server.secret_key.encode() in data for data in written)
 
 
+@pytest.mark.usefixtures("trusting")
+def test_processes_that_distil_together_share_a_bucket(in_bucket: dict[str, Any], tmp_path: Path) -> None:
+    together = in_bucket["distillation"] | {"processes": 2}
+    one_step = in_bucket | {"stages": {"ffn": SHORT["ffn"]}, "distillation": together}
+    (step,) = compress(parse_plan(one_step), tmp_path / "out").steps
+    assert step.checkpoint is not None
+    assert contents(open_store(in_bucket["store"]).checkpoint(step.checkpoint))
+
+
 def test_a_registered_model_that_says_nothing_of_its_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """What every store promises, wherever it lies: a directory, and a bucket of a real server."""
 
+import io
 import json
 import os
 import random
@@ -13,10 +14,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from store_worker import make_checkpoint, write_step
 
 from lmmpress.errors import UserError
 from lmmpress.lmm.digest import digest_checkpoint
+from lmmpress.progress import transfer
 from lmmpress.store import Store, open_store
 from lmmpress.store.objects import Blob, ChangedError
 from lmmpress.store.state import hold, is_live, read_state
@@ -374,6 +377,20 @@ def test_only_directories_and_buckets_are_stores(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="there is a file of that name"):
         open_store(str(tmp_path / "file"))
+
+
+def test_long_transfers_show_bytes_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = Console(file=io.StringIO(), force_terminal=True, width=120)
+    monkeypatch.setattr("lmmpress.progress.console", shown)
+    with transfer("sending", 2 * 10**9) as advance:
+        for _ in range(4):
+            advance(25 * 10**7)
+            time.sleep(0.15)
+    written = shown.file.getvalue()
+    assert "1.0/2.0 GB" in written
+    assert "/s" in written
+    assert "left" in written
+    assert "0:00:0" in written
 
 
 def test_nothing_of_the_store_needs_torch() -> None:
