@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 store = typer.Typer(no_args_is_help=True, help="What a store holds, whether it is whole, cleaning up, copying.")
 app.add_typer(store, name="store")
-out = Console(soft_wrap=True)
+out = Console(soft_wrap=True, markup=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY.KEY=VALUE", help="Change a setting of the plan.")]
@@ -272,8 +272,7 @@ def store_verify(
     from lmmpress.store.housekeeping import discard_faults, verify_store
 
     opened = existing_store(address)
-    faults = verify_store(opened)
-    discarded = discard_faults(opened, faults) if discard and faults else []
+    faults, discarded = discard_faults(opened) if discard else (verify_store(opened), [])
     if as_json:
         told = {"faults": [fault.model_dump() for fault in faults], "discarded": discarded}
         print(json.dumps(told, indent=1))
@@ -285,8 +284,8 @@ def store_verify(
             out.print(f"removed {name}", highlight=False)
     if faults and not discard:
         raise UserError(
-            f"{address}: {len(faults)} faults; --discard removes what is damaged and what needs it, and a run carried "
-            "on with --resume makes it anew; or copy it from another store"
+            f"{address}: {len(faults)} faults; --discard removes what is damaged and what needs it; after that a run "
+            "carried on with --resume, or a copy from another store, makes it whole"
         )
     if not faults and not as_json:
         out.print("every file matches its name")

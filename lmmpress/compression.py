@@ -1,4 +1,4 @@
-"""Algorithm 1: prune a little, distil, measure, and keep the step only if accuracy stays within alpha."""
+"""A run in one process: makes the steps of Algorithm 1 one after the other and delivers what is left of the model."""
 
 import os
 import platform
@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from lmmpress import steps
+from lmmpress.algorithm import Planned, next_step
 from lmmpress.errors import UserError
 from lmmpress.evaluation.accuracy import by_task, image_of_row
 from lmmpress.evaluation.speed import measure_speeds
-from lmmpress.gate import REPORTED_CONFIDENCE, Verdict, decide, paired_drop
+from lmmpress.gate import REPORTED_CONFIDENCE, decide, paired_drop
 from lmmpress.lmm.anatomy import count_by_tower
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint, read_record, write_record
 from lmmpress.lmm.examples import load_processor
@@ -24,7 +26,7 @@ from lmmpress.lmm.verify import verify_for_users
 from lmmpress.materials import ROLES, Materials, split_of
 from lmmpress.plan import Axis, Plan, digest_of
 from lmmpress.progress import console
-from lmmpress.pruning.predict import predict, stage_towers
+from lmmpress.pruning.predict import predict
 from lmmpress.result import DataInfo, Headline, Recorder, Result, RunInfo, Speed, StepResult
 from lmmpress.store import open_checkpoint, open_store
 from lmmpress.store.state import Run as RunState
@@ -55,7 +57,7 @@ def compress(plan: Plan, out: Path, recorder: Recorder | None = None, resume: bo
         run.spend("evaluate", seconds)
         if recorder:
             recorder.begin(_run_info(materials, run_key, float(start.double().mean())))
-        final = compress_stages(run, original, start)
+        final = run.all_steps(original)
         result = _close(run, original, final, run_key, begun)
         told = {"teacher": original, "plan": plan.model_dump(mode="json"), "run_key": run_key}
         _deliver(store.checkpoint(final), out / COMPRESSED, told)
@@ -63,31 +65,6 @@ def compress(plan: Plan, out: Path, recorder: Recorder | None = None, resume: bo
         if recorder:
             recorder.end(result, out / COMPRESSED)
     return result
-
-
-def compress_stages(run: "_Run", original: str, original_right: torch.Tensor) -> str:
-    """Algorithm 1 from its third line: the digest of the checkpoint that is left when every stage has ended."""
-    tolerance = run.materials.plan.tolerance
-    current, current_right = original, original_right
-    for axis, stage in run.materials.plan.stages.items():
-        for tower in stage_towers(run.materials.plan):
-            reference = original_right if tolerance.reference == "original" else current_right
-            for amount in stage.amounts():
-                step = run.step(current, axis, tower, amount, reference)
-                if step.verdict.takes_over:
-                    current, current_right = step.checkpoint, step.right
-                if step.verdict.ends_stage:
-                    break
-    return current
-
-
-@dataclass(frozen=True)
-class _Step:
-    """What Algorithm 1 needs to know of a step that was made."""
-
-    verdict: Verdict
-    checkpoint: str
-    right: torch.Tensor
 
 
 @dataclass
@@ -109,35 +86,41 @@ class _Run:
     def spend(self, part: str, seconds: float) -> None:
         self.seconds[part] = self.seconds.get(part, 0.0) + seconds
 
-    def step(self, parent: str, axis: Axis, tower: str | None, amount: int, reference: torch.Tensor) -> _Step:
-        """The next step, as the run's state knows it, or made now and decided there."""
-        number, history = len(self.records), self.history
-        standing = history[number] if number < len(history) else None
-        if standing is None:
-            made = self._make(parent, axis, tower, amount, reference)
+    def all_steps(self, original: str) -> str:
+        """Every step until the stages have ended; the digest of what is left."""
+        while isinstance(planned := next_step(self.materials.plan, original, self.records), Planned):
+            self.records.append(self._step(planned))
+        return planned
+
+    def _step(self, planned: Planned) -> StepResult:
+        """A step as the run's state knows it, or made now and decided there."""
+        store, number = self.materials.store, len(self.records)
+        if number < len(self.history):
+            standing = self.history[number]
+        else:
+            made = self._make(planned)
             # another process may have decided meanwhile: what the state says is what counts
             standing = self.state.decide(number, made.model_dump(mode="json", exclude={"address"}))
-        checkpoint = standing["checkpoint"]
-        address = self.materials.store.address(checkpoint) if checkpoint else None
-        record = StepResult.model_validate(standing | {"address": address})
-        if (record.parent, record.stage, record.removed) != (parent, axis, amount):
-            raise UserError(f"{self.materials.store.root_address}: step {number + 1} of this run is of another plan")
+        try:
+            record = StepResult.model_validate(standing | {"address": None})
+        except ValidationError:
+            raise UserError(f"{store.root_address}: step {number + 1} of this run is none of lmmpress's") from None
+        if record.checkpoint:  # where a store lies may change, what was decided does not
+            record = record.model_copy(update={"address": store.address(record.checkpoint)})
+        if (record.parent, record.stage, record.removed) != (planned.parent, planned.axis, planned.amount):
+            raise UserError(f"{store.root_address}: step {number + 1} of this run is of another plan")
         for part, spent in record.seconds.items():
             self.spend(part, spent)
-        self.records.append(record)
-        _tell(record, len(self.records), self.planned)
+        _tell(record, number + 1, self.planned)
         if self.recorder:
             self.recorder.step(record)
-        verdict = Verdict(record.decision, record.reason, record.drop, record.drop_interval)
-        if checkpoint is None:
-            return _Step(verdict, parent, reference)
-        right, _ = steps.evaluate(self.materials, checkpoint, self.materials.plan.tolerance.split)
-        return _Step(verdict, checkpoint, right)
+        return record
 
-    def _make(self, parent: str, axis: Axis, tower: str | None, amount: int, reference: torch.Tensor) -> StepResult:
-        """One step: scores, cut, distil, measure, gate. `tower` None stands for the largest."""
+    def _make(self, planned: Planned) -> StepResult:
+        """One step: scores, cut, distil, measure, gate."""
         materials, gate = self.materials, self.materials.plan.tolerance.split
-        name = tower or read_checkpoint(materials.store.checkpoint(parent)).largest_tower()
+        parent, axis, amount = planned.parent, planned.axis, planned.amount
+        name = planned.tower or read_checkpoint(materials.store.checkpoint(parent)).largest_tower()
         seconds = dict.fromkeys(("importance", "prune", "distill", "evaluate"), 0.0)
         scored = None
         if axis is not Axis.block:
@@ -149,12 +132,13 @@ class _Run:
         if distilled is not None:
             right, spent = steps.evaluate(materials, distilled, gate)
             seconds["evaluate"] += spent
+        reference, _ = steps.evaluate(materials, planned.reference, gate)
         owner = image_of_row(materials.examples[gate])
         verdict = decide(reference, right, owner, materials.plan.tolerance)
         counts = count_by_tower(read_checkpoint(materials.store.checkpoint(pruned)))
         return StepResult(
             stage=axis,
-            index=sum(record.stage == axis for record in self.records),
+            index=planned.index,
             tower=name,
             removed=amount,
             decision=verdict.decision,

@@ -12,21 +12,22 @@ from lmmpress.result import Decision, Interval
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate says and why. `ends_stage` tells that no further step of the stage is tried."""
+    """What the gate says and why."""
 
     decision: Decision
     reason: str
     drop: float | None
     interval: Interval | None
 
-    @property
-    def ends_stage(self) -> bool:
-        return self.decision != "accepted"
 
-    @property
-    def takes_over(self) -> bool:
-        """Whether the step's checkpoint becomes the one to go on from."""
-        return self.decision != "rolled back"
+def ends_stage(decision: Decision) -> bool:
+    """Whether no further step of the stage is tried."""
+    return decision != "accepted"
+
+
+def takes_over(decision: Decision) -> bool:
+    """Whether the step's checkpoint becomes the one to go on from."""
+    return decision != "rolled back"
 
 
 REPORTED_CONFIDENCE = 0.95

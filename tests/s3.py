@@ -85,6 +85,7 @@ class Proxy:
 
     `reset_after`   cut each connection, hard, after so many bytes in both directions together
     `answers`       the next requests get these bytes instead of the server's answer
+    `instead`       the same for requests of a method whose first line has a word in it
     `silent`        take requests and never answer
     `flip`          change a byte of each answer after so many bytes
     `swallow`       pass on so many requests and cut the connection when they are answered
@@ -94,6 +95,7 @@ class Proxy:
         self._target = ("127.0.0.1", int(target.rsplit(":", 1)[1]))
         self.reset_after: int | None = None
         self.answers: list[bytes] = []
+        self.instead: dict[tuple[str, str], list[bytes]] = {}
         self.silent = False
         self.flip: int | None = None
         self.swallow = 0
@@ -136,8 +138,8 @@ class Proxy:
                             self.requests.append(first.decode().removesuffix(" HTTP/1.1"))
                             while self.silent:
                                 time.sleep(0.05)
-                            if self.answers:
-                                self._answer(client, data)
+                            if told := self._told_instead(first.decode()):
+                                self._answer(client, data, told.pop(0))
                                 return
                         self.sent += len(data)
                     else:
@@ -156,11 +158,17 @@ class Proxy:
                         return
                     (server if source is client else client).sendall(data)
 
+    def _told_instead(self, first: str) -> list[bytes]:
+        for (word, method), told in self.instead.items():
+            if told and first.startswith(method) and word in first:
+                return told
+        return self.answers
+
     def _reset(self, client: socket.socket) -> None:
         # linger of no time: the other side sees a reset and not an end
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    def _answer(self, client: socket.socket, data: bytes) -> None:
+    def _answer(self, client: socket.socket, data: bytes, told: bytes) -> None:
         """Read the request to its end, so that the client sees the answer and not a broken pipe."""
         head, _, body = data.partition(b"\r\n\r\n")
         lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
@@ -169,7 +177,7 @@ class Proxy:
         with suppress(OSError):
             while left > 0 and (more := client.recv(1 << 16)):
                 left -= len(more)
-            client.sendall(self.answers.pop(0))
+            client.sendall(told)
 
 
 def answer(status: str, code: str, message: str = "told so by the test") -> bytes:

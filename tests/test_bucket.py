@@ -19,6 +19,7 @@ from store_worker import PART, make_checkpoint, opened
 from test_store import contents
 
 from lmmpress.errors import UserError
+from lmmpress.lmm.digest import sha256_of
 from lmmpress.store import open_checkpoint, open_store
 from lmmpress.store.bucket import BucketObjects
 from lmmpress.store.cache import cache_folder
@@ -345,6 +346,37 @@ def test_a_bucket_that_is_not_there_is_said_in_one_line(address: str, tmp_path: 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("wrong", ["s3://ab", "s3://Name/p", "s3://name:pass/word@bucket/p", "s3://"])
+def test_addresses_that_are_no_buckets(wrong: str, address: str) -> None:
+    with pytest.raises(UserError, match="is written s3://bucket/prefix") as caught:
+        open_store(wrong)
+    assert "pass" not in str(caught.value)
+
+
+def test_a_credentials_file_that_is_none_is_not_quoted(
+    address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    (tmp_path / "credentials").write_text("this is no ini file: sesame\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    with pytest.raises(UserError, match="the AWS credentials file cannot be read") as caught:
+        opened(address).read_record("nothing")
+    assert "sesame" not in str(caught.value)
+
+
+def test_an_upload_that_the_server_did_not_complete_is_no_upload(proxy: Proxy, address: str, tmp_path: Path) -> None:
+    """S3 may begin to answer 200 and end with an error."""
+    path = make_checkpoint(tmp_path / "made", 0, {"model.safetensors": 12 * MIB}) / "model.safetensors"
+    blob = Blob(sha256_of(path), 12 * MIB)
+    objects = BucketObjects(address, part=PART, patience=20)
+    proxy.instead["uploadId", "POST"] = [answer("200 OK", "InternalError")] * 2
+    objects.send(path, blob, lambda _: None)
+    assert proxy.instead["uploadId", "POST"] == []
+    assert objects.holds(blob)
+    objects.check(blob)
+
+
 @pytest.mark.parametrize(
     ("status", "code", "message"),
     [
@@ -392,7 +424,7 @@ def test_an_address_nobody_answers_at_is_said_in_one_line(monkeypatch: pytest.Mo
 
 
 def test_endpoints_that_are_none(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    for wrong in ("host:9000", "ftp://host", "https://name:secret@host", "https://host/path"):
+    for wrong in ("host:9000", "http://host:99999", "ftp://host", "https://name:secret@host", "https://host/path"):
         monkeypatch.setenv("AWS_ENDPOINT_URL", wrong)
         with pytest.raises(UserError, match="AWS_ENDPOINT_URL is no endpoint") as caught:
             open_store(address)
@@ -407,7 +439,7 @@ def test_without_credentials_one_line_says_what_to_set(
     monkeypatch.setenv("HOME", str(tmp_path))
     # where an instance would be asked: nobody answers there
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{free_port()}/role")
-    with pytest.raises(UserError, match="there are no credentials; set AWS_ACCESS_KEY_ID"):
+    with pytest.raises(UserError, match="there are no credentials for the bucket; set AWS_ACCESS_KEY_ID"):
         opened(address).read_record("nothing")
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lmmpress.gate import decide, paired_drop
+from lmmpress.gate import decide, ends_stage, paired_drop, takes_over
 from lmmpress.plan import Tolerance
 
 ROWS = 1000
@@ -35,15 +35,15 @@ def test_a_gain_is_accepted() -> None:
 
 def test_rolling_back_ends_the_stage_and_keeps_the_last_accepted() -> None:
     found = verdict(900, 700, alpha=0.1)
-    assert found.ends_stage
-    assert not found.takes_over
+    assert ends_stage(found.decision)
+    assert not takes_over(found.decision)
 
 
 def test_keep_ends_the_stage_with_the_step_that_broke_alpha() -> None:
     found = verdict(900, 700, alpha=0.1, on_violation="keep")
     assert found.decision == "kept"
-    assert found.ends_stage
-    assert found.takes_over
+    assert ends_stage(found.decision)
+    assert takes_over(found.decision)
 
 
 @pytest.mark.parametrize("on_violation", ["rollback", "keep"])

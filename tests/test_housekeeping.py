@@ -143,11 +143,49 @@ def test_discarding_what_is_damaged_leaves_a_store_that_makes_it_anew(
     assert verify_store(store) == []
 
 
+def test_what_cannot_be_read_or_names_what_is_gone_is_found_and_discarded(
+    store: Store, digests: list[str], tmp_path: Path
+) -> None:
+    """A record that is none, a state that is none, and a record whose checkpoint somebody removed."""
+    store.write_record("prune-1", {"checkpoint": "9" * 64})
+    store.objects.write("records/broken.json", b"{]", None)
+    store.objects.write("runs/broken.json", b"[]", None)
+    found, removed = discard_faults(store)
+    wrong = {"records/broken.json", "runs/broken.json", f"checkpoints/{'9' * 64}.json"}
+    assert {fault.name for fault in found} == wrong
+    assert set(removed) == wrong | {"records/prune-1.json"}
+    assert verify_store(store) == []
+    assert list_store(store).runs[0].steps, "the other run is untouched"
+
+
+def test_a_history_from_elsewhere_cannot_lead_out_of_the_store(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    victim = tmp_path / "victim.json"
+    victim.write_text("{}")
+    with store.run("a") as run:
+        run.decide(0, {"checkpoint": "../../victim", "parent": ["no digest"]})
+    assert verify_store(store) == []
+    assert list_store(store).checkpoints == []
+    discard_faults(store)
+    assert victim.exists()
+    for name in ("../victim.json", "/etc/passwd", "runs/../../victim.json"):
+        with pytest.raises(UserError, match="outside of the store"):
+            store.objects.delete(name)
+
+
+def test_a_directory_of_a_training_is_no_store(tmp_path: Path) -> None:
+    """Others, too, write folders that are called runs or checkpoints."""
+    model = make_checkpoint(tmp_path / "model", 0)
+    (model / "runs").mkdir()
+    (model / "runs" / "events").write_text("x")
+    told = json.loads(ask("cp", str(model), str(tmp_path / "store"), "--json"))
+    assert contents(open_checkpoint(told["addresses"][0])) == contents(model)
+
+
 def test_nothing_is_discarded_while_anybody_works(store: Store, digests: list[str]) -> None:
     store.objects.delete(store.manifest(digests[1]).files["config.json"].blob.name)
-    faults = verify_store(store)
     with store.run("b"), pytest.raises(UserError, match="nothing is removed"):
-        discard_faults(store, faults)
+        discard_faults(store)
     assert store.manifest(digests[1])
 
 

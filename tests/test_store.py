@@ -146,6 +146,42 @@ def test_a_manifest_under_another_name_is_refused(store: Store, tmp_path: Path) 
         store.checkpoint("1" * 64)
 
 
+def test_a_blob_that_the_disk_has_changed_is_never_handed_out(tmp_path: Path, new_bucket: Callable[[], str]) -> None:
+    """Of the same size, so that only its bytes tell; a directory says so, a cache fetches it again."""
+    made = make_checkpoint(tmp_path / "made", 0)
+    for address, folder in ((str(tmp_path / "store"), tmp_path / "store"), (new_bucket(), tmp_path / "cache")):
+        digest = open_store(address).add_checkpoint(made)
+        sha256 = open_store(address).manifest(digest).files["model.safetensors"].sha256
+        path = folder / "blobs" / sha256[:2] / sha256
+        path.chmod(0o644)
+        path.write_bytes(bytes(3000))
+        if folder.name == "store":
+            with pytest.raises(UserError, match=r"model\.safetensors: blob .* is damaged"):
+                open_store(address).checkpoint(digest)
+        else:
+            assert contents(open_store(address).checkpoint(digest)) == contents(made)
+
+
+def test_interrupting_a_transfer_sends_nothing_more(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_checkpoint(tmp_path / "made", 0, {f"shard-{number:02}": 1000 for number in range(40)})
+    sent: list[Blob] = []
+    send = store.objects.send
+
+    def stopping(path: Path, blob: Blob, advance: Callable[[int], None]) -> None:
+        sent.append(blob)
+        if len(sent) == 6:
+            raise KeyboardInterrupt
+        send(path, blob, advance)
+
+    monkeypatch.setattr(store.objects, "send", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        store.add_checkpoint(made)
+    assert len(sent) < 20
+    assert list(store.objects.entries("checkpoints/")) == []
+
+
 def test_a_blob_that_is_missing_is_named_with_its_file(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,11 +17,12 @@ from lmmpress.errors import UserError
 from lmmpress.lmm.anatomy import Anatomy, Shape, Shapes
 from lmmpress.lmm.apart import MODELING, is_apart, make_known, ship
 from lmmpress.lmm.cut import Cut, TensorCut, compose
-from lmmpress.lmm.digest import RECORD
+from lmmpress.lmm.digest import RECORD, files_of
 from lmmpress.lmm.families.registry import family_of
 from lmmpress.lmm.read_anatomy import anatomy_of, config_after, read_config
 from lmmpress.lmm.weights import INDEX, WEIGHTS, WeightFile, stored_shapes, sync, weight_files, write_weights
 
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
 ONE_FILE = 64 << 20  # bytes of weights below which a checkpoint of one file stays one
 _LARGEST_FILE = 5 << 30
 _COMPUTED = (".position_ids", ".rotary_emb.inv_freq")  # buffers that old checkpoints hold and models compute
@@ -216,12 +217,12 @@ def cuts_of(record: dict[str, Any]) -> list[Cut]:
 
 
 def _copy_companions(source: Path, target: Path) -> None:
-    weights = {path.name for path in weight_files(source)} | {INDEX, "config.json", RECORD, MODELING}
-    for path in sorted(source.rglob("*")):
-        relative = path.relative_to(source)
-        if path.is_file() and relative.as_posix() not in weights and relative.name != "SHA256SUMS":
-            (target / relative).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target / relative)
+    """Copy what belongs to a checkpoint and is neither weights, in whatever form, nor made anew."""
+    made = {"config.json", RECORD, MODELING, "SHA256SUMS"}
+    for name, path in files_of(source).items():
+        if name not in made and not name.endswith(_WEIGHTS):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / name)
 
 
 def _stored_under_ties(anatomy: Anatomy, stored: dict[str, Shape]) -> set[str]:

@@ -16,9 +16,13 @@ def digest_checkpoint(checkpoint: Path) -> str:
 
 
 def files_of(checkpoint: Path) -> dict[str, Path]:
-    """Every file of a checkpoint directory by its name in it, in order of the names."""
-    found = (path for path in checkpoint.rglob("*") if path.is_file())
-    return dict(sorted((path.relative_to(checkpoint).as_posix(), path) for path in found))
+    """Every file of a checkpoint directory by its name in it, in order of the names.
+
+    Folders whose names begin with a dot (.git, .cache) are what tools keep for themselves, and no part of it.
+    """
+    found = ((path.relative_to(checkpoint), path) for path in checkpoint.rglob("*") if path.is_file())
+    kept = ((name.as_posix(), path) for name, path in found if not any(part[0] == "." for part in name.parts[:-1]))
+    return dict(sorted(kept))
 
 
 def digest_files(sha256_by_name: dict[str, str]) -> str:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmmpress.errors import UserError
-from lmmpress.lmm.digest import sha256_of
 from lmmpress.progress import transfer
 from lmmpress.store.directory import DirectoryObjects
-from lmmpress.store.store import File, Manifest, Store, own_folder, parse_manifest
+from lmmpress.store.objects import DamagedError, MissingError, Objects
+from lmmpress.store.store import File, Manifest, Store, own_folder, parse_manifest, safe_name
 
 if TYPE_CHECKING:
     from lmmpress.store.cache import CachedObjects
@@ -38,8 +38,13 @@ _FOLDERS = ("blobs/", "checkpoints/", "records/", "runs/")
 def is_store(address: str) -> bool:
     """Whether there is a store at that address; nothing is made."""
     if "://" in address:
-        return any(next(open_store(address).objects.entries(folder), None) for folder in _FOLDERS)
-    return any((Path(address) / folder).is_dir() for folder in _FOLDERS)
+        objects = open_store(address).objects
+        return any(next(objects.entries(folder), None) for folder in _FOLDERS) and not _has(objects, "config.json")
+    return (Path(address) / "blobs").is_dir() and not (Path(address) / "config.json").is_file()
+
+
+def _has(objects: Objects, name: str) -> bool:
+    return any(entry.name == name for entry in objects.entries(name))
 
 
 def existing_store(address: str) -> Store:
@@ -92,19 +97,26 @@ def _plain_folder(address: str) -> Path:
     known = parse_manifest(noted.read_bytes(), str(noted)).files if noted.is_file() else {}
     files: dict[str, File] = {}
     with transfer("fetching", sum(size for _, size, _ in listed)) as advance:
-        for name, size, _ in listed:
-            checked = Manifest(files={name: File(sha256="0" * 64, size=size)})  # a name that leads out is refused here
-            path = folder / next(iter(checked.files))
+        for name, size, tag in listed:
+            try:
+                safe_name(name)
+            except ValueError:
+                raise UserError(f"{address}: {name!r} is no name of a file in a checkpoint") from None
+            path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             if name in known and objects.at_hand(known[name].blob, path):
                 files[name] = known[name]
                 advance(size)
                 continue
-            objects.far.fetch_object(name, size, path, advance)
-            files[name] = File(sha256=sha256_of(path), size=size)
+            try:
+                sha256 = objects.far.fetch_object(name, size, path, advance, tag=tag)
+            except (DamagedError, MissingError):
+                raise UserError(f"{address}: {name} changed while it was being fetched; try again") from None
+            files[name] = File(sha256=sha256, size=size)
             objects.keep(path, files[name].blob)
-    noted.parent.mkdir(exist_ok=True)
-    aside = noted.with_name(f"{noted.name}.{folder.name}")
-    aside.write_text(Manifest(files=files).model_dump_json())
-    aside.replace(noted)
+            # after each file, so that being killed costs one
+            noted.parent.mkdir(exist_ok=True)
+            aside = noted.with_name(f"{noted.name}.{folder.name}")
+            aside.write_text(Manifest(files=files).model_dump_json())
+            aside.replace(noted)
     return folder

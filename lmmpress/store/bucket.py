@@ -7,22 +7,21 @@ underscore are used here and nowhere else, and tests/test_bucket.py holds them t
 
 import hashlib
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from email.utils import parsedate_to_datetime
 from functools import partial
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypeVar
 
-import urllib3
 from minio.datatypes import Part
-from minio.error import InvalidResponseError, S3Error, ServerError
+from minio.error import S3Error, ServerError
 
 from lmmpress.errors import UserError
-from lmmpress.store.connection import SILENCE, Patience, connect
+from lmmpress.store.connection import FAILURES, SILENCE, Patience, connect
 from lmmpress.store.directory import match
 from lmmpress.store.objects import Advance, Blob, ChangedError, DamagedError, Entry, Found, MissingError
 
@@ -33,7 +32,7 @@ _MOST_PARTS = 10_000
 _AT_A_TIME = 4  # parts in memory or under way
 _CHUNK = 1 << 18  # of a connection that breaks, at most so much is lost
 _FIRST_PATIENCE = 10.0  # seconds for the first answer ever: a wrong address should not take a minute to be told
-_PASSING_ERRORS = (urllib3.exceptions.HTTPError, HTTPException, ServerError, InvalidResponseError, ConnectionError)
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 class BucketObjects:
@@ -47,8 +46,8 @@ class BucketObjects:
         self.address = address.rstrip("/")
         self._bucket, _, prefix = self.address.removeprefix("s3://").partition("/")
         self._prefix = f"{prefix}/" if prefix else ""
-        if not self._bucket or "@" in self._bucket:
-            # not repeated: what stands before an @ is a password
+        if "@" in address or not _BUCKET.fullmatch(self._bucket):
+            # not repeated: what stands before an @ may be a password
             raise UserError("a store in a bucket is written s3://bucket/prefix; credentials come from the environment")
         self._part, self._seconds = part, patience
         self._client = connect(silence)
@@ -151,8 +150,10 @@ class BucketObjects:
                 left.unlink(missing_ok=True)
             raise
 
-    def fetch_object(self, name: str, size: int, path: Path, advance: Advance, blob: Blob | None = None) -> str:
-        """Any object's bytes as the file `path`; their sha256."""
+    def fetch_object(
+        self, name: str, size: int, path: Path, advance: Advance, blob: Blob | None = None, tag: str | None = None
+    ) -> str:
+        """Any object's bytes as the file `path`; their sha256. DamagedError where it no longer has that tag."""
         blob = blob or Blob("", size)
         parts = [(start, min(self._part, size - start)) for start in range(0, max(size, 1), self._part)]
         journal, done = _read_parts(path, self._part)
@@ -166,7 +167,7 @@ class BucketObjects:
                     continue
 
                 def work(number: int = number, start: int = start, length: int = length) -> None:
-                    self._fetch_range(name, blob, file.fileno(), start, length, advance)
+                    self._fetch_range(name, blob, file.fileno(), start, length, advance, tag)
                     if len(parts) > 1:
                         with journal.open("a") as lines:
                             lines.write(f"{number}\n")
@@ -188,7 +189,8 @@ class BucketObjects:
         match(blob, sha.hexdigest(), position)
 
     def leftovers(self) -> Iterator[Entry]:
-        for upload in self._uploads(""):
+        # of blobs alone: nothing else of ours goes up in parts, and a bucket may have other users
+        for upload in self._uploads(f"{self._prefix}blobs/"):
             key = upload.object_name
             yield Entry(f"uploads/{upload.upload_id}/{key}", 0, upload.initiated_time.timestamp())
 
@@ -220,14 +222,18 @@ class BucketObjects:
                     data = file.read(size)
                     sha.update(data)
                     read += len(data)
-                    jobs.append(self._pool.submit(put, number, data))
+                    try:
+                        jobs.append(self._pool.submit(put, number, data))
+                    except BaseException:
+                        self._slots.release()
+                        raise
                     jobs[-1].add_done_callback(lambda _: self._slots.release())
 
         try:
             _finished(jobs, read_all)
             match(blob, sha.hexdigest(), read)
             parts = [Part(number, tags[number]) for number in sorted(tags)]
-            self._ask(lambda: self._client._complete_multipart_upload(self._bucket, name, upload, parts))
+            self._ask(lambda: self._complete(blob, name, upload, parts))
         except S3Error as error:
             # another writer of the same bytes was first, or the answer to our own completion was lost
             if error.code in ("NoSuchUpload", "InvalidPart") and self.holds(blob):
@@ -236,6 +242,12 @@ class BucketObjects:
                 self._send_in_parts(path, blob, lambda _: None, again=False)
                 return
             raise self._unexpected(error) from error
+
+    def _complete(self, blob: Blob, name: str, upload: str, parts: list[Part]) -> None:
+        """Make one object of the parts. A server may begin to answer 200 and end with an error."""
+        result = self._client._complete_multipart_upload(self._bucket, name, upload, parts)
+        if not result.etag and not self.holds(blob):
+            raise ServerError("the upload was not completed", 500)
 
     def _open_upload(self, name: str, size: int) -> tuple[str, dict[int, tuple[int, str]]]:
         """An upload of that object: one that was begun and never ended, with the parts it has, or a new one."""
@@ -255,12 +267,12 @@ class BucketObjects:
         return self._request(lambda: self._client._create_multipart_upload(self._bucket, name, dict(headers))), {}
 
     def _uploads(self, prefix: str) -> list[Any]:
-        listed = self._request(
-            lambda: self._client._list_multipart_uploads(self._bucket, prefix=prefix or self._prefix)
-        )
+        listed = self._request(lambda: self._client._list_multipart_uploads(self._bucket, prefix=prefix))
         return list(listed.uploads)
 
-    def _fetch_range(self, name: str, blob: Blob, handle: int, start: int, length: int, advance: Advance) -> None:
+    def _fetch_range(
+        self, name: str, blob: Blob, handle: int, start: int, length: int, advance: Advance, tag: str | None
+    ) -> None:
         position = start
 
         def write(chunk: bytes) -> None:
@@ -269,9 +281,11 @@ class BucketObjects:
             position += len(chunk)
             advance(len(chunk))
 
-        self._stream(name, blob, start, length, write)
+        self._stream(name, blob, start, length, write, tag)
 
-    def _stream(self, name: str, blob: Blob, start: int, length: int, take: Callable[[bytes], None]) -> None:
+    def _stream(
+        self, name: str, blob: Blob, start: int, length: int, take: Callable[[bytes], None], tag: str | None = None
+    ) -> None:
         """Hand the bytes of a range to `take` in order, asking again for the rest wherever the answer breaks off."""
         patience, position, end = self._patience(), start, start + length
         while position < end or length == 0:
@@ -279,7 +293,11 @@ class BucketObjects:
                 # a whole object is asked for without a range, so that an empty one can be
                 whole = position == 0 and length == blob.size
                 response = self._client.get_object(
-                    self._bucket, self._prefix + name, *(() if whole else (position, end - position))
+                    self._bucket,
+                    self._prefix + name,
+                    offset=0 if whole else position,
+                    length=0 if whole else end - position,
+                    request_headers={"If-Match": f'"{tag}"'} if tag else None,
                 )
                 try:
                     held = response.headers.get("Content-Range", "").rpartition("/")[2]
@@ -302,10 +320,12 @@ class BucketObjects:
             except S3Error as error:
                 if error.code == "NoSuchKey":
                     raise MissingError(blob) from None
+                if error.code == "PreconditionFailed":
+                    raise DamagedError(blob, "it was replaced meanwhile") from None
                 if error.code == "InvalidRange":
                     raise DamagedError(blob, "it is shorter than its name says") from None
                 patience.failed(error)
-            except _PASSING_ERRORS as error:
+            except FAILURES as error:
                 patience.failed(error)
 
     def _patience(self) -> Patience:

@@ -7,6 +7,7 @@ removed under him, because every user has a name of his own for it (a hard link)
 import errno
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,16 +17,19 @@ from filelock import FileLock
 
 from lmmpress.errors import UserError
 from lmmpress.store.bucket import BucketObjects
-from lmmpress.store.directory import link
+from lmmpress.store.directory import check_file, copy_checked, link
 from lmmpress.store.objects import Advance, Blob, DamagedError, Entry, Found
 
 _DEFAULT_GIGABYTES = 200.0
+_ABANDONED = 86400.0  # seconds
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def cache_folder() -> Path:
     """LMMPRESS_CACHE, or lmmpress in the user's cache folder."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("LMMPRESS_CACHE") or home / "lmmpress")
+    if told := os.environ.get("LMMPRESS_CACHE"):
+        return Path(told)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lmmpress"
 
 
 def cache_limit() -> int:
@@ -33,7 +37,7 @@ def cache_limit() -> int:
     told = os.environ.get("LMMPRESS_CACHE_GB", str(_DEFAULT_GIGABYTES))
     try:
         return int(float(told) * 1e9)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise UserError(f"LMMPRESS_CACHE_GB={told} is no number of gigabytes") from None
 
 
@@ -87,8 +91,10 @@ class CachedObjects:
             return
         kept = self._folder / blob.name
         with self._alone(blob):
-            while not self.at_hand(blob, path):  # another may have fetched it while this one waited
-                self._fetch(blob, kept, advance)
+            if self.at_hand(blob, path):  # another has fetched it while this one waited
+                advance(blob.size)
+            else:
+                self._fetch(blob, kept, path, advance)
 
     def at_hand(self, blob: Blob, path: Path) -> bool:
         """Make the new file `path` of a blob if the cache has it; no request."""
@@ -98,7 +104,12 @@ class CachedObjects:
         try:
             os.utime(kept)
             _take(kept, path)
+            check_file(path, blob)
         except FileNotFoundError:  # removed for want of space meanwhile
+            return False
+        except DamagedError:  # the disk has changed it: it is fetched again
+            path.unlink()
+            kept.unlink(missing_ok=True)
             return False
         return True
 
@@ -114,17 +125,19 @@ class CachedObjects:
             if path.is_relative_to(self.workspace):
                 _take(path, aside)
             else:
-                shutil.copyfile(path, aside)
-            aside.chmod(0o444)
+                copy_checked(path, aside, blob, lambda _: None)
             aside.replace(kept)
+            kept.chmod(0o444)
+        except DamagedError:  # the user has changed his file since it was sent
+            pass
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in _FULL:
                 raise
         finally:
             aside.unlink(missing_ok=True)
 
-    def _fetch(self, blob: Blob, kept: Path, advance: Advance) -> None:
-        """From the bucket into the cache; a damaged answer is asked for once more before it is believed."""
+    def _fetch(self, blob: Blob, kept: Path, path: Path, advance: Advance) -> None:
+        """From the bucket into the cache and to `path`; a damaged answer is asked for again before it is believed."""
         partial = self._folder / "partial" / blob.sha256
         try:
             self._make_room(blob.size)
@@ -133,12 +146,12 @@ class CachedObjects:
             except DamagedError:
                 self.far.fetch(blob, partial, lambda _: None)
             except OSError as error:
-                if error.errno != errno.ENOSPC:
+                if error.errno not in _FULL:
                     raise
                 self._make_room(blob.size, limit=0)
                 self.far.fetch(blob, partial, lambda _: None)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in _FULL:
                 raise
             for left in (partial, partial.with_name(f"{partial.name}.parts")):
                 left.unlink(missing_ok=True)
@@ -146,14 +159,20 @@ class CachedObjects:
                 f"the cache {self._folder} is full: {blob.size / 1e9:.2f} GB are needed and nothing in it can go; free "
                 "some space on that disk, or name another folder in LMMPRESS_CACHE"
             ) from None
+        _take(partial, path)
         kept.parent.mkdir(exist_ok=True)
-        partial.chmod(0o444)
         partial.replace(kept)
+        with suppress(FileNotFoundError):  # removed for want of space already
+            kept.chmod(0o444)
 
     def _make_room(self, size: int, limit: int | None = None) -> None:
         """Remove the files used longest ago, of those that nobody uses, until `size` bytes more fit into the limit."""
         limit = self._limit if limit is None else limit
         with FileLock(self._folder / "locks" / "room"):
+            for left in (*self._folder.glob("partial/*"), *self.workspace.glob("aside-*")):
+                with suppress(FileNotFoundError):
+                    if time.time() - left.stat().st_mtime > _ABANDONED:  # nobody came back for it
+                        left.unlink()
             held = []
             for path in self._folder.glob("blobs/*/*"):
                 with suppress(FileNotFoundError):

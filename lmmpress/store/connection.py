@@ -1,12 +1,14 @@
 """A connection to an S3 endpoint: where it is and who asks, from the environment; how long to be patient with it."""
 
+import configparser
 import os
 import random
 import time
 from collections.abc import Callable
 from http.client import HTTPException
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
+from xml.etree.ElementTree import ParseError
 
 import certifi
 import urllib3
@@ -14,9 +16,11 @@ from minio import Minio
 from minio.credentials import (
     AWSConfigProvider,
     ChainedProvider,
+    Credentials,
     EnvAWSProvider,
     EnvMinioProvider,
     IamAwsProvider,
+    Provider,
 )
 from minio.error import InvalidResponseError, S3Error, ServerError
 
@@ -27,7 +31,9 @@ T = TypeVar("T")
 _PASSING = {"InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout", "OperationAborted", "BadDigest"}
 _PASSING |= {"XAmzContentSHA256Mismatch", "IncompleteBody", "ConditionalRequestConflict", "Throttling"}
 _UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
-SILENCE = 60.0  # seconds without a byte after which a request is given up
+SILENCE = 20.0  # seconds without a byte after which a request is given up, and made again
+FAILURES = (urllib3.exceptions.HTTPError, HTTPException, ServerError, InvalidResponseError, ParseError, ConnectionError)
+_SLICE = 1 << 20
 
 
 def connect(silence: float = SILENCE) -> Minio:
@@ -40,7 +46,11 @@ def connect(silence: float = SILENCE) -> Minio:
     """
     address = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "https://s3.amazonaws.com"
     parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.username:
+    try:
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is none
+        sound = False
+    if not sound or parts.path not in ("", "/") or parts.username:
         raise UserError(
             "AWS_ENDPOINT_URL is no endpoint: write it as https://host:port, without a path or a name in it"
         )
@@ -53,22 +63,55 @@ def connect(silence: float = SILENCE) -> Minio:
         retries=False,
         ca_certs=authorities,
     )
+    pool.pool_classes_by_scheme = {"http": _SlicedPool, "https": urllib3.HTTPSConnectionPool}
     shy = urllib3.PoolManager(timeout=urllib3.Timeout(connect=2, read=5), retries=1, ca_certs=authorities)
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    ours = not parts.hostname.endswith(("amazonaws.com", "amazonaws.com.cn"))
+    ours = not str(parts.hostname).endswith(("amazonaws.com", "amazonaws.com.cn"))
     return Minio(
         parts.netloc,
         secure=parts.scheme == "https",
         region=region or ("us-east-1" if ours else None),
         http_client=pool,
-        credentials=ChainedProvider(
-            [EnvAWSProvider(), EnvMinioProvider(), AWSConfigProvider(), IamAwsProvider(http_client=shy)]
-        ),
+        credentials=_Credentials(shy),
     )
 
 
+class _Credentials(Provider):
+    """The first credentials there are; one line where there are none, whatever else was wrong with each place."""
+
+    def __init__(self, pool: urllib3.PoolManager) -> None:
+        places = [EnvAWSProvider(), EnvMinioProvider(), AWSConfigProvider(), IamAwsProvider(http_client=pool)]
+        self._chain = ChainedProvider(places)
+
+    def retrieve(self) -> Credentials:
+        try:
+            return self._chain.retrieve()
+        except configparser.Error:  # its message quotes the line, and with it a secret
+            raise UserError("the AWS credentials file cannot be read; it is no configuration file") from None
+        except (ValueError, KeyError, OSError, urllib3.exceptions.HTTPError):
+            raise UserError(
+                "there are no credentials for the bucket; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run "
+                "where the instance or service account has a role"
+            ) from None
+
+
+class _SlicedConnection(urllib3.connection.HTTPConnection):
+    """Sends a body in slices, because a socket's timeout covers the whole of what it is given at once."""
+
+    def send(self, data: Any) -> None:
+        if not isinstance(data, bytes):
+            return super().send(data)
+        view = memoryview(data)
+        for start in range(0, len(view), _SLICE):
+            super().send(view[start : start + _SLICE])
+
+
+class _SlicedPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _SlicedConnection
+
+
 class Patience:
-    """How long a request is tried again while nothing moves: `seconds` since the last byte, with growing pauses."""
+    """How long a request is tried again while nothing moves: `seconds` since the first failure, with growing pauses."""
 
     def __init__(self, seconds: float, where: str) -> None:
         self._seconds, self._where = seconds, where
@@ -76,14 +119,17 @@ class Patience:
 
     def moved(self) -> None:
         """Something came through: patience is whole again."""
-        self._since, self._pause = time.monotonic(), 0.05
+        self._since: float | None = None
+        self._pause = 0.05
 
     def failed(self, error: Exception) -> None:
         """Wait a little after a failure that may pass; UserError where it will not, or where patience ran out."""
         explained = explain(error, self._where)
         if not passing(error):
             raise explained from error
-        if time.monotonic() - self._since > self._seconds:
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        if now - self._since > self._seconds:
             raise UserError(f"{explained}; tried for {self._seconds:.0f} s") from error
         time.sleep(self._pause * random.uniform(0.5, 1.5))
         self._pause = min(2 * self._pause, 5.0)
@@ -96,25 +142,19 @@ class Patience:
         while True:
             try:
                 return request()
-            except urllib3.exceptions.MaxRetryError as error:  # ours never count tries: the role's endpoint was asked
-                raise explain(ValueError("credentials"), self._where) from error
             except S3Error as error:
                 if not passing(error) and not _told(error):
                     raise
                 self.failed(error)
-            except (urllib3.exceptions.HTTPError, HTTPException, ServerError, InvalidResponseError) as error:
+            except FAILURES as error:
                 self.failed(error)
-            except ValueError as error:
-                if "credentials" not in str(error):
-                    raise
-                raise explain(error, self._where) from None
 
 
 def passing(error: Exception) -> bool:
     """Whether the same request may succeed a little later."""
     if isinstance(error, S3Error):
         return error.code in _PASSING or error.response.status in (429, 500, 502, 503, 504)
-    if isinstance(error, ServerError):
+    if isinstance(error, ServerError | ParseError):
         return True
     if isinstance(error, InvalidResponseError):
         return error._code in (429, 500, 502, 503, 504)
@@ -130,11 +170,6 @@ def explain(error: Exception, where: str) -> UserError:
     if isinstance(error, ServerError | InvalidResponseError):
         status = error.status_code if isinstance(error, ServerError) else error._code
         return UserError(f"{where}: the server answers {status}")
-    if isinstance(error, ValueError):
-        return UserError(
-            f"{where}: there are no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where the "
-            "instance or service account has a role"
-        )
     if _UNTRUSTED in str(error):
         return UserError(
             f"{where}: the server's certificate is not trusted; name its authority's file in AWS_CA_BUNDLE"

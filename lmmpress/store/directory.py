@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from lmmpress.errors import UserError
+from lmmpress.lmm.digest import sha256_of
 from lmmpress.store.objects import Advance, Blob, ChangedError, DamagedError, Entry, Found, MissingError
 
 _BLOCK = 1 << 22
@@ -77,7 +78,7 @@ class DirectoryObjects:
             if path.is_relative_to(self.workspace) and link(path, aside):
                 advance(blob.size)
             else:
-                _copy(path, aside, blob, advance)
+                copy_checked(path, aside, blob, advance)
             aside.chmod(0o444)  # a blob is what its name says: nobody edits one by accident
             _publish(aside, target)
 
@@ -85,29 +86,25 @@ class DirectoryObjects:
         source = self._path(blob.name)
         if not source.is_file():
             raise MissingError(blob)
-        if (size := source.stat().st_size) != blob.size:
-            raise DamagedError(blob, f"{size} bytes of {blob.size}")
         if link(source, path):
+            check_file(path, blob)
             advance(blob.size)
         else:
-            _copy(source, path, blob, advance)
+            copy_checked(source, path, blob, advance)
 
     def check(self, blob: Blob) -> None:
         source = self._path(blob.name)
         if not source.is_file():
             raise MissingError(blob)
-        sha, size = hashlib.sha256(), 0
-        with source.open("rb") as file:
-            while block := file.read(_BLOCK):
-                sha.update(block)
-                size += len(block)
-        match(blob, sha.hexdigest(), size)
+        check_file(source, blob)
 
     def leftovers(self) -> Iterator[Entry]:
         for path in sorted(self.workspace.glob(f"{_ASIDE}*")):
             yield Entry(f"work/{path.name}", path.stat().st_size, path.stat().st_mtime)
 
     def _path(self, name: str) -> Path:
+        if name.startswith("/") or ".." in name.split("/"):
+            raise UserError(f"{self.address}: {name} lies outside of the store")
         return self._root / name
 
     def _aside(self) -> "_Aside":
@@ -138,6 +135,13 @@ def match(blob: Blob, sha256: str, size: int) -> None:
         raise DamagedError(blob, f"its bytes have the sha256 {sha256[:12]}")
 
 
+def check_file(path: Path, blob: Blob) -> None:
+    """Read a file; DamagedError where its bytes are not the blob's."""
+    if (size := path.stat().st_size) != blob.size:
+        raise DamagedError(blob, f"{size} bytes of {blob.size}")
+    match(blob, sha256_of(path), size)
+
+
 def link(source: Path, target: Path) -> bool:
     """Make `target` another name of the file `source`; False where the disk cannot."""
     target.unlink(missing_ok=True)
@@ -159,7 +163,8 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def _copy(source: Path, target: Path, blob: Blob, advance: Advance) -> None:
+def copy_checked(source: Path, target: Path, blob: Blob, advance: Advance) -> None:
+    """Copy a file; DamagedError, and no copy, where its bytes are not the blob's."""
     sha, size = hashlib.sha256(), 0
     with source.open("rb") as reader, target.open("wb") as writer:
         while block := reader.read(_BLOCK):

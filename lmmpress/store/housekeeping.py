@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,10 @@ from pydantic import BaseModel
 from lmmpress.errors import UserError
 from lmmpress.progress import transfer
 from lmmpress.store.objects import Blob, ChangedError, DamagedError, Entry, MissingError
-from lmmpress.store.state import hold, is_live, read_state
-from lmmpress.store.store import HOUSEKEEPING, Manifest, Store, parse_manifest
+from lmmpress.store.parallel import each
+from lmmpress.store.state import Run, digests_of, is_live, read_state
+from lmmpress.store.store import Manifest, Store, parse_manifest
 
-_AT_A_TIME = 4
 _COPIES = "copies/"
 _TICK = 1.0  # seconds: servers tell the time no finer
 
@@ -82,7 +81,7 @@ def list_store(store: Store, run_key: str | None = None) -> Listing:
     runs = [run for run in _runs(store) if run_key is None or run.run_key.startswith(run_key)]
     if run_key is not None and not runs:
         raise UserError(f"{store.root_address} holds no run {run_key}")
-    named = {step.get(key) for run in runs for step in run.steps for key in ("parent", "checkpoint")}
+    named = {digest for run in runs for step in run.steps for digest in digests_of(step)}
     checkpoints, seen = [], set[str]()
     for entry in _entries(store, "checkpoints/"):
         digest = _stem(entry.name)
@@ -108,56 +107,63 @@ def list_store(store: Store, run_key: str | None = None) -> Listing:
 
 
 def verify_store(store: Store) -> list[Fault]:
-    """Every fault of a store: blobs that are missing or no longer match their names, manifests that cannot be read,
-    and decisions of runs whose checkpoints are gone. All bytes are read."""
+    """Every fault of a store: blobs that are missing or no longer match their names, manifests, records and states that
+    cannot be read, and whatever names a checkpoint that is gone. All bytes are read."""
     faults: list[Fault] = []
     needed: dict[Blob, list[str]] = {}
     whole: set[str] = set()
     for name, manifest in _manifests(store, faults):
-        whole.add(name)
+        whole.add(_stem(name))
         for file in manifest.files.values():
             needed.setdefault(file.blob, []).append(name)
+    for record, digest in _records(store, faults):
+        if digest and digest not in whole:
+            faults.append(Fault(name=f"checkpoints/{digest}.json", fault="is missing", needed_by=[record]))
     for run in _runs(store, faults):
-        for digest in {step.get(key) for step in run.steps for key in ("parent", "checkpoint")} - {None}:
-            if (name := f"checkpoints/{digest}.json") not in whole:
-                faults.append(Fault(name=name, fault="is missing", needed_by=[f"runs/{run.run_key}.json"]))
-    unnamed = {entry.name: entry for entry in _entries(store, "blobs/")}
-    for blob in needed:
-        unnamed.pop(blob.name, None)
-    blobs = [*needed, *(Blob(entry.name.rsplit("/", 1)[-1], entry.size) for entry in unnamed.values())]
-    with transfer("verifying", sum(blob.size for blob in blobs)) as advance, ThreadPoolExecutor(_AT_A_TIME) as readers:
+        for digest in sorted({digest for step in run.steps for digest in digests_of(step)} - whole):
+            needs = [f"runs/{run.run_key}.json"]
+            faults.append(Fault(name=f"checkpoints/{digest}.json", fault="is missing", needed_by=needs))
+    named = {blob.name for blob in needed}
+    unnamed = (entry for entry in _entries(store, "blobs/") if entry.name not in named)
+    blobs = [*needed, *(Blob(_stem(entry.name), entry.size) for entry in unnamed)]
 
-        def check(blob: Blob) -> Fault | None:
-            try:
-                store.objects.check(blob)
-            except (DamagedError, MissingError) as error:
-                why = "is missing" if isinstance(error, MissingError) else str(error).partition(": ")[2]
-                return Fault(name=blob.name, fault=why, needed_by=needed.get(blob, []))
-            finally:
-                advance(blob.size)
-            return None
+    def check(blob: Blob) -> Fault | None:
+        try:
+            store.objects.check(blob)
+        except (DamagedError, MissingError, OSError) as error:
+            why = {MissingError: "is missing", DamagedError: str(error).partition(": ")[2]}.get(type(error), str(error))
+            return Fault(name=blob.name, fault=why, needed_by=needed.get(blob, []))
+        finally:
+            advance(blob.size)
+        return None
 
-        faults += [fault for fault in readers.map(check, blobs) if fault]
+    with transfer("verifying", sum(blob.size for blob in blobs)) as advance:
+        faults += [fault for fault in each(check, blobs) if fault]
     return sorted(faults, key=lambda fault: fault.name)
 
 
-def discard_faults(store: Store, faults: list[Fault]) -> list[str]:
-    """Remove what is damaged, and what needs it: its steps are made anew when a run is carried on. Their names."""
-    names = {name for fault in faults for name in (fault.name, *fault.needed_by) if not name.startswith("runs/")}
-    lost = {_stem(name) for name in names if name.startswith(("checkpoints/", "tensors/"))}
-    for entry in _entries(store, "records/"):
-        record = store.read_record(_stem(entry.name)) or {}
-        if record.get("checkpoint") in lost or _stem(entry.name) in lost:
-            names.add(entry.name)
-    # a history is never cut: where it speaks of what is lost it goes as a whole, and is made again of the records
-    for run in _runs(store):
-        if lost & {step.get("checkpoint") for step in run.steps}:
-            names.add(f"runs/{run.run_key}.json")
-    with hold(store.objects, HOUSEKEEPING):
+def discard_faults(store: Store) -> tuple[list[Fault], list[str]]:
+    """Verify a store that nobody works on, and remove what is damaged and what needs it; its steps are made anew when a
+    run is carried on. What was found, and the names that were removed.
+
+    A history is never cut: a run that speaks of what is lost goes as a whole, and is made again of the records.
+    """
+    with store.cleaning() as lease:
         _refuse_while_anyone_works(store)
-        for name in sorted(names):
-            store.objects.delete(name)
-    return sorted(names)
+        faults = verify_store(store)
+        names = {name for fault in faults for name in (fault.name, *fault.needed_by)}
+        lost = {_stem(name) for name in names if name.startswith(("checkpoints/", "tensors/"))}
+        for record, digest in _records(store, []):
+            if digest in lost or _stem(record) in lost:
+                names.add(record)
+        for run in _runs(store, []):
+            if lost & {digest for step in run.steps for digest in digests_of(step)}:
+                names.add(f"runs/{run.run_key}.json")
+        # what speaks of others goes before them, so that being killed here leaves nothing that names what is gone
+        order = ("runs/", "records/", "checkpoints/", "tensors/", "blobs/")
+        names_in_order = sorted(names, key=lambda name: (order.index(f"{name.split('/')[0]}/"), name))
+        _delete(store, names_in_order, lease)
+    return faults, names_in_order
 
 
 def collect_garbage(store: Store, grace: float, dry_run: bool) -> Garbage:
@@ -165,7 +171,7 @@ def collect_garbage(store: Store, grace: float, dry_run: bool) -> Garbage:
 
     UserError, and nothing is removed, while any run is worked on or where a manifest cannot be read.
     """
-    with hold(store.objects, HOUSEKEEPING):
+    with store.cleaning() as lease:
         _refuse_while_anyone_works(store)
         listed = _entries(store, "blobs/")
         faults: list[Fault] = []
@@ -179,8 +185,7 @@ def collect_garbage(store: Store, grace: float, dry_run: bool) -> Garbage:
         now = store.objects.now() + _TICK
         old = [entry for entry in unnamed if now - entry.modified >= grace]
         if not dry_run:
-            for entry in old:
-                store.objects.delete(entry.name)
+            _delete(store, [entry.name for entry in old], lease)
         return Garbage(old, spared=len(unnamed) - len(old))
 
 
@@ -266,12 +271,23 @@ def _copy_run(source: Store, target: Store, name: str) -> None:
             continue
 
 
+def _delete(store: Store, names: list[str], lease: Run) -> None:
+    """Remove objects while the lease is ours: a process that was asleep must not go on where others work by now."""
+    for number, name in enumerate(names):
+        if number % 20 == 0:
+            lease.renew()
+        store.objects.delete(name)
+
+
 def _refuse_while_anyone_works(store: Store) -> None:
     for entry in [*_entries(store, "runs/"), *_entries(store, _COPIES)]:
-        state, found = read_state(store.objects, entry.name)
+        try:
+            state, found = read_state(store.objects, entry.name)
+        except UserError:  # what cannot be read, nobody works on
+            continue
         if is_live(store.objects, state, found) and state.lease:
             raise UserError(
-                f"{store.root_address}: {state.lease.host} works on {entry.name}; nothing is removed meanwhile"
+                f"{store.root_address}: {state.lease.machine} works on {entry.name}; nothing is removed meanwhile"
             )
         if entry.name.startswith(_COPIES):  # of a copy that was killed
             store.objects.delete(entry.name)
@@ -286,8 +302,19 @@ def _runs(store: Store, faults: list[Fault] | None = None) -> Iterator[RunListin
                 raise
             faults.append(Fault(name=entry.name, fault=str(error).rpartition(" is ")[2], needed_by=[]))
             continue
-        working = state.lease.host if state.lease and is_live(store.objects, state, found) else None
+        working = state.lease.machine if state.lease and is_live(store.objects, state, found) else None
         yield RunListing(run_key=_stem(entry.name), working=working, steps=state.history)
+
+
+def _records(store: Store, faults: list[Fault]) -> Iterator[tuple[str, str | None]]:
+    """All records by their names, with the checkpoint that each names; those that cannot be read are faults."""
+    for entry in _entries(store, "records/"):
+        try:
+            record = store.read_record(_stem(entry.name)) or {}
+        except UserError:
+            faults.append(Fault(name=entry.name, fault="is no record", needed_by=[]))
+            continue
+        yield entry.name, next(iter(digests_of({"checkpoint": record.get("checkpoint")})), None)
 
 
 def _manifests(store: Store, faults: list[Fault] | None = None) -> Iterator[tuple[str, Manifest]]:

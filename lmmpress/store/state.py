@@ -7,15 +7,16 @@ store's own clock, so no machine's clock need be right.
 
 import json
 import os
+import re
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Literal
 
-import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lmmpress.errors import UserError
@@ -23,6 +24,7 @@ from lmmpress.progress import console
 from lmmpress.store.objects import ChangedError, Found, Objects
 
 LEASE = 90.0  # seconds
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 class Lease(BaseModel):
@@ -33,9 +35,14 @@ class Lease(BaseModel):
     holder: str
     host: str
     pid: int
-    started: float
+    started: str
     beat: int = 0
     seconds: float
+
+    @property
+    def machine(self) -> str:
+        """The name of the holder's machine."""
+        return (self.host.split() or ["somebody"])[0]
 
 
 class State(BaseModel):
@@ -110,6 +117,12 @@ class Run:
         return state, found
 
 
+def digests_of(step: dict[str, Any]) -> set[str]:
+    """The checkpoints that a decision names: the one it started from, and the one it made."""
+    named = (step.get("parent"), step.get("checkpoint"))
+    return {digest for digest in named if isinstance(digest, str) and _DIGEST.fullmatch(digest)}
+
+
 def read_state(objects: Objects, name: str) -> tuple[State, Found | None]:
     """The state of that name, a new one where there is none, and what it was read of."""
     found = objects.read(name)
@@ -140,11 +153,8 @@ def hold(objects: Objects, name: str, seconds: float = LEASE) -> Iterator[Run]:
 
     def beat() -> None:
         while not ended.wait(seconds / 3):
-            try:
+            with suppress(Exception):  # lost, or out of reach for now: the next decision tells which
                 run.renew()
-            except UserError:  # lost, or out of reach: the next decision tells which
-                if not ended.is_set():
-                    continue
 
     thread = threading.Thread(target=beat, name="lease", daemon=True)
     thread.start()
@@ -152,8 +162,9 @@ def hold(objects: Objects, name: str, seconds: float = LEASE) -> Iterator[Run]:
         yield run
     finally:
         ended.set()
-        thread.join()
-        run.release()
+        thread.join(timeout=1)
+        with suppress(UserError, OSError):  # it runs out by itself, and what ended the block is what counts
+            run.release()
 
 
 def _take(objects: Objects, name: str, seconds: float) -> Run:
@@ -166,13 +177,14 @@ def _take(objects: Objects, name: str, seconds: float) -> Run:
             seen = (lease.holder, lease.beat)
             if _runs_here(lease) or (waited_for is not None and waited_for != seen):
                 raise UserError(
-                    f"{objects.address}: another process works on this run ({lease.host}, process {lease.pid}); wait "
-                    "for it or end it"
+                    f"{objects.address}: another process works on this run ({lease.machine}, process {lease.pid}); "
+                    "wait for it or end it"
                 )
             left = max(0.1, lease.seconds - (objects.now() - found.modified))
             if waited_for is None:
                 console.print(
-                    f"{lease.host} has not given this run back; waiting {left:.0f} s for its lease", highlight=False
+                    f"{lease.machine} has not given this run back; waiting {left:.0f} s for its lease",
+                    highlight=False,
                 )
             waited_for = seen
             time.sleep(min(left, lease.seconds / 6))
@@ -191,30 +203,40 @@ def _write(objects: Objects, name: str, state: State, found: Found | None) -> No
 
 def _new_lease(seconds: float) -> Lease:
     pid = os.getpid()
-    started = psutil.Process(pid).create_time()
-    return Lease(holder=uuid.uuid4().hex, host=_host(), pid=pid, started=started, seconds=seconds)
+    return Lease(holder=uuid.uuid4().hex, host=_host(), pid=pid, started=_started(pid), seconds=seconds)
 
 
 def _host() -> str:
-    """This machine, or this container of it: where the numbers of processes mean the same."""
+    """This machine since it was started, or this container of it: where the numbers of processes mean the same."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(parts)
+
+
+def _started(pid: int) -> str:
+    """When a process was started, in ticks since the machine was; empty where that cannot be told, or it has ended."""
     try:
-        space = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        space = ""
-    return f"{socket.gethostname()} {space}".strip()
+        # what follows the name of the program, which is in brackets and may hold anything
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):
+        return ""
+    return "" if state == "Z" else fields[18]
 
 
 def _ended_here(lease: Lease) -> bool:
-    return lease.host == _host() and not _runs(lease)
+    """Whether the holder was a process of this machine and has certainly ended."""
+    if lease.host != _host():
+        return False
+    try:
+        os.kill(lease.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # somebody else's: it is there
+        return False
+    return _started(lease.pid) != lease.started
 
 
 def _runs_here(lease: Lease) -> bool:
-    return lease.host == _host() and _runs(lease)
-
-
-def _runs(lease: Lease) -> bool:
-    try:
-        process = psutil.Process(lease.pid)
-        return bool(abs(process.create_time() - lease.started) < 1 and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+    return lease.host == _host() and not _ended_here(lease)

@@ -14,7 +14,6 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -26,6 +25,7 @@ from lmmpress.errors import UserError
 from lmmpress.lmm.digest import digest_files, files_of, sha256_of
 from lmmpress.progress import transfer
 from lmmpress.store.objects import Blob, ChangedError, DamagedError, MissingError, Objects
+from lmmpress.store.parallel import each
 from lmmpress.store.state import Run, hold, is_live, read_state
 
 if TYPE_CHECKING:
@@ -33,10 +33,9 @@ if TYPE_CHECKING:
 
 HOUSEKEEPING = "housekeeping.json"
 _TENSORS = "tensors.safetensors"
-_FILES_AT_A_TIME = 4
 
 
-def _safe(name: str) -> str:
+def safe_name(name: str) -> str:
     """A file's name inside of a checkpoint: never outside of it."""
     path = PurePosixPath(name)
     if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or path.as_posix() != name:
@@ -63,7 +62,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     format: Literal[1] = 1
-    files: dict[Annotated[str, AfterValidator(_safe)], File]
+    files: dict[Annotated[str, AfterValidator(safe_name)], File]
 
     @property
     def digest(self) -> str:
@@ -109,18 +108,26 @@ class Store:
                 raise UserError(f"{self.objects.address} is being cleaned up; try again when that has ended")
             yield run
 
+    @contextmanager
+    def cleaning(self) -> Iterator[Run]:
+        """Held while things are removed: no run begins meanwhile. What ended processes left here is removed too."""
+        with hold(self.objects, HOUSEKEEPING) as lease, self.scratch():
+            yield lease
+
     def read_record(self, name: str) -> dict[str, Any] | None:
         """The small JSON record of that name, None where there is none."""
         found = self.objects.read(f"records/{name}.json")
         if found is None:
             return None
         try:
-            record: dict[str, Any] = json.loads(found.data)
-            return record
+            record = json.loads(found.data)
         except ValueError:
+            record = None
+        if not isinstance(record, dict):
             raise UserError(
-                f"{self.objects.address}: record {name} is damaged; remove it to have it made anew"
-            ) from None
+                f"{self.objects.address}: record {name} is damaged; `lmmpress store verify --discard` helps"
+            )
+        return record
 
     def write_record(self, name: str, record: dict[str, Any]) -> dict[str, Any]:
         """Write a record, once: what stands under that name then, be it another's who was first."""
@@ -182,53 +189,47 @@ class Store:
     def _send(self, files: dict[str, Path]) -> Manifest:
         """The manifest of files once all their bytes are in the store: while one is sent, the next is read."""
         listed: dict[str, File] = {}
-        with (
-            transfer("sending", sum(path.stat().st_size for path in files.values())) as advance,
-            ThreadPoolExecutor(_FILES_AT_A_TIME) as senders,
-        ):
 
-            def send(path: Path, blob: Blob) -> None:
-                if self.objects.holds(blob):
-                    advance(blob.size)
-                    return
-                try:
-                    self.objects.send(path, blob, advance)
-                except DamagedError:
-                    raise UserError(f"{path} changed while it was being sent") from None
-
-            sent = []
+        def named() -> Iterator[tuple[Path, Blob]]:
             for name, path in files.items():
                 listed[name] = File(sha256=sha256_of(path), size=path.stat().st_size)
-                sent.append(senders.submit(send, path, listed[name].blob))
-            for job in sent:
-                job.result()
+                yield path, listed[name].blob
+
+        def send(item: tuple[Path, Blob]) -> None:
+            path, blob = item
+            if self.objects.holds(blob):
+                advance(blob.size)
+                return
+            try:
+                self.objects.send(path, blob, advance)
+            except DamagedError:
+                raise UserError(f"{path} changed while it was being sent") from None
+
+        with transfer("sending", sum(path.stat().st_size for path in files.values())) as advance:
+            each(send, named())
         return Manifest(files=listed)
 
     def _tree(self, what: str, manifest: Manifest) -> Path:
         """A folder of this process with the files of a manifest."""
+
+        def fetch(item: tuple[str, File]) -> None:
+            name, file = item
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self.objects.fetch(file.blob, folder / name, advance)
+            except (DamagedError, MissingError) as error:
+                raise UserError(
+                    f"{self.objects.address}: {what}: {name}: {error}; `lmmpress store verify` lists all such files"
+                ) from None
+
         with self._opening:
-            if what not in self._trees:
+            key = f"{what} {manifest.model_dump_json()}"
+            if key not in self._trees:
                 folder = Path(tempfile.mkdtemp(prefix="tree-", dir=self._own_folder()))
-                with (
-                    transfer("fetching", manifest.size) as advance,
-                    ThreadPoolExecutor(_FILES_AT_A_TIME) as fetchers,
-                ):
-
-                    def fetch(name: str, blob: Blob) -> None:
-                        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                        try:
-                            self.objects.fetch(blob, folder / name, advance)
-                        except (DamagedError, MissingError) as error:
-                            raise UserError(
-                                f"{self.objects.address}: {what}: {name}: {error}; `lmmpress store verify` lists all "
-                                "such files"
-                            ) from None
-
-                    fetched = [fetchers.submit(fetch, name, file.blob) for name, file in manifest.files.items()]
-                    for job in fetched:
-                        job.result()
-                self._trees[what] = folder
-            return self._trees[what]
+                with transfer("fetching", manifest.size) as advance:
+                    each(fetch, manifest.files.items())
+                self._trees[key] = folder
+            return self._trees[key]
 
     def _read_manifest(self, name: str) -> Manifest | None:
         found = self.objects.read(name)
