@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePosixPath
@@ -273,10 +274,11 @@ def own_folder(workspace: Path) -> Path:
             shutil.rmtree(left.with_suffix(""), ignore_errors=True)
             lock.release()
             left.unlink(missing_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="own-", dir=workspace))
+        folder = workspace / f"own-{uuid.uuid4().hex[:12]}"
         lock = FileLock(folder.with_suffix(".lock"))
-        lock.acquire()
+        lock.acquire()  # before the folder is there: one without a lock would never be removed
         _locks.append(lock)
+        folder.mkdir()
     atexit.register(_remove, folder, os.getpid())
     return folder
 
