@@ -80,30 +80,15 @@ def free_port() -> int:
         return int(opened.getsockname()[1])
 
 
-class Proxy:
-    """Stands before a server. What it does to those who pass is set at any time:
+class _Front:
+    """Listens on loopback and serves each connection in a thread."""
 
-    `reset_after`   cut each connection, hard, after so many bytes in both directions together
-    `answers`       the next requests get these bytes instead of the server's answer
-    `instead`       the same for requests of a method whose first line has a word in it
-    `silent`        take requests and never answer
-    `flip`          change a byte of each answer after so many bytes
-    `swallow`       pass on so many requests and cut the connection when they are answered
-    """
+    scheme = "http"
 
     def __init__(self, target: str) -> None:
         self._target = ("127.0.0.1", int(target.rsplit(":", 1)[1]))
-        self.reset_after: int | None = None
-        self.answers: list[bytes] = []
-        self.instead: dict[tuple[str, str], list[bytes]] = {}
-        self.silent = False
-        self.flip: int | None = None
-        self.swallow = 0
-        self.requests: list[str] = []
-        self.sent = 0
-        self.resets = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.endpoint = f"{self.scheme}://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -116,6 +101,33 @@ class Proxy:
             except OSError:
                 return
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        """What becomes of a connection."""
+
+
+class Proxy(_Front):
+    """Stands before a server. What it does to those who pass is set at any time:
+
+    `reset_after`   cut each connection, hard, after so many bytes in both directions together
+    `answers`       the next requests get these bytes instead of the server's answer
+    `instead`       the same for requests of a method whose first line has a word in it
+    `silent`        take requests and never answer
+    `flip`          change a byte of each answer after so many bytes
+    `swallow`       pass on so many requests and cut the connection when they are answered
+    """
+
+    def __init__(self, target: str) -> None:
+        self.reset_after: int | None = None
+        self.answers: list[bytes] = []
+        self.instead: dict[tuple[str, str], list[bytes]] = {}
+        self.silent = False
+        self.flip: int | None = None
+        self.swallow = 0
+        self.requests: list[str] = []
+        self.sent = 0
+        self.resets = 0
+        super().__init__(target)
 
     def _serve(self, client: socket.socket) -> None:
         """Pass on what comes, in both directions; a request begins with a read of its own."""
@@ -187,25 +199,14 @@ def answer(status: str, code: str, message: str = "told so by the test") -> byte
     return f"{head}Connection: close\r\n\r\n".encode() + body
 
 
-class TlsFront:
+class TlsFront(_Front):
     """A server's TLS side, with a certificate of one's own."""
 
+    scheme = "https"
+
     def __init__(self, target: str, context: ssl.SSLContext) -> None:
-        self._target, self._context = ("127.0.0.1", int(target.rsplit(":", 1)[1])), context
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.endpoint = f"https://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                raw, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(raw,), daemon=True).start()
+        self._context = context
+        super().__init__(target)
 
     def _serve(self, raw: socket.socket) -> None:
         with suppress(OSError), self._context.wrap_socket(raw, server_side=True) as client:

@@ -36,7 +36,7 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 class BucketObjects:
-    """Objects of a bucket whose names start with a prefix.
+    """Objects of a bucket whose names start with a prefix: all but a workspace, which `cache.CachedObjects` adds.
 
     `part` in bytes, at least 5 MiB as S3 asks for. A request that hears nothing for `silence` seconds is made again,
     and so is one that failed, until nothing has moved for `patience` seconds.
@@ -56,10 +56,6 @@ class BucketObjects:
         self._ahead: float | None = None  # seconds that the server's clock is before ours
         self._pool = ThreadPoolExecutor(_AT_A_TIME, "store")
         self._slots = threading.BoundedSemaphore(_AT_A_TIME)
-
-    @property
-    def workspace(self) -> Path:
-        raise NotImplementedError("a bucket is nowhere on this machine; lmmpress.store.cache gives it a place")
 
     def now(self) -> float:
         if self._ahead is None:
