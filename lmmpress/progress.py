@@ -10,6 +10,7 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -33,32 +34,22 @@ def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[
 @contextmanager
 def counter(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar that is moved by hand: yields a function that takes how much more is done."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(label, total=total)
-        yield lambda amount: progress.advance(task, amount)
+    with _bar(label, total, (MofNCompleteColumn(), TimeElapsedColumn()), console.is_terminal) as advance:
+        yield advance
 
 
 @contextmanager
 def transfer(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar of `total` bytes with rate and time left: yields a function that takes how many more went by."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
     # what is over in a moment only flickers
     shown = console.is_terminal and total >= _WORTH_SHOWING
+    with _bar(label, total, (DownloadColumn(), TransferSpeedColumn()), shown) as advance:
+        yield advance
+
+
+@contextmanager
+def _bar(label: str, total: int, done: tuple[ProgressColumn, ...], shown: bool) -> Iterator[Callable[[int], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), *done, TextColumn("left"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
         task = progress.add_task(label, total=total)
         yield lambda amount: progress.advance(task, amount)

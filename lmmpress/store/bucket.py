@@ -107,19 +107,13 @@ class BucketObjects:
             self._request(lambda: self._client.remove_object(self._bucket, self._prefix + name), ("NoSuchKey",))
 
     def entries(self, prefix: str) -> Iterator[Entry]:
-        listed = self._request(
-            lambda: list(self._client.list_objects(self._bucket, self._prefix + prefix, recursive=True))
-        )
-        for item in listed or ():
-            name = item.object_name.removeprefix(self._prefix)
+        for name, item in self._listed(prefix):
             yield Entry(name, item.size or 0, item.last_modified.timestamp())
 
     def tagged(self, prefix: str) -> list[tuple[str, int, str]]:
         """Names, sizes and tags of all objects whose names start so, in order."""
-        under = self._prefix + prefix
-        listed = self._request(lambda: list(self._client.list_objects(self._bucket, under, recursive=True)))
-        found = ((item.object_name.removeprefix(self._prefix), item.size or 0, item.etag or "") for item in listed)
-        return sorted(entry for entry in found if not entry[0].endswith("/"))
+        found = self._listed(prefix)
+        return sorted((name, item.size or 0, item.etag or "") for name, item in found if not name.endswith("/"))
 
     def holds(self, blob: Blob) -> bool:
         name = self._prefix + blob.name
@@ -261,6 +255,12 @@ class BucketObjects:
                     return upload.upload_id, parts
         headers = {"Content-Type": "application/octet-stream"}
         return self._request(lambda: self._client._create_multipart_upload(self._bucket, name, dict(headers))), {}
+
+    def _listed(self, prefix: str) -> list[tuple[str, Any]]:
+        """What the server lists, by its names here."""
+        under = self._prefix + prefix
+        listed = self._request(lambda: list(self._client.list_objects(self._bucket, under, recursive=True)))
+        return [(item.object_name.removeprefix(self._prefix), item) for item in listed]
 
     def _uploads(self, prefix: str) -> list[Any]:
         listed = self._request(lambda: self._client._list_multipart_uploads(self._bucket, prefix=prefix))
