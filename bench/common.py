@@ -38,7 +38,8 @@ def sample_materials(**changes: str) -> Materials:
     """The sample preset's materials in a store of their own."""
     overrides = tuple(f"{key.replace('__', '.')}={value}" for key, value in changes.items())
     plan = parse_plan(preset("sample"), overrides)
-    return Materials(plan, open_store(tempfile.mkdtemp(prefix="lmmpress-bench-")), Path(plan.model))
+    store = open_store(tempfile.mkdtemp(prefix="lmmpress-bench-"))
+    return Materials(plan, store, store.add_checkpoint(Path(plan.model)))
 
 
 def rss() -> int:

@@ -34,18 +34,18 @@ def main() -> None:
         ("one-shot, one step's epochs", True, epochs),
     ):
         one = sample_materials(**changes, distillation__epochs=str(spent))
-        original = steps.add_original(one)
+        original = one.original
         checkpoint = all_at_once(one, original) if pruned else original
         before, _ = steps.evaluate(one, original, "test")
         cut, _ = steps.evaluate(one, checkpoint, "test")
         distilled, loss, seconds = steps.distill(one, checkpoint)
         after, _ = steps.evaluate(one, distilled, "test")
-        drop, interval = paired_drop(before, after, image_of_row(one.examples["test"]), 0.95)
+        drop, interval = paired_drop(before, after, image_of_row(one.examples["test"].split), 0.95)
         result[name] = {
             "original": float(before.double().mean()),
             "before_distilling": float(cut.double().mean()),
             "accuracy": float(after.double().mean()),
-            "by_task": by_task(one.examples["test"], after),
+            "by_task": by_task(one.examples["test"].split, after),
             "drop": drop,
             "drop_interval": [interval.low, interval.high],
             "last_loss": loss[-1],

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from common import sample_materials, show, spread
 
-from lmmpress import steps
 from lmmpress.importance import answer_loss, score
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.examples import batches, make_batch
@@ -37,8 +36,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     materials = sample_materials(importance__rows=str(arguments.rows))
-    original = steps.add_original(materials)
-    checkpoint = arguments.checkpoint or materials.store.checkpoint(original)
+    checkpoint = arguments.checkpoint or materials.teacher
     model, anatomy = load_model(checkpoint), read_checkpoint(checkpoint)
     examples = materials.examples["score"]
     result: dict[str, object] = {"uncut": measure(materials, model)}

@@ -7,10 +7,8 @@ after a crash, and a pipeline whose every task runs on another machine.
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
-from lmmpress.gate import ends_stage, takes_over
 from lmmpress.plan import Axis, Plan
-from lmmpress.pruning.predict import stage_towers
-from lmmpress.result import StepResult
+from lmmpress.result import Decision, StepResult
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ def compress_stages(plan: Plan, original: str) -> Generator[Planned, StepResult,
     current = original
     for axis, stage in plan.stages.items():
         index = 0
-        for tower in stage_towers(plan):
+        for tower in plan.stage_towers():
             reference = original if plan.tolerance.reference == "original" else current
             for amount in stage.amounts():
                 step = yield Planned(current, reference, axis, index, tower, amount)
@@ -56,3 +54,13 @@ def next_step(plan: Plan, original: str, history: Iterable[StepResult]) -> Plann
     except StopIteration as ended:
         return str(ended.value)
     return planned
+
+
+def ends_stage(decision: Decision) -> bool:
+    """Whether no further step of the stage is tried."""
+    return decision != "accepted"
+
+
+def takes_over(decision: Decision) -> bool:
+    """Whether the step's checkpoint becomes the one to go on from."""
+    return decision != "rolled back"

@@ -20,16 +20,6 @@ class Verdict:
     interval: Interval | None
 
 
-def ends_stage(decision: Decision) -> bool:
-    """Whether no further step of the stage is tried."""
-    return decision != "accepted"
-
-
-def takes_over(decision: Decision) -> bool:
-    """Whether the step's checkpoint becomes the one to go on from."""
-    return decision != "rolled back"
-
-
 REPORTED_CONFIDENCE = 0.95
 
 

@@ -1,6 +1,6 @@
 """What the steps of a run share: the teacher, the data as the models see it, and what is computed of them once."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -10,16 +10,18 @@ from accelerate import Accelerator
 
 from lmmpress.data import Split, read_split
 from lmmpress.lmm.anatomy import Anatomy
-from lmmpress.lmm.checkpoint import load_model, read_checkpoint
-from lmmpress.lmm.digest import digest_checkpoint
+from lmmpress.lmm.checkpoint import load_model
 from lmmpress.lmm.examples import Batch, Examples, batches, encode, load_processor
 from lmmpress.lmm.forward import answer_logits, answer_states, visual_features
+from lmmpress.lmm.read_anatomy import anatomy_of, read_config
 from lmmpress.plan import Plan, digest_of
 from lmmpress.pruning.predict import towers_of
-from lmmpress.store import Store
+from lmmpress.store import Store, open_data
 
 Role = Literal["score", "distill", "gate", "test"]
 ROLES: tuple[Role, ...] = ("score", "distill", "gate", "test")
+Part = Literal["importance", "prune", "distill", "evaluate", "speed"]
+PARTS: frozenset[Part] = frozenset(("importance", "prune", "distill", "evaluate", "speed"))
 
 _CACHE_VERSION = 1
 _BATCH = 64
@@ -28,34 +30,55 @@ _BATCH = 64
 def split_of(plan: Plan, role: Role) -> Split:
     """The rows that a plan uses in a role."""
     limits = {"score": plan.importance.rows, "distill": plan.distillation.rows}
-    return read_split(Path(plan.data), getattr(plan.splits, role), limits.get(role))
+    return read_split(open_data(plan.data), getattr(plan.splits, role), limits.get(role))
+
+
+def automatic_dtype() -> torch.dtype:
+    """What `dtype: auto` stands for on this machine: bfloat16 on GPUs that have it, float32 elsewhere."""
+    device = Accelerator().device.type
+    return torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
 
 
 @dataclass
 class Materials:
-    """Opened lazily: a step that finds its answer in the store never encodes data or loads the teacher."""
+    """Opened lazily: a step that finds its answer in the store never encodes data or loads the teacher.
+
+    `original` is the digest of the teacher, which the store holds. `makes` are the parts that this process may make;
+    what other parts find, it takes from the store alone.
+    """
 
     plan: Plan
     store: Store
-    teacher: Path
-    accelerator: Accelerator = field(default_factory=Accelerator)
+    original: str
+    makes: frozenset[Part] = PARTS
 
     @cached_property
-    def teacher_digest(self) -> str:
-        return digest_checkpoint(self.teacher)
+    def accelerator(self) -> Accelerator:
+        return Accelerator()
+
+    @cached_property
+    def teacher(self) -> Path:
+        """The teacher's files, to be read only."""
+        return self.store.checkpoint(self.original)
 
     @cached_property
     def anatomy(self) -> Anatomy:
         """The teacher's anatomy."""
-        return read_checkpoint(self.teacher)
+        return self.anatomy_of(self.original)
+
+    def anatomy_of(self, checkpoint: str) -> Anatomy:
+        """The anatomy of a checkpoint in the store, without its weights."""
+        return anatomy_of(read_config(self.store.checkpoint(checkpoint, weights=False)))
+
+    def split(self, role: Role) -> Split:
+        """The rows of a role, as they are."""
+        return split_of(self.plan, role)
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """What is computed in: `auto` is bfloat16 on accelerators that have it and float32 on CPUs."""
-        device = self.accelerator.device.type
-        if self.plan.dtype == "auto":
-            return torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-        return torch.bfloat16 if self.plan.dtype == "bfloat16" else torch.float32
+        """What is computed in."""
+        named = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+        return named.get(self.plan.dtype) or automatic_dtype()
 
     @cached_property
     def examples(self) -> "_Splits":
@@ -126,7 +149,7 @@ class Materials:
     def _cache_name(self, what: str, examples: Examples) -> str:
         inputs = {
             "version": _CACHE_VERSION,
-            "teacher": self.teacher_digest,
+            "teacher": self.original,
             "data": examples.split.digest,
             "dtype": str(self.dtype),
             "device": self.accelerator.device.type,
@@ -142,8 +165,7 @@ class _Splits(dict[Role, Examples]):
         self._materials = materials
 
     def __missing__(self, role: Role) -> Examples:
-        split = split_of(self._materials.plan, role)
-        self[role] = encode(split, self._processor(), self._materials.anatomy.config)
+        self[role] = encode(self._materials.split(role), self._processor(), self._materials.anatomy.config)
         return self[role]
 
     def _processor(self) -> object:

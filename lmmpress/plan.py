@@ -137,6 +137,14 @@ class Plan(Settings):
     store: str | None = None
     trust_remote_code: Literal[False] = False
 
+    def stage_towers(self) -> list[str | None]:
+        """The towers that a stage goes through in turn; None stands for whichever is the largest at each step."""
+        return [None if name == "largest" else name for name in self.towers]
+
+    def most_steps(self, axis: Axis) -> int:
+        """How many steps a stage makes if the gate accepts them all."""
+        return len(self.towers) * len(self.stages[axis].amounts())
+
     def key_settings(self) -> dict[str, Any]:
         """The settings that a run's outcome depends on: all but where things lie and how speed is measured."""
         return self.model_dump(mode="json", exclude={"model", "data", "store", "evaluation"}) | {

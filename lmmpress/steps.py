@@ -1,36 +1,46 @@
-"""The parts of a step: importance, prune, distil, evaluate.
+"""A step and its parts: importance, prune, distil, evaluate; and what is measured once a run has ended.
 
 Each part is named by a hash of what its result depends on and nothing else, and its result is stored under that name.
 Doing it again finds the result: that is how a killed run resumes, a retried task costs nothing, and two ways of
 scheduling the same plan meet in the same answers. Raise a part's version when its result changes.
 """
 
+import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from lmmpress.algorithm import Planned
 from lmmpress.distillation.train import distill as train
-from lmmpress.evaluation.accuracy import answered_right
+from lmmpress.errors import UserError
+from lmmpress.evaluation.accuracy import answered_right, by_task, image_of_row
+from lmmpress.evaluation.speed import measure_speeds
+from lmmpress.gate import decide
 from lmmpress.importance import Scored, Scores, answer_loss, score
+from lmmpress.lmm.anatomy import count_by_tower
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint, read_record, save_trained
-from lmmpress.lmm.examples import batches, make_batch
+from lmmpress.lmm.examples import batches, load_processor, make_batch
 from lmmpress.lmm.verify import verify_cut, verify_saved
-from lmmpress.materials import Materials, Role
+from lmmpress.materials import Materials, Part, Role
 from lmmpress.plan import Axis, Distillation, digest_of
 from lmmpress.pruning.choose import choose
+from lmmpress.result import Speed, StepResult
 
-VERSIONS = {"importance": 1, "prune": 1, "distill": 1, "evaluate": 1}
+VERSIONS: dict[Part, int] = {"importance": 1, "prune": 1, "distill": 1, "evaluate": 1, "speed": 1}
 
 
 def importance(materials: Materials, checkpoint: str) -> tuple[Scored, float]:
     """Scores of every group of a checkpoint, and the seconds they took."""
-    settings, examples = materials.plan.importance, materials.examples["score"]
-    inputs = _inputs(materials, checkpoint, examples.split.digest, settings=settings.model_dump())
+    settings = materials.plan.importance
+    inputs = _inputs(materials, checkpoint, materials.split("score").digest, settings=settings.model_dump())
 
     def work(seed: int) -> dict[str, Any]:
+        examples = materials.examples["score"]
         path = materials.store.checkpoint(checkpoint)
         model = load_model(path, materials.dtype).to(materials.accelerator.device)
         size = 1 if settings.accumulation == "sample" else settings.batch_size
@@ -61,25 +71,25 @@ def prune(
     materials: Materials, checkpoint: str, tower: str, axis: Axis, amount: int, scores: Scores | None
 ) -> tuple[str, float]:
     """The digest of the checkpoint that a cut leaves, and seconds."""
-    source = materials.store.checkpoint(checkpoint)
-    cut = choose(read_checkpoint(source), tower, axis, amount, scores)
+    cut = choose(materials.anatomy_of(checkpoint), tower, axis, amount, scores)
 
     def work(_: int) -> dict[str, Any]:
+        source = materials.store.checkpoint(checkpoint)
         with materials.store.scratch() as folder:
             entry = {"pruned_from": checkpoint, "cut": cut.model_dump(mode="json")}
-            record = _history(source, entry) | {"teacher": materials.teacher_digest}
+            record = _history(source, entry) | {"teacher": materials.original}
             apply_cuts(source, [cut], folder / "checkpoint", record)
             verify_cut(source, [cut], folder / "checkpoint")
             return {"checkpoint": materials.store.add_checkpoint(folder / "checkpoint")}
 
-    inputs = {"checkpoint": checkpoint, "teacher": materials.teacher_digest, "cut": cut.model_dump(mode="json")}
+    inputs = {"checkpoint": checkpoint, "teacher": materials.original, "cut": cut.model_dump(mode="json")}
     record = _once(materials, "prune", inputs, work)
     return record["checkpoint"], record["seconds"]
 
 
 def distill(materials: Materials, checkpoint: str) -> tuple[str | None, list[float], float]:
     """The digest of the distilled checkpoint (None where the loss was not finite), the loss by epoch, and seconds."""
-    settings, examples = materials.plan.distillation, materials.examples["distill"]
+    settings, data = materials.plan.distillation, materials.split("distill").digest
     if settings.epochs == 0:
         return checkpoint, [], 0.0
 
@@ -90,7 +100,7 @@ def distill(materials: Materials, checkpoint: str) -> tuple[str | None, list[flo
             return distill_in_processes(materials, checkpoint, seed)
         return distill_here(materials, checkpoint, seed)
 
-    inputs = _inputs(materials, checkpoint, examples.split.digest, settings=_lasting(settings), frozen=materials.frozen)
+    inputs = _inputs(materials, checkpoint, data, settings=_lasting(settings), frozen=materials.frozen)
     record = _once(materials, "distill", inputs, work)
     return record["checkpoint"], record["loss"], record["seconds"]
 
@@ -128,10 +138,10 @@ def distill_here(materials: Materials, checkpoint: str, seed: int) -> dict[str, 
 
 def evaluate(materials: Materials, checkpoint: str, role: Role) -> tuple[torch.Tensor, float]:
     """Which rows of a role the checkpoint answers right, booleans [rows], and seconds."""
-    examples = materials.examples[role]
-    inputs = {"checkpoint": checkpoint, "data": examples.split.digest, "dtype": str(materials.dtype)}
+    inputs = {"checkpoint": checkpoint, "data": materials.split(role).digest, "dtype": str(materials.dtype)}
 
     def work(_: int) -> dict[str, Any]:
+        examples = materials.examples[role]
         model = load_model(materials.store.checkpoint(checkpoint), materials.dtype).to(materials.accelerator.device)
         size = materials.plan.evaluation.batch_size
         right = answered_right(model, examples, materials.anatomy.projector, materials.features(role), size)
@@ -141,18 +151,113 @@ def evaluate(materials: Materials, checkpoint: str, role: Role) -> tuple[torch.T
     return torch.tensor([mark == "1" for mark in record["right"]]), record["seconds"]
 
 
-def add_original(materials: Materials) -> str:
-    """Take the teacher into the store; its digest."""
-    return materials.store.add_checkpoint(materials.teacher)
+def speed(materials: Materials, checkpoints: Sequence[str]) -> tuple[list[Speed], dict[str, str], float]:
+    """How fast checkpoints answer, measured taking turns; the machine that it was measured on, and seconds."""
+    settings = materials.plan.evaluation
+    inputs = {
+        "checkpoints": list(checkpoints),
+        "data": materials.split("test").digest,
+        "dtype": str(materials.dtype),
+        "settings": settings.model_dump(),
+    }
+
+    def work(_: int) -> dict[str, Any]:
+        paths = [materials.store.checkpoint(checkpoint) for checkpoint in checkpoints]
+        models = [load_model(path, materials.dtype).to(materials.accelerator.device) for path in paths]
+        processors = [load_processor(path) for path in paths]
+        found = measure_speeds(models, processors, materials.split("test"), settings)
+        return {"speeds": [one.model_dump() for one in found], "environment": _environment(materials)}
+
+    record = _once(materials, "speed", inputs, work)
+    return [Speed.model_validate(one) for one in record["speeds"]], record["environment"], record["seconds"]
+
+
+@dataclass
+class Step:
+    """One step of a run. Each part is made when it is first asked for, after those that it needs; what was made
+    before, here or elsewhere, is found in the store. Each comes with the seconds it took."""
+
+    materials: Materials
+    planned: Planned
+
+    @cached_property
+    def tower(self) -> str:
+        """The tower that is cut."""
+        return self.planned.tower or self.materials.anatomy_of(self.planned.parent).largest_tower()
+
+    @cached_property
+    def scored(self) -> tuple[Scored | None, float]:
+        """Scores of the checkpoint to be cut; None for blocks, which go from the last."""
+        return (None, 0.0) if self.planned.axis is Axis.block else importance(self.materials, self.planned.parent)
+
+    @cached_property
+    def pruned(self) -> tuple[str, float]:
+        """The digest of what the cut leaves."""
+        scored, planned = self.scored[0], self.planned
+        scores = scored.scores if scored else None
+        return prune(self.materials, planned.parent, self.tower, planned.axis, planned.amount, scores)
+
+    @cached_property
+    def distilled(self) -> tuple[str | None, list[float], float]:
+        """The digest of what distillation makes of that, and its loss by epoch."""
+        return distill(self.materials, self.pruned[0])
+
+    @cached_property
+    def right(self) -> tuple[torch.Tensor, torch.Tensor | None, float]:
+        """Which rows of the gate's split are answered right when pruned, and when distilled."""
+        pruned, seconds = evaluate(self.materials, self.pruned[0], self._gate)
+        if self.distilled[0] is None:
+            return pruned, None, seconds
+        distilled, spent = evaluate(self.materials, self.distilled[0], self._gate)
+        return pruned, distilled, seconds + spent
+
+    @cached_property
+    def result(self) -> StepResult:
+        """The whole step, and what the gate says of it."""
+        planned, split, tolerance = self.planned, self.materials.split(self._gate), self.materials.plan.tolerance
+        (pruned, cutting), (distilled, loss, learning) = self.pruned, self.distilled
+        right_pruned, right, measuring = self.right
+        scored, scoring = self.scored
+        reference, _ = evaluate(self.materials, planned.reference, self._gate)
+        verdict = decide(reference, right, image_of_row(split), tolerance)
+        counts = count_by_tower(self.materials.anatomy_of(pruned))
+        return StepResult(
+            stage=planned.axis,
+            index=planned.index,
+            tower=self.tower,
+            removed=planned.amount,
+            decision=verdict.decision,
+            reason=verdict.reason,
+            parent=planned.parent,
+            checkpoint=distilled,
+            address=None,
+            parameters=sum(counts.values()),
+            parameters_by_tower=counts,
+            accuracy_pruned=float(right_pruned.double().mean()),
+            accuracy=None if right is None else float(right.double().mean()),
+            accuracy_by_task={} if right is None else by_task(split, right),
+            reference=float(reference.double().mean()),
+            drop=verdict.drop,
+            drop_interval=verdict.interval,
+            score_reliability=scored.reliability if scored else None,
+            loss=loss,
+            seconds={"importance": scoring, "prune": cutting, "distill": learning, "evaluate": measuring},
+        )
+
+    @property
+    def _gate(self) -> Role:
+        return self.materials.plan.tolerance.split
 
 
 def _once(
-    materials: Materials, part: str, inputs: dict[str, Any], work: Callable[[int], dict[str, Any]]
+    materials: Materials, part: Part, inputs: dict[str, Any], work: Callable[[int], dict[str, Any]]
 ) -> dict[str, Any]:
     """The stored result of a part, or that of doing it now, with a seed drawn from the part's name."""
     name = _name(part, inputs)
     record = materials.store.read_record(name)
     if record is None:
+        if part not in materials.makes:
+            raise UserError(f"{materials.store.root_address}: {part} is not done yet; another task of the run does it")
         begun = time.perf_counter()
         record = work(int(name[-15:], 16))
         record["seconds"] = time.perf_counter() - begun
@@ -161,7 +266,20 @@ def _once(
     return record
 
 
-def _name(part: str, inputs: dict[str, Any]) -> str:
+def _environment(materials: Materials) -> dict[str, str]:
+    import transformers
+
+    return {
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "device": str(materials.accelerator.device),
+        "dtype": str(materials.dtype).removeprefix("torch."),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def _name(part: Part, inputs: dict[str, Any]) -> str:
     return f"{part}-{digest_of(inputs | {'part': part, 'version': VERSIONS[part]})}"
 
 
@@ -174,7 +292,7 @@ def _inputs(materials: Materials, checkpoint: str, data: str, **others: Any) -> 
     """What importance and distillation both depend on."""
     return others | {
         "checkpoint": checkpoint,
-        "teacher": materials.teacher_digest,
+        "teacher": materials.original,
         "data": data,
         "dtype": str(materials.dtype),
         "seed": materials.plan.seed,

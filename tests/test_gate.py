@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lmmpress.gate import decide, ends_stage, paired_drop, takes_over
+from lmmpress.algorithm import ends_stage, takes_over
+from lmmpress.gate import decide, paired_drop
 from lmmpress.plan import Tolerance
 
 ROWS = 1000

@@ -26,7 +26,7 @@ def distill_in_processes(materials: "Materials", checkpoint: str, seed: int) -> 
     with materials.store.scratch() as folder:
         job = {
             "plan": materials.plan.model_dump(mode="json"),
-            "teacher": str(materials.teacher.resolve()),
+            "original": materials.original,
             "store": materials.store.root_address,
             "checkpoint": checkpoint,
             "seed": seed,
@@ -54,7 +54,7 @@ def _work(job_file: Path) -> None:
     from lmmpress.store import open_store
 
     job = json.loads(job_file.read_text("utf-8"))
-    materials = Materials(Plan.model_validate(job["plan"]), open_store(job["store"]), Path(job["teacher"]))
+    materials = Materials(Plan.model_validate(job["plan"]), open_store(job["store"]), job["original"])
     if materials.accelerator.num_processes != materials.plan.distillation.processes:
         raise RuntimeError(f"started as one of {materials.accelerator.num_processes} processes")
     result = distill_here(materials, job["checkpoint"], job["seed"])

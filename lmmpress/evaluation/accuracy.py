@@ -6,6 +6,7 @@ answer's token while the answer is fed in; so no text need be generated to know 
 
 import torch
 
+from lmmpress.data import Split
 from lmmpress.lmm.anatomy import Projector
 from lmmpress.lmm.examples import Examples, batches, make_batch
 from lmmpress.lmm.forward import answer_logits
@@ -32,13 +33,15 @@ def answered_right(
     return right
 
 
-def by_task(examples: Examples, right: torch.Tensor) -> dict[str, float]:
+def by_task(split: Split, right: torch.Tensor) -> dict[str, float]:
     """Accuracy of each task, in alphabetical order."""
-    tasks = sorted({example.row.task for example in examples.rows})
-    of_task = {task: [index for index, row in enumerate(examples.rows) if row.row.task == task] for task in tasks}
+    tasks = sorted({row.task for row in split.rows})
+    of_task = {task: [index for index, row in enumerate(split.rows) if row.task == task] for task in tasks}
     return {task: float(right[torch.tensor(indices)].double().mean()) for task, indices in of_task.items()}
 
 
-def image_of_row(examples: Examples) -> torch.Tensor:
+def image_of_row(split: Split) -> torch.Tensor:
     """The number of the image that each row asks about, [rows]; every row its own where there are no images."""
-    return torch.tensor([index if row.image is None else row.image for index, row in enumerate(examples.rows)])
+    numbers = {name: number for number, name in enumerate(split.image_names())}
+    rows = enumerate(split.rows)
+    return torch.tensor([index if row.file_name is None else numbers[row.file_name] for index, row in rows])

@@ -29,7 +29,7 @@ def evaluate_checkpoint(checkpoint: Path, data: Path, split: str, settings: Eval
     return {
         "rows": len(rows.rows),
         "accuracy": float(right.double().mean()),
-        "accuracy_by_task": by_task(examples, right),
+        "accuracy_by_task": by_task(rows, right),
         "samples_per_second": speed.samples_per_second,
         "batch_size": speed.batch_size,
         "latency_ms": speed.latency_ms.model_dump(),

@@ -30,7 +30,7 @@ def predict(anatomy: Anatomy, plan: Plan) -> list[Size]:
     """
     sizes = [_size("original", 0, ", ".join(towers_of(plan, anatomy)), 0, anatomy)]
     for axis, stage in plan.stages.items():
-        for tower in stage_towers(plan):
+        for tower in plan.stage_towers():
             if tower is not None:
                 body = anatomy.tower(tower).axes[axis]
                 check_amount(body, tower, axis, stage.max)
@@ -40,11 +40,6 @@ def predict(anatomy: Anatomy, plan: Plan) -> list[Size]:
                 anatomy = anatomy_after(anatomy, cut)
                 sizes.append(_size(axis, index, name, amount, anatomy))
     return sizes
-
-
-def stage_towers(plan: Plan) -> list[str | None]:
-    """The towers that a stage goes through in turn; None stands for whichever is the largest at each step."""
-    return [None if name == "largest" else name for name in plan.towers]
 
 
 def towers_of(plan: Plan, anatomy: Anatomy) -> list[str]:

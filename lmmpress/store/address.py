@@ -7,18 +7,24 @@
 import hashlib
 import re
 import tempfile
+import threading
+import time
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmmpress.data import METADATA
 from lmmpress.errors import UserError
 from lmmpress.progress import transfer
 from lmmpress.store.directory import DirectoryObjects
 from lmmpress.store.objects import DamagedError, MissingError, Objects
+from lmmpress.store.parallel import each
 from lmmpress.store.store import File, Manifest, Store, own_folder, parse_manifest, safe_name
 
 if TYPE_CHECKING:
     from lmmpress.store.cache import CachedObjects
 
+_NOTE_EVERY = 2.0  # seconds
 _IN_STORE = re.compile(r"(?P<root>.+)/checkpoints/(?P<digest>[0-9a-f]{64})/?")
 
 
@@ -66,12 +72,21 @@ def open_checkpoint(address: str) -> Path:
         if "://" in root or Path(root).is_dir():
             return open_store(root).checkpoint(found["digest"])
     if address.startswith("s3://"):
-        return _plain_folder(address)
+        return _plain_folder(address, "config.json", "checkpoint")
     if address.startswith("models:/"):
         raise UserError(f"{address}: names of the registry are looked up by `lmmpress run`, not here")
     raise UserError(
         f"{address}: there is no checkpoint; give a directory, s3://bucket/prefix or STORE/checkpoints/DIGEST"
     )
+
+
+@lru_cache(maxsize=8)
+def open_data(address: str) -> Path:
+    """A local directory with the files of the data set at an address (a directory, s3://bucket/prefix), to be read only.
+
+    Raises UserError where there is none.
+    """
+    return _plain_folder(address, METADATA, "data set") if address.startswith("s3://") else Path(address)
 
 
 def _bucket(address: str) -> "CachedObjects":
@@ -81,42 +96,59 @@ def _bucket(address: str) -> "CachedObjects":
     return CachedObjects(BucketObjects(address), cache_folder(), cache_limit())
 
 
-def _plain_folder(address: str) -> Path:
-    """A Hugging Face directory that somebody put into a bucket as it is.
+def _plain_folder(address: str, landmark: str, what: str) -> Path:
+    """A directory that somebody put into a bucket as it is, if it holds the file `landmark`.
 
     Nothing there says what its bytes should be. So their sha256 are taken when they are fetched first, and noted under
     the bucket's own list of names, sizes and tags: as long as that stays the same, one request is all it takes.
     """
     objects = _bucket(address)
     listed = objects.far.tagged("")
-    if not any(name == "config.json" for name, _, _ in listed):
-        raise UserError(f"{address}: there is no checkpoint: it has no config.json")
+    if not any(name == landmark for name, _, _ in listed):
+        raise UserError(f"{address}: there is no {what}: it has no {landmark}")
     key = hashlib.sha256(repr((address, sorted(listed))).encode()).hexdigest()
     noted = objects.workspace.parent / "folders" / f"{key}.json"
     folder = Path(tempfile.mkdtemp(dir=own_folder(objects.workspace)))
     known = parse_manifest(noted.read_bytes(), str(noted)).files if noted.is_file() else {}
     files: dict[str, File] = {}
-    with transfer("fetching", sum(size for _, size, _ in listed)) as advance:
-        for name, size, tag in listed:
-            try:
-                safe_name(name)
-            except ValueError:
-                raise UserError(f"{address}: {name!r} is no name of a file in a checkpoint") from None
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if name in known and objects.at_hand(known[name].blob, path):
-                files[name] = known[name]
-                advance(size)
-                continue
+    noting = threading.Lock()
+    noted_at = time.monotonic()
+
+    def note() -> None:
+        noted.parent.mkdir(exist_ok=True)
+        aside = noted.with_name(f"{noted.name}.{folder.name}")
+        aside.write_text(Manifest(files=files).model_dump_json())
+        aside.replace(noted)
+
+    def fetch(item: tuple[str, int, str]) -> None:
+        nonlocal noted_at
+        name, size, tag = item
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name in known and objects.at_hand(known[name].blob, path):
+            file = known[name]
+            advance(size)
+        else:
             try:
                 sha256 = objects.far.fetch_object(name, size, path, advance, tag=tag)
             except (DamagedError, MissingError):
                 raise UserError(f"{address}: {name} changed while it was being fetched; try again") from None
-            files[name] = File(sha256=sha256, size=size)
-            objects.keep(path, files[name].blob)
-            # after each file, so that being killed costs one
-            noted.parent.mkdir(exist_ok=True)
-            aside = noted.with_name(f"{noted.name}.{folder.name}")
-            aside.write_text(Manifest(files=files).model_dump_json())
-            aside.replace(noted)
+            file = File(sha256=sha256, size=size)
+            objects.keep(path, file.blob)
+        with noting:
+            files[name] = file
+            if time.monotonic() - noted_at > _NOTE_EVERY:  # so that being killed costs no more than that
+                note()
+                noted_at = time.monotonic()
+
+    for name, _, _ in listed:
+        try:
+            safe_name(name)
+        except ValueError:
+            raise UserError(f"{address}: {name!r} is no name of a file in a {what}") from None
+    with transfer("fetching", sum(size for _, size, _ in listed)) as advance:
+        try:
+            each(fetch, listed)
+        finally:
+            note()
     return folder

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
 from typing import TypeVar
 
 A = TypeVar("A")
@@ -14,12 +15,21 @@ def each(work: Callable[[A], B], items: Iterable[A], at_a_time: int = 4) -> list
     Items are taken while others are worked on. Where one fails, or the user stops, those not begun never begin.
     """
     pool = ThreadPoolExecutor(at_a_time)
+    failed = Event()
     jobs: list[Future[B]] = []
+
+    def attempt(item: A) -> B:
+        try:
+            return work(item)
+        except BaseException:
+            failed.set()
+            raise
+
     try:
         for item in items:
-            if any(job.done() and job.exception() for job in jobs):
+            if failed.is_set():
                 break
-            jobs.append(pool.submit(work, item))
+            jobs.append(pool.submit(attempt, item))
         for job in jobs:
             job.result()
     finally:

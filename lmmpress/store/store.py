@@ -171,12 +171,17 @@ class Store:
             raise UserError(f"{self.objects.address}: checkpoint {digest[:12]} lists files of another checkpoint")
         return manifest
 
-    def checkpoint(self, digest: str) -> Path:
+    def checkpoint(self, digest: str, weights: bool = True) -> Path:
         """A local directory with the files of a checkpoint, to be read only, there until this process ends.
 
-        UserError where the store has none of that digest, or a file of it is missing or damaged.
+        Without `weights` only the small files are fetched: config, tokenizer, processor. UserError where the store has
+        none of that digest, or a file of it is missing or damaged.
         """
-        return self._tree(f"checkpoint {digest[:12]}", self.manifest(digest))
+        manifest = self.manifest(digest)
+        if not weights:
+            small = {name: file for name, file in manifest.files.items() if not name.endswith(".safetensors")}
+            manifest = Manifest(files=small)
+        return self._tree(f"checkpoint {digest[:12]}", manifest)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
