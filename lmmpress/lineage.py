@@ -42,11 +42,16 @@ class Lineage:
 
     `begin` opens the store, and creates it where it is a new sqlite file; nothing is written before. `begin`, `step`
     and `end` raise UserError where the store cannot be reached or refuses what is written.
+
+    `within` is the MLflow run of the task that this process is, where Kubeflow has made one, below a run for its whole
+    pipeline: that one then is the run of the first pipeline that works on this key, in its experiment; the pipelines
+    that carry it on say which it is.
     """
 
     tracking_uri: str
     model_name: str
     experiment: str = "lmmpress"
+    within: str | None = None
     client: "MlflowClient" = field(init=False, repr=False)
     experiment_id: str = field(init=False, repr=False)
     run: "Run | None" = field(init=False, default=None, repr=False)
@@ -58,9 +63,14 @@ class Lineage:
         """Find the run of this key or start it, with the original as its input."""
         with explained(self.tracking_uri):
             self.client = open_client(self.tracking_uri)
-            self.experiment_id = _experiment(self.client, self.experiment, self.tracking_uri)
+            pipeline = self._pipeline_run()
+            self.experiment_id = (
+                pipeline.info.experiment_id
+                if pipeline
+                else _experiment(self.client, self.experiment, self.tracking_uri)
+            )
             self.data = run.data
-            self.run = self._parent_run(run)
+            self.run = self._parent_run(run, pipeline)
             self.models = _models_of(self.client, self.experiment_id, run.run_key)
             self.steps = _steps_of(self.client, self.experiment_id, self.run.info.run_id)
             if not _is_recorded(self.run):
@@ -77,8 +87,8 @@ class Lineage:
             self._record_step(self.steps[name], step)
             self.steps[name] = self.client.get_run(self.steps[name].info.run_id)
 
-    def end(self, result: Result, checkpoint: Path) -> None:
-        """Register the compressed model, whose checkpoint lies at `checkpoint`, and finish the run."""
+    def end(self, result: Result, checkpoint: Path | None) -> None:
+        """Register the compressed model, of which there is a copy at `checkpoint`, and finish the run."""
         with explained(self.tracking_uri):
             run = self._begun()
             if _is_recorded(run):
@@ -117,11 +127,25 @@ class Lineage:
             raise RuntimeError("begin comes before step and end")
         return self.run
 
-    def _parent_run(self, info: RunInfo) -> "Run":
+    def _pipeline_run(self) -> "Run | None":
+        """The run that Kubeflow has made for the pipeline of which this process is a task."""
+        if self.within is None:
+            return None
+        task = self.client.get_run(self.within)
+        return self.client.get_run(task.data.tags.get("mlflow.parentRunId", self.within))
+
+    def _parent_run(self, info: RunInfo, pipeline: "Run | None") -> "Run":
         where = f"{_equals('run_key', info.run_key)} and {_equals('kind', 'run')}"
         found = self.client.search_runs([self.experiment_id], where, max_results=1)
+        tags = _tags(kind="run", run_key=info.run_key, original=info.teacher)
+        if pipeline:
+            known = found[0].info.run_id if found else pipeline.info.run_id
+            for run_id in {str(self.within), pipeline.info.run_id} - {known}:
+                _log(self.client, run_id, tags=_tags(run_key=info.run_key, run=known))
+            if not found:
+                _log(self.client, known, tags=tags)
+                return self.client.get_run(known)
         if not found:
-            tags = _tags(kind="run", run_key=info.run_key, original=info.teacher)
             name = f"{self.model_name} {info.run_key[:12]}"
             return self.client.create_run(self.experiment_id, tags=tags, run_name=name[:KEY_LENGTH])
         if not _is_recorded(found[0]):
@@ -220,7 +244,7 @@ class Lineage:
         self.client.finalize_logged_model(self.models[digest], "READY")
         return self.models[digest]
 
-    def _register(self, run_id: str, model: str, result: Result, checkpoint: Path) -> str:
+    def _register(self, run_id: str, model: str, result: Result, checkpoint: Path | None) -> str:
         name = _plain(self.model_name)
         _ensure_registered_model(self.client, name)
         tags = _tags(
@@ -361,7 +385,7 @@ def _steps_of(client: "MlflowClient", experiment_id: str, parent: str) -> dict[s
     token = None
     while True:
         page = client.search_runs([experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'", page_token=token)
-        found |= {run.data.tags["lmmpress.step"]: run for run in page}
+        found |= {run.data.tags["lmmpress.step"]: run for run in page if "lmmpress.step" in run.data.tags}
         token = page.token
         if not token:
             return found

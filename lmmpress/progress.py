@@ -19,7 +19,7 @@ from rich.progress import (
 
 T = TypeVar("T")
 
-console = Console(stderr=True)
+console = Console(stderr=True, soft_wrap=True)
 _WORTH_SHOWING = 32 << 20  # bytes
 
 

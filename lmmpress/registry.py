@@ -14,6 +14,19 @@ def is_registered(address: str) -> bool:
     return address.startswith(_SCHEME)
 
 
+def located(address: str) -> str:
+    """An address as it is, or where the registry says that a registered model lies."""
+    return address_of(address) if is_registered(address) else address
+
+
+def name_of_compressed(model: str) -> str:
+    """What a compressed model is registered as. Never the name that its teacher is registered as: whoever watches for
+    new versions of that would compress the compressed one."""
+    if is_registered(model):
+        return f"{model.removeprefix(_SCHEME).split('@')[0].split('/')[0]}-compressed"
+    return model.rstrip("/").rpartition("/")[2]
+
+
 def address_of(name: str, tracking_uri: str | None = None) -> str:
     """The address of a registered model's checkpoint: what lmmpress noted in its tags, else where it was taken from.
 

@@ -82,7 +82,7 @@ def open_checkpoint(address: str) -> Path:
 
 @lru_cache(maxsize=8)
 def open_data(address: str) -> Path:
-    """A local directory with the files of the data set at an address (a directory, s3://bucket/prefix), to be read only.
+    """A local directory with the files of a data set, to be read only: a directory, or what lies at s3://bucket/prefix.
 
     Raises UserError where there is none.
     """

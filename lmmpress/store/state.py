@@ -142,13 +142,15 @@ def is_live(objects: Objects, state: State, found: Found | None) -> bool:
 
 
 @contextmanager
-def hold(objects: Objects, name: str, seconds: float = LEASE) -> Iterator[Run]:
+def hold(objects: Objects, name: str, seconds: float = LEASE, holder: str | None = None) -> Iterator[Run]:
     """Take the lease of that state, renew it while the block runs, and give it back.
 
     Where another process holds it and is heard of, UserError; one that stays silent is waited for until its lease has
-    run out. The lease of a process that ended on this machine is taken at once.
+    run out. The lease of a process that ended on this machine is taken at once. A `holder` is whom several processes
+    work for, one after the other: each takes the lease from the one before, and leaves it to run out, so that nobody
+    comes between two of them. The last of them gives it back with `Run.release`.
     """
-    run = _take(objects, name, seconds)
+    run = _take(objects, name, _new_lease(seconds, holder))
     ended = threading.Event()
 
     def beat() -> None:
@@ -164,15 +166,14 @@ def hold(objects: Objects, name: str, seconds: float = LEASE) -> Iterator[Run]:
         ended.set()
         thread.join(timeout=1)
         with suppress(UserError, OSError):  # it runs out by itself, and what ended the block is what counts
-            run.release()
+            run.release() if holder is None else run.renew()
 
 
-def _take(objects: Objects, name: str, seconds: float) -> Run:
-    mine = _new_lease(seconds)
+def _take(objects: Objects, name: str, mine: Lease) -> Run:
     waited_for: tuple[str, int] | None = None
     while True:
         state, found = read_state(objects, name)
-        if found is not None and state.lease is not None and is_live(objects, state, found):
+        if found is not None and state.lease is not None and _is_anothers(objects, state, found, mine):
             lease = state.lease
             seen = (lease.holder, lease.beat)
             if _runs_here(lease) or (waited_for is not None and waited_for != seen):
@@ -197,13 +198,19 @@ def _take(objects: Objects, name: str, seconds: float) -> Run:
             continue
 
 
+def _is_anothers(objects: Objects, state: State, found: Found, mine: Lease) -> bool:
+    """Whether somebody else may be working on it."""
+    assert state.lease is not None
+    return state.lease.holder != mine.holder and is_live(objects, state, found)
+
+
 def _write(objects: Objects, name: str, state: State, found: Found | None) -> None:
     objects.write(name, state.model_dump_json(indent=1).encode(), found.tag if found else None)
 
 
-def _new_lease(seconds: float) -> Lease:
+def _new_lease(seconds: float, holder: str | None) -> Lease:
     pid = os.getpid()
-    return Lease(holder=uuid.uuid4().hex, host=_host(), pid=pid, started=_started(pid), seconds=seconds)
+    return Lease(holder=holder or uuid.uuid4().hex, host=_host(), pid=pid, started=_started(pid), seconds=seconds)
 
 
 def _host() -> str:

@@ -96,14 +96,19 @@ class Store:
         """Where others find a checkpoint: what lineage records and `open_checkpoint` takes."""
         return f"{self.objects.address}/checkpoints/{digest}"
 
-    def run(self, key: str) -> AbstractContextManager[Run]:
-        """The state of a run, held by this process alone; UserError where another works on it."""
-        return self.working(f"runs/{key}.json")
+    def run(self, key: str, holder: str | None = None) -> AbstractContextManager[Run]:
+        """The state of a run, held by this process alone, or by those that work for one `holder` in turn; UserError
+        where another works on it."""
+        return self.working(f"runs/{key}.json", holder)
+
+    def history(self, key: str) -> list[dict[str, Any]]:
+        """What was decided of a run so far, whoever holds it."""
+        return read_state(self.objects, f"runs/{key}.json")[0].history
 
     @contextmanager
-    def working(self, name: str) -> Iterator[Run]:
+    def working(self, name: str, holder: str | None = None) -> Iterator[Run]:
         """Hold a state by its full name; nothing is cleaned up meanwhile."""
-        with hold(self.objects, name) as run:
+        with hold(self.objects, name, holder=holder) as run:
             # whoever cleans up takes his lease first and looks for ours then: one of the two sees the other
             if is_live(self.objects, *read_state(self.objects, HOUSEKEEPING)):
                 raise UserError(f"{self.objects.address} is being cleaned up; try again when that has ended")

@@ -1,0 +1,1 @@
+"""The tasks of the pipelines: one folder each, with names, types and one call into the library."""

@@ -1,0 +1,19 @@
+"""Cut the least important head dimensions."""
+
+from kfp import dsl
+from kfp.dsl import Markdown, Metrics, Model, Output
+
+
+@dsl.component(base_image="lmmpress", install_kfp_package=False)
+def attention_prune(
+    store: str,
+    run: str,
+    index: int,
+    model: Output[Model],
+    metrics: Output[Metrics],
+    summary: Output[Markdown],
+) -> None:
+    """Cut the least important head dimensions: step `index` of stage attention."""
+    from lmmpress.tasks import prune
+
+    prune(store, run, "attention", index).show(model, metrics, summary)

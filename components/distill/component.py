@@ -1,0 +1,20 @@
+"""Let what was cut learn from the teacher."""
+
+from kfp import dsl
+from kfp.dsl import Markdown, Metrics, Model, Output
+
+
+@dsl.component(base_image="lmmpress", install_kfp_package=False)
+def distill(
+    store: str,
+    run: str,
+    stage: str,
+    index: int,
+    model: Output[Model],
+    metrics: Output[Metrics],
+    summary: Output[Markdown],
+) -> None:
+    """Let what a step has cut learn from the teacher (Eq. 5)."""
+    from lmmpress.tasks import distill
+
+    distill(store, run, stage, index).show(model, metrics, summary)

@@ -1,0 +1,19 @@
+"""Cut the least important hidden dimensions of every FFN."""
+
+from kfp import dsl
+from kfp.dsl import Markdown, Metrics, Model, Output
+
+
+@dsl.component(base_image="lmmpress", install_kfp_package=False)
+def ffn_prune(
+    store: str,
+    run: str,
+    index: int,
+    model: Output[Model],
+    metrics: Output[Metrics],
+    summary: Output[Markdown],
+) -> None:
+    """Cut the least important hidden dimensions of every FFN: step `index` of stage ffn."""
+    from lmmpress.tasks import prune
+
+    prune(store, run, "ffn", index).show(model, metrics, summary)

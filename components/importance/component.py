@@ -1,0 +1,20 @@
+"""Score the checkpoint that a step cuts."""
+
+from kfp import dsl
+from kfp.dsl import Markdown, Metrics, Model, Output
+
+
+@dsl.component(base_image="lmmpress", install_kfp_package=False)
+def importance(
+    store: str,
+    run: str,
+    stage: str,
+    index: int,
+    model: Output[Model],
+    metrics: Output[Metrics],
+    summary: Output[Markdown],
+) -> None:
+    """Score the checkpoint that a step cuts (Eq. 1-4)."""
+    from lmmpress.tasks import importance
+
+    importance(store, run, stage, index).show(model, metrics, summary)

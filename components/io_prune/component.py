@@ -1,0 +1,19 @@
+"""Cut the least important dimensions of the residual stream."""
+
+from kfp import dsl
+from kfp.dsl import Markdown, Metrics, Model, Output
+
+
+@dsl.component(base_image="lmmpress", install_kfp_package=False)
+def io_prune(
+    store: str,
+    run: str,
+    index: int,
+    model: Output[Model],
+    metrics: Output[Metrics],
+    summary: Output[Markdown],
+) -> None:
+    """Cut the least important dimensions of the residual stream: step `index` of stage io."""
+    from lmmpress.tasks import prune
+
+    prune(store, run, "io", index).show(model, metrics, summary)

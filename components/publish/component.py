@@ -1,0 +1,19 @@
+"""Check, register and report the result."""
+
+from kfp import dsl
+from kfp.dsl import HTML, Markdown, Metrics, Model, Output
+
+
+@dsl.component(base_image="lmmpress", install_kfp_package=False)
+def publish(
+    store: str,
+    run: str,
+    model: Output[Model],
+    metrics: Output[Metrics],
+    summary: Output[Markdown],
+    report: Output[HTML],
+) -> None:
+    """Check that plain transformers loads what is left, register it in MLflow, and write the report."""
+    from lmmpress.tasks import publish
+
+    publish(store, run, report.path).show(model, metrics, summary)

@@ -1,0 +1,131 @@
+"""lmmpress compile and submit: a plan as a pipeline of Kubeflow's."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from lmmpress.commands.shared import AsJson, Granularity, Overrides, PlanFile, out, the_plan
+from lmmpress.errors import UserError
+from lmmpress.progress import console
+
+if TYPE_CHECKING:
+    from lmmpress.cluster.profile import Profile
+    from lmmpress.cluster.submit import Seen
+
+Sample = Annotated[bool, typer.Option("--sample", help="The built-in sample's plan.")]
+ProfileFile = Annotated[Path | None, typer.Option("--cluster", metavar="CLUSTER.yaml", help="The cluster profile.")]
+Grain = Annotated[Granularity, typer.Option(help="A task for each part of a step, or for each stage.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse what would only be warned of.")]
+
+
+def needs_kubeflow() -> None:
+    """UserError where Kubeflow's SDK is not installed."""
+    if importlib.util.find_spec("kfp") is None or importlib.util.find_spec("kfp.kubernetes") is None:
+        raise UserError("this needs the SDK of Kubeflow Pipelines: pip install 'lmmpress[cluster]'")
+
+
+def compile(
+    target: Annotated[Path, typer.Option("--output", "-o", help="The pipeline's file, .yaml.")],
+    plan_file: PlanFile = None,
+    sample: Sample = False,
+    cluster: ProfileFile = None,
+    granularity: Grain = Granularity.step,
+    strict: Strict = False,
+    overrides: Overrides = [],  # noqa: B006 (typer reads the default, nothing changes it)
+    as_json: AsJson = False,
+) -> None:
+    """Write a plan as a pipeline that any Kubeflow runs: its numbers are the pipeline's parameters."""
+    needs_kubeflow()
+    from lmmpress.cluster.compile import compile_plan
+    from lmmpress.registry import name_of_compressed
+
+    plan = the_plan(plan_file, "sample" if sample else None, overrides, with_data=False)
+    profile = _profile(cluster)
+    if strict and (found := profile.warnings()):
+        raise UserError(found[0])
+    warnings = compile_plan(plan, name_of_compressed(plan.model), profile, granularity.value, target)
+    if as_json:
+        print(json.dumps({"pipeline": str(target), "bytes": target.stat().st_size, "warnings": warnings}))
+        return
+    _warn(warnings)
+    out.print(f"{target}: {target.stat().st_size:,} bytes", highlight=False)
+
+
+def submit(
+    plan_file: PlanFile = None,
+    cluster: ProfileFile = None,
+    granularity: Grain = Granularity.step,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the run; exit code 1 if it does not succeed.")] = False,
+    strict: Strict = False,
+    overrides: Overrides = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Run a plan on a cluster's Kubeflow."""
+    needs_kubeflow()
+    from lmmpress.cluster.submit import follow
+    from lmmpress.cluster.submit import submit as submit_plan
+    from lmmpress.registry import name_of_compressed
+
+    if cluster is None:
+        raise UserError("say where: --cluster CLUSTER.yaml")
+    plan, profile = the_plan(plan_file, None, overrides), _profile(cluster)
+    warnings = profile.warnings()
+    if strict and warnings:
+        raise UserError(warnings[0])
+    _warn(warnings)
+    client, submitted = submit_plan(plan, name_of_compressed(plan.model), profile, granularity.value)
+    if not as_json:
+        out.print(submitted.link, highlight=False)
+    state = "SUBMITTED"
+    if wait:
+        try:
+            with _View() as view:
+                state = follow(client, profile.kubeflow, submitted.run_id, view.tell)
+        except KeyboardInterrupt:
+            raise UserError(f"no longer following; the run goes on: {submitted.link}") from None
+    if as_json:
+        print(json.dumps({"run_id": submitted.run_id, "link": submitted.link, "state": state}))
+    elif wait:
+        out.print(state.lower(), highlight=False)
+    if wait and state != "SUCCEEDED":
+        raise typer.Exit(1)
+
+
+class _View:
+    """A line for each task that ends, and below them the ones that run."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+        self._status = console.status("submitted")
+
+    def __enter__(self) -> "_View":
+        self._status.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._status.__exit__(None, None, None)
+
+    def tell(self, seen: "Seen") -> None:
+        for name, state in seen.tasks.items():
+            if state not in ("RUNNING", "PENDING") and name not in self._told:
+                self._told.add(name)
+                console.print(f"{name}: {state.lower()}", highlight=False)
+        running = [name for name, state in seen.tasks.items() if state == "RUNNING"]
+        self._status.update(
+            f"{seen.state.lower()}: {', '.join(running) or 'waiting for a pod'}, {len(self._told)} done"
+        )
+
+
+def _profile(path: Path | None) -> "Profile":
+    from lmmpress.cluster.profile import Profile, read_profile
+
+    return Profile() if path is None else read_profile(path)
+
+
+def _warn(warnings: list[str]) -> None:
+    for warning in warnings:
+        Console(stderr=True, soft_wrap=True).print(f"warning: {warning}", style="yellow", highlight=False, markup=False)

@@ -1,0 +1,66 @@
+"""What the commands share: their options, their plan, and how numbers are written."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from lmmpress.errors import UserError
+from lmmpress.plan import Plan, parse_plan, read_plan
+from lmmpress.presets import preset
+
+out = Console(soft_wrap=True, markup=False)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY.KEY=VALUE", help="Change a setting of the plan.")]
+Checkpoint = Annotated[
+    str,
+    typer.Argument(help="A checkpoint: a directory, s3://bucket/prefix, STORE/checkpoints/DIGEST, models:/Name/3."),
+]
+StoreAddress = Annotated[str, typer.Argument(metavar="ADDRESS", help="A store: a directory or s3://bucket/prefix.")]
+
+
+class Granularity(StrEnum):
+    """What one task of a pipeline does: a part of a `step`, or a whole `stage`."""
+
+    step = "step"
+    stage = "stage"
+
+
+PlanFile = Annotated[Path | None, typer.Argument(metavar="PLAN.yaml", help="The plan.")]
+
+
+def the_plan(file: Path | None, built_in: str | None, overrides: list[str], with_data: bool = True) -> Plan:
+    """The one plan that was given."""
+    if (file is None) == (built_in is None):
+        raise UserError("give one plan: a PLAN.yaml or a built-in one")
+    if file is not None:
+        return read_plan(file, tuple(overrides))
+    assert built_in is not None
+    return parse_plan(preset(built_in, with_data), tuple(overrides), where=f"preset {built_in}")
+
+
+def opened(address: str) -> Path:
+    """A local directory with the files of the checkpoint at an address."""
+    from lmmpress.registry import located
+    from lmmpress.store import open_checkpoint
+
+    return open_checkpoint(located(address))
+
+
+def in_bytes(number: int) -> str:
+    """A number of bytes."""
+    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if number >= size:
+            return f"{number / size:.2f} {unit}"
+    return f"{number} B"
+
+
+def in_short(number: int) -> str:
+    """A number of parameters."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3f} {letter}" if size == 1e9 else f"{number / size:.2f} {letter}"
+    return str(number)

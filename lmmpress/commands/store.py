@@ -1,0 +1,124 @@
+"""lmmpress store: what a store holds, whether it is whole, cleaning up, copying."""
+
+import json
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from lmmpress.commands.shared import AsJson, StoreAddress, in_bytes, opened, out
+from lmmpress.errors import UserError
+
+app = typer.Typer(no_args_is_help=True, help="What a store holds, whether it is whole, cleaning up, copying.")
+
+
+@app.command("ls")
+def store_ls(
+    address: StoreAddress,
+    run_key: Annotated[str | None, typer.Option("--run", help="Only this run: its key, or how it begins.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What a store holds: runs with their decisions, checkpoints, and how many bytes."""
+    from lmmpress.store.address import existing_store
+    from lmmpress.store.housekeeping import list_store
+
+    held = list_store(existing_store(address), run_key)
+    if as_json:
+        print(held.model_dump_json(indent=1))
+        return
+    for listed in held.runs:
+        out.print(f"run {listed.run_key[:12]}" + (f", {listed.working} works on it" if listed.working else ""))
+        steps = Table("step", "decision", "from", "checkpoint", "accuracy")
+        for step in listed.steps:
+            found = str(step["checkpoint"])[:12] if step.get("checkpoint") else ""
+            accuracy = "" if step.get("accuracy") is None else f"{step['accuracy']:.4f}"
+            label = f"{step.get('stage')} {step.get('index', 0) + 1}"
+            steps.add_row(label, step.get("decision"), str(step.get("parent"))[:12], found, accuracy)
+        out.print(steps)
+    table = Table("checkpoint", "files", "size", "not in one above")
+    for checkpoint in held.checkpoints:
+        sizes = (in_bytes(checkpoint.bytes), in_bytes(checkpoint.own_bytes))
+        table.add_row(checkpoint.digest[:12], str(checkpoint.files), *sizes)
+    out.print(table)
+    out.print(
+        f"{in_bytes(held.bytes)} in {held.blobs} blobs, {held.tensors} files of tensors, {held.records} records",
+        highlight=False,
+    )
+
+
+@app.command("verify")
+def store_verify(
+    address: StoreAddress,
+    discard: Annotated[
+        bool, typer.Option("--discard", help="Remove what is damaged and what needs it, so that it is made anew.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read every blob and see whether it still matches its name; exit code 2 where something does not."""
+    from lmmpress.store.address import existing_store
+    from lmmpress.store.housekeeping import discard_faults, verify_store
+
+    found_store = existing_store(address)
+    faults, discarded = discard_faults(found_store) if discard else (verify_store(found_store), [])
+    if as_json:
+        told = {"faults": [fault.model_dump() for fault in faults], "discarded": discarded}
+        print(json.dumps(told, indent=1))
+    else:
+        for fault in faults:
+            needed = f" (needed by {', '.join(fault.needed_by)})" if fault.needed_by else ""
+            out.print(f"{fault.name}: {fault.fault}{needed}", highlight=False)
+        for name in discarded:
+            out.print(f"removed {name}", highlight=False)
+    if faults and not discard:
+        raise UserError(
+            f"{address}: {len(faults)} faults; --discard removes what is damaged and what needs it; after that a run "
+            "carried on with --resume, or a copy from another store, makes it whole"
+        )
+    if not faults and not as_json:
+        out.print("every file matches its name")
+
+
+@app.command("gc")
+def store_gc(
+    address: StoreAddress,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    grace: Annotated[float, typer.Option(min=0, help="Hours that a file nobody names is kept.")] = 24.0,
+    as_json: AsJson = False,
+) -> None:
+    """Remove files that no checkpoint names; refused while any run is worked on."""
+    from lmmpress.store.address import existing_store
+    from lmmpress.store.housekeeping import collect_garbage
+
+    found = collect_garbage(existing_store(address), 3600 * grace, dry_run)
+    if as_json:
+        told = {"names": [entry.name for entry in found.entries], "bytes": found.bytes, "spared": found.spared}
+        print(json.dumps(told | {"removed": not dry_run}, indent=1))
+        return
+    for entry in found.entries:
+        out.print(entry.name, highlight=False)
+    out.print(
+        f"{'would remove' if dry_run else 'removed'} {len(found.entries)} files, {in_bytes(found.bytes)}; "
+        f"{found.spared} younger than {grace:g} h stay",
+        highlight=False,
+    )
+
+
+@app.command("cp")
+def store_cp(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="A store, or a checkpoint: a directory, s3://..., ...")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="A store; made if need be.")],
+    as_json: AsJson = False,
+) -> None:
+    """Copy a store, or one checkpoint, into another store; what is there already is not sent."""
+    from lmmpress.store import open_store
+    from lmmpress.store.address import existing_store, is_store
+    from lmmpress.store.housekeeping import copy_checkpoint, copy_store
+
+    into = open_store(target)
+    moved = copy_store(existing_store(source), into) if is_store(source) else copy_checkpoint(opened(source), into)
+    if as_json:
+        print(moved.model_dump_json())
+        return
+    for address in moved.addresses:
+        out.print(address, highlight=False)
+    out.print(f"{in_bytes(moved.sent)} sent, {in_bytes(moved.there)} were there", highlight=False)

@@ -1,0 +1,1 @@
+"""The pipelines: the steps of a run as Kubeflow schedules them, in two granularities."""

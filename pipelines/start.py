@@ -1,0 +1,59 @@
+"""What every pipeline begins and ends with, and how its parameters come from a plan's."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from kfp import dsl
+from kfp.dsl.graph_component import GraphComponent
+from kfp.dsl.pipeline_task import PipelineTask
+from lmmpress.components.prepare import prepare
+from lmmpress.components.publish import publish
+
+Place = Callable[[PipelineTask], PipelineTask]
+"""Says where a task runs and with what; for one that is to be run here, nothing but that it is never cached."""
+
+
+def here(task: PipelineTask) -> PipelineTask:
+    """A task that runs in a process of this machine."""
+    return task.set_caching_options(False)
+
+
+def pipeline(
+    name: str,
+    stages: Sequence[str],
+    defaults: Mapping[str, Any],
+    types: Mapping[str, type],
+    place: Place,
+    ttl: int | None,
+    body: Callable[[Any, PipelineTask], PipelineTask],
+) -> GraphComponent:
+    """A pipeline with the parameters `types`, of which those in `defaults` may be left out.
+
+    `body` is given the store as a channel and the task that prepared the run, adds what makes the steps and measures
+    the result, and returns the last task of it. What is left of a pipeline that has ended is removed after `ttl`
+    seconds.
+    """
+    order = sorted(types, key=lambda key: key in defaults)
+    parameters = [
+        inspect.Parameter(
+            key,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=defaults.get(key, inspect.Parameter.empty),
+            annotation=types[key],
+        )
+        for key in order
+    ]
+
+    def compress(*channels: Any) -> None:
+        given = dict(zip(order, channels, strict=True))
+        begun = place(prepare(stages=list(stages), **given)).set_display_name("prepare")
+        about = {"store": given["store"], "run": begun.outputs["run"]}
+        last = body(given["store"], begun)
+        place(publish(**about)).after(last).set_display_name("publish")
+
+    compress.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    described = f"Compresses a multimodal model by {', '.join(stages)}; every step is kept only within alpha."
+    config = dsl.PipelineConfig(ttl_seconds_after_finished=ttl)
+    made: GraphComponent = dsl.pipeline(name=name, description=described, pipeline_config=config)(compress)
+    return made
