@@ -12,19 +12,21 @@ from typing import Any
 import yaml
 
 Node = dict[str, Any]
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
+_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def read_ir(text: str) -> tuple[str, Node, Node]:
     """The comment at the head of a compiled pipeline, its specification, and that of its platforms."""
     head = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
-    spec, *platform = yaml.safe_load_all(text)
+    spec, *platform = yaml.load_all(text, _Loader)
     return head, spec, platform[0] if platform else {}
 
 
 def write_ir(head: str, spec: Node, platform: Node) -> str:
     """The text that `read_ir` reads."""
     documents = [spec, platform] if platform else [spec]
-    return head + yaml.safe_dump_all(documents, sort_keys=True, width=10000)
+    return head + yaml.dump_all(documents, Dumper=_Dumper, sort_keys=True, width=10000)
 
 
 def share(spec: Node, platform: Node) -> None:
