@@ -146,6 +146,12 @@ class Materials:
         """Any model's logits at a batch's answer positions, with cached visual features where they hold."""
         return answer_logits(model, batch, self.examples[role], self.anatomy.projector, self.features(role))
 
+    def student_logits(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """A float32 student's logits at a distillation batch's answer positions, computed in the plan's dtype."""
+        features = self.features("distill")  # made outside of autocast, which would change them
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.dtype is torch.bfloat16):
+            return answer_logits(model, batch, self.examples["distill"], self.anatomy.projector, features)
+
     def _cache_name(self, what: str, examples: Examples) -> str:
         inputs = {
             "version": _CACHE_VERSION,

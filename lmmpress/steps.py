@@ -114,12 +114,13 @@ def distill_here(materials: Materials, checkpoint: str, seed: int) -> dict[str, 
     losses = train(
         model,
         materials.teacher_logits,
-        lambda student, batch: materials.logits(student, batch, "distill"),
+        materials.student_logits,
         materials.examples["distill"],
         materials.plan.distillation,
         seed,
         materials.accelerator,
     )
+    materials.accelerator.free_memory()  # it would keep every step's model and optimiser until the run ends
     if losses is None:
         return {"checkpoint": None, "loss": []}
     if not materials.accelerator.is_main_process:

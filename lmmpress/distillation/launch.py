@@ -6,10 +6,13 @@ finds plan, teacher and student there, does its share, and the first one writes 
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from lmmpress.errors import UserError
 
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
 
 def distill_in_processes(materials: "Materials", checkpoint: str, seed: int) -> dict[str, Any]:
     """Start the plan's number of processes and wait; what `lmmpress.steps.distill_here` gives on the first of them."""
+    count = materials.plan.distillation.processes
+    on_gpus = materials.accelerator.device.type == "cuda"
+    if on_gpus and count > (gpus := torch.cuda.device_count()):
+        raise UserError(f"distillation.processes is {count}, one for each GPU, and this machine has {gpus}")
     # computed here, once, so that no process finds the caches missing and makes them beside the others
     if materials.plan.distillation.caches:
         materials.features("distill")
@@ -33,16 +40,19 @@ def distill_in_processes(materials: "Materials", checkpoint: str, seed: int) -> 
             "result": str(folder / "result.json"),
         }
         (folder / "job.json").write_text(json.dumps(job), "utf-8")
-        count = materials.plan.distillation.processes
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
         command += ["-m", "lmmpress.distillation.launch", str(folder / "job.json")]
         environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
         if materials.accelerator.device.type == "cpu":
-            environment["ACCELERATE_USE_CPU"] = "true"
+            # unseen, since a barrier of processes that see fewer GPUs than they are fails on the CPU too
+            environment |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=environment, check=False)
         if done.returncode or not (folder / "result.json").is_file():
-            last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
-            raise UserError(f"distillation on {count} processes failed: {''.join(last)}")
+            # torchrun ends with a summary that names no cause: the processes' own errors stand before it
+            error = r"^(?:\[rank\d+\]: )?((?:\w+\.)*\w*(?:Error|Exception): .*\S)"
+            causes = re.findall(error, done.stderr, re.MULTILINE)
+            cause = causes[0] if causes else f"it ended with {done.returncode}"
+            raise UserError(f"distillation on {count} processes failed: {cause}")
         result: dict[str, Any] = json.loads((folder / "result.json").read_text("utf-8"))
         return result
 

@@ -78,8 +78,7 @@ def _update(
         last = number == len(portions) - 1
         with nullcontext() if last else accelerator.no_sync(model):
             batch = make_batch(examples, portion).to(accelerator.device)
-            with accelerator.autocast():
-                logits = student(model, batch)
+            logits = student(model, batch)
             loss = distillation_loss(logits, teacher(batch), batch.targets, settings).sum() * weight
             accelerator.backward(loss)
         total += loss.detach()
