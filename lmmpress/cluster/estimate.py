@@ -1,7 +1,7 @@
 """How large Argo's object of a running pipeline becomes: what it stores of it must fit into the cluster's database.
 
-The numbers are read from the source of Kubeflow Pipelines 2.17 and Argo 4.0: what its compiler writes for each task, and
-what each node's status repeats. Only the statuses are compressed, and only where the whole is larger than the limit.
+The numbers are read from the source of Kubeflow Pipelines 2.17 and Argo 4.0: what its compiler writes for each task,
+and what each node's status repeats. Only the statuses are compressed, and only where the whole is above the limit.
 """
 
 import base64

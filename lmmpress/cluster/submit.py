@@ -1,11 +1,13 @@
 """Submitting a pipeline to Kubeflow, and following it."""
 
+import io
 import os
 import socket
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 TOKEN = "KFP_TOKEN"
 ENDED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
+PAUSE = 10.0  # seconds between two looks at a run
 _PATIENCE = 30.0  # seconds that one answer may take
 _SILENCE = 600.0  # seconds without any answer, after which following a run is given up
 
@@ -49,7 +52,8 @@ def submit(plan: Plan, name: str, profile: Profile, granularity: Granularity) ->
     """
     arguments = reachable_arguments(plan, name, profile)
     client = connect(profile.kubeflow)
-    with tempfile.TemporaryDirectory() as folder, _explained(profile.kubeflow):
+    # the client prints links of its own
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()), _explained(profile.kubeflow):
         package = Path(folder) / "pipeline.yaml"
         compile_plan(plan, name, profile, granularity, package)
         experiment = client.create_experiment(profile.kubeflow.experiment, namespace=profile.kubeflow.namespace)
@@ -83,7 +87,7 @@ def connect(kubeflow: Kubeflow) -> "Client":
         )
 
 
-def follow(client: "Client", kubeflow: Kubeflow, run_id: str, tell: Callable[[Seen], None], pause: float = 10.0) -> str:
+def follow(client: "Client", kubeflow: Kubeflow, run_id: str, tell: Callable[[Seen], None]) -> str:
     """Tell where a run stands until it has ended; its last state. Answers that fail are asked for again, for ten
     minutes."""
     heard = time.monotonic()
@@ -101,7 +105,7 @@ def follow(client: "Client", kubeflow: Kubeflow, run_id: str, tell: Callable[[Se
             tell(seen)
             if seen.state in ENDED:
                 return seen.state
-        time.sleep(pause)
+        time.sleep(PAUSE)
 
 
 class _UnauthorizedError(UserError):
