@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: sample test test-radosgw check clean
+.PHONY: sample test test-long test-radosgw check clean
 
 sample: $(STAMP)
 	$(BIN)/lmmpress run --sample --out out/sample --resume
 
 test: $(STAMP)
 	$(BIN)/pytest
+
+# What takes minutes each: whole pipelines as processes, images.
+test-long: $(STAMP)
+	$(BIN)/pytest -m long
 
 # The tests of the store against a second, independent S3 server: Ceph RGW, installed from Debian's packages.
 test-radosgw: $(STAMP)

@@ -68,7 +68,9 @@ class Materials:
 
     def anatomy_of(self, checkpoint: str) -> Anatomy:
         """The anatomy of a checkpoint in the store, without its weights."""
-        return anatomy_of(read_config(self.store.checkpoint(checkpoint, weights=False)))
+        if checkpoint not in self._anatomies:
+            self._anatomies[checkpoint] = anatomy_of(read_config(self.store.checkpoint(checkpoint, weights=False)))
+        return self._anatomies[checkpoint]
 
     def split(self, role: Role) -> Split:
         """The rows of a role, as they are."""
@@ -95,6 +97,10 @@ class Materials:
     def sees_once(self) -> bool:
         """Whether the visual features stay what the teacher makes them, and are to be cached."""
         return self.plan.distillation.caches and bool(self.frozen)
+
+    @cached_property
+    def _anatomies(self) -> dict[str, Anatomy]:
+        return {}
 
     @cached_property
     def _features(self) -> dict[str, torch.Tensor | None]:

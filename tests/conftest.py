@@ -13,6 +13,11 @@ from PIL import Image
 from s3 import MiniStack, Server, free_port
 from tiny import config_of, make_model
 
+from lmmpress.data import read_split
+from lmmpress.importance import answer_loss
+from lmmpress.lmm.checkpoint import load_model, read_checkpoint, save_trained
+from lmmpress.lmm.examples import batches, encode, load_processor, make_batch
+from lmmpress.lmm.forward import answer_logits
 from lmmpress.store.connection import connect
 
 torch.set_num_threads(1)
@@ -123,6 +128,27 @@ def raw_plan(make_checkpoint: Callable[..., Path], data: Path) -> dict[str, Any]
         "distillation": {"epochs": 1, "learning_rate": 1e-3, "batch_size": 8},
         "evaluation": {"samples": 4, "batch_size": 2, "latency_samples": 2},
     }
+
+
+@pytest.fixture(scope="session")
+def taught(make_checkpoint: Callable[..., Path], data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny Llama model after learning to name the colour of a picture."""
+    torch.manual_seed(0)
+    source = make_checkpoint("llama")
+    model = load_model(source)
+    examples = encode(read_split(data, "distill"), load_processor(source), read_checkpoint(source).config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(30):
+        for chosen in batches(examples, 16, generator):
+            batch = make_batch(examples, chosen)
+            answer_loss(answer_logits(model, batch, examples, None, None), batch).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    target = tmp_path_factory.mktemp("taught") / "model"
+    save_trained(model, source, target, {"format": 1, "history": []})
+    (target / "COMPRESSION.json").unlink()
+    return target
 
 
 @pytest.fixture(scope="session")

@@ -303,7 +303,7 @@ def test_what_is_seldom_meant_is_warned_of_and_with_strict_refused(tmp_path) -> 
 
 def test_without_the_sdk_of_kubeflow_one_line_says_what_to_install(tmp_path, monkeypatch) -> None:
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN), "utf-8")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "kfp.kubernetes", None)
     found = CliRunner().invoke(app, ["compile", str(tmp_path / "plan.yaml"), "-o", str(tmp_path / "x.yaml")])
     assert "pip install 'lmmpress[cluster]'" in str(found.exception)
 

@@ -14,38 +14,13 @@ import pytest
 import torch
 
 from lmmpress.compression import compress
-from lmmpress.data import read_split
 from lmmpress.errors import UserError
-from lmmpress.importance import answer_loss
-from lmmpress.lmm.checkpoint import load_model, read_checkpoint, save_trained
+from lmmpress.lmm.checkpoint import load_model
 from lmmpress.lmm.digest import digest_checkpoint
-from lmmpress.lmm.examples import batches, encode, load_processor, make_batch
-from lmmpress.lmm.forward import answer_logits
 from lmmpress.plan import parse_plan
 from lmmpress.result import Result
 
 pytestmark = pytest.mark.usefixtures("trusting")
-
-
-@pytest.fixture(scope="session")
-def taught(make_checkpoint, data, tmp_path_factory) -> Path:
-    """The tiny Llama model after learning to name the colour of a picture."""
-    torch.manual_seed(0)
-    source = make_checkpoint("llama")
-    model = load_model(source)
-    examples = encode(read_split(data, "distill"), load_processor(source), read_checkpoint(source).config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(30):
-        for chosen in batches(examples, 16, generator):
-            batch = make_batch(examples, chosen)
-            answer_loss(answer_logits(model, batch, examples, None, None), batch).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-    target = tmp_path_factory.mktemp("taught") / "model"
-    save_trained(model, source, target, {"format": 1, "history": []})
-    (target / "COMPRESSION.json").unlink()
-    return target
 
 
 @pytest.fixture

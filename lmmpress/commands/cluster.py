@@ -1,6 +1,5 @@
 """lmmpress compile and submit: a plan as a pipeline of Kubeflow's."""
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,8 +23,11 @@ Strict = Annotated[bool, typer.Option("--strict", help="Refuse what would only b
 
 def needs_kubeflow() -> None:
     """UserError where Kubeflow's SDK is not installed."""
-    if importlib.util.find_spec("kfp") is None or importlib.util.find_spec("kfp.kubernetes") is None:
-        raise UserError("this needs the SDK of Kubeflow Pipelines: pip install 'lmmpress[cluster]'")
+    try:
+        import kfp.compiler
+        import kfp.kubernetes  # noqa: F401
+    except ImportError:  # it is not there, or as in a pod only what runs a task
+        raise UserError("this needs the SDK of Kubeflow Pipelines: pip install 'lmmpress[cluster]'") from None
 
 
 def compile(

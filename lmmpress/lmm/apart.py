@@ -24,7 +24,7 @@ _CLASSES = {
 
 def is_apart(config: Config) -> bool:
     """Whether a checkpoint needs the file that it carries."""
-    return str(config["model_type"]).startswith(APART)
+    return str(config.get("model_type")).startswith(APART)
 
 
 def expressed(config: Config) -> Config:
@@ -44,9 +44,14 @@ def expressed(config: Config) -> Config:
     }
 
 
+def make_known(config: Config) -> None:
+    """Tell this process's transformers of the model types of our own, if the config is of one: that takes seconds."""
+    if is_apart(config):
+        _make_all_known()
+
+
 @lru_cache(maxsize=1)
-def make_known() -> None:
-    """Tell this process's transformers of the model types of our own."""
+def _make_all_known() -> None:
     import transformers
 
     from lmmpress.lmm import modeling_lmmpress

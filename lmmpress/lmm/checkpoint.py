@@ -70,9 +70,10 @@ def load_model(checkpoint: Path, dtype: torch.dtype = torch.float32) -> torch.nn
     """The model in evaluation mode, computing in `dtype`, loaded by transformers from the local files alone."""
     import transformers
 
-    make_known()
+    config = read_config(checkpoint)
+    make_known(config)
     transformers.utils.logging.disable_progress_bar()  # one line per step is ours to print
-    auto = getattr(transformers, family_of(read_config(checkpoint)).auto_class)
+    auto = getattr(transformers, family_of(config).auto_class)
     model: torch.nn.Module = auto.from_pretrained(
         checkpoint, dtype=dtype, local_files_only=True, trust_remote_code=False
     )

@@ -15,6 +15,7 @@ import torch
 from lmmpress.data import Row, Split, open_image
 from lmmpress.errors import UserError
 from lmmpress.lmm.apart import make_known
+from lmmpress.lmm.read_anatomy import read_config
 from lmmpress.progress import track
 
 Tensors = dict[str, torch.Tensor]
@@ -82,7 +83,7 @@ def load_processor(checkpoint: Path) -> Any:
     """The checkpoint's processor, or its tokenizer where it has no images."""
     from transformers import AutoProcessor
 
-    make_known()
+    make_known(read_config(checkpoint))
     try:
         return AutoProcessor.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:

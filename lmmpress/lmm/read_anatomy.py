@@ -71,7 +71,7 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
     from transformers import AutoConfig
 
     family_of(config)
-    make_known()
+    make_known(config)
     try:
         typed = AutoConfig.for_model(**config)
     except Exception as error:  # whatever a strange config makes transformers raise is the config's fault
@@ -116,7 +116,7 @@ def build_on_meta(config: dict[str, Any], auto_class: str) -> torch.nn.Module:
     """The model of a config without any memory for its weights."""
     import transformers
 
-    make_known()
+    make_known(config)
     typed = transformers.AutoConfig.for_model(**config)
     try:
         with torch.device("meta"):
