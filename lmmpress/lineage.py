@@ -122,6 +122,19 @@ class Lineage:
         with suppress(Exception):
             self.client.set_terminated(self.run.info.run_id, "FAILED" if failed else "KILLED")
 
+    def failed(self, run_key: str) -> None:
+        """Mark the run of that key as FAILED, if another process has begun it and it has not ended; never raises, as
+        something else went wrong. Kubeflow does so itself with a run of its own."""
+        if self.within is not None:
+            return
+        with suppress(Exception):
+            client = open_client(self.tracking_uri)
+            experiment = client.get_experiment_by_name(self.experiment)
+            experiments = [experiment.experiment_id] if experiment else []
+            for run in client.search_runs(experiments, _is_run_of(run_key), max_results=1):
+                if not _is_recorded(run):
+                    client.set_terminated(run.info.run_id, "FAILED")
+
     def _begun(self) -> "Run":
         if self.run is None:
             raise RuntimeError("begin comes before step and end")
@@ -135,8 +148,7 @@ class Lineage:
         return self.client.get_run(task.data.tags.get("mlflow.parentRunId", self.within))
 
     def _parent_run(self, info: RunInfo, pipeline: "Run | None") -> "Run":
-        where = f"{_equals('run_key', info.run_key)} and {_equals('kind', 'run')}"
-        found = self.client.search_runs([self.experiment_id], where, max_results=1)
+        found = self.client.search_runs([self.experiment_id], _is_run_of(info.run_key), max_results=1)
         tags = _tags(kind="run", run_key=info.run_key, original=info.teacher)
         if pipeline:
             known = found[0].info.run_id if found else pipeline.info.run_id
@@ -389,6 +401,10 @@ def _steps_of(client: "MlflowClient", experiment_id: str, parent: str) -> dict[s
         token = page.token
         if not token:
             return found
+
+
+def _is_run_of(run_key: str) -> str:
+    return f"{_equals('run_key', run_key)} and {_equals('kind', 'run')}"
 
 
 def _is_recorded(run: "Run") -> bool:

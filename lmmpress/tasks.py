@@ -240,7 +240,14 @@ def _working(store: str, run: str, *makes: "Part") -> "Iterator[tuple[Run, State
     told = _submission(opened, run)
     with opened.run(told.key, holder=run) as state:
         plan = _on_every_gpu(told.plan) if "distill" in makes else told.plan
-        yield open_run(plan, opened, told.key, told.original, frozenset(makes), "evaluate" in makes), state, told.name
+        made = open_run(plan, opened, told.key, told.original, frozenset(makes), "evaluate" in makes)
+        try:
+            yield made, state, told.name
+        except BaseException:
+            recorder = _recorder(told.name)
+            if recorder:
+                recorder.failed(told.key)
+            raise
 
 
 @contextmanager

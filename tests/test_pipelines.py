@@ -285,6 +285,16 @@ def test_a_profile_that_is_none_is_refused_in_one_line(tmp_path, change, message
     assert str(found.value).startswith(str(path))
 
 
+def test_the_documented_profile_has_every_key_and_is_one() -> None:
+    (told,) = re.findall(r"```yaml\n(image: .*?)```", (ROOT / "docs" / "kubeflow.md").read_text("utf-8"), re.DOTALL)
+    raw = yaml.safe_load(told)
+    profile = Profile.model_validate(raw)
+    assert raw.keys() == Profile.model_fields.keys()
+    assert raw["kubeflow"].keys() == type(profile.kubeflow).model_fields.keys()
+    pod = {key for one in (raw["defaults"], *raw["components"].values()) for key in one}
+    assert pod == type(profile.defaults).model_fields.keys()
+
+
 def test_what_is_seldom_meant_is_warned_of_and_with_strict_refused(tmp_path) -> None:
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN), "utf-8")
     odd = PROFILE | {"image": "lmmpress:latest", "components": {"ffn_prune": {"gpus": 2}}}

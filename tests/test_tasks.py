@@ -267,9 +267,24 @@ def test_a_step_whose_task_died_before_it_was_recorded_is_recorded_by_the_next(p
             assert tasks.due(plan["store"], name_of(plan), "block", 0) == "closed", "it was decided"
             continue
         task()
+        if name == "prune io 0":
+            assert status_of_run(tmp_path / "lineage") == "RUNNING"
+            with pytest.raises(SystemExit):
+                tasks.distill(plan["store"], name_of(plan), "io", 7)
+            assert status_of_run(tmp_path / "lineage") == "FAILED"
+    assert status_of_run(tmp_path / "lineage") == "FINISHED"
     assert died
     first = chain(tmp_path / "lineage")[0]
     assert dict(first[1])["step"] == "block/0"
+
+
+def status_of_run(folder: Path) -> str:
+    from lmmpress.lineage import open_client
+
+    client = open_client(local_store(folder))
+    experiment = client.get_experiment_by_name("lmmpress").experiment_id
+    (run,) = client.search_runs([experiment], "tags.`lmmpress.kind` = 'run'")
+    return run.info.status
 
 
 def name_of(raw: dict[str, Any]) -> str:

@@ -1,0 +1,60 @@
+"""How large a compiled pipeline is, and Argo's object of it, for 10, 8, 8 and 8 steps with all that a profile can say.
+
+python bench/pipeline_size.py
+"""
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from common import show
+
+from lmmpress.cluster import compile as compiling
+from lmmpress.cluster.estimate import LIMIT, estimate
+from lmmpress.cluster.ir import read_ir
+from lmmpress.cluster.profile import Profile
+from lmmpress.parameters import steps_of
+from lmmpress.plan import parse_plan
+
+PLAN = {
+    "model": "s3://models/antgmm",
+    "data": "/data/maad",
+    "store": "s3://models/store",
+    "stages": {
+        "block": {"step": 4, "max": 40},
+        "ffn": {"step": 768, "max": 6144},
+        "attention": {"step": 96, "max": 768},
+        "io": {"step": 96, "max": 768},
+    },
+}
+
+
+def main() -> None:
+    plan, profile = parse_plan(PLAN), documented_profile()
+    found: dict[str, Any] = {"steps": [len(steps) for steps in steps_of(plan).values()], "limit": LIMIT}
+    shared = compiling.share
+    for granularity in ("step", "stage"):
+        sizes: dict[str, Any] = {}
+        for name, share in (("as compiled by kfp", lambda *_: None), ("shared", shared)):
+            compiling.share = share
+            with tempfile.TemporaryDirectory() as folder:
+                target = Path(folder) / "pipeline.yaml"
+                compiling.compile_plan(plan, "antgmm", profile, granularity, target)
+                _, spec, platform = read_ir(target.read_text("utf-8"))
+                raw, stored = estimate(spec, platform, max(found["steps"]))
+                sizes[name] = {"bytes": target.stat().st_size, "object_raw": raw, "object_stored": stored}
+        found[granularity] = sizes
+    show(found)
+
+
+def documented_profile() -> Profile:
+    """The one that docs/kubeflow.md shows, which has every key."""
+    text = (Path(__file__).parent.parent / "docs" / "kubeflow.md").read_text("utf-8")
+    (told,) = re.findall(r"```yaml\n(image: .*?)```", text, re.DOTALL)
+    return Profile.model_validate(yaml.safe_load(told.replace("sha256:...", "sha256:" + "1" * 64)))
+
+
+if __name__ == "__main__":
+    main()
