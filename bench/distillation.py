@@ -9,6 +9,7 @@ worked out from the epochs of the plan's steps.
 """
 
 import argparse
+import dataclasses
 import time
 
 import torch
@@ -43,9 +44,7 @@ def main() -> None:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(not name.startswith(cached.frozen))
         examples = cached.examples["distill"]
-        few = type(examples)(
-            examples.split, examples.rows[: arguments.rows], examples.pixels, examples.pad, examples.starts
-        )
+        few = dataclasses.replace(examples, rows=examples.rows[: arguments.rows])
 
         def epoch(materials) -> None:
             distill(

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from lmmpress.data import Split, read_split
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.checkpoint import load_model
-from lmmpress.lmm.examples import Batch, Examples, batches, encode, load_processor
+from lmmpress.lmm.examples import Batch, Examples, batches, encode, from_tensors, load_processor, to_tensors
 from lmmpress.lmm.forward import answer_logits, answer_states, visual_features
 from lmmpress.lmm.read_anatomy import anatomy_of, read_config
 from lmmpress.plan import Plan, digest_of
@@ -177,8 +177,17 @@ class _Splits(dict[Role, Examples]):
         self._materials = materials
 
     def __missing__(self, role: Role) -> Examples:
-        self[role] = encode(self._materials.split(role), self._processor(), self._materials.anatomy.config)
+        store, split = self._materials.store, self._materials.split(role)
+        inputs = {"version": _CACHE_VERSION, "teacher": self._materials.original, "data": split.digest}
+        name = f"examples-{digest_of(inputs)}"
+        found = store.read_tensors(name)
+        if found is None:
+            self[role] = self._encode(split)
+            store.write_tensors(name, to_tensors(self[role]))
+        else:
+            self[role] = from_tensors(found, split, lambda: self._encode(split).pixels)
         return self[role]
 
-    def _processor(self) -> object:
-        return load_processor(self._materials.teacher)
+    def _encode(self, split: Split) -> Examples:
+        processor = load_processor(self._materials.store.checkpoint(self._materials.original, weights=False))
+        return encode(split, processor, self._materials.anatomy.config)

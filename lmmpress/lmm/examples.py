@@ -4,9 +4,11 @@ Only answer positions matter to scoring, distilling and measuring, so a batch na
 model compute logits there and nowhere else.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """A split ready for the model, with `pixels` [images, channels, height, width].
+    """A split ready for the model. `see` makes its `pixels`, which nobody asks for where visual features are cached.
 
     `starts` says where each example's answer positions begin in tensors [positions, ...] of all examples' in order.
     `decoder_start` is the token that an encoder-decoder model's answers begin with, None for other models.
@@ -44,10 +46,18 @@ class Examples:
 
     split: Split
     rows: list[Example]
-    pixels: torch.Tensor | None
     pad: int
-    starts: list[int]
     decoder_start: int | None = None
+    see: Callable[[], torch.Tensor] | None = None
+
+    @cached_property
+    def pixels(self) -> torch.Tensor | None:
+        """[images, channels, height, width], None for text alone."""
+        return self.see() if self.see else None
+
+    @cached_property
+    def starts(self) -> list[int]:
+        return [0, *accumulate(len(example.answer) for example in self.rows[:-1])]
 
     @property
     def positions(self) -> int:
@@ -59,9 +69,10 @@ class Examples:
 class Batch:
     """Examples padded on the right.
 
-    `inputs` are the model's; `where` [batch, length] marks, of what its head sees, the positions whose logits predict
-    an answer token, and `targets` [positions] are those tokens, example by example, `owner` [positions] says which
-    example each belongs to, `number` [positions] where each stands among the answer positions of all examples.
+    `inputs` are the model's, but for pixels; `where` [batch, length] marks, of what its head sees, the positions whose
+    logits predict an answer token, and `targets` [positions] are those tokens, example by example, `owner` [positions]
+    says which example each belongs to, `number` [positions] where each stands among the answer positions of all
+    examples.
     """
 
     examples: list[int]
@@ -131,12 +142,42 @@ def encode(split: Split, processor: Any, config: dict[str, Any]) -> Examples:
                 )
             examples[index] = Example([int(token) for token in prompt], answer, image, row)
     rows = [example for example in examples if example is not None]
-    starts, total = [], 0
-    for example in rows:
-        starts.append(total)
-        total += len(example.answer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return Examples(split, rows, torch.stack(pixels) if pixels else None, pad, starts, decoder_start)
+    return Examples(split, rows, pad, decoder_start, (lambda: torch.stack(pixels)) if pixels else None)
+
+
+def to_tensors(examples: Examples) -> Tensors:
+    """Everything but pixels: prompts and answers one after the other with their lengths, images, pad and start."""
+    rows = examples.rows
+    numbers = {
+        "prompts": [token for row in rows for token in row.prompt],
+        "prompt_lengths": [len(row.prompt) for row in rows],
+        "answers": [token for row in rows for token in row.answer],
+        "answer_lengths": [len(row.answer) for row in rows],
+        "images": [-1 if row.image is None else row.image for row in rows],
+        "pad": [examples.pad],
+        "decoder_start": [-1 if examples.decoder_start is None else examples.decoder_start],
+    }
+    return {name: torch.tensor(values, dtype=torch.int32) for name, values in numbers.items()}
+
+
+def from_tensors(tensors: Tensors, split: Split, see: Callable[[], torch.Tensor | None]) -> Examples:
+    """What `to_tensors` was given, but for its pixels, which `see` makes."""
+    prompts, answers = (
+        [part.tolist() for part in tensors[name].split(tensors[lengths].tolist())]
+        for name, lengths in (("prompts", "prompt_lengths"), ("answers", "answer_lengths"))
+    )
+    images = [None if image < 0 else image for image in tensors["images"].tolist()]
+    rows = [Example(*parts) for parts in zip(prompts, answers, images, split.rows, strict=True)]
+    start = int(tensors["decoder_start"])
+
+    def pixels() -> torch.Tensor:
+        made = see()
+        assert made is not None
+        return made
+
+    seen = any(image is not None for image in images)
+    return Examples(split, rows, int(tensors["pad"]), None if start < 0 else start, pixels if seen else None)
 
 
 def make_batch(examples: Examples, chosen: list[int]) -> Batch:
@@ -156,8 +197,6 @@ def make_batch(examples: Examples, chosen: list[int]) -> Batch:
         answers, given = _padded([[examples.decoder_start, *row.answer[:-1]] for row in rows], examples.pad)
         inputs = {"input_ids": ids, "attention_mask": attention, "decoder_input_ids": answers}
         where = given.bool()
-    if examples.pixels is not None:
-        inputs["pixel_values"] = examples.pixels[torch.tensor([row.image for row in rows])]
     return Batch(
         chosen,
         inputs,

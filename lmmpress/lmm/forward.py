@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
@@ -25,16 +26,17 @@ def answer_logits(
     """
     inner = getattr(model, "module", model)  # the model itself where several processes wrap it
     inputs = dict(batch.inputs)
-    if features is not None and projector is not None:
+    extra: dict[str, Any] = {}
+    device = inputs["input_ids"].device
+    if examples.see is not None:
         images = torch.tensor([examples.rows[index].image for index in batch.examples])
-        device = inputs["input_ids"].device
+    if features is not None and projector is not None:
         seen = inner.get_submodule(projector.module)(features[images].to(device, next(model.parameters()).dtype))
-        del inputs["pixel_values"]
         given = list(seen) if projector.listed else seen
         made = SimpleNamespace(pooler_output=given, qformer_outputs=None, vision_outputs=None)
         extra = {"pixel_values": None, "mm_encoder_outputs": {"image": made}}
-    else:
-        extra = {}
+    elif examples.pixels is not None:
+        inputs["pixel_values"] = examples.pixels[images].to(device)
     with at_answers(inner, batch):
         logits: torch.Tensor = model(**inputs, **extra, use_cache=False).logits
     return logits
