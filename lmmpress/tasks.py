@@ -89,7 +89,8 @@ def prepare(name: str, **parameters: Any) -> Prepared:
     run = f"{key[:12]}-{uuid.uuid4().hex[:8]}"
     with store.run(key, holder=run):
         submission = Submission(plan=plan, name=name, key=key, original=original)
-        store.write_record(_record(run), submission.model_dump(mode="json"))
+        # as text: records are written in the order of their keys, and a plan's stages have an order of their own
+        store.write_record(_record(run), {"submission": submission.model_dump_json()})
     sizes = predict(read_checkpoint(teacher), plan)
     counts = [sum(size.parameters_by_tower.values()) for size in sizes]
     rows = [[size.stage, size.tower, size.removed, count] for size, count in zip(sizes, counts, strict=True)]
@@ -272,7 +273,7 @@ def _position(run: "Run", known: list[StepResult], stage: str, index: int) -> tu
 
 def _submission(store: Store, run: str) -> Submission:
     try:
-        return Submission.model_validate(store.read_record(_record(run)))
+        return Submission.model_validate_json((store.read_record(_record(run)) or {}).get("submission", ""))
     except ValidationError:
         raise UserError(f"{store.root_address}: there is no submission {run}, or a newer lmmpress made it") from None
 

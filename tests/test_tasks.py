@@ -73,7 +73,7 @@ def result_of(raw: dict[str, Any]) -> Result:
     """What the store knows of a run that its tasks have ended."""
     store = open_store(raw["store"])
     (entry,) = [entry.name for entry in store.objects.entries("records/submission-")][:1]
-    told = tasks.Submission.model_validate(store.read_record(entry.removeprefix("records/").removesuffix(".json")))
+    told = tasks._submission(store, entry.removeprefix("records/submission-").removesuffix(".json"))
     with store.run(told.key) as state:
         run = open_run(told.plan, store, told.key, told.original, makes=frozenset())
         return close(run, known_steps(run, state))
@@ -164,6 +164,14 @@ def test_a_pipeline_submitted_again_carries_on_and_a_finished_one_does_nothing_a
     again = [name for name, task in walk(plan) if task()]
     assert again == ["evaluate original", "evaluate result", "publish"]
     assert counted == []
+
+
+@pytest.mark.parametrize("order", [["block", "attention"], ["io", "ffn", "block"]])
+def test_stages_are_taken_in_the_order_of_the_plan(plan, raw_plan, order) -> None:
+    raw = plan | {"stages": {stage: raw_plan["stages"][stage] for stage in order}}
+    store, run, steps = prepared(raw)
+    assert [stage for stage in order if tasks.due(store, run, stage, 0) == "open"] == order[:1]
+    assert {stage for stage in steps if steps[stage]} == set(order)
 
 
 def test_a_task_makes_its_own_part_and_no_other(plan, capsys) -> None:
