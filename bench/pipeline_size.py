@@ -17,22 +17,13 @@ from lmmpress.cluster.ir import read_ir
 from lmmpress.cluster.profile import Profile
 from lmmpress.parameters import steps_of
 from lmmpress.plan import parse_plan
+from lmmpress.presets import preset
 
-PLAN = {
-    "model": "s3://models/antgmm",
-    "data": "/data/maad",
-    "store": "s3://models/store",
-    "stages": {
-        "block": {"step": 4, "max": 40},
-        "ffn": {"step": 768, "max": 6144},
-        "attention": {"step": 96, "max": 768},
-        "io": {"step": 96, "max": 768},
-    },
-}
+ADDRESSES = {"model": "s3://models/antgmm", "data": "/data/maad", "store": "s3://models/store"}
 
 
 def main() -> None:
-    plan, profile = parse_plan(PLAN), documented_profile()
+    plan, profile = parse_plan(preset("paper", False) | ADDRESSES), documented_profile()
     found: dict[str, Any] = {"steps": [len(steps) for steps in steps_of(plan).values()], "limit": LIMIT}
     shared = compiling.share
     for granularity in ("step", "stage"):
