@@ -317,9 +317,9 @@ class Pod:
 def compile_pipeline(target: Path, raw: dict[str, Any]) -> dict[str, Any]:
     """Compile the pipeline of a plan; gives the arguments of its first task."""
     from kfp import compiler
-    from lmmpress.pipelines.compression import compression
 
     from lmmpress.parameters import arguments_of
+    from lmmpress.pipelines.compression import compression
     from lmmpress.plan import parse_plan
 
     plan = parse_plan(raw)

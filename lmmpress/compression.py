@@ -23,7 +23,7 @@ def compress(plan: Plan, out: Path, recorder: Recorder | None = None, resume: bo
     found there. Raises UserError before any work where plan, model and data do not fit together.
     """
     begun = time.perf_counter()
-    teacher = check(plan)
+    teacher, _ = check(plan)
     elsewhere = open_store(plan.store) if plan.store else None
     claim(out, plan, resume)
     store = elsewhere or open_store(str(out / "store"))

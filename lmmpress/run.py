@@ -17,7 +17,7 @@ from lmmpress.lmm.checkpoint import read_checkpoint
 from lmmpress.materials import PARTS, ROLES, Materials, Part, automatic_dtype, split_of
 from lmmpress.plan import Axis, Plan, digest_of
 from lmmpress.progress import console
-from lmmpress.pruning.predict import predict
+from lmmpress.pruning.predict import Size, predict
 from lmmpress.result import DataInfo, Headline, Result, RunInfo, Speed, StepResult
 from lmmpress.store import Store, open_checkpoint
 from lmmpress.store.state import Run as State
@@ -37,16 +37,17 @@ class Run:
         return self.materials.store
 
 
-def check(plan: Plan) -> Path:
-    """The teacher's directory, once plan, model and data have been found to fit together; UserError otherwise."""
+def check(plan: Plan) -> tuple[Path, list[Size]]:
+    """The teacher's directory and the sizes that the plan asks for, once plan, model and data have been found to fit
+    together; UserError otherwise."""
     teacher = open_checkpoint(plan.model)
-    predict(read_checkpoint(teacher), plan)
+    sizes = predict(read_checkpoint(teacher), plan)
     seen = {role: set(split_of(plan, role).image_names()) for role in ROLES}
     for role in ("gate", "test"):
         for other in ("score", "distill"):
             if getattr(plan.splits, role) != getattr(plan.splits, other) and (shared := seen[role] & seen[other]):
                 raise UserError(f"{plan.data}: image {min(shared)} is in the {role} and in the {other} split")
-    return teacher
+    return teacher, sizes
 
 
 def begin(plan: Plan, store: Store, teacher: Path) -> tuple[str, str]:

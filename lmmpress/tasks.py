@@ -74,8 +74,6 @@ def prepare(name: str, **parameters: Any) -> Prepared:
 
     The parameters are those of `lmmpress.parameters`.
     """
-    from lmmpress.lmm.checkpoint import read_checkpoint
-    from lmmpress.pruning.predict import predict
     from lmmpress.registry import located
     from lmmpress.run import begin, check
 
@@ -84,14 +82,13 @@ def prepare(name: str, **parameters: Any) -> Prepared:
         raise UserError("store is not set: the tasks of a pipeline exchange checkpoints through it")
     store = open_store(plan.store)
     plan = plan.model_copy(update={"model": located(plan.model)})
-    teacher = check(plan)
+    teacher, sizes = check(plan)
     key, original = begin(plan, store, teacher)
     run = f"{key[:12]}-{uuid.uuid4().hex[:8]}"
     with store.run(key, holder=run):
         submission = Submission(plan=plan, name=name, key=key, original=original)
         # as text: records are written in the order of their keys, and a plan's stages have an order of their own
         store.write_record(_record(run), {"submission": submission.model_dump_json()})
-    sizes = predict(read_checkpoint(teacher), plan)
     counts = [sum(size.parameters_by_tower.values()) for size in sizes]
     rows = [[size.stage, size.tower, size.removed, count] for size, count in zip(sizes, counts, strict=True)]
     outcome = Outcome(
@@ -240,8 +237,9 @@ def _working(store: str, run: str, *makes: "Part") -> "Iterator[tuple[Run, State
     opened = open_store(store)
     told = _submission(opened, run)
     with opened.run(told.key, holder=run) as state:
-        plan = _on_every_gpu(told.plan) if "distill" in makes else told.plan
-        made = open_run(plan, opened, told.key, told.original, frozenset(makes), "evaluate" in makes)
+        made = open_run(told.plan, opened, told.key, told.original, frozenset(makes), "evaluate" in makes)
+        if "distill" in makes:
+            made.materials.plan = _on_every_gpu(made.materials.plan)
         try:
             yield made, state, told.name
         except BaseException:

@@ -5,6 +5,7 @@ from typing import Any
 
 from kfp.dsl.graph_component import GraphComponent
 from kfp.dsl.pipeline_task import PipelineTask
+
 from lmmpress.components.stage import stage as whole_stage
 from lmmpress.pipelines.start import Place, here, pipeline
 

@@ -10,6 +10,7 @@ from typing import Any
 from kfp import dsl
 from kfp.dsl.graph_component import GraphComponent
 from kfp.dsl.pipeline_task import PipelineTask
+
 from lmmpress.components.attention_prune import attention_prune
 from lmmpress.components.block_prune import block_prune
 from lmmpress.components.distill import distill

@@ -7,6 +7,7 @@ from typing import Any
 from kfp import dsl
 from kfp.dsl.graph_component import GraphComponent
 from kfp.dsl.pipeline_task import PipelineTask
+
 from lmmpress.components.prepare import prepare
 from lmmpress.components.publish import publish
 

@@ -34,7 +34,7 @@ def compress_in_tasks(plan: Plan, name: str, out: Path, granularity: Granularity
     from kfp.components import load_component_from_file
 
     begun = time.perf_counter()
-    teacher = check(plan)
+    teacher, _ = check(plan)
     claim(out, plan, resume)
     plan = plan.model_copy(update={"store": plan.store or str(out.resolve() / "store")})
     assert plan.store is not None
@@ -53,7 +53,7 @@ def compress_in_tasks(plan: Plan, name: str, out: Path, granularity: Granularity
                     load_component_from_file(str(compiled))(**arguments)
             except RuntimeError:
                 raise UserError(
-                    f"task {log.task} failed: {log.fault or f'see {out / LOG}'}; carry on with --resume"
+                    f"task {log.failed} failed: {log.fault or f'see {out / LOG}'}; carry on with --resume"
                 ) from None
     store = open_store(plan.store)
     key, original = begin(plan, store, teacher)
@@ -70,7 +70,7 @@ class _Log(io.TextIOBase):
 
     def __init__(self, file: TextIO) -> None:
         self._file, self._line = file, ""
-        self.task, self.fault = "", ""
+        self.failed, self.fault = "", ""
         self._told: set[str] = set()
         self.show = lambda text: None
 
@@ -87,9 +87,9 @@ class _Log(io.TextIOBase):
 
     def _read(self, line: str) -> None:
         if found := re.search(r"Executing task '([^']+)'", line):
-            if not self.fault:  # what comes after the first that failed only finds its step not due
-                self.task = found[1]
             self.show(found[1])
+        elif found := re.search(r"Task '([^']+)' finished with status FAILURE", line):
+            self.failed = self.failed or found[1]  # those after the first only find that their step is not due
         elif line.startswith("error: ") and not self.fault:
             self.fault = line.removeprefix("error: ")
         elif re.match(r"step \d+/\d+ ", line) and line not in self._told:
