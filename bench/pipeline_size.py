@@ -13,7 +13,6 @@ from common import show
 
 from lmmpress.cluster import compile as compiling
 from lmmpress.cluster.estimate import LIMIT, estimate
-from lmmpress.cluster.ir import read_ir
 from lmmpress.cluster.profile import Profile
 from lmmpress.parameters import steps_of
 from lmmpress.plan import parse_plan
@@ -33,7 +32,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 target = Path(folder) / "pipeline.yaml"
                 compiling.compile_plan(plan, "antgmm", profile, granularity, target)
-                _, spec, platform = read_ir(target.read_text("utf-8"))
+                spec, platform = yaml.safe_load_all(target.read_text("utf-8"))
                 raw, stored = estimate(spec, platform, max(found["steps"]))
                 sizes[name] = {"bytes": target.stat().st_size, "object_raw": raw, "object_stored": stored}
         found[granularity] = sizes

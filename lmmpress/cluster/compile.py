@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lmmpress.cluster.ir import read_ir, share, write_ir
+from lmmpress.cluster.ir import ir_of, share, to_yaml
 from lmmpress.cluster.place import place
 from lmmpress.cluster.profile import Profile
 from lmmpress.errors import UserError
@@ -72,17 +72,14 @@ def reachable_arguments(plan: Plan, name: str, profile: Profile) -> dict[str, An
 
 def write_pipeline(pipeline: "GraphComponent", target: Path) -> None:
     """Write a pipeline in Kubeflow's form, whole or not at all."""
-    from kfp.compiler import Compiler
-
     if target.suffix not in (".yaml", ".yml"):
         raise UserError(f"{target}: a compiled pipeline is a .yaml file")
     try:
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             aside = Path(folder) / target.name
-            Compiler().compile(pipeline, str(aside))
-            head, spec, platform = read_ir(aside.read_text("utf-8"))
+            spec, platform = ir_of(pipeline)
             share(spec, platform)
-            aside.write_text(write_ir(head, spec, platform), "utf-8")
+            aside.write_text(to_yaml(spec, platform), "utf-8")
             aside.replace(target)
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror}") from None

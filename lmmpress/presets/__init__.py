@@ -6,8 +6,6 @@ from typing import Any
 import yaml
 
 from lmmpress.errors import UserError
-from lmmpress.sample import MODEL
-from lmmpress.sample.dataset import cached
 
 
 def preset(name: str, with_data: bool = True) -> dict[str, Any]:
@@ -22,5 +20,8 @@ def preset(name: str, with_data: bool = True) -> dict[str, Any]:
         raise UserError(f"no preset named {name!r}; the presets are {', '.join(known)}")
     raw: dict[str, Any] = yaml.safe_load((folder / f"{name}.yaml").read_text("utf-8"))
     if name == "sample":
+        from lmmpress.sample import MODEL
+        from lmmpress.sample.dataset import cached
+
         return {"model": str(MODEL), "data": str(cached()) if with_data else "sample"} | raw
     return {"model": str(folder / "antgmm"), "data": "maad"} | raw
