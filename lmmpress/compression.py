@@ -5,9 +5,9 @@ import shutil
 import time
 from pathlib import Path
 
+from lmmpress import steps
 from lmmpress.errors import UserError
 from lmmpress.lmm.checkpoint import read_record, write_record
-from lmmpress.lmm.verify import verify_for_users
 from lmmpress.plan import Plan
 from lmmpress.result import Recorder, Result, StepResult
 from lmmpress.run import Run, begin, check, close, describe, make_steps, open_run
@@ -38,8 +38,7 @@ def compress(plan: Plan, out: Path, recorder: Recorder | None = None, resume: bo
             if recorder:
                 recorder.step(step)
 
-        steps = make_steps(run, state, tell)
-        result = close(run, steps, time.perf_counter() - begun)
+        result = close(run, make_steps(run, state, tell), time.perf_counter() - begun)
         deliver(run, result, out)
         if recorder:
             recorder.end(result, out / COMPRESSED)
@@ -67,13 +66,13 @@ def claim(out: Path, plan: Plan, resume: bool) -> None:
 def deliver(run: Run, result: Result, out: Path) -> None:
     """Leave the result of a run in its folder: the final checkpoint, which says what became of its teacher, once plain
     transformers has loaded it; and result.json. Each is there whole or not at all."""
+    steps.load_as_users_do(run.materials, result.compressed.checkpoint)
     aside, target = out / f"{COMPRESSED}.new", out / COMPRESSED
     shutil.rmtree(aside, ignore_errors=True)
     # a store's files may not be written to; a user's copies may: permissions stay behind
     shutil.copytree(run.store.checkpoint(result.compressed.checkpoint), aside, copy_function=shutil.copyfile)
     told = {"teacher": run.original, "plan": run.plan.model_dump(mode="json"), "run_key": run.key}
     write_record(aside, {"format": 1, "history": []} | (read_record(aside) or {}) | told)
-    verify_for_users(aside)
     if target.exists():
         shutil.rmtree(target)
     aside.rename(target)

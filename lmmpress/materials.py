@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from accelerate import Accelerator
@@ -20,8 +20,8 @@ from lmmpress.store import Store, open_data
 
 Role = Literal["score", "distill", "gate", "test"]
 ROLES: tuple[Role, ...] = ("score", "distill", "gate", "test")
-Part = Literal["importance", "prune", "distill", "evaluate", "speed"]
-PARTS: frozenset[Part] = frozenset(("importance", "prune", "distill", "evaluate", "speed"))
+Part = Literal["importance", "prune", "distill", "evaluate", "speed", "load"]
+PARTS: frozenset[Part] = frozenset(get_args(Part))
 
 _CACHE_VERSION = 1
 _BATCH = 64

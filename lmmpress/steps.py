@@ -25,13 +25,13 @@ from lmmpress.importance import Scored, Scores, answer_loss, score
 from lmmpress.lmm.anatomy import count_by_tower
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint, read_record, save_trained
 from lmmpress.lmm.examples import batches, load_processor, make_batch
-from lmmpress.lmm.verify import verify_cut, verify_saved
+from lmmpress.lmm.verify import verify_cut, verify_for_users, verify_saved
 from lmmpress.materials import Materials, Part, Role
 from lmmpress.plan import Axis, Distillation, digest_of
 from lmmpress.pruning.choose import choose
 from lmmpress.result import Speed, StepResult
 
-VERSIONS: dict[Part, int] = {"importance": 1, "prune": 1, "distill": 1, "evaluate": 1, "speed": 1}
+VERSIONS: dict[Part, int] = {"importance": 1, "prune": 1, "distill": 1, "evaluate": 1, "speed": 1, "load": 1}
 
 
 def importance(materials: Materials, checkpoint: str) -> tuple[Scored, float]:
@@ -171,6 +171,19 @@ def speed(materials: Materials, checkpoints: Sequence[str]) -> tuple[list[Speed]
 
     record = _once(materials, "speed", inputs, work)
     return [Speed.model_validate(one) for one in record["speeds"]], record["environment"], record["seconds"]
+
+
+def load_as_users_do(materials: Materials, checkpoint: str) -> None:
+    """See that transformers alone loads a checkpoint and computes what it should; UserError where it does not."""
+    import transformers
+
+    inputs = {"checkpoint": checkpoint, "torch": torch.__version__, "transformers": transformers.__version__}
+
+    def work(_: int) -> dict[str, Any]:
+        verify_for_users(materials.store.checkpoint(checkpoint))
+        return {}
+
+    _once(materials, "load", inputs, work)
 
 
 @dataclass

@@ -212,14 +212,14 @@ def compress_stage(store: str, run: str, stage: str) -> Outcome:
 @_for_people
 def publish(store: str, run: str, report: str) -> Outcome:
     """Check that plain transformers loads what is left, register it, and write the report to the path `report`."""
-    from lmmpress.lmm.verify import verify_for_users
     from lmmpress.report import write_report
     from lmmpress.run import close, known_steps
+    from lmmpress.steps import load_as_users_do
 
-    with _working(store, run) as (opened, state, name):
+    with _working(store, run, "load") as (opened, state, name):
         known = known_steps(opened, state)
         result = close(opened, known)
-        verify_for_users(opened.store.checkpoint(result.compressed.checkpoint))
+        load_as_users_do(opened.materials, result.compressed.checkpoint)
         Path(report).parent.mkdir(parents=True, exist_ok=True)
         write_report(result, opened.plan, Path(report))
         recorder = _record_steps(opened, name, known)

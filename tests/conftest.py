@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run's result is not loaded by a process of its own, which takes seconds; test_saving.py and the runs of
     test_cli.py do it for real."""
-    monkeypatch.setattr("lmmpress.compression.verify_for_users", lambda checkpoint: None)
+    monkeypatch.setattr("lmmpress.steps.verify_for_users", lambda checkpoint: None)
 
 
 @pytest.fixture(scope="session")

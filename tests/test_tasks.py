@@ -43,8 +43,6 @@ def plan(raw_plan: dict[str, Any], taught: Path, tmp_path: Path) -> dict[str, An
 @pytest.fixture(autouse=True)
 def no_lineage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr("lmmpress.tasks.verify_for_users", lambda checkpoint: None, raising=False)
-    monkeypatch.setattr("lmmpress.lmm.verify.verify_for_users", lambda checkpoint: None)
 
 
 def prepared(raw: dict[str, Any]) -> tuple[str, str, dict[str, list[int]]]:
