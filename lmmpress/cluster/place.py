@@ -2,8 +2,9 @@
 
 from kfp import kubernetes
 from kfp.dsl.pipeline_task import PipelineTask
+from kfp.dsl.structures import ResourceSpec
 
-from lmmpress.cluster.profile import ON_GPU, Pod, Profile
+from lmmpress.cluster.profile import ON_GPU, Pod, Profile, Resources
 
 CACHE = "/cache"
 _LONGER_THAN_ANY_TASK = "31536000s"
@@ -15,16 +16,12 @@ def place(task: PipelineTask, profile: Profile) -> PipelineTask:
     component = task.component_spec.name.replace("-", "_")
     pod = profile.pod(component)
     task.set_caching_options(False)
-    task.set_container_image(profile.image)
-    _resources(task, pod)
+    _container(task, pod, profile)
     _scheduling(task, pod, profile)
     _disks(task, pod, profile)
     for secret in (profile.secrets.store, profile.secrets.mlflow):
         if secret:
             kubernetes.use_secret_as_env(task, secret.name, secret.keys)
-    # nothing but /tmp need be written to: so the image may be mounted read-only
-    for name, value in {"HOME": "/tmp", "LMMPRESS_CACHE": CACHE, **profile.environment}.items():
-        task.set_env_variable(name, value)
     kubernetes.set_security_context(
         task, run_as_user=profile.security.user, run_as_group=profile.security.group, run_as_non_root=True
     )
@@ -34,17 +31,25 @@ def place(task: PipelineTask, profile: Profile) -> PipelineTask:
     return task
 
 
-def _resources(task: PipelineTask, pod: Pod) -> None:
-    for resources, cpu, memory in (
-        (pod.requests, task.set_cpu_request, task.set_memory_request),
-        (pod.limits, task.set_cpu_limit, task.set_memory_limit),
-    ):
-        if resources and resources.cpu:
-            cpu(resources.cpu)
-        if resources and resources.memory:
-            memory(resources.memory)
-    if pod.gpus:
-        task.set_accelerator_type(pod.gpu_type).set_accelerator_limit(pod.gpus)
+def _container(task: PipelineTask, pod: Pod, profile: Profile) -> None:
+    """Image, environment and resources, put where the task's own setters put them: each call of those reads the source
+    of all its callers, which was half the time of compiling.
+    """
+    if task.container_spec is None:
+        raise AssertionError(f"{task.name} is no task of one container")
+    task.container_spec.image = profile.image
+    # nothing but /tmp need be written to: so the image may be mounted read-only
+    environment = {"HOME": "/tmp", "LMMPRESS_CACHE": CACHE, **profile.environment}
+    task.container_spec.env = {**(task.container_spec.env or {}), **environment}
+    requests, limits = pod.requests or Resources(), pod.limits or Resources()
+    task.container_spec.resources = ResourceSpec(
+        cpu_request=requests.cpu,
+        memory_request=requests.memory,
+        cpu_limit=limits.cpu,
+        memory_limit=limits.memory,
+        accelerator_type=pod.gpu_type if pod.gpus else None,
+        accelerator_count=str(pod.gpus) if pod.gpus else None,
+    )
 
 
 def _scheduling(task: PipelineTask, pod: Pod, profile: Profile) -> None:
