@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lmmpress.commands import cluster, store
+from lmmpress.commands.doctor import doctor
 from lmmpress.commands.shared import (
     AsJson,
     Checkpoint,
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.add_typer(store.app, name="store")
 app.command()(cluster.compile)
 app.command()(cluster.submit)
+app.command()(doctor)
 
 
 class Engine(StrEnum):

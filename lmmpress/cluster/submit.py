@@ -73,7 +73,7 @@ def connect(kubeflow: Kubeflow) -> "Client":
     """A client of Kubeflow Pipelines; UserError where it cannot be reached, or does not take our token."""
     if not kubeflow.host:
         raise UserError("the cluster profile says nothing of kubeflow.host: where are pipelines submitted to?")
-    _probe(kubeflow)
+    probe(kubeflow)
     from kfp import Client
 
     socket.setdefaulttimeout(_PATIENCE)  # the client itself would wait for an answer forever
@@ -137,7 +137,7 @@ def _unauthorized(host: str | None, status: int) -> _UnauthorizedError:
     return _UnauthorizedError(f"Kubeflow at {host} lets nobody in like this (HTTP {status}): {token}")
 
 
-def _probe(kubeflow: Kubeflow) -> None:
+def probe(kubeflow: Kubeflow) -> None:
     """Ask for a sign of life first: the client would try for half a minute, and then tell of a time-out."""
     url = f"{str(kubeflow.host).rstrip('/')}/apis/v2beta1/healthz"
     token = os.environ.get(TOKEN)

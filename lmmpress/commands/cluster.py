@@ -46,7 +46,7 @@ def compile(
     from lmmpress.registry import name_of_compressed
 
     plan = the_plan(plan_file, "sample" if sample else None, overrides, with_data=False)
-    profile = _profile(cluster)
+    profile = the_profile(cluster)
     if strict and (found := profile.warnings()):
         raise UserError(found[0])
     warnings = compile_plan(plan, name_of_compressed(plan.model), profile, granularity.value, target)
@@ -63,6 +63,12 @@ def submit(
     granularity: Grain = Granularity.step,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run; exit code 1 if it does not succeed.")] = False,
     strict: Strict = False,
+    checks: Annotated[
+        bool, typer.Option("--checks/--no-checks", help="Look at the cluster first, as doctor does.")
+    ] = True,
+    context: Annotated[
+        str | None, typer.Option("--context", help="The kubeconfig's context to look at it with.")
+    ] = None,
     overrides: Overrides = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
@@ -74,11 +80,15 @@ def submit(
 
     if cluster is None:
         raise UserError("say where: --cluster CLUSTER.yaml")
-    plan, profile = the_plan(plan_file, None, overrides), _profile(cluster)
+    plan, profile = the_plan(plan_file, None, overrides), the_profile(cluster)
     warnings = profile.warnings()
     if strict and warnings:
         raise UserError(warnings[0])
     _warn(warnings)
+    if checks:
+        from lmmpress.commands.doctor import look_before
+
+        look_before(profile, granularity.value, context)
     client, submitted = submit_plan(plan, name_of_compressed(plan.model), profile, granularity.value)
     if not as_json:
         out.print(submitted.link, highlight=False)
@@ -122,7 +132,7 @@ class _View:
         )
 
 
-def _profile(path: Path | None) -> "Profile":
+def the_profile(path: Path | None) -> "Profile":
     from lmmpress.cluster.profile import Profile, read_profile
 
     return Profile() if path is None else read_profile(path)

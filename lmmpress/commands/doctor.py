@@ -1,0 +1,132 @@
+"""lmmpress doctor: what a cluster lacks, and what mends it."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lmmpress.commands.cluster import ProfileFile, the_profile
+from lmmpress.commands.shared import AsJson, Granularity, out, the_plan
+from lmmpress.errors import UserError
+from lmmpress.progress import console
+
+if TYPE_CHECKING:
+    from lmmpress.cluster.doctor.finding import Finding
+    from lmmpress.cluster.profile import Profile
+
+COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "unknown": "magenta"}
+Context = Annotated[str | None, typer.Option("--context", help="A context of the kubeconfig, if not its current one.")]
+
+
+def doctor(
+    cluster: ProfileFile = None,
+    plan_file: Annotated[
+        Path | None, typer.Option("--plan", metavar="PLAN.yaml", help="Try the store, model and data that it names.")
+    ] = None,
+    granularity: Annotated[
+        Granularity | None, typer.Option(help="Look at the pods of this pipeline alone, instead of both.")
+    ] = None,
+    inside: Annotated[bool, typer.Option("--inside", help="Try bucket and MLflow from a pod too, by a Job.")] = False,
+    context: Context = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 for warnings and what is unknown too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What a cluster lacks for our pipelines, and what mends it. Exit code 1 where something failed."""
+    if cluster is None:
+        raise UserError("say which: --cluster CLUSTER.yaml")
+    from lmmpress.cluster.doctor.demands import BY_GRANULARITY
+    from lmmpress.cluster.doctor.doctor import checks, examine, made
+    from lmmpress.cluster.doctor.inside import check_from_inside
+    from lmmpress.cluster.doctor.outside import Addresses, as_pods_see, check_outside
+    from lmmpress.cluster.doctor.permissions import check_inside
+    from lmmpress.cluster.doctor.reader import NoClusterError, connect
+    from lmmpress.cluster.profile import COMPONENTS
+
+    profile = the_profile(cluster)
+    plan = the_plan(plan_file, None, []) if plan_file else None
+    addresses = Addresses(plan.store, plan.model, plan.data) if plan else Addresses()
+    try:
+        connected = connect(context)
+    except NoClusterError as error:
+        raise UserError(str(error)) from None
+    components = BY_GRANULARITY[granularity.value] if granularity else COMPONENTS
+    with console.status("looking") as shown:
+        found = examine(profile, connected, checks(components), lambda name: shown.update(f"looking at {name}"))
+        shown.update("trying bucket and MLflow from here")
+        with as_pods_see(profile.environment):
+            found += made("from here", lambda *_: check_outside(addresses, here=True), profile, connected)
+        found += _not_asked(plan is None, profile)
+        if inside:
+            shown.update("trying bucket and MLflow from a pod")
+            allowed = made("inside", check_inside, profile, connected)
+            found += allowed
+            if not any(one.status == "failed" for one in allowed):
+                found += made("inside", lambda *_: check_from_inside(profile, connected, addresses), profile, connected)
+    counts = {status: sum(one.status == status for one in found) for status in COLOURS}
+    if as_json:
+        print(json.dumps({"findings": [asdict(one) for one in found], "counts": counts}, indent=1))
+    else:
+        out.print(_table(found))
+        out.print(", ".join(f"{count} {status}" for status, count in counts.items() if count), highlight=False)
+    if counts["failed"] or (strict and (counts["warning"] or counts["unknown"])):
+        raise typer.Exit(1)
+
+
+def _not_asked(no_plan: bool, profile: "Profile") -> "list[Finding]":
+    """A bucket that nobody has named is not tried, and that is said."""
+    from lmmpress.cluster.doctor.finding import unknown
+
+    if no_plan and profile.secrets.store:
+        return [unknown("bucket", "no plan says which bucket is used", "--plan PLAN.yaml")]
+    return []
+
+
+def _table(found: "list[Finding]") -> Table:
+    table = Table("check", "", "what was found, and what mends it")
+    for one in found:
+        told = Text(one.said)
+        if one.mend and one.status != "ok":
+            told.append(f"\n{one.mend}", style="bold")
+        table.add_row(Text(one.check), Text(one.status, style=COLOURS[one.status]), told)
+    return table
+
+
+def look_before(profile: "Profile", granularity: str, context: str | None) -> None:
+    """What `submit` does first: UserError where a check failed, with the doctor's words; the rest is warned of."""
+    from lmmpress.cluster.doctor.doctor import before_submitting
+    from lmmpress.cluster.doctor.reader import NoClusterError, connect
+
+    try:
+        connected = connect(context)
+    except NoClusterError as error:
+        if context:
+            raise UserError(str(error)) from None
+        _say("warning", f"the cluster could not be looked at: {error}", "yellow")
+        return
+    with console.status("looking at the cluster (--no-checks leaves that out)"):
+        found = before_submitting(profile, connected, granularity)
+    if found[0].status == "failed":  # where pipelines are submitted to may well be reached without it
+        _say("warning", f"the cluster could not be looked at: {found[0].said}", "yellow")
+        return
+    faults = [one for one in found if one.status == "failed"]
+    for one in found:
+        if one.status in ("warning", "unknown"):
+            _say("warning", _line(one), "yellow")
+    for one in faults[1:]:
+        _say("failed", _line(one), "red")
+    if faults:
+        more = f" (and {len(faults) - 1} more, above)" if len(faults) > 1 else ""
+        raise UserError(f"{_line(faults[0])}{more}; --no-checks submits all the same")
+
+
+def _line(one: "Finding") -> str:
+    return f"{one.check}: {one.said}" + (f"; {one.mend}" if one.mend else "")
+
+
+def _say(kind: str, words: str, style: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(f"{kind}: {words}", style=style, highlight=False, markup=False)
