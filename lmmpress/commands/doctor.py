@@ -72,6 +72,9 @@ def doctor(
         print(json.dumps({"findings": [asdict(one) for one in found], "counts": counts}, indent=1))
     else:
         out.print(_table(found))
+        for one in found:  # beside the table, so that a command can be copied
+            if one.mend and one.status != "ok":
+                out.print(Text(f"{one.check}: ", style=COLOURS[one.status]).append(one.mend, style="bold"))
         out.print(", ".join(f"{count} {status}" for status, count in counts.items() if count), highlight=False)
     if counts["failed"] or (strict and (counts["warning"] or counts["unknown"])):
         raise typer.Exit(1)
@@ -87,12 +90,9 @@ def _not_asked(no_plan: bool, profile: "Profile") -> "list[Finding]":
 
 
 def _table(found: "list[Finding]") -> Table:
-    table = Table("check", "", "what was found, and what mends it")
+    table = Table("check", "", "what was found")
     for one in found:
-        told = Text(one.said)
-        if one.mend and one.status != "ok":
-            told.append(f"\n{one.mend}", style="bold")
-        table.add_row(Text(one.check), Text(one.status, style=COLOURS[one.status]), told)
+        table.add_row(Text(one.check), Text(one.status, style=COLOURS[one.status]), Text(one.said))
     return table
 
 

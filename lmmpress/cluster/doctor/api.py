@@ -35,7 +35,7 @@ def check_api(profile: Profile, cluster: Cluster) -> list[Finding]:
 def check_namespace(profile: Profile, cluster: Cluster) -> list[Finding]:
     """There, not on its way out, and a PodSecurity level that lets our pods and Argo's containers in."""
     name, namespace = "namespace", home(profile)
-    found = cluster.find(f"/api/v1/namespaces/{namespace}")
+    found = cluster.named(f"/api/v1/namespaces/{namespace}")
     if found is None:
         mend = f"kubectl create namespace {namespace}, or name another in kubeflow.namespace"
         return [failed(name, f"there is no namespace {namespace}", mend)]
@@ -53,7 +53,7 @@ def check_namespace(profile: Profile, cluster: Cluster) -> list[Finding]:
         f"drop ALL), or kubectl label namespace {namespace} pod-security.kubernetes.io/enforce=baseline --overwrite"
     )
     try:
-        settings = cluster.find(f"/api/v1/namespaces/{kubeflow_home()}/configmaps/workflow-controller-configmap")
+        settings = cluster.named(f"/api/v1/namespaces/{kubeflow_home()}/configmaps/workflow-controller-configmap")
     except UnseenError as error:
         said = f"{namespace} is restricted; whether Argo's own containers keep to that could not be read: {error}"
         return [unknown(name, said, mend)]

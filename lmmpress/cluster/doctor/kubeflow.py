@@ -48,7 +48,7 @@ def _worker(name: str, why: str, profile: Profile, cluster: Cluster) -> Finding:
     found, place, refused = None, places[0], None
     for place in places:
         try:
-            found = cluster.find(f"/apis/apps/v1/namespaces/{place}/deployments/{name}")
+            found = cluster.named(f"/apis/apps/v1/namespaces/{place}/deployments/{name}")
         except UnseenError as error:
             refused = error
         if found is not None:

@@ -25,7 +25,7 @@ def _secret(use: str, secret: Secret, namespace: str, cluster: Cluster) -> Findi
         f"--from-literal={key}=..." for key in secret.keys
     )
     try:
-        found = cluster.find(f"/api/v1/namespaces/{namespace}/secrets/{secret.name}")
+        found = cluster.named(f"/api/v1/namespaces/{namespace}/secrets/{secret.name}")
     except UnseenError as error:
         mend = f"kubectl describe secret {secret.name} -n {namespace}, by who may; it needs {', '.join(secret.keys)}"
         return unknown(name, f"may not be looked at: {error}", mend)
@@ -41,7 +41,7 @@ def _secret(use: str, secret: Secret, namespace: str, cluster: Cluster) -> Findi
 
 def check_account(profile: Profile, cluster: Cluster) -> list[Finding]:
     name, namespace = "service account", home(profile)
-    if cluster.find(f"/api/v1/namespaces/{namespace}/serviceaccounts/{account(profile)}") is None:
+    if cluster.named(f"/api/v1/namespaces/{namespace}/serviceaccounts/{account(profile)}") is None:
         mend = f"kubectl create serviceaccount {account(profile)} -n {namespace}, or change service_account"
         return [failed(name, f"there is no {account(profile)} in {namespace}", mend)]
     return [ok(name, f"{account(profile)} in {namespace}")]
@@ -60,7 +60,7 @@ def _pull_secret(secret: str, profile: Profile, cluster: Cluster) -> Finding:
         "--docker-username=... --docker-password=..."
     )
     try:
-        found = cluster.find(f"/api/v1/namespaces/{namespace}/secrets/{secret}")
+        found = cluster.named(f"/api/v1/namespaces/{namespace}/secrets/{secret}")
     except UnseenError as error:
         return unknown(name, f"may not be looked at: {error}", f"kubectl describe secret {secret} -n {namespace}")
     if found is None:
@@ -97,7 +97,7 @@ def check_queue(profile: Profile, cluster: Cluster) -> list[Finding]:
     if not version:
         return [unknown(name, "Kueue tells no version of its API", "kubectl api-versions | grep kueue")]
     base = f"/apis/kueue.x-k8s.io/{version}"
-    found = cluster.find(f"{base}/namespaces/{namespace}/localqueues/{profile.queue}")
+    found = cluster.named(f"{base}/namespaces/{namespace}/localqueues/{profile.queue}")
     if found is None:
         mend = f"kubectl get localqueues -n {namespace} lists those there; name one in queue, or have it made"
         return [failed(name, f"there is no such LocalQueue in {namespace}", mend)]
@@ -105,7 +105,7 @@ def check_queue(profile: Profile, cluster: Cluster) -> list[Finding]:
     if stopped := _stopped(name, found, f"localqueue {profile.queue} -n {namespace}"):
         return [stopped]
     try:
-        whole = cluster.find(f"{base}/clusterqueues/{behind}") if behind else None
+        whole = cluster.named(f"{base}/clusterqueues/{behind}") if behind else None
     except UnseenError as error:
         said = f"takes pods; its ClusterQueue {behind} could not be looked at: {error}"
         return [unknown(name, said, f"kubectl describe clusterqueue {behind}, by who may")]
@@ -146,7 +146,5 @@ def _given(name: str, behind: str, queue: Node, demands: list[Asked]) -> Finding
                 return failed(name, f"ClusterQueue {behind} gives no {key}, which {one} asks for", change)
             if alone and wanted > most[key]:
                 gives, needs = in_words(key, most[key]), in_words(key, wanted)
-                return failed(
-                    name, f"ClusterQueue {behind} gives {gives} {key}, a pod of {one} asks for {needs}", change
-                )
+                return failed(name, f"ClusterQueue {behind} gives {gives} {key}; {one} asks for {needs}", change)
     return ok(name, f"ClusterQueue {behind} gives {', '.join(sorted(most)) or 'nothing that is asked for'}")

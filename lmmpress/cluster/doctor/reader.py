@@ -55,6 +55,13 @@ class Cluster:
                 return None
             raise
 
+    def named(self, path: str) -> Node | None:
+        """The object of the name that the path ends with; None where there is none."""
+        found = self.find(path)
+        if found is not None and at(found, "metadata", "name") != path.rpartition("/")[2]:
+            raise UnseenError(200, "the answer is another thing than was asked for")
+        return found
+
     def items(self, path: str, **query: str) -> list[Node]:
         """All objects of a list, page after page."""
         found: list[Node] = []
@@ -145,13 +152,9 @@ def connect(context: str | None = None) -> Cluster:
         connected = client.ApiClient(configuration)
     except Exception as error:  # as many kinds as there are ways to write one
         raise UserError(
-            f"kubeconfig {some_path(there)}: {_reason(error)}; `kubectl config get-contexts` lists what it has"
+            f"kubeconfig {os.pathsep.join(there)}: {_reason(error)}; `kubectl config get-contexts` lists what it has"
         ) from None
     return Cluster(connected, f"context {context}" if context else "the current context")
-
-
-def some_path(files: list[str]) -> str:
-    return os.pathsep.join(files)
 
 
 def at(value: Any, *path: str | int) -> Any:

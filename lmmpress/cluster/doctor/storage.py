@@ -16,7 +16,7 @@ def check_storage(profile: Profile, cluster: Cluster) -> list[Finding]:
 
 def _claim(claim: str, namespace: str, cluster: Cluster) -> Finding:
     name = f"claim {claim}"
-    found = cluster.find(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/{claim}")
+    found = cluster.named(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/{claim}")
     if found is None:
         mend = f"kubectl get pvc -n {namespace}; make it (accessModes: [ReadWriteMany]), or change the profile"
         return failed(name, f"there is none in {namespace}", mend)
@@ -42,7 +42,7 @@ def _class_of(kind: str, cluster: Cluster, look: str) -> Finding | None:
     """What is wrong with the class of a claim that is not bound; None where it waits for its first pod."""
     try:
         if kind:
-            found = cluster.find(f"/apis/storage.k8s.io/v1/storageclasses/{kind}")
+            found = cluster.named(f"/apis/storage.k8s.io/v1/storageclasses/{kind}")
             if found is None:
                 return failed("", f"there is no storage class {kind}", f"kubectl get storageclasses; {look}")
         else:
