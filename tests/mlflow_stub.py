@@ -23,7 +23,7 @@ class Mlflow:
             wbufsize = -1
 
             def do_GET(self) -> None:
-                stub.headers.append(dict(self.headers))
+                stub.headers.append({name.title(): value for name, value in self.headers.items()})
                 status, body = stub.answers.get(self.path.partition("?")[0], (404, "not found"))
                 data = body.encode()
                 self.send_response(status)

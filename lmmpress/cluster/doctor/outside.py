@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from urllib.parse import urlsplit
 
 import certifi
@@ -50,19 +51,14 @@ def check_outside(addresses: Addresses, here: bool) -> list[Finding]:
 def check_buckets(addresses: Addresses, here: bool) -> list[Finding]:
     found = []
     if addresses.store and addresses.store.startswith("s3://"):
-        found.append(_guarded(f"store {addresses.store}", here, lambda name: _try_store(name, str(addresses.store))))
-    for kind, address, landmark in (
-        ("model", addresses.model, "config.json"),
-        ("data", addresses.data, METADATA),
-    ):
+        found.append(_guarded(f"store {addresses.store}", here, partial(_try_store, addresses.store)))
+    for kind, address, landmark in (("model", addresses.model, "config.json"), ("data", addresses.data, METADATA)):
         if address and address.startswith("s3://") and not re.search(r"/checkpoints/[0-9a-f]{64}/?$", address):
-            found.append(
-                _guarded(f"{kind} {address}", here, lambda name, a=address, f=landmark: _try_folder(name, a, f))
-            )
+            found.append(_guarded(f"{kind} {address}", here, partial(_try_folder, address, landmark)))
     return found
 
 
-def _try_store(name: str, address: str) -> Finding:
+def _try_store(address: str, name: str) -> Finding:
     """Write, read, refuse what has changed, remove: with one small object that nothing else looks at."""
     from lmmpress.store.bucket import BucketObjects
     from lmmpress.store.objects import ChangedError
@@ -102,7 +98,7 @@ def _try_store(name: str, address: str) -> Finding:
     return ok(name, f"written, read, written on condition and removed in {took:.0f} ms")
 
 
-def _try_folder(name: str, address: str, landmark: str) -> Finding:
+def _try_folder(address: str, landmark: str, name: str) -> Finding:
     from lmmpress.store.bucket import BucketObjects
 
     objects = BucketObjects(address, patience=_PATIENCE)
