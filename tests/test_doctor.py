@@ -336,6 +336,16 @@ def quota_used_up(k: Kubernetes, p: Json) -> None:
     _quota(k, {"requests.nvidia.com/gpu": "8"}, {"requests.nvidia.com/gpu": "5"})
 
 
+@fault("quota team for", "unknown", "depends on what is not known here", "kubectl describe resourcequota team")
+def quota_of_a_priority(k: Kubernetes, p: Json) -> None:
+    _quota(k, {"requests.nvidia.com/gpu": "2"}, scopeSelector={"matchExpressions": [{"scopeName": "PriorityClass"}]})
+
+
+@fault("quota team for distill", "failed", "the quota is 2 in all", "kubectl edit resourcequota team")
+def quota_of_pods_with_a_deadline(k: Kubernetes, p: Json) -> None:
+    _quota(k, {"requests.nvidia.com/gpu": "2"}, scopes=["Terminating", "NotBestEffort"])
+
+
 @fault("quota team for", "failed", "has to say its limits.cpu", "set limits.cpu in the profile")
 def quota_asks_for_limits(k: Kubernetes, p: Json) -> None:
     _quota(k, {"limits.cpu": "100"})
@@ -613,7 +623,7 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 def odd_answers(draw: st.DrawFn) -> dict[str, Any]:
     """The answers of a healthy cluster, of which some are others altogether, and some have odd things in them."""
     answers: dict[str, Any] = copy.deepcopy(healthy())
-    _restricted_in(answers)
+    _with_more_to_read(answers)
     paths = [
         *answers,
         f"{REVIEWS}/selfsubjectaccessreviews",
@@ -621,7 +631,7 @@ def odd_answers(draw: st.DrawFn) -> dict[str, Any]:
     ]
     for path in draw(st.lists(st.sampled_from(paths), max_size=4)):
         answers[path] = draw(RAWS)
-    for path in draw(st.lists(st.sampled_from(sorted(healthy())), min_size=1, max_size=6)):
+    for path in draw(st.lists(st.sampled_from(sorted(answers)), min_size=1, max_size=6)):
         if isinstance(answers[path], Raw):
             continue
         *before, last = draw(st.sampled_from(_places(answers[path])[1:]))
@@ -632,7 +642,8 @@ def odd_answers(draw: st.DrawFn) -> dict[str, Any]:
     return answers
 
 
-def _restricted_in(answers: dict[str, Any]) -> None:
+def _with_more_to_read(answers: dict[str, Any]) -> None:
+    answers[HOME]["metadata"]["labels"] = {"pod-security.kubernetes.io/enforce": "restricted"}
     quota = {"hard": {"requests.cpu": "9", "limits.memory": "1Ti", "pods": "5"}, "used": {"requests.cpu": "1"}}
     answers[f"{HOME}/resourcequotas"] = listed(named("q", spec={}, status=quota))
     limits = [{"type": "Container", "max": {"cpu": "99"}, "min": {"memory": "1"}, "default": {"cpu": "9"},
@@ -710,6 +721,20 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
+def test_a_quota_of_other_pods_stands_in_nobodys_way(doctor: Callable[..., Result], cluster: Kubernetes) -> None:
+    _quota(cluster, {"requests.nvidia.com/gpu": "2", "limits.cpu": "1"}, scopes=["NotTerminating"])
+    assert doctor("--strict").exit_code == 0
+
+
+def test_a_bucket_without_keys_is_warned_of(
+    doctor: Callable[..., Result], profile: Json, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lmmpress.cluster.doctor.outside.check_buckets", lambda *_: [])
+    del profile["secrets"]["store"]
+    (one,) = [one for one in findings(doctor("--json", store="s3://models/store")) if one["status"] != "ok"]
+    assert (one["check"], one["status"]) == ("secrets", "warning")
+
+
 def test_submit_looks_first_and_then_submits(submit: Submit, others: tuple[Kubeflow, Mlflow]) -> None:
     others[0].submitted.clear()
     found = submit()
@@ -738,7 +763,9 @@ def test_submit_warns_of_what_it_could_not_look_at_and_goes_on(
     submit: Submit, cluster: Kubernetes, submitted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nodes_unseen(cluster, {})
-    assert "warning: nodes: could not be looked at: HTTP 403" in submit().stderr
+    nodes_full(cluster, {})
+    quotas_unseen(cluster, {})
+    assert "warning: could not be looked at: quotas, nodes; `lmmpress doctor` says why" in submit().stderr
     cluster.token = "another"
     assert "warning: the cluster could not be looked at" in submit().stderr
     monkeypatch.setenv("KUBECONFIG", "")

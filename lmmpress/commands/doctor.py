@@ -18,6 +18,7 @@ from lmmpress.progress import console
 if TYPE_CHECKING:
     from lmmpress.cluster.doctor.finding import Finding
     from lmmpress.cluster.profile import Profile
+    from lmmpress.plan import Plan
 
 COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "unknown": "magenta"}
 Context = Annotated[str | None, typer.Option("--context", help="A context of the kubeconfig, if not its current one.")]
@@ -60,7 +61,7 @@ def doctor(
         shown.update("trying bucket and MLflow from here")
         with as_pods_see(profile.environment):
             found += made("from here", lambda *_: check_outside(addresses, here=True), profile, connected)
-        found += _not_asked(plan is None, profile)
+        found += _of_the_plan(plan, profile)
         if inside:
             shown.update("trying bucket and MLflow from a pod")
             allowed = made("inside", check_inside, profile, connected)
@@ -80,12 +81,15 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _not_asked(no_plan: bool, profile: "Profile") -> "list[Finding]":
-    """A bucket that nobody has named is not tried, and that is said."""
-    from lmmpress.cluster.doctor.finding import unknown
+def _of_the_plan(plan: "Plan | None", profile: "Profile") -> "list[Finding]":
+    """What plan and profile say of each other: a bucket that nobody names is not tried, one without keys not opened."""
+    from lmmpress.cluster.doctor.finding import unknown, warning
 
-    if no_plan and profile.secrets.store:
-        return [unknown("bucket", "no plan says which bucket is used", "--plan PLAN.yaml")]
+    if plan is None and profile.secrets.store:
+        return [unknown("bucket", "no plan says which bucket is used, so none was tried", "--plan PLAN.yaml")]
+    if plan is not None and str(plan.store).startswith("s3://") and not profile.secrets.store:
+        mend = "secrets: {store: {name: ...}} in the profile; none is needed where the service account has a role"
+        return [warning("secrets", "the plan's store is a bucket, and pods get no keys for it", mend)]
     return []
 
 
@@ -115,8 +119,10 @@ def look_before(profile: "Profile", granularity: str, context: str | None) -> No
         return
     faults = [one for one in found if one.status == "failed"]
     for one in found:
-        if one.status in ("warning", "unknown"):
+        if one.status == "warning":
             _say("warning", _line(one), "yellow")
+    if unseen := [one.check for one in found if one.status == "unknown"]:
+        _say("warning", f"could not be looked at: {', '.join(unseen)}; `lmmpress doctor` says why", "yellow")
     for one in faults[1:]:
         _say("failed", _line(one), "red")
     if faults:

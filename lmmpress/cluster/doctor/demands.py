@@ -55,7 +55,7 @@ def asked(profile: Profile, components: tuple[str, ...]) -> list[Asked]:
     groups: dict[str, list[str]] = {}
     for component in components:
         pod = profile.pod(component)
-        groups.setdefault(pod.model_dump_json(exclude={"retries", "timeout", "shm"}), []).append(component)
+        groups.setdefault(pod.model_dump_json(exclude={"retries", "shm"}), []).append(component)
     return [_asked(tuple(names), profile.pod(names[0])) for names in groups.values()]
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from lmmpress.cluster.doctor.demands import Asked, asked, home, in_words
-from lmmpress.cluster.doctor.finding import Finding, failed, ok, warning
+from lmmpress.cluster.doctor.finding import Finding, failed, ok, unknown, warning
 from lmmpress.cluster.doctor.reader import Cluster, Node, amount, at, mapping, mappings, text
 from lmmpress.cluster.profile import Profile
 
@@ -29,8 +29,12 @@ def _in_quota(one: Asked, quota: Node, namespace: str) -> list[Finding]:
     """More than the quota ever gives fails; more than is left of it waits."""
     name = f"quota {text(at(quota, 'metadata', 'name'))} for {one}"
     change = f"kubectl edit resourcequota {text(at(quota, 'metadata', 'name'))} -n {namespace}"
-    if at(quota, "spec", "scopes") or at(quota, "spec", "scopeSelector"):
-        return []  # of other pods than ours: those that end by a deadline, or have a priority class
+    counts = _counts(one, quota)
+    if counts is None:
+        mend = f"kubectl describe resourcequota {text(at(quota, 'metadata', 'name'))} -n {namespace}"
+        return [unknown(name, "whether it counts our pods depends on what is not known here (its scopes)", mend)]
+    if not counts:
+        return []
     hard = mapping(at(quota, "status", "hard")) or mapping(at(quota, "spec", "hard"))
     found = []
     for key, value in hard.items():
@@ -51,6 +55,18 @@ def _in_quota(one: Asked, quota: Node, namespace: str) -> list[Finding]:
             said = f"{key}: a pod asks for {in_words(key, wanted)}, and {left} of {in_words(key, limit)} are left"
             found.append(warning(name, said, f"wait for other pods to end, or {change}"))
     return found
+
+
+def _counts(one: Asked, quota: Node) -> bool | None:
+    """Whether a quota counts such a pod, by its scopes; None where that cannot be said."""
+    said = bool(one.requests or one.limits)
+    known = {"Terminating": bool(one.pod.timeout), "NotTerminating": not one.pod.timeout}
+    known |= {"BestEffort": not said, "NotBestEffort": said}
+    scopes = at(quota, "spec", "scopes") or []
+    if at(quota, "spec", "scopeSelector") or not isinstance(scopes, list):
+        return None
+    told = [known.get(text(scope)) for scope in scopes]
+    return False if False in told else None if None in told else True
 
 
 def _wanted(one: Asked, key: str) -> Decimal | None:

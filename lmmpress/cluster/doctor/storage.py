@@ -11,6 +11,8 @@ _DEFAULT = "storageclass.kubernetes.io/is-default-class"
 def check_storage(profile: Profile, cluster: Cluster) -> list[Finding]:
     """Each claim of the profile: there, bound or about to be, and for as many pods as will mount it."""
     claims = [volume.claim for volume in profile.volumes] + ([profile.cache.claim] if profile.cache.claim else [])
+    if not claims:
+        return [ok("claims", f"the profile names none: the cache ({profile.cache.size}) is a folder of each node")]
     return [_claim(claim, home(profile), cluster) for claim in dict.fromkeys(claims)]
 
 
