@@ -436,6 +436,14 @@ def test_one_fault_is_told_by_its_own_check_with_what_mends_it(
         assert (one["status"], one["mend"] != "" or status == "unknown") == (status, True)
     assert any(said in one["said"] and mend in one["mend"] for one in wrong), wrong
     assert found.exit_code == (1 if status == "failed" else 0)
+
+
+@pytest.mark.parametrize("broken", [claim_of_one_node, nodes_unseen])
+def test_strict_takes_warnings_and_what_is_unknown_for_failures(
+    broken: Break, doctor: Callable[..., Result], cluster: Kubernetes, profile: Json
+) -> None:
+    broken(cluster, profile)
+    assert doctor().exit_code == 0
     assert doctor("--strict").exit_code == 1
 
 
