@@ -6,7 +6,7 @@ from lmmpress.cluster.doctor.reader import Cluster, UnseenError, at, text
 from lmmpress.cluster.profile import Profile
 
 OLDEST = (1, 27)
-"""The first version of Kubernetes that Kubeflow Pipelines 2.15 says it runs on."""
+"""The oldest version of Kubernetes whose answers these checks were written for; no limit of Kubeflow's own."""
 
 
 def check_api(profile: Profile, cluster: Cluster) -> list[Finding]:
@@ -28,7 +28,7 @@ def check_api(profile: Profile, cluster: Cluster) -> list[Finding]:
     if (major, minor) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         mend = f"upgrade the cluster to Kubernetes {oldest} or newer"
-        return [warning(name, f"Kubernetes {version} is older than {oldest}, which Kubeflow Pipelines needs", mend)]
+        return [warning(name, f"Kubernetes {version} is older than {oldest}, the oldest these checks know", mend)]
     return [ok(name, f"{cluster.host}: Kubernetes {version}")]
 
 

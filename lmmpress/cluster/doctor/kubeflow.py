@@ -18,6 +18,7 @@ WORKERS = {
     "workflow-controller": "Argo, which starts the pods",
 }
 OLDEST = {"ml-pipeline": (2, 15), "workflow-controller": (3, 5)}
+"""Kubeflow's as docs/kubeflow.md has it; Argo's is a guess on the safe side: 3.7 and 4.0 are what was read."""
 _INSTALL = "https://www.kubeflow.org/docs/components/pipelines/operator-guides/installation"
 
 

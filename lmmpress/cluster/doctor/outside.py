@@ -65,10 +65,7 @@ def _try_store(address: str, name: str) -> Finding:
 
     objects = BucketObjects(address, patience=_PATIENCE)
     key, begun = f"doctor/{uuid.uuid4().hex}.json", time.monotonic()
-    needed = (
-        "a server with conditional writes (If-None-Match and If-Match on PutObject): SeaweedFS as Kubeflow ships it, "
-        "MinIO, Ceph 19 or newer, AWS"
-    )
+    needed = "a server with conditional writes (If-None-Match and If-Match on PutObject): see docs/store.md"
     objects.write(key, b'{"written": 1}', None)
     try:
         found = objects.read(key)
