@@ -175,11 +175,13 @@ class Security(Settings):
 
 class Kubeflow(Settings):
     """Where pipelines are submitted. `ui` is the address of its pages for people, where that is another; `ca` a file
-    with the certificate authority of `host`. A token comes from the environment (KFP_TOKEN)."""
+    with the certificate authority of `host`; `system` the namespace that Kubeflow itself runs in, `namespace` that of
+    the pods. A token comes from the environment (KFP_TOKEN)."""
 
     host: str | None = None
     ui: str | None = None
     namespace: Name | None = None
+    system: Name = "kubeflow"
     experiment: str = "lmmpress"
     ca: str | None = None
 

@@ -1,6 +1,6 @@
 """The API of Kubernetes: does it answer, and is the namespace fit for our pods?"""
 
-from lmmpress.cluster.doctor.demands import home, kubeflow_home
+from lmmpress.cluster.doctor.demands import home
 from lmmpress.cluster.doctor.finding import Finding, failed, ok, unknown, warning
 from lmmpress.cluster.doctor.reader import Cluster, UnseenError, at, text
 from lmmpress.cluster.profile import Profile
@@ -53,7 +53,7 @@ def check_namespace(profile: Profile, cluster: Cluster) -> list[Finding]:
         f"drop ALL), or kubectl label namespace {namespace} pod-security.kubernetes.io/enforce=baseline --overwrite"
     )
     try:
-        settings = cluster.named(f"/api/v1/namespaces/{kubeflow_home()}/configmaps/workflow-controller-configmap")
+        settings = cluster.named(f"/api/v1/namespaces/{profile.kubeflow.system}/configmaps/workflow-controller-configmap")
     except UnseenError as error:
         said = f"{namespace} is restricted; whether Argo's own containers keep to that could not be read: {error}"
         return [unknown(name, said, mend)]

@@ -13,19 +13,14 @@ BY_GRANULARITY = {
 }
 
 
-def kubeflow_home() -> str:
-    """Where Kubeflow Pipelines itself runs."""
-    return "kubeflow"
-
-
 def home(profile: Profile) -> str:
     """The namespace that pods run in."""
-    return profile.kubeflow.namespace or kubeflow_home()
+    return profile.kubeflow.namespace or profile.kubeflow.system
 
 
 def account(profile: Profile) -> str:
     """The service account of the pods: where the profile names none, Kubeflow's, for one user or for several."""
-    several = profile.kubeflow.namespace not in (None, kubeflow_home())
+    several = profile.kubeflow.namespace not in (None, profile.kubeflow.system)
     return profile.service_account or ("default-editor" if several else "pipeline-runner")
 
 

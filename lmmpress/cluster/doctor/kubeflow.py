@@ -2,7 +2,7 @@
 
 import re
 
-from lmmpress.cluster.doctor.demands import home, kubeflow_home
+from lmmpress.cluster.doctor.demands import home
 from lmmpress.cluster.doctor.finding import Finding, failed, ok, unknown, warning
 from lmmpress.cluster.doctor.reader import Cluster, Node, UnseenError, at, mappings, text, whole
 from lmmpress.cluster.profile import Profile
@@ -45,7 +45,7 @@ def check_workers(profile: Profile, cluster: Cluster) -> list[Finding]:
 
 
 def _worker(name: str, why: str, profile: Profile, cluster: Cluster) -> Finding:
-    places = list(dict.fromkeys((kubeflow_home(), home(profile))))
+    places = list(dict.fromkeys((profile.kubeflow.system, home(profile))))
     found, place, refused = None, places[0], None
     for place in places:
         try:
@@ -89,6 +89,6 @@ def check_endpoint(profile: Profile, cluster: Cluster) -> list[Finding]:
     try:
         probe(profile.kubeflow)
     except UserError as error:
-        mend = f"give kubeflow.host the address that people use, or: kubectl port-forward -n {kubeflow_home()} "
+        mend = f"give kubeflow.host the address that people use, or: kubectl port-forward -n {profile.kubeflow.system} "
         return [failed(name, str(error), f"{mend}svc/ml-pipeline-ui 8080:80 and kubeflow.host: http://localhost:8080")]
     return [ok(name, f"{profile.kubeflow.host} answers")]

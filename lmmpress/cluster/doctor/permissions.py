@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from lmmpress.cluster.doctor.demands import account, home, kubeflow_home
+from lmmpress.cluster.doctor.demands import account, home
 from lmmpress.cluster.doctor.finding import Finding, failed, ok, unknown, warning
 from lmmpress.cluster.doctor.reader import Cluster, Node, UnseenError, at, mapping, text
 from lmmpress.cluster.profile import Profile
@@ -57,7 +57,7 @@ INSIDE = (
 
 def check_submitting(profile: Profile, cluster: Cluster) -> list[Finding]:
     name, namespace = "permission to submit", home(profile)
-    if namespace == kubeflow_home():
+    if namespace == profile.kubeflow.system:
         return [ok(name, f"pipelines run in {namespace}, where Kubeflow asks for none")]
     lacking = _lacking_of_ours(cluster, namespace, SUBMITTING)
     if not lacking:
