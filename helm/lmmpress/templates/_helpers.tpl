@@ -1,0 +1,407 @@
+{{/* What the names of objects begin with. */}}
+{{- define "lmmpress.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Labels that never change: what selects the pods of a component. (list $ "component") */}}
+{{- define "lmmpress.selector" -}}
+{{- $ := index . 0 -}}
+app.kubernetes.io/name: {{ default $.Chart.Name $.Values.nameOverride }}
+app.kubernetes.io/instance: {{ $.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{- define "lmmpress.labels" -}}
+{{- $ := index . 0 -}}
+{{ include "lmmpress.selector" . }}
+app.kubernetes.io/version: {{ $.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" $.Chart.Name $.Chart.Version | replace "+" "_" }}
+{{- with $.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Labels of pods: none that changes with the chart's version, which alone is no reason to restart a database. */}}
+{{- define "lmmpress.podLabels" -}}
+{{- $ := index . 0 -}}
+{{ include "lmmpress.selector" . }}
+{{- with $.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* metadata of an object. (list $ "component" "name") */}}
+{{- define "lmmpress.metadata" -}}
+{{- $ := index . 0 -}}
+name: {{ index . 2 }}
+namespace: {{ $.Release.Namespace }}
+labels:
+  {{- include "lmmpress.labels" (list $ (index . 1)) | nindent 2 }}
+{{- end -}}
+
+{{/* An image's whole name. (list $ image defaultTag) */}}
+{{- define "lmmpress.image" -}}
+{{- $ := index . 0 -}}
+{{- $image := index . 1 -}}
+{{- $registry := default $image.registry $.Values.imageRegistry -}}
+{{- if $registry }}{{ $registry }}/{{ end -}}
+{{ $image.repository }}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ default (index . 2) $image.tag }}{{ end -}}
+{{- end -}}
+
+{{- define "lmmpress.ownImage" -}}
+{{- include "lmmpress.image" (list . .Values.image (printf "%s-cuda" .Chart.AppVersion)) -}}
+{{- end -}}
+
+{{- define "lmmpress.mlflowImage" -}}
+{{- include "lmmpress.image" (list . .Values.mlflow.image .Chart.AppVersion) -}}
+{{- end -}}
+
+{{/* What every pod of the chart begins with. (list $ user serviceAccountName scheduling) */}}
+{{- define "lmmpress.pod" -}}
+{{- $ := index . 0 -}}
+{{- $where := index . 3 -}}
+serviceAccountName: {{ index . 2 }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with $.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: {{ index . 1 | int64 }}
+  runAsGroup: {{ index . 1 | int64 }}
+  fsGroup: {{ index . 1 | int64 }}
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile:
+    type: RuntimeDefault
+{{- with $where.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with $where.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $where.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $where.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* What every container has. */}}
+{{- define "lmmpress.confined" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  privileged: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: [ALL]
+{{- end -}}
+
+{{/* Names of service accounts. */}}
+{{- define "lmmpress.pipelineAccount" -}}
+{{- $own := default (printf "%s-pipeline" (include "lmmpress.fullname" .)) .Values.pipeline.serviceAccount.name -}}
+{{- if and (not .Values.pipeline.serviceAccount.create) (not .Values.pipeline.serviceAccount.name) -}}
+{{- fail "pipeline.serviceAccount.name: name the service account that is there already, or set pipeline.serviceAccount.create" -}}
+{{- end -}}
+{{- $own -}}
+{{- end -}}
+
+{{/* Secrets. */}}
+{{- define "lmmpress.storeSecret" -}}
+{{- if .Values.objectStorage.existingSecret -}}
+{{- .Values.objectStorage.existingSecret -}}
+{{- else if .Values.minio.enabled -}}
+{{- printf "%s-store" (include "lmmpress.fullname" .) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "lmmpress.postgresqlSecret" -}}
+{{- default (printf "%s-postgresql" (include "lmmpress.fullname" .)) .Values.postgresql.existingSecret -}}
+{{- end -}}
+
+{{/* A value that is made once: what the cluster has of it, else a new one. (list $ secret key length) */}}
+{{- define "lmmpress.kept" -}}
+{{- $ := index . 0 -}}
+{{- $found := lookup "v1" "Secret" $.Release.Namespace (index . 1) -}}
+{{- $data := default (dict) (default (dict) $found).data -}}
+{{- if hasKey $data (index . 2) -}}
+{{- index $data (index . 2) -}}
+{{- else if $found -}}
+{{- fail (printf "Secret %s is there and has no key %s: what it protects cannot be opened with a new one; add the key, or name another Secret" (index . 1) (index . 2)) -}}
+{{- else -}}
+{{- randAlphaNum (index . 3 | int) | b64enc -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Addresses. */}}
+{{- define "lmmpress.endpoint" -}}
+{{- if .Values.minio.enabled -}}
+{{- $scheme := ternary "https" "http" (ne .Values.minio.tls.existingSecret "") -}}
+{{- printf "%s://%s-minio.%s.svc.%s:9000" $scheme (include "lmmpress.fullname" .) .Release.Namespace .Values.clusterDomain -}}
+{{- else -}}
+{{- .Values.objectStorage.external.endpoint -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "lmmpress.mlflowHost" -}}
+{{- printf "%s-mlflow.%s.svc.%s" (include "lmmpress.fullname" .) .Release.Namespace .Values.clusterDomain -}}
+{{- end -}}
+
+{{- define "lmmpress.mlflowUrl" -}}
+{{- if .Values.mlflow.enabled -}}
+{{- $scheme := ternary "https" "http" (ne .Values.mlflow.tls.existingSecret "") -}}
+{{- printf "%s://%s:5000" $scheme (include "lmmpress.mlflowHost" .) -}}
+{{- else -}}
+{{- .Values.mlflow.external.url -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The port of an address. */}}
+{{- define "lmmpress.port" -}}
+{{- $url := urlParse . -}}
+{{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" -}}
+{{- default (ternary "80" "443" (eq $url.scheme "http")) $port -}}
+{{- end -}}
+
+{{/* Variables of whoever talks to the bucket, but the secret ones. As a mapping. */}}
+{{- define "lmmpress.plainEnv" -}}
+{{- with include "lmmpress.endpoint" . }}
+AWS_ENDPOINT_URL: {{ . }}
+{{- end }}
+AWS_REGION: {{ .Values.objectStorage.region }}
+{{- end -}}
+
+{{- define "lmmpress.storeEnv" -}}
+{{- range $name, $value := include "lmmpress.plainEnv" . | fromYaml }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- with include "lmmpress.storeSecret" . }}
+- name: AWS_ACCESS_KEY_ID
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: {{ $.Values.objectStorage.accessKeyKey }}
+- name: AWS_SECRET_ACCESS_KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: {{ $.Values.objectStorage.secretKeyKey }}
+{{- end }}
+{{- end -}}
+
+{{- define "lmmpress.mlflowEnv" -}}
+- name: MLFLOW_TRACKING_URI
+  value: {{ include "lmmpress.mlflowUrl" . | quote }}
+{{- if and (not .Values.mlflow.enabled) .Values.mlflow.external.existingSecret }}
+- name: MLFLOW_TRACKING_USERNAME
+  valueFrom:
+    secretKeyRef:
+      name: {{ .Values.mlflow.external.existingSecret }}
+      key: {{ .Values.mlflow.external.usernameKey }}
+- name: MLFLOW_TRACKING_PASSWORD
+  valueFrom:
+    secretKeyRef:
+      name: {{ .Values.mlflow.external.existingSecret }}
+      key: {{ .Values.mlflow.external.passwordKey }}
+{{- end }}
+{{- end -}}
+
+{{/* Your own certificate authorities: variables, mount, volume. */}}
+{{- define "lmmpress.caEnv" -}}
+{{- if .Values.ca.existingConfigMap }}
+- name: AWS_CA_BUNDLE
+  value: /ca/ca.crt
+- name: REQUESTS_CA_BUNDLE
+  value: /ca/ca.crt
+{{- end }}
+{{- end -}}
+
+{{- define "lmmpress.caMount" -}}
+{{- if .Values.ca.existingConfigMap }}
+- name: ca
+  mountPath: /ca
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{- define "lmmpress.caVolume" -}}
+{{- if .Values.ca.existingConfigMap }}
+- name: ca
+  configMap:
+    name: {{ .Values.ca.existingConfigMap }}
+    items:
+      - key: {{ .Values.ca.key }}
+        path: ca.crt
+{{- end }}
+{{- end -}}
+
+{{/* Variables of MLflow's server. */}}
+{{- define "lmmpress.serverEnv" -}}
+{{- $name := printf "%s-mlflow" (include "lmmpress.fullname" .) }}
+{{- $host := ternary (printf "%s-postgresql" (include "lmmpress.fullname" .)) .Values.postgresql.external.host .Values.postgresql.enabled }}
+{{- $port := ternary 5432 .Values.postgresql.external.port .Values.postgresql.enabled | int64 }}
+{{- $hosts := list "localhost:*" "127.0.0.1:*" }}
+{{- range list $name (printf "%s.%s" $name .Release.Namespace) (printf "%s.%s.svc" $name .Release.Namespace) (include "lmmpress.mlflowHost" .) }}
+{{- $hosts = append $hosts (printf "%s:5000" .) }}
+{{- end }}
+{{- $hosts = concat $hosts .Values.mlflow.allowedHosts }}
+# the driver is named: SQLAlchemy's default is another since 2.1; the password is libpq's own variable
+- name: MLFLOW_BACKEND_STORE_URI
+  value: {{ printf "postgresql+psycopg2://%s@%s:%d/%s" (urlquery .Values.postgresql.username) $host $port .Values.postgresql.database | quote }}
+- name: PGPASSWORD
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "lmmpress.postgresqlSecret" . }}
+      key: {{ .Values.postgresql.passwordKey }}
+- name: PGSSLMODE
+  value: {{ include "lmmpress.sslMode" . }}
+{{- if .Values.ca.existingConfigMap }}
+- name: PGSSLROOTCERT
+  value: /ca/ca.crt
+{{- end }}
+{{- include "lmmpress.storeEnv" . | trim | nindent 0 }}
+{{- with include "lmmpress.caEnv" . | trim }}
+{{- . | nindent 0 }}
+{{- end }}
+- name: AWS_DEFAULT_REGION
+  value: {{ .Values.objectStorage.region | quote }}
+{{- with include "lmmpress.endpoint" . }}
+- name: MLFLOW_S3_ENDPOINT_URL
+  value: {{ . | quote }}
+{{- end }}
+- name: MLFLOW_ARTIFACTS_DESTINATION
+  value: {{ printf "s3://%s/%s" .Values.mlflow.artifacts.bucket .Values.mlflow.artifacts.prefix | quote }}
+- name: MLFLOW_SERVER_ALLOWED_HOSTS
+  value: {{ join "," $hosts | quote }}
+{{- range $key, $value := .Values.mlflow.extraEnv }}
+- name: {{ $key }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- end -}}
+
+{{- define "lmmpress.serverMounts" -}}
+- name: tmp
+  mountPath: /tmp
+- name: scripts
+  mountPath: /scripts
+  readOnly: true
+{{- if .Values.mlflow.tls.existingSecret }}
+- name: tls
+  mountPath: /tls
+  readOnly: true
+{{- end }}
+{{- with include "lmmpress.caMount" . | trim }}
+{{- . | nindent 0 }}
+{{- end }}
+{{- end -}}
+
+{{/* How PostgreSQL is asked for TLS. */}}
+{{- define "lmmpress.sslMode" -}}
+{{- if not .Values.postgresql.enabled -}}
+{{- .Values.postgresql.external.sslMode -}}
+{{- else if .Values.postgresql.tls.existingSecret -}}
+{{- ternary "verify-full" "require" (ne .Values.ca.existingConfigMap "") -}}
+{{- else -}}
+disable
+{{- end -}}
+{{- end -}}
+
+{{/* A pod that runs one of files/*.py in the image of lmmpress, as the hook and the tests do. (list $ script) */}}
+{{- define "lmmpress.script" -}}
+{{- $ := index . 0 -}}
+restartPolicy: {{ ternary "OnFailure" "Never" (eq (index . 1) "prepare") }}
+{{ include "lmmpress.pod" (list $ 65532 (printf "%s-prepare" (include "lmmpress.fullname" $)) $.Values.prepare) }}
+containers:
+  - name: {{ index . 1 | replace "_" "-" }}
+    image: {{ include "lmmpress.ownImage" $ }}
+    imagePullPolicy: {{ $.Values.image.pullPolicy }}
+    command: [python3, /scripts/{{ index . 1 }}.py]
+    env:
+      {{- include "lmmpress.storeEnv" $ | trim | nindent 6 }}
+      {{- include "lmmpress.mlflowEnv" $ | nindent 6 }}
+      {{- with include "lmmpress.caEnv" $ | trim }}
+      {{- . | nindent 6 }}
+      {{- end }}
+      - name: BUCKETS
+        value: {{ include "lmmpress.buckets" $ | quote }}
+      - name: EXPERIMENT
+        value: {{ $.Values.mlflow.experiment | quote }}
+      - name: STORE
+        value: {{ printf "s3://%s/lmmpress-check" $.Values.objectStorage.bucket | quote }}
+      - name: PREPARE_TIMEOUT
+        value: {{ $.Values.prepare.timeout | int64 | quote }}
+    {{- include "lmmpress.confined" $ | nindent 4 }}
+    resources:
+      {{- toYaml $.Values.prepare.resources | nindent 6 }}
+    volumeMounts:
+      - name: scripts
+        mountPath: /scripts
+        readOnly: true
+      - name: tmp
+        mountPath: /tmp
+      {{- with include "lmmpress.caMount" $ | trim }}
+      {{- . | nindent 6 }}
+      {{- end }}
+volumes:
+  - name: scripts
+    configMap:
+      name: {{ include "lmmpress.fullname" $ }}-scripts
+  - name: tmp
+    emptyDir: {}
+  {{- with include "lmmpress.caVolume" $ | trim }}
+  {{- . | nindent 2 }}
+  {{- end }}
+{{- end -}}
+
+{{- define "lmmpress.buckets" -}}
+{{- if .Values.objectStorage.createBuckets -}}
+{{- .Values.objectStorage.bucket -}}
+{{- if .Values.mlflow.enabled }} {{ .Values.mlflow.artifacts.bucket }}{{ end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What cannot be meant. */}}
+{{- define "lmmpress.validate" -}}
+{{- if and .Values.minio.enabled .Values.objectStorage.external.endpoint -}}
+{{- fail "objectStorage.external.endpoint is set and minio.enabled too: set minio.enabled=false" -}}
+{{- end -}}
+{{- if and .Values.mlflow.enabled .Values.mlflow.external.url -}}
+{{- fail "mlflow.external.url is set and mlflow.enabled too: set mlflow.enabled=false" -}}
+{{- end -}}
+{{- if and (not .Values.mlflow.enabled) (not .Values.mlflow.external.url) -}}
+{{- fail "mlflow.external.url: MLflow is not in the chart, so say where it is" -}}
+{{- end -}}
+{{- if and .Values.postgresql.enabled .Values.postgresql.external.host -}}
+{{- fail "postgresql.external.host is set and postgresql.enabled too: set postgresql.enabled=false" -}}
+{{- end -}}
+{{- if and .Values.mlflow.enabled (not .Values.postgresql.enabled) -}}
+{{- if not .Values.postgresql.external.host -}}
+{{- fail "postgresql.external.host: PostgreSQL is not in the chart, so say where it is" -}}
+{{- end -}}
+{{- if not .Values.postgresql.existingSecret -}}
+{{- fail "postgresql.existingSecret: name the Secret with the password of the PostgreSQL that is there already" -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.kueue.enabled .Values.kueue.create (not .Values.kueue.clusterQueue) -}}
+{{- fail "kueue.clusterQueue: say which ClusterQueue the LocalQueue belongs to" -}}
+{{- end -}}
+{{- end -}}
