@@ -1,7 +1,7 @@
 """Makes what follows from values.yaml: the chart's values.schema.json, and the table of values in its README.
 
-    python helm/generate.py          write both
-    python helm/generate.py --check  say whether they are what they should be
+python helm/generate.py          write both
+python helm/generate.py --check  say whether they are what they should be
 """
 
 import argparse
@@ -111,6 +111,14 @@ KINDS: dict[str, dict[str, Any]] = {
     "networkPolicy.mlflow": PEERS,
     "networkPolicy.postgresql": PEERS,
     "mlflowClients": PEERS,
+    "pipelineEgress": {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {"to": PEERS, "ports": {"type": "array", "items": {"type": "object"}}},
+        },
+    },
     "minioClients": PEERS,
     "prometheus": PEERS,
     "dnsPorts": {"type": "array", "items": PORT, "minItems": 1},

@@ -1,4 +1,4 @@
-"""Makes what a namespace needs once: the buckets, and MLflow's experiment. Run again, it finds them and changes nothing.
+"""Makes what a namespace needs once: the buckets, and MLflow's experiment. Run again, it changes nothing.
 
 Runs in the image of lmmpress, after every installation, upgrade and rollback. Waits for servers that just start.
 """
@@ -14,7 +14,8 @@ from lmmpress.store.connection import FAILURES, connect, explain
 
 
 def patiently(what: str, ask: Callable[[], str], until: float) -> str:
-    """The answer, asked for again until it is too late; the last failure is told, and never a credential."""
+    """The answer, asked for again until it is too late; failures are told, and never a credential."""
+    pause = 0.5
     while True:
         try:
             return ask()
@@ -23,7 +24,8 @@ def patiently(what: str, ask: Callable[[], str], until: float) -> str:
             if time.monotonic() > until:
                 sys.exit(str(told))
             print(f"{told}; trying again", flush=True)
-            time.sleep(min(5.0, max(0.1, until - time.monotonic())))
+            time.sleep(pause)
+            pause = min(2 * pause, 10.0)
 
 
 def make_bucket(name: str) -> str:
