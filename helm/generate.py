@@ -240,8 +240,12 @@ def make_schema(values: list[Value]) -> dict[str, Any]:
 
 def _outside(path: str) -> dict[str, Any] | None:
     """What other parts of lmmpress say is allowed there."""
+    profile = _plain({key: one for key, one in Profile.model_json_schema().items() if key != "$defs"})
     if path == "profile":
-        return _plain({key: one for key, one in Profile.model_json_schema().items() if key != "$defs"})
+        return profile
+    if path == "profiles":
+        names = {"pattern": "^[-._a-zA-Z0-9]+$", "not": {"const": "cluster"}}
+        return {"type": "object", "propertyNames": names, "additionalProperties": profile}
     if path == "plans":
         plan = {
             "type": "object",

@@ -87,6 +87,7 @@ CASES: dict[str, tuple[Values, tuple[str, ...]]] = {
                 "components": {"distill": {"gpus": 4, "shm": "16Gi"}},
                 "environment": {"NCCL_DEBUG": "INFO"},
             },
+            "profiles": {"small": {"components": {"distill": {"gpus": 1, "shm": "4Gi"}}}},
             "plans": {"antgmm": PLAN},
             "kubeflow": {
                 "host": "https://kubeflow.example.org/pipeline",
@@ -491,6 +492,9 @@ def test_the_profile_is_one_that_compile_reads(case: str, tmp_path: Path) -> Non
     assert profile.image in [container["image"] for pod in pods(objects).values() for container in containers(pod)]
     assert bool(profile.warnings()) == ("image" not in CASES[case][0]), "without a digest there is a warning"
     if case == "everything":
+        path.write_text(one(objects, "ConfigMap", "press-lmmpress-cluster")["data"]["small.yaml"], "utf-8")
+        small = read_profile(path)
+        assert (small.pod("distill").gpus, small.pod("distill").shm, small.ttl) == (1, "4Gi", profile.ttl)
         assert profile.ttl == 2592000
         assert profile.pod("distill").gpus == 4
         assert profile.environment["NCCL_DEBUG"] == "INFO"
@@ -550,6 +554,8 @@ REFUSED: dict[str, tuple[Values, str]] = {
     "unknown": ({"bogus": 1}, "bogus"),
     "unknown below": ({"mlflow": {"replica": 2}}, "replica"),
     "unknown in the profile": ({"profile": {"defaults": {"gpu": 1}}}, "gpu"),
+    "unknown in another profile": ({"profiles": {"a": {"ttll": 1}}}, "ttll"),
+    "another profile in the place of the first": ({"profiles": {"cluster": {}}}, "profiles"),
     "unknown in a plan": ({"plans": {"a": PLAN | {"stage": {}}}}, "stage"),
     "no digest": ({"image": {"digest": "sha256:12"}}, "digest"),
     "no policy": ({"image": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
@@ -640,6 +646,7 @@ CHANGED: dict[str, Any] = {
     "kubeflow.host": "https://other.example.org",
     "profile": {"ttl": 7},
     "pipelineEgress": [{"ports": [{"port": 777}]}],
+    "profiles": {"other": {"ttl": 7}},
     "plans": {"other": PLAN},
     "networkPolicy.mlflow": [{"ipBlock": {"cidr": "10.7.0.0/16"}}],
 }
@@ -901,19 +908,21 @@ def test_the_hook_makes_what_is_missing_and_nothing_else(
 
 def test_the_hook_waits_and_then_says_why(s3: MiniStack) -> None:
     proxy = Proxy(s3.endpoint)
-    refuse = answer("403 Forbidden", "AccessDenied")
-    proxy.answers = [answer("503 Service Unavailable", "SlowDown")] * 2
+    busy, refuse = answer("503 Service Unavailable", "SlowDown"), answer("403 Forbidden", "AccessDenied")
+    proxy.answers = [busy] * 2
     name = f"late-{int(time.time())}"
     environment = pod_environment("-prepare", proxy.endpoint, s3, BUCKETS=name, EXPERIMENT="", PREPARE_TIMEOUT="30")
     done = run_script("prepare", environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == f"bucket {name} made"
     assert "trying again" in done.stdout
-    proxy.answers = [refuse] * 50
-    done = run_script("prepare", environment | {"PREPARE_TIMEOUT": "0.2"})
-    assert done.returncode == 1
-    assert s3.secret_key not in done.stdout + done.stderr
-    assert f"bucket {name}" in done.stderr
+    # what passes is waited for as long as was said; what does not is told at once
+    for fault, seconds, told in ((busy, "0.2", "the server answers SlowDown"), (refuse, "600", "access is denied")):
+        proxy.answers = [fault] * 50
+        done = run_script("prepare", environment | {"PREPARE_TIMEOUT": seconds, "BUCKETS": "other"})
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"bucket other: {told}"), done.stderr
+        assert s3.secret_key not in done.stdout + done.stderr
     proxy.close()
 
 

@@ -10,35 +10,41 @@ from collections.abc import Callable
 
 from minio.error import S3Error
 
-from lmmpress.store.connection import FAILURES, connect, explain
+from lmmpress.errors import UserError
+from lmmpress.store.connection import FAILURES, connect, explain, passing
 
 
-def patiently(what: str, ask: Callable[[], str], until: float) -> str:
-    """The answer, asked for again until it is too late; failures are told, and never a credential."""
+class LaterError(Exception):
+    """What may pass."""
+
+
+def patiently(ask: Callable[[str], str], name: str, until: float) -> str:
+    """The answer, asked for again until it is too late."""
     pause = 0.5
     while True:
         try:
-            return ask()
-        except Exception as error:
-            told = explain(error, what) if isinstance(error, (S3Error, *FAILURES)) else f"{what}: {error}"
+            return ask(name)
+        except LaterError as error:
             if time.monotonic() > until:
-                sys.exit(str(told))
-            print(f"{told}; trying again", flush=True)
+                raise UserError(str(error)) from None
+            print(f"{error}; trying again", flush=True)
             time.sleep(pause)
             pause = min(2 * pause, 10.0)
 
 
 def make_bucket(name: str) -> str:
     client = connect()
-    if client.bucket_exists(bucket_name=name):
-        return f"bucket {name} is there"
     try:
+        if client.bucket_exists(bucket_name=name):
+            return f"bucket {name} is there"
         client.make_bucket(bucket_name=name)
-    except S3Error as error:
+    except (S3Error, *FAILURES) as error:
         # someone else made it since
-        if error.code != "BucketAlreadyOwnedByYou":
-            raise
-        return f"bucket {name} is there"
+        if isinstance(error, S3Error) and error.code == "BucketAlreadyOwnedByYou":
+            return f"bucket {name} is there"
+        # never what the server said: it may hold names of accounts
+        told = explain(error, f"bucket {name}")
+        raise LaterError(str(told)) if passing(error) else told from None
     return f"bucket {name} made"
 
 
@@ -47,27 +53,30 @@ def make_experiment(name: str) -> str:
     from mlflow.exceptions import MlflowException
 
     client = MlflowClient()
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        try:
-            return f"experiment {name} made: {client.create_experiment(name)}"
-        except MlflowException as error:
-            # someone else made it since
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
+    try:
         found = client.get_experiment_by_name(name)
-    if found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
-        return f"experiment {name} was deleted, and is restored: {found.experiment_id}"
+        if found is None:
+            return f"experiment {name} made: {client.create_experiment(name)}"
+        if found.lifecycle_stage == "deleted":
+            client.restore_experiment(found.experiment_id)
+            return f"experiment {name} was deleted, and is restored: {found.experiment_id}"
+    except MlflowException as error:
+        # if someone else has made it since, it is found the next time
+        raise LaterError(f"MLflow: {str(error).splitlines()[0]}") from None
     return f"experiment {name} is there: {found.experiment_id}"
 
 
 def main() -> None:
     until = time.monotonic() + float(os.environ.get("PREPARE_TIMEOUT", "600"))
-    for name in os.environ.get("BUCKETS", "").split():
-        print(patiently(f"bucket {name}", lambda name=name: make_bucket(name), until), flush=True)
-    if experiment := os.environ.get("EXPERIMENT"):
-        print(patiently("MLflow", lambda: make_experiment(experiment), until), flush=True)
+    # the client would try again by itself for minutes, and say nothing
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    try:
+        for name in os.environ.get("BUCKETS", "").split():
+            print(patiently(make_bucket, name, until), flush=True)
+        if experiment := os.environ.get("EXPERIMENT"):
+            print(patiently(make_experiment, experiment, until), flush=True)
+    except UserError as error:
+        sys.exit(str(error))
 
 
 main()
