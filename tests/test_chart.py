@@ -555,7 +555,7 @@ REFUSED: dict[str, tuple[Values, str]] = {
     "unknown below": ({"mlflow": {"replica": 2}}, "replica"),
     "unknown in the profile": ({"profile": {"defaults": {"gpu": 1}}}, "gpu"),
     "unknown in another profile": ({"profiles": {"a": {"ttll": 1}}}, "ttll"),
-    "another profile in the place of the first": ({"profiles": {"cluster": {}}}, "profiles"),
+    "another profile in the place of the first": ({"profiles": {"cluster": {}}}, "propertyName 'cluster'"),
     "unknown in a plan": ({"plans": {"a": PLAN | {"stage": {}}}}, "stage"),
     "no digest": ({"image": {"digest": "sha256:12"}}, "digest"),
     "no policy": ({"image": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
