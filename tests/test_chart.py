@@ -18,13 +18,8 @@ from typing import Any
 
 import pytest
 import yaml
-<<<<<<< HEAD
-from helm import find_helm
-from kubernetes_objects import Kubernetes
-=======
 from kubernetes_objects import Kubernetes
 from real_helm import find_helm
->>>>>>> 546653f (The chart: what else pipelines may call, a wait for the database, golden renders)
 from s3 import MiniStack, Proxy, answer, free_port, wait_for
 
 from lmmpress.cluster.profile import read_profile
