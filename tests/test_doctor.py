@@ -138,7 +138,7 @@ def fault(check: str, status: str, said: str, mend: str) -> Callable[[Break], Br
     return add
 
 
-@fault("API", "warning", "v1.24.1 is older than 1.27", "upgrade the cluster")
+@fault("API", "warning", "v1.24.1 is older than 1.28", "upgrade the cluster")
 def old_kubernetes(k: Kubernetes, p: Json) -> None:
     k.answers["/version"] = {"major": "1", "minor": "24+", "gitVersion": "v1.24.1"}
 

@@ -5,7 +5,7 @@ from lmmpress.cluster.doctor.finding import Finding, failed, ok, unknown, warnin
 from lmmpress.cluster.doctor.reader import Cluster, UnseenError, at, text
 from lmmpress.cluster.profile import Profile
 
-OLDEST = (1, 27)
+OLDEST = (1, 28)
 """The oldest version of Kubernetes whose answers these checks were written for; no limit of Kubeflow's own."""
 
 
@@ -53,7 +53,9 @@ def check_namespace(profile: Profile, cluster: Cluster) -> list[Finding]:
         f"drop ALL), or kubectl label namespace {namespace} pod-security.kubernetes.io/enforce=baseline --overwrite"
     )
     try:
-        settings = cluster.named(f"/api/v1/namespaces/{profile.kubeflow.system}/configmaps/workflow-controller-configmap")
+        settings = cluster.named(
+            f"/api/v1/namespaces/{profile.kubeflow.system}/configmaps/workflow-controller-configmap"
+        )
     except UnseenError as error:
         said = f"{namespace} is restricted; whether Argo's own containers keep to that could not be read: {error}"
         return [unknown(name, said, mend)]

@@ -9,7 +9,7 @@ from lmmpress.cluster.profile import COMPONENTS, Pod, Profile
 
 BY_GRANULARITY = {
     "step": tuple(name for name in COMPONENTS if name != "stage"),
-    "stage": ("prepare", "evaluate", "stage", "publish"),
+    "stage": ("prepare", "stage", "publish"),
 }
 
 

@@ -86,13 +86,15 @@ def _try_store(address: str, name: str) -> Finding:
             pass
         else:
             return failed(name, "the server overwrites what If-Match forbids: two runs could spoil each other", needed)
+        if key not in {entry.name for entry in objects.entries("doctor/")}:
+            return failed(name, "what was written is not listed", "allow s3:ListBucket, or look into the server")
         ahead = objects.now() - time.time()
         if abs(ahead) > 300:
             return warning(name, f"the server's clock is {ahead:.0f} s off ours", "set the clocks (chrony, NTP)")
     finally:
         objects.delete(key)
     took = 1000 * (time.monotonic() - begun)
-    return ok(name, f"written, read, written on condition and removed in {took:.0f} ms")
+    return ok(name, f"written, read, listed, written on condition and removed in {took:.0f} ms")
 
 
 def _try_folder(address: str, landmark: str, name: str) -> Finding:

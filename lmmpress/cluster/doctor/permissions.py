@@ -40,11 +40,12 @@ SUBMITTING = tuple(
 RUNNING = (
     Right("create", "argoproj.io", "workflowtaskresults"),
     Right("patch", "argoproj.io", "workflowtaskresults"),
+    Right("get", "argoproj.io", "workflows"),
     Right("get", "", "configmaps", "kfp-launcher"),
     Right("get", "", "pods"),
-    Right("list", "", "pods"),
 )
-"""The service account of the pods: Argo's executor tells results, Kubeflow's driver reads its settings and pods."""
+"""The service account of the pods, by the source of Kubeflow 2.17 and Argo 4.0: Argo's executor tells results,
+Kubeflow's driver and launcher read their run, their pod and the settings of the namespace."""
 
 INSIDE = (
     Right("create", "batch", "jobs"),
