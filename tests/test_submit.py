@@ -53,6 +53,23 @@ def test_a_plan_is_submitted_with_its_numbers_and_its_link_is_told(submit: Submi
     assert "platforms" in sent["pipeline_spec"]["platform_spec"]
 
 
+def test_the_sample_is_submitted_once_it_lies_where_pods_reach_it(
+    submit: Submit, kubeflow: Kubeflow, tmp_path: Path
+) -> None:
+    submit()  # which writes the profile
+    addresses = {key: f"s3://lmmpress/{key}" for key in ("model", "data", "store")}
+    command = ["submit", "--sample", "--cluster", str(tmp_path / "cluster.yaml"), "--no-checks"]
+    refused = CliRunner().invoke(app, command)
+    assert isinstance(refused.exception, UserError)
+    assert "which pods cannot reach" in str(refused.exception)
+    found = CliRunner().invoke(
+        app, command + [word for key, at in addresses.items() for word in ("--set", f"{key}={at}")]
+    )
+    assert found.exit_code == 0, found.output
+    sent = kubeflow.submitted[-1]["runtime_config"]["parameters"]
+    assert addresses.items() <= sent.items()
+
+
 def test_waiting_follows_the_run_and_the_exit_code_says_the_outcome(submit: Submit, kubeflow: Kubeflow) -> None:
     found = submit("--wait", "--granularity", "stage")
     assert found.exit_code == 0

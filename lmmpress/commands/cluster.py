@@ -59,6 +59,7 @@ def compile(
 
 def submit(
     plan_file: PlanFile = None,
+    sample: Sample = False,
     cluster: ProfileFile = None,
     granularity: Grain = Granularity.step,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run; exit code 1 if it does not succeed.")] = False,
@@ -80,7 +81,8 @@ def submit(
 
     if cluster is None:
         raise UserError("say where: --cluster CLUSTER.yaml")
-    plan, profile = the_plan(plan_file, None, overrides), the_profile(cluster)
+    plan = the_plan(plan_file, "sample" if sample else None, overrides, with_data=False)
+    profile = the_profile(cluster)
     warnings = profile.warnings()
     if strict and warnings:
         raise UserError(warnings[0])
