@@ -43,6 +43,9 @@ class MiniStack:
             "BIND_HOST": "127.0.0.1",
             "GATEWAY_PORT": str(self._port),
             "SERVICES": "s3",
+            # its own keys: it refuses signed addresses of others
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
             "S3_PERSIST": "1",
             "S3_DATA_DIR": str(self._folder),
             "LOG_LEVEL": "WARNING",

@@ -14,15 +14,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import yaml
 from kubernetes_objects import Kubernetes
+from postgresql import postgresql, programs
+from real_checkov import find_checkov
 from real_helm import find_helm
 from s3 import MiniStack, Proxy, answer, free_port, wait_for
 
-from lmmpress.cluster.profile import read_profile
+from lmmpress.cluster.doctor.demands import account, home
+from lmmpress.cluster.doctor.permissions import RUNNING
+from lmmpress.cluster.profile import Profile, read_profile
 from lmmpress.plan import parse_plan
 from lmmpress.store.connection import connect
 
@@ -158,12 +162,17 @@ def program() -> tuple[Path | None, str]:
     return find_helm()
 
 
+def unavailable(why: str) -> NoReturn:
+    """What is not here can be gone without by a person; not where everything is to be tested."""
+    if os.environ.get("CI"):
+        pytest.fail(why)
+    pytest.skip(why)
+
+
 def run_helm(*arguments: str, values: Values | None = None) -> subprocess.CompletedProcess[str]:
     helm, why = program()
     if helm is None:
-        if os.environ.get("CI"):
-            pytest.fail(why)
-        pytest.skip(why)
+        unavailable(why)
     command = [str(helm), *arguments]
     text = None
     if values is not None:
@@ -261,7 +270,8 @@ def custom_schema(kind: str) -> Any:
 @pytest.mark.parametrize("version", VERSIONS)
 @in_all_cases
 def test_every_object_is_what_kubernetes_takes(case: str, version: str) -> None:
-    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="comes with the extra `dev`")
+    import kubernetes_validate
+
     objects = render(case, version)
     for found in objects:
         if found["kind"] in CUSTOM:
@@ -277,7 +287,6 @@ def test_every_object_is_what_kubernetes_takes(case: str, version: str) -> None:
 
 
 def test_custom_resources_are_checked_at_all() -> None:
-    pytest.importorskip("kubernetes_validate")
     for kind in CUSTOM:
         (found,) = (found for found in render("everything") if found["kind"] == kind)
         assert not list(custom_schema(kind).iter_errors(found))
@@ -327,6 +336,37 @@ def test_pods_keep_to_the_restricted_standard(case: str) -> None:
             assert container["resources"]["requests"].keys() == {"cpu", "memory"}, name
             assert "memory" in container["resources"]["limits"], name
             assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"], name
+
+
+# What checkov holds against the chart, of which objects, and why it stays. Without an account it tells no severities:
+# so everything that it finds counts.
+EVERY = "mlflow minio postgresql prepare check-store check-mlflow"
+EXPLAINED = {
+    "CKV_K8S_8": ("check-store check-mlflow", "liveness of a pod that looks and ends"),
+    "CKV_K8S_9": ("check-store check-mlflow", "readiness of the same"),
+    "CKV_K8S_11": (EVERY, "a limit of CPU slows a server down on an idle node; memory has one"),
+    "CKV_K8S_15": (EVERY, "what a digest names is the same whenever it is pulled; pullPolicy is a value"),
+    "CKV_K8S_35": (EVERY, "Secrets as variables: that is how the clients of S3, PostgreSQL and MLflow read them"),
+    "CKV_K8S_40": ("postgresql", "its image has a user below 10000; a value"),
+    "CKV_K8S_43": (EVERY, "digests are given by who installs; the notes warn where there is none"),
+}
+
+
+@pytest.mark.long
+def test_a_policy_scan_finds_nothing_that_is_not_explained(tmp_path: Path) -> None:
+    program, why = find_checkov()
+    if program is None:
+        unavailable(why)
+    for case in CASES:
+        (tmp_path / f"{case}.yaml").write_text(yaml.safe_dump_all(render(case)), "utf-8")
+    command = [program, "--directory", tmp_path, "--framework", "kubernetes", "--output", "json", "--compact"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"LOG_LEVEL": "ERROR"})
+    results = json.loads(done.stdout)["results"]
+    assert len(results["passed_checks"]) > 1000, "it has looked"
+    found: dict[str, set[str]] = {}
+    for one_of in results["failed_checks"]:
+        found.setdefault(one_of["check_id"], set()).add(one_of["resource"].partition("press-lmmpress-")[2])
+    assert found == {check: set(objects.split()) for check, (objects, _) in EXPLAINED.items()}
 
 
 @in_all_cases
@@ -506,6 +546,27 @@ def test_the_profile_is_one_that_compile_reads(case: str, tmp_path: Path) -> Non
     if case == "database":
         assert profile.secrets.store is None, "the role of the service account"
         assert "AWS_ENDPOINT_URL" not in profile.environment
+
+
+def test_the_rights_of_pods_are_those_that_the_doctor_asks_for() -> None:
+    objects = render("minimal")
+    profile = Profile.model_validate(
+        yaml.safe_load(one(objects, "ConfigMap", "press-lmmpress-cluster")["data"]["cluster.yaml"])
+    )
+    binding = one(objects, "RoleBinding", "press-lmmpress-pipeline")
+    assert [(home(profile), account(profile))] == [(one["namespace"], one["name"]) for one in binding["subjects"]]
+    given = {
+        (verb, group, resource, name)
+        for rule in one(objects, "Role", binding["roleRef"]["name"])["rules"]
+        for verb in rule["verbs"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for name in rule.get("resourceNames", [""])
+    }
+    asked = {(right.verb, right.group, right.resource, right.name) for right in RUNNING}
+    # Kubeflow's object store may be one that needs no Secret: what is in it the doctor does not ask for
+    assert given - asked == {("get", "", "secrets", "mlpipeline-minio-artifact")}
+    assert asked <= given
 
 
 def test_kubeflows_plugin_is_told_what_it_knows() -> None:
@@ -814,34 +875,37 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniStack]:
 
 
 @pytest.fixture(scope="module")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """MLflow as the chart starts it: with the arguments of its pod, after files/migrate.py, on a file."""
-    folder = tmp_path_factory.mktemp("chart-mlflow")
+def mlflow_server(s3: MiniStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """MLflow as the chart starts it: arguments and environment of its pod, after files/migrate.py, on PostgreSQL and
+    the S3 server. Only addresses are this machine's, and of its processes there is one.
+    """
+    bin = programs()
+    if bin is None:
+        unavailable("PostgreSQL's server is not installed: apt-get install postgresql")
+    pod = pods(render("minimal"))["press-lmmpress-mlflow"]["spec"]
     port = free_port()
-    arguments = pods(render("minimal"))["press-lmmpress-mlflow"]["spec"]["containers"][0]["args"]
+    arguments = pod["containers"][0]["args"]
     for flag, value in (("--host", "127.0.0.1"), ("--port", str(port)), ("--workers", "1")):
         arguments[arguments.index(flag) + 1] = value
-    environment = os.environ | {
-        "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{folder}/mlflow.db",
-        "MLFLOW_ARTIFACTS_DESTINATION": str(folder / "artifacts"),
-    }
-    done = run_script("migrate", environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", *arguments],
-            env=environment,
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        wait_for(f"http://127.0.0.1:{port}/health")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)  # the server and its workers, which are a group of their own
-        server.wait(timeout=30)
+    folder = tmp_path_factory.mktemp("chart-mlflow")
+    with postgresql(bin, "mlflow", "a password", "mlflow") as database:
+        environment = pod_environment("lmmpress-mlflow", s3.endpoint, s3, MLFLOW_S3_ENDPOINT_URL=s3.endpoint)
+        address = environment["MLFLOW_BACKEND_STORE_URI"]
+        assert address == "postgresql+psycopg2://mlflow@press-lmmpress-postgresql:5432/mlflow"
+        environment["MLFLOW_BACKEND_STORE_URI"] = re.sub("@[^/]+", f"@127.0.0.1:{database}", address)
+        done = run_script("migrate", environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        with (folder / "log").open("wb") as log:
+            command = [sys.executable, "-m", "mlflow", *arguments]
+            server = subprocess.Popen(
+                command, env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True
+            )
+        try:
+            wait_for(f"http://127.0.0.1:{port}/health")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)  # the server and its workers, which are a group of their own
+            server.wait(timeout=30)
 
 
 def run_script(name: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -855,6 +919,7 @@ def pod_environment(name: str, endpoint: str, server: MiniStack, **more: str) ->
     """The variables that a pod of the chart has, with this machine's addresses in place of services."""
     (pod,) = (pod for key, pod in pods(render("minimal")).items() if key.endswith(name))
     secrets = {"AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key}
+    secrets["PGPASSWORD"] = "a password"
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "MLFLOW_"))}
     named = {one["name"]: one.get("value", secrets.get(one["name"])) for one in containers(pod)[0]["env"]}
     return kept | named | {"AWS_ENDPOINT_URL": endpoint} | more
@@ -901,6 +966,21 @@ def test_the_hook_makes_what_is_missing_and_nothing_else(
     assert (restored.experiment_id, restored.lifecycle_stage) == (experiment.experiment_id, "active")
 
 
+@pytest.mark.long
+def test_mlflow_answers_by_the_names_of_its_service_and_no_other(mlflow_server: str) -> None:
+    import urllib3
+
+    def asked(host: str) -> int:
+        address = f"{mlflow_server}/api/2.0/mlflow/experiments/search?max_results=1"
+        return int(urllib3.request("GET", address, headers={"Host": host}).status)
+
+    service = "press-lmmpress-mlflow"
+    for host in (service, f"{service}.team", f"{service}.team.svc", f"{service}.team.svc.cluster.local"):
+        assert asked(f"{host}:5000") == 200, host
+    assert asked("localhost:5000") == 200, "by a port-forward"
+    assert asked("mlflow.example.org") == 403
+
+
 def test_the_hook_waits_and_then_says_why(s3: MiniStack) -> None:
     proxy = Proxy(s3.endpoint)
     busy, refuse = answer("503 Service Unavailable", "SlowDown"), answer("403 Forbidden", "AccessDenied")
@@ -912,7 +992,7 @@ def test_the_hook_waits_and_then_says_why(s3: MiniStack) -> None:
     assert done.stdout.splitlines()[-1] == f"bucket {name} made"
     assert "trying again" in done.stdout
     # what passes is waited for as long as was said; what does not is told at once
-    for fault, seconds, told in ((busy, "0.2", "the server answers SlowDown"), (refuse, "600", "access is denied")):
+    for fault, seconds, told in ((busy, "0.2", "the server answers"), (refuse, "600", "access is denied")):
         proxy.answers = [fault] * 50
         done = run_script("prepare", environment | {"PREPARE_TIMEOUT": seconds, "BUCKETS": "other"})
         assert done.returncode == 1
@@ -922,13 +1002,15 @@ def test_the_hook_waits_and_then_says_why(s3: MiniStack) -> None:
 
 
 def test_a_store_that_does_not_do_is_found_out(s3: MiniStack) -> None:
-    done = run_script("check_store", pod_environment("check-store", s3.endpoint, s3, STORE="s3://no-such-bucket/a"))
-    assert done.returncode == 1
-    assert "there is no such bucket" in done.stderr
-    wrong = {"CHECK_PATIENCE": "0.5"}
-    done = run_script("check_store", pod_environment("check-store", "http://127.0.0.1:9", s3, **wrong))
-    assert done.returncode == 1
-    assert "no answer from the server" in done.stderr
+    for endpoint, told in (
+        (s3.endpoint, "there is no such bucket"),
+        ("http://127.0.0.1:9", "no answer from the server"),
+    ):
+        environment = pod_environment("check-store", endpoint, s3, STORE="s3://no-such-bucket/a")
+        done = run_script("check_store", environment)
+        assert done.returncode == 1
+        assert done.stderr.startswith("store s3://no-such-bucket/a: "), done.stderr
+        assert told in done.stderr
 
 
 def test_a_server_that_ignores_conditions_is_found_out(s3: MiniStack, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -965,4 +1047,4 @@ def test_a_server_that_ignores_conditions_is_found_out(s3: MiniStack, monkeypatc
     done = run_script("check_store", pod_environment("check-store", proxy.endpoint, s3))
     proxy.close()
     assert done.returncode == 1
-    assert "the server ignores If-None-Match" in done.stderr
+    assert "the server overwrites what If-None-Match forbids" in done.stderr
