@@ -981,6 +981,37 @@ def test_mlflow_answers_by_the_names_of_its_service_and_no_other(mlflow_server: 
     assert asked("mlflow.example.org") == 403
 
 
+@pytest.mark.long
+def test_mlflows_database_comes_back_from_its_dump(tmp_path: Path) -> None:
+    """By the commands of docs/install.md, into a database that a new installation has made."""
+    from mlflow import MlflowClient
+
+    bin = programs()
+    if bin is None:
+        unavailable("PostgreSQL's server is not installed: apt-get install postgresql")
+    text = (ROOT / "docs" / "install.md").read_text("utf-8").replace("\\\n", "")
+    told = r"kubectl exec .*postgresql-0 -- +(sh -c 'PGPASSWORD=\S+ (pg_dump|pg_restore) .*)"
+    commands = dict(re.findall(told, text))
+    dump, restore = sorted(commands, key=commands.__getitem__)
+    experiment = {}
+    for command in (dump, restore):
+        password = f"of the server for {commands[command]}"
+        with postgresql(bin, "mlflow", password, "mlflow") as port:
+            address = f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/mlflow"
+            environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": address, "PGPASSWORD": password}
+            assert run_script("migrate", environment).returncode == 0
+            client = MlflowClient(address.replace("mlflow@", f"mlflow:{password.replace(' ', '%20')}@"))
+            if command == dump:
+                client.create_experiment("lmmpress")
+            there = {"POSTGRES_PASSWORD": password, "PGHOST": "127.0.0.1", "PGPORT": str(port)}
+            path = os.environ | there | {"PATH": f"{bin}:{os.environ['PATH']}"}
+            subprocess.run(["sh", "-c", command], cwd=tmp_path, env=path, check=True)
+            found = client.get_experiment_by_name("lmmpress")
+            assert found is not None
+            experiment[command] = (found.experiment_id, found.creation_time)
+    assert experiment[dump] == experiment[restore]
+
+
 def test_the_hook_waits_and_then_says_why(s3: MiniStack) -> None:
     proxy = Proxy(s3.endpoint)
     busy, refuse = answer("503 Service Unavailable", "SlowDown"), answer("403 Forbidden", "AccessDenied")
