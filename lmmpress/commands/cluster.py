@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from lmmpress.commands.shared import AsJson, Granularity, Overrides, PlanFile, out, the_plan
+from lmmpress.commands.shared import AsJson, Granularity, Overrides, PlanFile, ProfileFile, out, the_plan, the_profile
 from lmmpress.errors import UserError
 from lmmpress.progress import console
 
 if TYPE_CHECKING:
-    from lmmpress.cluster.profile import Profile
     from lmmpress.cluster.submit import Seen
 
 Sample = Annotated[bool, typer.Option("--sample", help="The built-in sample's plan.")]
-ProfileFile = Annotated[Path | None, typer.Option("--cluster", metavar="CLUSTER.yaml", help="The cluster profile.")]
 Grain = Annotated[Granularity, typer.Option(help="A task for each part of a step, or for each stage.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse what would only be warned of.")]
 
@@ -132,12 +130,6 @@ class _View:
         self._status.update(
             f"{seen.state.lower()}: {', '.join(running) or 'waiting for a pod'}, {len(self._told)} done"
         )
-
-
-def the_profile(path: Path | None) -> "Profile":
-    from lmmpress.cluster.profile import Profile, read_profile
-
-    return Profile() if path is None else read_profile(path)
 
 
 def _warn(warnings: list[str]) -> None:

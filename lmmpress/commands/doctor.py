@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lmmpress.commands.cluster import ProfileFile, the_profile
-from lmmpress.commands.shared import AsJson, Granularity, out, the_plan
+from lmmpress.commands.shared import AsJson, Granularity, ProfileFile, out, the_plan, the_profile
 from lmmpress.errors import UserError
 from lmmpress.progress import console
 

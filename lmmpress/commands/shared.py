@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -10,6 +10,9 @@ from rich.console import Console
 from lmmpress.errors import UserError
 from lmmpress.plan import Plan, parse_plan, read_plan
 from lmmpress.presets import preset
+
+if TYPE_CHECKING:
+    from lmmpress.cluster.profile import Profile
 
 out = Console(soft_wrap=True, markup=False)
 
@@ -30,6 +33,7 @@ class Granularity(StrEnum):
 
 
 PlanFile = Annotated[Path | None, typer.Argument(metavar="PLAN.yaml", help="The plan.")]
+ProfileFile = Annotated[Path | None, typer.Option("--cluster", metavar="CLUSTER.yaml", help="The cluster profile.")]
 
 
 def the_plan(file: Path | None, built_in: str | None, overrides: list[str], with_data: bool = True) -> Plan:
@@ -40,6 +44,13 @@ def the_plan(file: Path | None, built_in: str | None, overrides: list[str], with
         return read_plan(file, tuple(overrides))
     assert built_in is not None
     return parse_plan(preset(built_in, with_data), tuple(overrides), where=f"preset {built_in}")
+
+
+def the_profile(path: Path | None) -> "Profile":
+    """What was told of the cluster; where nothing was, the usual."""
+    from lmmpress.cluster.profile import Profile, read_profile
+
+    return Profile() if path is None else read_profile(path)
 
 
 def opened(address: str) -> Path:

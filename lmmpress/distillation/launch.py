@@ -1,7 +1,7 @@
 """Distillation on several processes: one per GPU where there are GPUs, on the CPU otherwise.
 
 The processes are started by torchrun, joined by accelerate, and share nothing with their parent but the store: each
-finds plan, teacher and student there, does its share, and the first one writes the result as a record.
+(`lmmpress.worker`) finds plan, teacher and student there, does its share, and the first one writes the result.
 """
 
 import json
@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,7 +40,7 @@ def distill_in_processes(materials: "Materials", checkpoint: str, seed: int) -> 
         }
         (folder / "job.json").write_text(json.dumps(job), "utf-8")
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-        command += ["-m", "lmmpress.distillation.launch", str(folder / "job.json")]
+        command += ["-m", "lmmpress.worker", str(folder / "job.json")]
         environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
         if materials.accelerator.device.type == "cpu":
             # unseen, since a barrier of processes that see fewer GPUs than they are fails on the CPU too
@@ -55,24 +54,3 @@ def distill_in_processes(materials: "Materials", checkpoint: str, seed: int) -> 
             raise UserError(f"distillation on {count} processes failed: {cause}")
         result: dict[str, Any] = json.loads((folder / "result.json").read_text("utf-8"))
         return result
-
-
-def _work(job_file: Path) -> None:
-    from lmmpress.materials import Materials
-    from lmmpress.plan import Plan
-    from lmmpress.steps import distill_here
-    from lmmpress.store import open_store
-
-    job = json.loads(job_file.read_text("utf-8"))
-    materials = Materials(Plan.model_validate(job["plan"]), open_store(job["store"]), job["original"])
-    if materials.accelerator.num_processes != materials.plan.distillation.processes:
-        raise RuntimeError(f"started as one of {materials.accelerator.num_processes} processes")
-    result = distill_here(materials, job["checkpoint"], job["seed"])
-    if materials.accelerator.is_main_process:
-        Path(job["result"]).write_text(json.dumps(result), "utf-8")
-    materials.accelerator.wait_for_everyone()
-    materials.accelerator.end_training()
-
-
-if __name__ == "__main__":
-    _work(Path(sys.argv[1]))
