@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from filelock import FileLock
 from s3 import MiniStack, Proxy, Server, TlsFront, answer, free_port
 from store_worker import PART, make_checkpoint, opened
 from test_store import contents
@@ -21,6 +22,7 @@ from test_store import contents
 from lmmpress.errors import UserError
 from lmmpress.lmm.digest import sha256_of
 from lmmpress.store import open_checkpoint, open_store
+from lmmpress.store.address import open_data
 from lmmpress.store.bucket import BucketObjects
 from lmmpress.store.cache import cache_folder
 from lmmpress.store.connection import connect
@@ -553,6 +555,21 @@ def test_a_file_in_use_is_never_removed(address: str, tmp_path: Path) -> None:
     using = store.checkpoint(first)
     assert contents(store.checkpoint(second)) == contents(tmp_path / "1")
     assert contents(using) == contents(tmp_path / "0")
+
+
+def test_a_data_set_of_many_files_does_not_count_the_cache_for_each(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMMPRESS_CACHE", str(tmp_path / "cache"))
+    far = BucketObjects(f"{address}/data")
+    names = ["metadata.jsonl", *(f"images/{number}.png" for number in range(200))]
+    for name in names:
+        far.write(name, name.encode(), None)
+    looked = []
+    monkeypatch.setattr("lmmpress.store.cache.FileLock", lambda path: looked.append(Path(path).name) or FileLock(path))
+    folder = open_data(f"{address}/data")
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == set(names)
+    assert 1 <= looked.count("room") < 20
 
 
 def test_a_truncated_file_in_the_cache_is_fetched_again(address: str, tmp_path: Path) -> None:

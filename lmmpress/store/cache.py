@@ -7,6 +7,7 @@ removed under him, because every user has a name of his own for it (a hard link)
 import errno
 import os
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -23,6 +24,10 @@ from lmmpress.store.objects import Advance, Blob, DamagedError, Entry, Found
 _DEFAULT_GIGABYTES = 200.0
 _ABANDONED = 86400.0  # seconds
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_SHARERS = 16
+"""So many processes may fill what is free before each looks at the whole cache again."""
+_MARGIN = 64
+"""Where something has to go, this part of the limit goes with it, so that not every file after it looks again."""
 
 
 def cache_folder() -> Path:
@@ -47,6 +52,7 @@ class CachedObjects:
     def __init__(self, far: BucketObjects, folder: Path, limit: int) -> None:
         self.far, self.address = far, far.address
         self._folder, self._limit = folder.absolute(), limit
+        self._spare, self._counting = 0, threading.Lock()
         try:
             for name in ("blobs", "partial", "locks", "work"):
                 (self._folder / name).mkdir(parents=True, exist_ok=True)
@@ -166,7 +172,15 @@ class CachedObjects:
             kept.chmod(0o444)
 
     def _make_room(self, size: int, limit: int | None = None) -> None:
-        """Remove the files used longest ago, of those that nobody uses, until `size` bytes more fit into the limit."""
+        """Remove the files used longest ago, of those that nobody uses, until `size` bytes more fit into the limit.
+
+        All files are looked at only where this process has used its share of what was free the last time: a data set
+        has thousands.
+        """
+        with self._counting:
+            if limit is None and size <= self._spare:
+                self._spare -= size
+                return
         limit = self._limit if limit is None else limit
         with FileLock(self._folder / "locks" / "room"):
             for left in (*self._folder.glob("partial/*"), *self.workspace.glob("aside-*")):
@@ -178,12 +192,15 @@ class CachedObjects:
                 with suppress(FileNotFoundError):
                     held.append((path.stat(), path))
             total = sum(state.st_size for state, _ in held)
+            aim = limit if total + size <= limit else limit - limit // _MARGIN
             for state, path in sorted(held, key=lambda pair: pair[0].st_mtime):
-                if total + size <= limit:
+                if total + size <= aim:
                     break
                 if state.st_nlink == 1:
                     path.unlink(missing_ok=True)
                     total -= state.st_size
+            with self._counting:
+                self._spare = max(0, limit - total - size) // _SHARERS
 
     def _alone(self, blob: Blob) -> FileLock:
         return FileLock(self._folder / "locks" / blob.sha256[:2])
