@@ -20,6 +20,7 @@ from lmmpress.commands.shared import (
     Granularity,
     Overrides,
     PlanFile,
+    faster,
     in_short,
     opened,
     out,
@@ -301,13 +302,11 @@ def _print_result(result: dict[str, Any]) -> None:
     )
     for task, accuracy in before["accuracy_by_task"].items():
         table.add_row(f"  {task}", f"{accuracy:.4f}", f"{after['accuracy_by_task'][task]:.4f}", "")
-    for label, pick in (
-        (f"samples/s at batch {before['batch_size']}", lambda one: one["samples_per_second"]),
-        ("latency p50, ms", lambda one: one["latency_ms"]["p50"]),
-        ("latency p95, ms", lambda one: one["latency_ms"]["p95"]),
-    ):
-        old, new = pick(before), pick(after)
-        table.add_row(label, f"{old:.1f}", f"{new:.1f}", f"{max(old / new, new / old):.1f}x")
+    old, new = before["samples_per_second"], after["samples_per_second"]
+    table.add_row(f"samples/s at batch {before['batch_size']}", f"{old:.1f}", f"{new:.1f}", faster(new / old))
+    for quantile in ("p50", "p95"):
+        old, new = before["latency_ms"][quantile], after["latency_ms"][quantile]
+        table.add_row(f"latency {quantile}, ms", f"{old:.1f}", f"{new:.1f}", faster(old / new))
     out.print(table)
     kept = sum(step["decision"] != "rolled back" for step in result["steps"])
     out.print(f"{kept} of {len(result['steps'])} steps kept, {result['seconds']:.0f} s", highlight=False)

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lmmpress.cli import app
+from lmmpress.commands.shared import faster
 
 
 def run(*arguments: object, code: int = 0) -> str:
@@ -114,3 +115,7 @@ def test_a_full_disk_is_told_in_one_line(plan_file, tmp_path) -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_model_that_became_slower_is_not_called_faster() -> None:
+    assert (faster(4.6), faster(1.0), faster(0.5)) == ("4.6x faster", "1.0x faster", "2.0x slower")

@@ -69,6 +69,11 @@ def in_bytes(number: int) -> str:
     return f"{number} B"
 
 
+def faster(gain: float) -> str:
+    """A gain of speed; a loss is told as one."""
+    return f"{gain:.1f}x faster" if gain >= 1 else f"{1 / gain:.1f}x slower"
+
+
 def in_short(number: int) -> str:
     """A number of parameters."""
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
