@@ -116,7 +116,7 @@ class Proxy(_Front):
     `answers`       the next requests get these bytes instead of the server's answer
     `instead`       the same for requests of a method whose first line has a word in it
     `silent`        take requests and never answer
-    `flip`          change a byte of each answer after so many bytes
+    `flip`          change a byte, after so many, of the next answer that is as long
     `swallow`       pass on so many requests and cut the connection when they are answered
     """
 
@@ -161,6 +161,7 @@ class Proxy(_Front):
                         if self.flip is not None and answered <= self.flip < answered + len(data):
                             at = self.flip - answered
                             data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+                            self.flip = None
                         answered += len(data)
                         if self.swallow:
                             self.swallow -= 1
