@@ -32,8 +32,8 @@ def place(task: PipelineTask, profile: Profile) -> PipelineTask:
 
 
 def _container(task: PipelineTask, pod: Pod, profile: Profile) -> None:
-    """Image, environment and resources, put where the task's own setters put them: each call of those reads the source
-    of all its callers, which was half the time of compiling.
+    """Image, environment and resources, put where the task's own setters put them: each call of those would read the
+    source of all its callers.
     """
     if task.container_spec is None:
         raise AssertionError(f"{task.name} is no task of one container")
