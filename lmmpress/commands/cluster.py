@@ -5,9 +5,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from lmmpress.commands.shared import AsJson, Granularity, Overrides, PlanFile, ProfileFile, out, the_plan, the_profile
+from lmmpress.commands.shared import (
+    AsJson,
+    Context,
+    Granularity,
+    Overrides,
+    PlanFile,
+    ProfileFile,
+    out,
+    say,
+    the_plan,
+    the_profile,
+)
 from lmmpress.errors import UserError
 from lmmpress.progress import console
 
@@ -65,9 +75,7 @@ def submit(
     checks: Annotated[
         bool, typer.Option("--checks/--no-checks", help="Look at the cluster first, as doctor does.")
     ] = True,
-    context: Annotated[
-        str | None, typer.Option("--context", help="The kubeconfig's context to look at it with.")
-    ] = None,
+    context: Context = None,
     overrides: Overrides = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
@@ -134,4 +142,4 @@ class _View:
 
 def _warn(warnings: list[str]) -> None:
     for warning in warnings:
-        Console(stderr=True, soft_wrap=True).print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
+        say("warning", warning, "yellow")

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lmmpress.commands.shared import AsJson, Granularity, ProfileFile, out, the_plan, the_profile
+from lmmpress.commands.shared import AsJson, Context, Granularity, ProfileFile, out, say, the_plan, the_profile
 from lmmpress.errors import UserError
 from lmmpress.progress import console
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from lmmpress.plan import Plan
 
 COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "unknown": "magenta"}
-Context = Annotated[str | None, typer.Option("--context", help="A context of the kubeconfig, if not its current one.")]
 
 
 def doctor(
@@ -109,21 +107,21 @@ def look_before(profile: "Profile", granularity: str, context: str | None) -> No
     except NoClusterError as error:
         if context:
             raise UserError(str(error)) from None
-        _say("warning", f"the cluster could not be looked at: {error}", "yellow")
+        say("warning", f"the cluster could not be looked at: {error}", "yellow")
         return
     with console.status("looking at the cluster (--no-checks leaves that out)"):
         found = before_submitting(profile, connected, granularity)
     if found[0].status == "failed":  # where pipelines are submitted to may well be reached without it
-        _say("warning", f"the cluster could not be looked at: {found[0].said}", "yellow")
+        say("warning", f"the cluster could not be looked at: {found[0].said}", "yellow")
         return
     faults = [one for one in found if one.status == "failed"]
     for one in found:
         if one.status == "warning":
-            _say("warning", _line(one), "yellow")
+            say("warning", _line(one), "yellow")
     if unseen := [one.check for one in found if one.status == "unknown"]:
-        _say("warning", f"could not be looked at: {', '.join(unseen)}; `lmmpress doctor` says why", "yellow")
+        say("warning", f"could not be looked at: {', '.join(unseen)}; `lmmpress doctor` says why", "yellow")
     for one in faults[1:]:
-        _say("failed", _line(one), "red")
+        say("failed", _line(one), "red")
     if faults:
         more = f" (and {len(faults) - 1} more, above)" if len(faults) > 1 else ""
         raise UserError(f"{_line(faults[0])}{more}; --no-checks submits all the same")
@@ -131,7 +129,3 @@ def look_before(profile: "Profile", granularity: str, context: str | None) -> No
 
 def _line(one: "Finding") -> str:
     return f"{one.check}: {one.said}" + (f"; {one.mend}" if one.mend else "")
-
-
-def _say(kind: str, words: str, style: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(f"{kind}: {words}", style=style, highlight=False, markup=False)

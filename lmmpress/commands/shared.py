@@ -34,6 +34,7 @@ class Granularity(StrEnum):
 
 PlanFile = Annotated[Path | None, typer.Argument(metavar="PLAN.yaml", help="The plan.")]
 ProfileFile = Annotated[Path | None, typer.Option("--cluster", metavar="CLUSTER.yaml", help="The cluster profile.")]
+Context = Annotated[str | None, typer.Option("--context", help="A context of the kubeconfig, if not its current one.")]
 
 
 def the_plan(file: Path | None, built_in: str | None, overrides: list[str], with_data: bool = True) -> Plan:
@@ -51,6 +52,11 @@ def the_profile(path: Path | None) -> "Profile":
     from lmmpress.cluster.profile import Profile, read_profile
 
     return Profile() if path is None else read_profile(path)
+
+
+def say(kind: str, words: str, style: str) -> None:
+    """A line on stderr that begins with what it is, such as a warning."""
+    Console(stderr=True, soft_wrap=True).print(f"{kind}: {words}", style=style, highlight=False, markup=False)
 
 
 def opened(address: str) -> Path:
