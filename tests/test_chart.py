@@ -348,7 +348,7 @@ EXPLAINED = {
     "CKV_K8S_15": (EVERY, "what a digest names is the same whenever it is pulled; pullPolicy is a value"),
     "CKV_K8S_35": (EVERY, "Secrets as variables: that is how the clients of S3, PostgreSQL and MLflow read them"),
     "CKV_K8S_40": ("postgresql", "its image has a user below 10000; a value"),
-    "CKV_K8S_43": (EVERY, "digests are given by who installs; the notes warn where there is none"),
+    "CKV_K8S_43": (EVERY, "digests are given by who installs; the notes warn where ours has none"),
 }
 
 
