@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from lmmpress.commands import cluster, store
@@ -24,6 +23,7 @@ from lmmpress.commands.shared import (
     in_short,
     opened,
     out,
+    say,
     the_plan,
 )
 from lmmpress.errors import UserError
@@ -247,7 +247,8 @@ def report(directory: Annotated[Path, typer.Argument(help="The folder of a run."
 
 
 def main() -> None:
-    """The entry point: one line for an error and exit code 2; a traceback only with --debug."""
+    """The entry point: one line for an error; exit code 2 where the fault is the user's or the world's, 1 where it is
+    ours; a traceback only with --debug."""
     debug = "--debug" in sys.argv
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--debug"]
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -257,7 +258,7 @@ def main() -> None:
     except UserError as error:
         if debug:
             raise
-        _fail(str(error))
+        _fail(*error.lines)
     except KeyboardInterrupt:
         _fail("stopped")
     except OSError as error:
@@ -268,11 +269,17 @@ def main() -> None:
             if error.errno == errno.ENOSPC
             else str(error)
         )
+    except Exception as error:
+        if debug:
+            raise
+        what = f"{type(error).__name__}: {error}"
+        _fail(f"{what}; this is a fault of lmmpress: please report what the command prints with --debug", code=1)
 
 
-def _fail(message: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(f"error: {message}", style="red", highlight=False, markup=False)
-    raise SystemExit(2)
+def _fail(*lines: str, code: int = 2) -> None:
+    for line in lines:
+        say("error", line, "red")
+    raise SystemExit(code)
 
 
 def _print_result(result: dict[str, Any]) -> None:

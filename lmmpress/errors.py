@@ -1,5 +1,18 @@
 """The one exception a person is meant to read."""
 
+from lmmpress.visible import visible
+
 
 class UserError(Exception):
-    """What is wrong, where, and what to do about it, in one line; the command line prints it and exits with 2."""
+    """What is wrong, where, and what to do about it: one line, or a line for each of several faults.
+
+    The command line prints the lines and exits with 2. What files and servers of others say may stand in a line as it
+    is: control characters in it are made visible here.
+    """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*lines)
+        self.lines = tuple(visible(line) for line in lines)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)

@@ -46,7 +46,8 @@ class Tolerance(Settings):
     `on_violation` says what becomes of the step that breaks alpha: `rollback` to the last accepted checkpoint, or
     `keep` it, as printed; the stage ends either way. With a `confidence` the gate compares the upper end of that
     two-sided paired interval of the drop instead of the drop itself. `split` is the split the gate measures on; the
-    paper measures on the distillation set.
+    paper measures on the distillation set. A run whose original answers no row of it right is refused, since its gate
+    would accept everything; `allow_zero` lets it go on, which is of use for tests on random models only.
     """
 
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.15
@@ -54,6 +55,7 @@ class Tolerance(Settings):
     on_violation: Literal["rollback", "keep"] = "rollback"
     confidence: Literal["none"] | Annotated[float, Field(gt=0, lt=1)] = "none"
     split: Literal["gate", "distill"] = "gate"
+    allow_zero: bool = False
 
 
 class Importance(Settings):
@@ -121,7 +123,11 @@ class Evaluation(Settings):
 
 
 class Plan(Settings):
-    """What the user asks for. See docs/plan.md for every key."""
+    """What the user asks for. See docs/plan.md for every key.
+
+    `data_checks` says when rows are checked: `all` of every split before the first step, or each split only when it is
+    first used (`lazy`).
+    """
 
     model: str
     data: str
@@ -134,6 +140,7 @@ class Plan(Settings):
     stages: dict[Axis, Stage]
     distillation: Distillation = Distillation()
     evaluation: Evaluation = Evaluation()
+    data_checks: Literal["all", "lazy"] = "all"
     store: str | None = None
     trust_remote_code: Literal[False] = False
 
@@ -146,8 +153,11 @@ class Plan(Settings):
         return len(self.towers) * len(self.stages[axis].amounts())
 
     def key_settings(self) -> dict[str, Any]:
-        """The settings that a run's outcome depends on: all but where things lie and how speed is measured."""
-        return self.model_dump(mode="json", exclude={"model", "data", "store", "evaluation"}) | {
+        """The settings that a run's outcome depends on: all but where things lie, what is checked before it begins, and
+        how speed is measured."""
+        left_out = {"model", "data", "store", "evaluation", "data_checks"}
+        checks = {"tolerance": {"allow_zero": True}}
+        return self.model_dump(mode="json", exclude=checks | dict.fromkeys(left_out, True)) | {
             "stages": [[axis, stage.model_dump()] for axis, stage in self.stages.items()]
         }
 

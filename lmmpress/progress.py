@@ -19,7 +19,7 @@ from rich.progress import (
 
 T = TypeVar("T")
 
-console = Console(stderr=True, soft_wrap=True)
+console = Console(stderr=True, soft_wrap=True, markup=False, emoji=False)
 _WORTH_SHOWING = 32 << 20  # bytes
 
 

@@ -56,14 +56,16 @@ class Prepared:
 
 
 def _for_people(task: Callable[P, T]) -> Callable[P, T]:
-    """End a task with one line where the fault is the user's, or the world's."""
+    """End a task with a line for each fault and exit code 2 where the fault is the user's, or the world's."""
 
     @wraps(task)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return task(*args, **kwargs)
         except UserError as error:
-            sys.exit(f"error: {error}")
+            for line in error.lines:
+                print(f"error: {line}", file=sys.stderr)
+            sys.exit(2)
 
     return run
 

@@ -117,7 +117,7 @@ def raw_plan(make_checkpoint: Callable[..., Path], data: Path) -> dict[str, Any]
     return {
         "model": str(make_checkpoint("llama")),
         "data": str(data),
-        "tolerance": {"alpha": 0.9},
+        "tolerance": {"alpha": 0.9, "allow_zero": True},
         "importance": {"accumulation": "batch", "batch_size": 4},
         "stages": {
             "block": {"step": 1, "max": 2},

@@ -1,9 +1,11 @@
 """The tasks of a pipeline, called one after the other as Kubeflow would, against the same run in one process."""
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -172,29 +174,41 @@ def test_stages_are_taken_in_the_order_of_the_plan(plan, raw_plan, order) -> Non
     assert {stage for stage in steps if steps[stage]} == set(order)
 
 
+@contextmanager
+def ends_with(capsys: pytest.CaptureFixture[str], message: str) -> Iterator[None]:
+    """A task that ends as programs do whose user has to mend something: one line, exit code 2."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        yield
+    assert ended.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert re.search(message, lines[0])
+
+
 def test_a_task_makes_its_own_part_and_no_other(plan, capsys) -> None:
     store, run, _ = prepared(plan)
     tasks.evaluate(store, run, "original")
     for task, missing in ((tasks.distill, "prune"), (tasks.evaluate, "prune"), (tasks.gate, "prune")):
-        with pytest.raises(SystemExit, match=f"error: .*{missing} is not done yet"):
+        with ends_with(capsys, f"{missing} is not done yet"):
             task(store, run, "block", 0)
-    with pytest.raises(SystemExit, match="step 1 of stage io is not due: 0 steps of this run are decided"):
+    with ends_with(capsys, "step 1 of stage io is not due: 0 steps of this run are decided"):
         tasks.importance(store, run, "io", 0)
-    with pytest.raises(SystemExit, match="stage io cannot begin"):
+    with ends_with(capsys, "stage io cannot begin"):
         tasks.compress_stage(store, run, "io")
-    with pytest.raises(SystemExit, match="has not ended"):
+    with ends_with(capsys, "has not ended"):
         tasks.publish(store, run, "nowhere.html")
-    with pytest.raises(SystemExit, match="there is no submission elsewhere"):
+    with ends_with(capsys, "there is no submission elsewhere"):
         tasks.due(store, "elsewhere", "block", 0)
     assert tasks.due(store, run, "io", 0) == tasks.due(store, run, "block", 1) == "closed"
     assert tasks.due(store, run, "block", 0) == "open"
 
 
-def test_a_cut_along_an_axis_with_scores_waits_for_them(plan) -> None:
+def test_a_cut_along_an_axis_with_scores_waits_for_them(plan, capsys) -> None:
     raw = plan | {"stages": {"ffn": {"step": 16, "max": 16}}}
     store, run, _ = prepared(raw)
     tasks.evaluate(store, run, "original")
-    with pytest.raises(SystemExit, match="importance is not done yet"):
+    with ends_with(capsys, "importance is not done yet"):
         tasks.prune(store, run, "ffn", 0)
 
 
@@ -226,7 +240,7 @@ def test_distillation_starts_a_process_for_each_gpu(plan, monkeypatch) -> None:
     assert asked == [2]
 
 
-def test_another_submission_is_waited_for_and_then_named(plan, monkeypatch) -> None:
+def test_another_submission_is_waited_for_and_then_named(plan, monkeypatch, capsys) -> None:
     store, run, _ = prepared(plan)
     told = tasks._submission(open_store(store), run)
     monkeypatch.setattr("lmmpress.store.state._host", lambda: "another-pod 1")
@@ -247,7 +261,7 @@ def test_another_submission_is_waited_for_and_then_named(plan, monkeypatch) -> N
     thread.start()
     holding.wait(10)
     try:
-        with pytest.raises(SystemExit, match=r"another process works on this run \(another-pod, process \d+\)"):
+        with ends_with(capsys, r"another process works on this run \(another-pod, process \d+\)"):
             tasks.evaluate(store, run, "original")
     finally:
         done.set()

@@ -10,11 +10,12 @@ from rich.console import Console
 from lmmpress.errors import UserError
 from lmmpress.plan import Plan, parse_plan, read_plan
 from lmmpress.presets import preset
+from lmmpress.visible import visible
 
 if TYPE_CHECKING:
     from lmmpress.cluster.profile import Profile
 
-out = Console(soft_wrap=True, markup=False)
+out = Console(soft_wrap=True, markup=False, emoji=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY.KEY=VALUE", help="Change a setting of the plan.")]
@@ -56,7 +57,8 @@ def the_profile(path: Path | None) -> "Profile":
 
 def say(kind: str, words: str, style: str) -> None:
     """A line on stderr that begins with what it is, such as a warning."""
-    Console(stderr=True, soft_wrap=True).print(f"{kind}: {words}", style=style, highlight=False, markup=False)
+    console = Console(stderr=True, soft_wrap=True, emoji=False)
+    console.print(f"{kind}: {visible(words)}", style=style, highlight=False, markup=False)
 
 
 def opened(address: str) -> Path:
