@@ -64,13 +64,14 @@ def run(
 ) -> None:
     """Compress a model: result.json, report.html, compressed/ and the lineage in mlflow.db."""
     plan = the_plan(plan_file, "sample" if sample else None, overrides)
-    from lmmpress.registry import located, name_of_compressed
+    from lmmpress.tracking.registry import located, name_of_compressed
 
     name = name_of_compressed(plan.model)
     plan = plan.model_copy(update={"model": located(plan.model)})
     from lmmpress.compression import PLAN, RESULT, compress
-    from lmmpress.lineage import Lineage, local_store
     from lmmpress.report import write_report
+    from lmmpress.tracking.client import local_store
+    from lmmpress.tracking.lineage import Lineage
 
     recorder = Lineage(local_store(directory), model_name=name)
     try:

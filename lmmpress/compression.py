@@ -29,6 +29,8 @@ def compress(plan: Plan, out: Path, recorder: Recorder | None = None, resume: bo
     store = elsewhere or open_store(str(out / "store"))
     key, original = begin(plan, store, teacher)
     with store.run(key) as state:
+        if recorder:
+            recorder.take_over(key)
         run = open_run(plan, store, key, original)
         start = describe(run)
         if recorder:

@@ -115,7 +115,13 @@ class RunInfo(Record):
 
 
 class Recorder(Protocol):
-    """Is told of a run as it goes; lineage in MLflow is one. A resumed run tells the same things again."""
+    """Is told of a run as it goes; lineage in MLflow is one. A resumed run tells the same things again.
+
+    `take_over` comes first, as soon as the run of that key is this process's alone: before what it starts from is
+    measured.
+    """
+
+    def take_over(self, run_key: str) -> None: ...
 
     def begin(self, run: RunInfo) -> None: ...
 

@@ -9,7 +9,7 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -28,11 +28,11 @@ from lmmpress.result import StepResult
 from lmmpress.store import Store, open_store
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a task that only reads the state never needs it
-    from lmmpress.lineage import Lineage
     from lmmpress.materials import Part
     from lmmpress.run import Run
     from lmmpress.steps import Step
     from lmmpress.store.state import Run as State
+    from lmmpress.tracking.lineage import Lineage
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -76,9 +76,11 @@ def prepare(name: str, **parameters: Any) -> Prepared:
 
     The parameters are those of `lmmpress.parameters`.
     """
-    from lmmpress.registry import located
     from lmmpress.run import begin, check
+    from lmmpress.tracking.registry import located
 
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        console.print("MLFLOW_TRACKING_URI is not set: no lineage is recorded", highlight=False)
     plan = plan_of(**parameters)
     if not plan.store:
         raise UserError("store is not set: the tasks of a pipeline exchange checkpoints through it")
@@ -181,12 +183,12 @@ def gate(store: str, run: str, stage: str, index: int) -> Outcome:
     """Decide a step whose parts are in the store, and record it."""
     from lmmpress.run import known_steps, make_step
 
-    with _working(store, run) as (opened, state, name):
+    with _working(store, run) as (opened, state, recorder):
         known = known_steps(opened, state)
         number, planned = _position(opened, known, stage, int(index))
         if number == len(known):
             known.append(make_step(opened, state, known, planned))
-        _record_steps(opened, name, known)
+        _record_steps(opened, recorder, known)
         return of_step(opened.store, known[number])
 
 
@@ -195,9 +197,8 @@ def compress_stage(store: str, run: str, stage: str) -> Outcome:
     """All steps of a stage that are not made yet, if it is its turn; after the last stage the closing measurements."""
     from lmmpress.run import close, describe, make_steps
 
-    with _working(store, run, "importance", "prune", "distill", "evaluate", "speed") as (opened, state, name):
+    with _working(store, run, "importance", "prune", "distill", "evaluate", "speed") as (opened, state, recorder):
         told = describe(opened)
-        recorder = _recorder(name)
         if recorder:
             recorder.begin(told)
         known = make_steps(opened, state, recorder.step if recorder else lambda step: None, Axis(stage))
@@ -218,13 +219,13 @@ def publish(store: str, run: str, report: str) -> Outcome:
     from lmmpress.run import close, known_steps
     from lmmpress.steps import load_as_users_do
 
-    with _working(store, run, "load") as (opened, state, name):
+    with _working(store, run, "load") as (opened, state, recorder):
         known = known_steps(opened, state)
         result = close(opened, known)
         load_as_users_do(opened.materials, result.compressed.checkpoint)
         Path(report).parent.mkdir(parents=True, exist_ok=True)
         write_report(result, opened.plan, Path(report))
-        recorder = _record_steps(opened, name, known)
+        _record_steps(opened, recorder, known)
         if recorder:
             recorder.end(result, None)
         state.release()
@@ -232,8 +233,8 @@ def publish(store: str, run: str, report: str) -> Outcome:
 
 
 @contextmanager
-def _working(store: str, run: str, *makes: "Part") -> "Iterator[tuple[Run, State, str]]":
-    """The run of a submission, its state held for the submission, and what its result is registered as."""
+def _working(store: str, run: str, *makes: "Part") -> "Iterator[tuple[Run, State, Lineage | None]]":
+    """The run of a submission, its state held for the submission, and who records it, if somebody does."""
     from lmmpress.run import open_run
 
     opened = open_store(store)
@@ -242,10 +243,13 @@ def _working(store: str, run: str, *makes: "Part") -> "Iterator[tuple[Run, State
         made = open_run(told.plan, opened, told.key, told.original, frozenset(makes), "evaluate" in makes)
         if "distill" in makes:
             made.materials.plan = _on_every_gpu(made.materials.plan)
+        recorder = _recorder(told.name, run)
+        if recorder and recorder.within:
+            with suppress(UserError):  # lineage is told by other tasks, and they say what is wrong with it
+                recorder.take_over(told.key)
         try:
-            yield made, state, told.name
+            yield made, state, recorder
         except BaseException:
-            recorder = _recorder(told.name)
             if recorder:
                 recorder.failed(told.key)
             raise
@@ -290,35 +294,31 @@ def _on_every_gpu(plan: Plan) -> Plan:
     return plan.model_copy(update={"distillation": plan.distillation.model_copy(update={"processes": count})})
 
 
-def _recorder(name: str) -> "Lineage | None":
+def _recorder(name: str, run: str) -> "Lineage | None":
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
-        console.print("MLFLOW_TRACKING_URI is not set: no lineage is recorded", highlight=False)
         return None
-    from lmmpress.lineage import Lineage
+    from lmmpress.tracking.lineage import Lineage
 
     experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "lmmpress")
-    return Lineage(uri, name, experiment, within=os.environ.get("MLFLOW_RUN_ID"))
+    return Lineage(uri, name, experiment, within=os.environ.get("MLFLOW_RUN_ID"), holder=run)
 
 
-def _record_steps(run: "Run", name: str, known: list[StepResult]) -> "Lineage | None":
+def _record_steps(run: "Run", recorder: "Lineage | None", known: list[StepResult]) -> None:
     """Tell lineage of all steps: one whose task was killed after it had decided is recorded by the next."""
     from lmmpress.run import describe
 
-    recorder = _recorder(name)
     if recorder:
         recorder.begin(describe(run))
         for step in known:
             recorder.step(step)
-    return recorder
 
 
 def _evaluate_original(store: str, run: str) -> Outcome:
     from lmmpress.run import describe
 
-    with _working(store, run, "evaluate") as (opened, _, name):
+    with _working(store, run, "evaluate") as (opened, _, recorder):
         told = describe(opened)
-        recorder = _recorder(name)
         if recorder:
             recorder.begin(told)
         rows: list[list[Any]] = [

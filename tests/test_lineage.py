@@ -17,9 +17,10 @@ import pytest
 from mlflow.entities import Metric, Param
 
 from lmmpress.errors import UserError
-from lmmpress.lineage import Lineage, local_store, open_client
 from lmmpress.plan import Plan
 from lmmpress.result import DataInfo, Headline, Interval, Latency, Result, RunInfo, StepResult
+from lmmpress.tracking.client import local_store, open_client
+from lmmpress.tracking.lineage import Lineage
 
 SHA = {name: (name[0] * 64) for name in ("original", "a-first", "b-second", "d-final")}
 TOWERS = {"vision": 300, "qformer": 200, "language": 500}
@@ -123,7 +124,7 @@ def sqlite_store(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
 @pytest.fixture(scope="module")
 def server_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     folder = tmp_path_factory.mktemp("server")
-    open_client(local_store(folder))
+    open_client(local_store(folder), create=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"

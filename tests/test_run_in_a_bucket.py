@@ -14,12 +14,13 @@ from typer.testing import CliRunner
 from lmmpress.cli import app
 from lmmpress.compression import compress
 from lmmpress.errors import UserError
-from lmmpress.lineage import Lineage, local_store
 from lmmpress.plan import parse_plan
-from lmmpress.registry import address_of
 from lmmpress.store import open_checkpoint, open_store
 from lmmpress.store.connection import connect
 from lmmpress.store.housekeeping import verify_store
+from lmmpress.tracking.client import local_store
+from lmmpress.tracking.lineage import Lineage
+from lmmpress.tracking.registry import address_of
 
 SHORT = {"block": {"step": 1, "max": 1}, "ffn": {"step": 16, "max": 16}}
 
@@ -92,7 +93,7 @@ def test_processes_that_distil_together_share_a_bucket(in_bucket: dict[str, Any]
 def test_a_registered_model_that_says_nothing_of_its_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lmmpress.lineage import open_client
+    from lmmpress.tracking.client import open_client
 
     client = open_client(local_store(tmp_path))
     client.create_registered_model("AntGMM")

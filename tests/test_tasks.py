@@ -16,13 +16,14 @@ from test_run import essence
 
 from lmmpress import tasks
 from lmmpress.compression import compress
-from lmmpress.lineage import Lineage, local_store
 from lmmpress.parameters import arguments_of
 from lmmpress.plan import parse_plan
 from lmmpress.result import Result
 from lmmpress.run import close, known_steps, open_run
 from lmmpress.store import open_store
 from lmmpress.store.state import hold
+from lmmpress.tracking.client import local_store
+from lmmpress.tracking.lineage import Lineage
 
 pytestmark = pytest.mark.usefixtures("trusting")
 PARTS = ("importance", "prune", "distill", "evaluate", "gate")
@@ -82,7 +83,7 @@ def result_of(raw: dict[str, Any]) -> Result:
 def chain(folder: Path, name: str = "antgmm") -> list[tuple[object, ...]]:
     """A run's lineage as its readers follow it: each step, what it came from and what it led to."""
     lineage = Lineage(local_store(folder), "antgmm")
-    from lmmpress.lineage import open_client
+    from lmmpress.tracking.client import open_client
 
     client = open_client(local_store(folder))
     experiment = client.get_experiment_by_name(lineage.experiment).experiment_id
@@ -282,7 +283,7 @@ def test_a_step_whose_task_died_before_it_was_recorded_is_recorded_by_the_next(p
     for name, task in walk(plan):
         if name == "gate block 0":
             with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-                patched.setattr("lmmpress.lineage.Lineage.step", dying)
+                patched.setattr("lmmpress.tracking.lineage.Lineage.step", dying)
                 task()
             assert tasks.due(plan["store"], name_of(plan), "block", 0) == "closed", "it was decided"
             continue
@@ -299,7 +300,7 @@ def test_a_step_whose_task_died_before_it_was_recorded_is_recorded_by_the_next(p
 
 
 def status_of_run(folder: Path) -> str:
-    from lmmpress.lineage import open_client
+    from lmmpress.tracking.client import open_client
 
     client = open_client(local_store(folder))
     experiment = client.get_experiment_by_name("lmmpress").experiment_id

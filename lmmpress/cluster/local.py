@@ -13,13 +13,13 @@ from typing import TextIO
 from lmmpress.cluster.compile import Granularity, make_pipeline, write_pipeline
 from lmmpress.compression import claim, deliver
 from lmmpress.errors import UserError
-from lmmpress.lineage import local_store
 from lmmpress.parameters import arguments_of
 from lmmpress.plan import Plan
 from lmmpress.progress import console
 from lmmpress.result import Result
 from lmmpress.run import begin, check, close, known_steps, open_run
 from lmmpress.store import open_store
+from lmmpress.tracking.client import local_store
 
 LOG = "tasks.log"
 

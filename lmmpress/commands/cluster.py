@@ -51,7 +51,7 @@ def compile(
     """Write a plan as a pipeline that any Kubeflow runs: its numbers are the pipeline's parameters."""
     needs_kubeflow()
     from lmmpress.cluster.compile import compile_plan
-    from lmmpress.registry import name_of_compressed
+    from lmmpress.tracking.registry import name_of_compressed
 
     plan = the_plan(plan_file, "sample" if sample else None, overrides, with_data=False)
     profile = the_profile(cluster)
@@ -83,7 +83,7 @@ def submit(
     needs_kubeflow()
     from lmmpress.cluster.submit import follow
     from lmmpress.cluster.submit import submit as submit_plan
-    from lmmpress.registry import name_of_compressed
+    from lmmpress.tracking.registry import name_of_compressed
 
     if cluster is None:
         raise UserError("say where: --cluster CLUSTER.yaml")

@@ -63,8 +63,8 @@ def say(kind: str, words: str, style: str) -> None:
 
 def opened(address: str) -> Path:
     """A local directory with the files of the checkpoint at an address."""
-    from lmmpress.registry import located
     from lmmpress.store import open_checkpoint
+    from lmmpress.tracking.registry import located
 
     return open_checkpoint(located(address))
 

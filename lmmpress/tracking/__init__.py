@@ -1,0 +1,1 @@
+"""MLflow: what a run leaves there (lineage), and what is read from there (registry)."""

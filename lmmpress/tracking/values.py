@@ -1,0 +1,129 @@
+"""What MLflow is told, in the forms and within the limits that it takes.
+
+Texts come from files of strangers too: names of tasks and splits, reasons, paths. Control characters in them are made
+visible, and so are lone surrogates, which no database takes.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lmmpress.result import Headline, Result, RunInfo
+from lmmpress.visible import visible
+
+if TYPE_CHECKING:
+    from mlflow.entities import DatasetInput, Metric
+
+KEY_LENGTH, VALUE_LENGTH, INPUT_TAG_LENGTH = 250, 5000, 500
+DIGEST_LENGTH = 36  # what MLflow allows of a data set's digest; the whole one is in the tag lmmpress.digest
+
+Scalars = Mapping[str, float | None]
+
+
+def metrics(values: Scalars, stamp: int, position: int, **where: Any) -> "list[Metric]":
+    """Metrics of one moment, in milliseconds since 1970; what was not measured is left out."""
+    from mlflow.entities import Metric
+
+    return [
+        Metric(_key(name), float(value), stamp, position, **where)
+        for name, value in values.items()
+        if value is not None
+    ]
+
+
+def by(name: str, values: Mapping[str, float]) -> dict[str, float]:
+    return {f"{name}.{part}": value for part, value in values.items()}
+
+
+def tags(**values: object) -> dict[str, str]:
+    """Our tags, each under lmmpress. and its name."""
+    return texts({f"lmmpress.{name}": value for name, value in values.items()})
+
+
+def texts(values: Mapping[str, object]) -> dict[str, str]:
+    """Texts within MLflow's limits; mappings become JSON, nothing is recorded of None."""
+    return {_key(key): _value(value)[:VALUE_LENGTH] for key, value in values.items() if value is not None}
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "plan") -> dict[str, Any]:
+    """Nested settings under dotted names."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = f"{prefix}.{key}"
+        found |= flat(value, name) if isinstance(value, dict) else {name: value}
+    return found
+
+
+def title(name: str) -> str:
+    """A name that people read: of a run, an experiment or a data set."""
+    return visible(name)[:KEY_LENGTH]
+
+
+def plain(name: str) -> str:
+    """A name that both the registry and LoggedModels take."""
+    return re.sub(r"[^\w -]", "-", name)[:KEY_LENGTH] or "model"
+
+
+def short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:DIGEST_LENGTH]
+
+
+def equals(tag: str, value: str) -> str:
+    """A condition of MLflow's searches."""
+    return f"tags.`lmmpress.{tag}` = '{value}'"
+
+
+def dataset_inputs(info: RunInfo) -> "list[DatasetInput]":
+    """One input per split; a split used twice says both roles, because MLflow keeps only the first of equal inputs."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    roles: dict[tuple[str, str, int], list[str]] = {}
+    for split in info.data:
+        roles.setdefault((split.split, split.digest, split.rows), []).append(split.role)
+    return [
+        DatasetInput(
+            Dataset(
+                name=title(name),
+                digest=short(digest),
+                source_type="local",
+                source=json.dumps({"uri": info.plan.data}),
+                profile=json.dumps({"num_rows": rows}),
+            ),
+            tags=[
+                InputTag("mlflow.data.context", ", ".join(used)),
+                InputTag("lmmpress.digest", digest[:INPUT_TAG_LENGTH]),
+            ],
+        )
+        for (name, digest, rows), used in roles.items()
+    ]
+
+
+def closing_values(result: Result) -> dict[str, float | None]:
+    """What the closing table says, other than accuracies."""
+    values: dict[str, float | None] = {
+        "test.drop": result.drop,
+        "test.drop_low": result.drop_interval.low,
+        "test.drop_high": result.drop_interval.high,
+        "seconds": result.seconds,
+    }
+    for name, model in (("original", result.original), ("compressed", result.compressed)):
+        values |= {
+            f"{name}.samples_per_second": model.samples_per_second,
+            f"{name}.latency_ms_p50": model.latency_ms.p50,
+            f"{name}.latency_ms_p95": model.latency_ms.p95,
+            f"{name}.parameters": model.parameters,
+        }
+    return values | by("reduction", result.reduction) | by("seconds", result.seconds_by_part)
+
+
+def accuracy_values(model: Headline, prefix: str) -> dict[str, float]:
+    return {f"{prefix}accuracy": model.accuracy} | by(f"{prefix}accuracy", model.accuracy_by_task)
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[^\w. -]", "_", name)[:KEY_LENGTH]
+
+
+def _value(value: object) -> str:
+    return visible(json.dumps(value) if isinstance(value, dict | list) else value)
