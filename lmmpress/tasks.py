@@ -295,7 +295,7 @@ def _on_every_gpu(plan: Plan) -> Plan:
 
 
 def _recorder(name: str, run: str) -> "Lineage | None":
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
     if not uri:
         return None
     from lmmpress.tracking.lineage import Lineage

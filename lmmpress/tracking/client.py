@@ -3,10 +3,12 @@
 import logging
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from lmmpress.errors import UserError
 from lmmpress.tracking.database import make_ready, path_of, schema_fault, uri_for_mlflow, uri_of
@@ -18,6 +20,7 @@ _THEIRS = {"mlflow", "sqlalchemy", "alembic", "requests", "urllib3", "sqlite3", 
 """Whose errors are told as MLflow's."""
 _DATABASES = ("postgresql", "mysql", "mssql", "sqlite")
 _CONNECT, _ANSWER = 10.0, 30.0  # seconds
+_PAUSES = (1.0, 2.0)  # seconds between tries
 _LONGEST = 600  # characters of somebody else's message
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -32,11 +35,11 @@ def local_store(folder: Path) -> str:
     return uri_of(folder.resolve() / "mlflow.db")
 
 
-def open_client(tracking_uri: str, create: bool = False) -> "MlflowClient":
+def open_client(tracking_uri: str, create: bool = False, advice: str = "") -> "MlflowClient":
     """A quiet MLflow client that gives up on a server in seconds and reports usage to nobody.
 
     What the environment sets already stays. With `create` a sqlite file that does not exist yet is made, with its
-    folder; without, nothing is written. Raises UserError where the store cannot be opened or made.
+    folder; without, nothing is written. Raises UserError, with `advice` at its end, where the store cannot be opened.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -44,23 +47,28 @@ def open_client(tracking_uri: str, create: bool = False) -> "MlflowClient":
         ("mlflow.store.db.utils", logging.CRITICAL),  # logs the traceback of what it raises
         ("mlflow.store.model_registry.abstract_store", logging.WARNING),
         ("alembic", logging.WARNING),
+        ("mlflow.utils.databricks_utils", logging.ERROR),
         ("urllib3.connectionpool", logging.ERROR),
     ):
         logging.getLogger(name).setLevel(level)
-    scheme = _scheme(tracking_uri)
+    import mlflow
+
     path = path_of(tracking_uri)
     if path is not None:
         make_ready(path, create)
-        return _client(tracking_uri, uri_for_mlflow(path))
-    if scheme in ("http", "https"):
-        _ask(tracking_uri)
-    elif scheme in _DATABASES:
-        _connect(tracking_uri)
-    elif scheme in ("", "file") and not create:
-        folder = Path(tracking_uri.removeprefix("file://").removeprefix("file:"))
-        if not folder.is_dir():
-            raise UserError(f"{folder}: there is no such folder; check the address in MLFLOW_TRACKING_URI")
-    return _client(tracking_uri, tracking_uri)
+    try:
+        scheme = _scheme(tracking_uri)
+        if scheme in ("http", "https"):
+            _ask(tracking_uri)
+        elif scheme in _DATABASES and path is None:
+            _connect(tracking_uri)
+        elif scheme in ("", "file") and not create:
+            _look_for(tracking_uri)
+        return mlflow.MlflowClient(uri_for_mlflow(path) if path else tracking_uri)
+    except UserError:
+        raise
+    except Exception as error:  # whatever it is, it is the address or what lies there
+        raise UserError(_fault(tracking_uri, error, advice)) from error
 
 
 @contextmanager
@@ -88,53 +96,65 @@ def resolving_models_in(client: "MlflowClient") -> Iterator[None]:
         mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None unsets it
 
 
-def _client(tracking_uri: str, for_mlflow: str) -> "MlflowClient":
-    import mlflow
-
-    try:
-        return mlflow.MlflowClient(for_mlflow)
-    except Exception as error:  # whatever it is, it is the address or what lies there
-        raise UserError(_fault(tracking_uri, error)) from error
-
-
 def _ask(tracking_uri: str) -> None:
-    """UserError where a server is not heard of; MLflow's client would wait for it for minutes."""
+    """Raises where a server is not heard of; MLflow's client would wait for it for minutes, and tell it at length."""
     import requests
 
-    try:
-        requests.head(tracking_uri, timeout=(_CONNECT, _ANSWER), allow_redirects=False)
-    except requests.exceptions.Timeout as error:
-        waited = _CONNECT if isinstance(error, requests.exceptions.ConnectTimeout) else _ANSWER
-        raise UserError(
-            f"MLflow at {_without_password(tracking_uri)}: no answer within {waited:.0f} s; is the server up, and does "
-            "a firewall or proxy stand before it?"
-        ) from error
-    except Exception:  # MLflow's client has settings of its own for what goes wrong here, or says what it is
-        return
+    for pause in (*_PAUSES, None):
+        try:
+            requests.head(tracking_uri, timeout=(_CONNECT, _ANSWER), allow_redirects=False)
+            return
+        except requests.exceptions.ConnectTimeout:
+            raise UnansweredError(f"no answer within {_CONNECT:.0f} s") from None
+        except requests.exceptions.ReadTimeout:
+            raise UnansweredError(f"connected, and no answer within {_ANSWER:.0f} s") from None
+        except (requests.exceptions.SSLError, requests.exceptions.ProxyError):
+            return  # MLflow's client has settings of its own for these
+        except requests.exceptions.ConnectionError as error:
+            if pause is None:
+                reason = re.search(r"\[Errno -?\d+\] ([\w ]+)", str(error))
+                raise UnansweredError(f"no answer{f' ({reason[1]})' if reason else ''}") from None
+            time.sleep(pause)  # it may be starting again
+        except Exception:
+            return  # no address at all: MLflow's client says so
+
+
+class UnansweredError(Exception):
+    """Nobody is heard of at the address of a server."""
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}: is the server up, is the address right, does a firewall or proxy stand before it?"
 
 
 def _connect(tracking_uri: str) -> None:
-    """UserError where a database cannot be connected to; MLflow would try again and again, for more than a minute."""
-    try:
-        from mlflow.store.db.utils import create_sqlalchemy_engine
+    """Raises where a database cannot be connected to; MLflow would try again and again, for more than a minute."""
+    from mlflow.store.db.utils import create_sqlalchemy_engine
 
-        engine = create_sqlalchemy_engine(tracking_uri)
-        try:
-            engine.connect().close()
-        finally:
-            engine.dispose()
-    except Exception as error:
-        raise UserError(_fault(tracking_uri, error)) from error
+    engine = create_sqlalchemy_engine(tracking_uri)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
+
+
+def _look_for(tracking_uri: str) -> None:
+    """UserError where there is no folder of that name: MLflow would make it."""
+    folder = Path(unquote(urlsplit(tracking_uri).path) if tracking_uri.startswith("file:") else tracking_uri)
+    if not folder.is_dir() and tracking_uri not in ("databricks", "databricks-uc", "uc"):
+        raise UserError(
+            f"MLFLOW_TRACKING_URI names {folder}, and there is no such folder; the address of a server begins with "
+            "http:// or https://"
+        )
 
 
 def _fault(tracking_uri: str, error: BaseException, advice: str = "") -> str:
     said = str(error).strip() or type(error).__name__
     if isinstance(error, ImportError):
         said = f"the driver of this database is not installed ({said}): install it, or name an MLflow server"
+    elif type(error).__name__ == "UnsupportedModelRegistryStoreURIException":
+        said = "MLflow knows no such address; write it as http://HOST:PORT, postgresql://HOST/NAME or sqlite:///PATH"
     elif found := re.search(r"found version (\w+), but expected|Can't locate revision identified by '(\w+)'", said):
         said = schema_fault(None if found[1] == "None" else found[1] or found[2])
-    elif _scheme(tracking_uri) not in ("", "file", "http", "https", "databricks", "uc", *_DATABASES):
-        said = f"{said.splitlines()[0]} Write it as http://HOST:PORT or sqlite:///PATH"
     said = _without_password(said.splitlines()[0])
     if len(said) > _LONGEST:
         said = f"{said[:_LONGEST].rpartition(' ')[0]} ..."
@@ -144,7 +164,7 @@ def _fault(tracking_uri: str, error: BaseException, advice: str = "") -> str:
 def _scheme(tracking_uri: str) -> str:
     """What comes before the first colon, without the name of a driver; of a path it is empty."""
     found = re.match(r"([A-Za-z][A-Za-z0-9.-]*)(\+\w+)?:", tracking_uri)
-    return found[1].lower() if found else tracking_uri if tracking_uri in ("databricks", "uc") else ""
+    return found[1].lower() if found else ""
 
 
 def _without_password(text: str) -> str:

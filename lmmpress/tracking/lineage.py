@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # MLflow takes seconds to import, and most commands never nee
     from mlflow.entities import Metric, Run
 
 ALIAS = "compressed"
+RESUMED = "once that is mended the run can be resumed"
 
 
 @dataclass
@@ -141,7 +142,7 @@ class Lineage:
                 self.client.set_terminated(run.info.run_id, "FAILED")
 
     def _explained(self) -> AbstractContextManager[None]:
-        return explained(self.tracking_uri, "once that is mended the run can be resumed")
+        return explained(self.tracking_uri, RESUMED)
 
     def _begun(self) -> "Run":
         if self.run is None:
@@ -152,7 +153,7 @@ class Lineage:
         """The client, the experiment, and the run that Kubeflow has made for the pipeline of this task; once."""
         if self.client is not None:
             return
-        self.client = open_client(self.tracking_uri, create=True)
+        self.client = open_client(self.tracking_uri, create=True, advice=RESUMED)
         if self.within is None:
             path = path_of(self.tracking_uri)
             artifacts = path.parent / "artifacts" if path else None  # next to the database, and not in ./mlruns
