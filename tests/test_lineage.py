@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from mlflow.entities import Metric, Param
+from mlflow_server import new_database, serving
 
 from lmmpress.errors import UserError
 from lmmpress.plan import Plan
@@ -124,32 +125,8 @@ def sqlite_store(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
 @pytest.fixture(scope="module")
 def server_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     folder = tmp_path_factory.mktemp("server")
-    open_client(local_store(folder), create=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    host, port = address.split(":")
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", local_store(folder)]
-    command += ["--workers", "1", "--host", host, "--port", port]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    server = subprocess.Popen(command, cwd=tmp_path_factory.mktemp("cwd"), start_new_session=True, **quiet)
-    try:
-        wait_for(f"http://{address}/health", server)
-        yield f"http://{address}", folder
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)  # the server and its workers, which are a group of their own
-        server.wait(timeout=30)
-
-
-def wait_for(address: str, server: subprocess.Popen) -> None:
-    for _ in range(600):
-        assert server.poll() is None, "the MLflow server ended"
-        try:
-            with urllib.request.urlopen(address, timeout=1):
-                return
-        except OSError:
-            time.sleep(0.2)
-    raise TimeoutError(address)
+    with serving(new_database(folder / "mlflow.db"), tmp_path_factory.mktemp("cwd")) as address:
+        yield address, folder
 
 
 @pytest.fixture(autouse=True)

@@ -154,7 +154,8 @@ def _fault(tracking_uri: str, error: BaseException, advice: str = "") -> str:
     elif type(error).__name__ == "UnsupportedModelRegistryStoreURIException":
         said = "MLflow knows no such address; write it as http://HOST:PORT, postgresql://HOST/NAME or sqlite:///PATH"
     elif found := re.search(r"found version (\w+), but expected|Can't locate revision identified by '(\w+)'", said):
-        said = schema_fault(None if found[1] == "None" else found[1] or found[2])
+        revision = found[1] or found[2]
+        said = schema_fault(None if revision == "None" else revision, _without_password(tracking_uri))
     said = _without_password(said.splitlines()[0])
     if len(said) > _LONGEST:
         said = f"{said[:_LONGEST].rpartition(' ')[0]} ..."

@@ -72,20 +72,20 @@ def make_ready(path: Path, create: bool) -> None:
     elif not path.exists():
         raise UserError(f"{path}: there is no such MLflow database; check the address in MLFLOW_TRACKING_URI")
     revision = _revision(path)
-    verdict = None if revision == newest_revision() else schema_fault(revision)
+    verdict = None if revision == newest_revision() else schema_fault(revision, uri_of(path))
     # what an older MLflow has written is brought up to date by MLflow itself where it can, but not by who only reads
     if verdict and (not create or not _is_known(revision)):
         raise UserError(f"{path}: {verdict}")
 
 
-def schema_fault(revision: str | None) -> str:
-    """What to do about a database whose schema is not this MLflow's."""
+def schema_fault(revision: str | None, address: str) -> str:
+    """What to do about the database at an address whose schema is not this MLflow's."""
     from mlflow.version import VERSION
 
     if _is_known(revision):
         return (
             f"an older MLflow made this database (schema {revision}; MLflow {VERSION} here needs {newest_revision()}); "
-            "back it up, then bring it up to date with: mlflow db upgrade ADDRESS"
+            f"back it up, then run: mlflow db upgrade '{address}'"
         )
     return (
         f"a newer MLflow than the {VERSION} here made this database (schema {revision}, not known here); "
@@ -210,7 +210,8 @@ def _holds_nothing(path: Path) -> bool:
     """Whether a file has neither MLflow's whole schema nor anything that somebody wrote: what a process leaves that was
     stopped while it made it."""
     with _opened(path, "rw") as database:  # not `ro`: a change that was cut off is undone first
-        if _revision_in(database) == newest_revision():
+        revision = _revision_in(database)
+        if revision == newest_revision() or not _is_known(revision):
             return False
         for name in _tables(database) - _NOBODYS:
             wanted = f'SELECT EXISTS (SELECT 1 FROM "{name}"'
