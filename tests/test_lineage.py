@@ -1,14 +1,7 @@
 """Lineage is read back through MLflow's own client, from a sqlite file and from a real server."""
 
 import json
-import os
-import signal
-import socket
 import sqlite3
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -153,7 +146,7 @@ def lineage(store: tuple[str, Path], request: pytest.FixtureRequest) -> Lineage:
 
 
 def again(lineage: Lineage) -> Lineage:
-    """What a resumed process makes: the same store, nothing remembered."""
+    """What another process makes, or the same resumed: the same store, nothing remembered."""
     return Lineage(lineage.tracking_uri, lineage.model_name, lineage.experiment)
 
 
@@ -274,6 +267,88 @@ def test_an_interrupted_run_is_marked_and_goes_on_when_resumed(lineage: Lineage)
     assert parent_run(resumed).info.status == "FINISHED"
 
 
+def killed(lineage: Lineage) -> None:
+    """Leave a run as a process does that is killed while it records its second step."""
+    lineage.begin(run_info("killed"))
+    lineage.step(STEPS[0])
+    lineage._start_step("block/2", STEPS[1])
+
+
+@on_both
+def test_what_a_killed_process_left_running_is_ended_by_who_takes_over(lineage: Lineage) -> None:
+    killed(lineage)
+    resumed = again(lineage)
+    resumed.take_over("another run")
+    assert parent_run(lineage).info.status == "RUNNING", "it may be somebody's work"
+    resumed.take_over("killed")
+    assert parent_run(resumed).info.status == "KILLED"
+    assert [nested_runs(resumed)[index].info.status for index in (1, 2)] == ["FINISHED", "KILLED"]
+    tell(resumed, "killed")
+    assert parent_run(resumed).info.status == "FINISHED"
+    assert {run.info.status for run in nested_runs(resumed).values()} == {"FINISHED"}
+    assert sorted(nested_runs(resumed)) == [1, 2, 3, 4]
+
+
+def test_a_run_stays_running_between_two_tasks_of_one_submission(lineage: Lineage) -> None:
+    first, second, other = (
+        Lineage(lineage.tracking_uri, lineage.model_name, lineage.experiment, holder=holder)
+        for holder in ("submission-1", "submission-1", "submission-2")
+    )
+    first.begin(run_info("shared"))
+    second.take_over("shared")
+    assert parent_run(second).info.status == "RUNNING"
+    other.failed("shared")
+    assert parent_run(second).info.status == "RUNNING", "the run is not its own"
+    second.failed("shared")
+    assert parent_run(second).info.status == "FAILED"
+    other.begin(run_info("shared"))
+    assert parent_run(other).info.status == "RUNNING"
+    first.take_over("shared")
+    assert parent_run(other).info.status == "KILLED", "the first submission has the lease again"
+
+
+def test_an_experiment_opens_in_the_view_for_model_training(lineage: Lineage) -> None:
+    kind = "mlflow.experimentKind"
+    lineage.begin(run_info("viewed"))
+    client = lineage.client
+    assert client.get_experiment(lineage.experiment_id).tags[kind] == "custom_model_development"
+
+    client.create_experiment("without")
+    again(Lineage(lineage.tracking_uri, "m", "without")).begin(run_info("viewed"))
+    assert client.get_experiment_by_name("without").tags[kind] == "custom_model_development"
+
+    client.create_experiment("chosen", tags={kind: "genai_development"})
+    again(Lineage(lineage.tracking_uri, "m", "chosen")).begin(run_info("viewed"))
+    assert client.get_experiment_by_name("chosen").tags[kind] == "genai_development", "what somebody chose stays"
+
+
+HOSTILE = "\x1b[31mred\nerror: forged \ud800 \u202e"
+SHOWN = r"\x1b[31mred\nerror: forged \ud800 \u202e"
+
+
+def test_texts_of_strangers_are_shown_and_break_nothing(lineage: Lineage) -> None:
+    """Names of tasks and splits, a reason and a path as a hostile data set would have them."""
+    info = run_info("hostile")
+    splits = [info.data[2].model_copy(update={"split": HOSTILE}), *info.data[3:]]
+    plan = info.plan.model_copy(update={"data": HOSTILE})
+    hostile = STEPS[0].model_copy(update={"reason": HOSTILE, "tower": HOSTILE, "accuracy_by_task": {HOSTILE: 0.5}})
+    lineage.begin(info.model_copy(update={"data": splits, "plan": plan}))
+    lineage.step(hostile)
+    final = result("hostile", [hostile], "a-first")
+    told = final.compressed.model_copy(update={"accuracy_by_task": {HOSTILE: 0.5}})
+    lineage.end(final.model_copy(update={"compressed": told}), Path("/runs/\udcff"))
+
+    parent, run = parent_run(lineage), nested_runs(lineage)[1]
+    assert parent.data.params["plan.data"] == SHOWN
+    assert parent.inputs.dataset_inputs[0].dataset.name == SHOWN
+    assert run.data.tags["lmmpress.reason"] == SHOWN
+    assert run.info.run_name == f"block 1 {SHOWN}"
+    (metric,) = [name for name in run.data.metrics if name.startswith("accuracy.")]
+    assert metric.isprintable()
+    (version,) = lineage.client.search_model_versions(f"name='{lineage.model_name}'")
+    assert version.tags["lmmpress.path"] == r"/runs/\udcff"
+
+
 def test_a_second_run_registers_a_second_version(lineage: Lineage) -> None:
     tell(lineage, "one")
     tell(again(lineage), "two")
@@ -333,7 +408,7 @@ class Pipeline:
     def begin_task(self, name: str) -> Lineage:
         tags = {"mlflow.parentRunId": self.run, "kfp.task": name}
         self.task = self.client.create_run(self.experiment, tags=tags, run_name=name).info.run_id
-        return Lineage(self.address, "plugged", "not this one", within=self.task)
+        return Lineage(self.address, "plugged", "not this one", within=self.task, holder=self.run)
 
     def end_task(self, **inputs: object) -> None:
         """What the launcher logs when a task has ended: its inputs as JSON, and its metrics, in one batch."""
@@ -372,6 +447,7 @@ def test_within_a_pipeline_of_kubeflow_its_run_is_ours_and_its_tasks_stay_as_the
     second.end_task(**inputs)
     second.end()
     assert lineage.run.info.run_id == first.run
+    assert {lineage.client.get_run(run_id).info.status for run_id in tasks} == {"FINISHED"}
     for run_id in (*tasks, second.run, second.task):
         task = lineage.client.get_run(run_id)
         assert task.data.tags["lmmpress.run"] == first.run
@@ -388,3 +464,31 @@ def test_within_a_pipeline_of_kubeflow_its_run_is_ours_and_its_tasks_stay_as_the
     assert len(nested_runs(lineage)) == len(STEPS)
     assert {run.data.tags["mlflow.parentRunId"] for run in nested_runs(lineage).values()} == {first.run}
     assert not set(parent.data.params) & inputs.keys()
+
+
+def test_a_task_that_was_killed_within_kubeflow_is_ended_by_the_next_attempt(server_store: tuple[str, Path]) -> None:
+    """Its pod is gone, and with it the launcher that would have ended the task's run."""
+    pipeline = Pipeline(server_store[0], "killed within")
+    first = pipeline.begin_task("distill")
+    first.take_over("k")
+    lost, other = pipeline.task, pipeline.client.create_run(pipeline.experiment).info.run_id
+    again = pipeline.begin_task("distill")
+    again.take_over("k")
+    statuses = [pipeline.client.get_run(run).info.status for run in (lost, pipeline.task, pipeline.run, other)]
+    assert statuses == ["KILLED", "RUNNING", "RUNNING", "RUNNING"]
+    assert pipeline.client.get_run(lost).data.tags["lmmpress.run_key"] == "k"
+
+
+def test_the_run_of_a_pipeline_before_is_ended_where_the_one_that_carries_it_on_fails(
+    server_store: tuple[str, Path],
+) -> None:
+    first = Pipeline(server_store[0], "carried on")
+    first.begin_task("gate").begin(run_info("carried"))
+    first.end("FAILED")
+    second = Pipeline(server_store[0], "carried on")
+    lineage = second.begin_task("gate")
+    lineage.begin(run_info("carried"))
+    assert lineage.client.get_run(first.run).info.status == "RUNNING"
+    lineage.failed("carried")
+    assert lineage.client.get_run(first.run).info.status == "FAILED"
+    assert lineage.client.get_run(second.run).info.status == "RUNNING", "Kubeflow ends it"

@@ -83,7 +83,7 @@ def test_a_process_killed_while_it_makes_a_store_leaves_nothing_half_made(tmp_pa
     assert [path.name for path in folder.iterdir()] == ["mlflow.db"]
 
 
-class Stop(Exception):
+class StopError(Exception):
     pass
 
 
@@ -92,12 +92,12 @@ def test_what_was_left_half_made_is_made_anew(tmp_path: Path) -> None:
 
     def stop(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         if "CREATE TABLE webhooks" in statement:
-            raise Stop
+            raise StopError
 
     half_made = tmp_path / "half-made.db"
     sqlalchemy.event.listen(Engine, "after_cursor_execute", stop)
     try:
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             MlflowClient(uri_of(half_made))
     finally:
         sqlalchemy.event.remove(Engine, "after_cursor_execute", stop)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from lmmpress.errors import UserError
+from lmmpress.progress import console
 from lmmpress.tracking.database import make_ready, path_of, schema_fault, uri_for_mlflow, uri_of
 
 if TYPE_CHECKING:  # MLflow takes seconds to import, and most commands never need it
@@ -43,6 +44,8 @@ def open_client(tracking_uri: str, create: bool = False, advice: str = "") -> "M
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    if not console.is_terminal:
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for name, level in (
         ("mlflow.store.db.utils", logging.CRITICAL),  # logs the traceback of what it raises
         ("mlflow.store.model_registry.abstract_store", logging.WARNING),

@@ -55,7 +55,7 @@ def address_of(name: str, tracking_uri: str | None = None) -> str:
                 return str(address)
             source = str(version.source or "")
             if not is_registered(source) or source.startswith(_LOGGED):
-                return _followed(client, asked, version, source)
+                return _followed(client, asked, source)
             name = source
     raise UserError(f"{asked} leads from one registered model to another, and to no checkpoint; set its tag {TAG}")
 
@@ -79,7 +79,7 @@ def _parsed(name: str) -> tuple[str, str, str]:
     return model, alias, version
 
 
-def _followed(client: "MlflowClient", name: str, version: "ModelVersion", source: str) -> str:
+def _followed(client: "MlflowClient", name: str, source: str) -> str:
     """Where the artifacts lie that a version was made of."""
     if source.startswith(_LOGGED):
         model = client.get_logged_model(source.removeprefix(_SCHEME).split("/")[0])
@@ -102,27 +102,27 @@ def _followed(client: "MlflowClient", name: str, version: "ModelVersion", source
                 "s3:// address"
             )
         return str(_checkpoint_in(folder, name))
-    return str(_checkpoint_in(_fetched(client, name, version, place), name))
+    return str(_checkpoint_in(_fetched(client, name, place), name))
 
 
-def _fetched(client: "MlflowClient", name: str, version: "ModelVersion", place: str) -> Path:
+def _fetched(client: "MlflowClient", name: str, place: str) -> Path:
     """A local folder with artifacts that MLflow keeps elsewhere, or hands out itself."""
     import mlflow
 
     from lmmpress.store.cache import cache_folder
     from lmmpress.store.store import own_folder
 
-    workspace = cache_folder() / "work"
+    workspace, otherwise = cache_folder() / "work", f"set the tag {TAG} of {name} to where it can be read"
     try:
         workspace.mkdir(parents=True, exist_ok=True)
-        with resolving_models_in(client):
-            return Path(
-                mlflow.artifacts.download_artifacts(
-                    artifact_uri=place, dst_path=str(own_folder(workspace)), tracking_uri=client.tracking_uri
-                )
+        folder = str(own_folder(workspace))
+        with explained(place, otherwise), resolving_models_in(client):
+            fetched = mlflow.artifacts.download_artifacts(
+                artifact_uri=place, dst_path=folder, tracking_uri=client.tracking_uri
             )
     except (ImportError, OSError) as error:
-        raise UserError(f"{name} cannot be fetched from {place}: {error}; or set its tag {TAG}") from error
+        raise UserError(f"{name} cannot be fetched from {place}: {error}; {otherwise}") from error
+    return Path(fetched)
 
 
 def _checkpoint_in(folder: Path, name: str) -> Path:
