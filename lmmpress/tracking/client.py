@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from lmmpress.credentials import without_credentials
 from lmmpress.errors import UserError
 from lmmpress.progress import console
 from lmmpress.tracking.database import make_ready, path_of, schema_fault, uri_for_mlflow, uri_of
@@ -158,18 +159,14 @@ def _fault(tracking_uri: str, error: BaseException, advice: str = "") -> str:
         said = "MLflow knows no such address; write it as http://HOST:PORT, postgresql://HOST/NAME or sqlite:///PATH"
     elif found := re.search(r"found version (\w+), but expected|Can't locate revision identified by '(\w+)'", said):
         revision = found[1] or found[2]
-        said = schema_fault(None if revision == "None" else revision, _without_password(tracking_uri))
-    said = _without_password(said.splitlines()[0])
+        said = schema_fault(None if revision == "None" else revision, without_credentials(tracking_uri))
+    said = without_credentials(said.splitlines()[0])
     if len(said) > _LONGEST:
         said = f"{said[:_LONGEST].rpartition(' ')[0]} ..."
-    return f"MLflow at {_without_password(tracking_uri)}: {said}" + (f"; {advice}" if advice else "")
+    return f"MLflow at {without_credentials(tracking_uri)}: {said}" + (f"; {advice}" if advice else "")
 
 
 def _scheme(tracking_uri: str) -> str:
     """What comes before the first colon, without the name of a driver; of a path it is empty."""
     found = re.match(r"([A-Za-z][A-Za-z0-9.-]*)(\+\w+)?:", tracking_uri)
     return found[1].lower() if found else ""
-
-
-def _without_password(text: str) -> str:
-    return re.sub(r"://[^/@\s]+@", "://", text)

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from lmmpress.credentials import without_credentials
+
 Status = Literal["ok", "warning", "failed", "unknown"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e]+")
@@ -43,8 +45,9 @@ def unknown(check: str, said: str, mend: str = "") -> Finding:
 
 
 def printable(text: str, most: int = _LONGEST) -> str:
-    """Text on one line that any terminal takes, whatever a server has put into it; shortened where it is very long."""
-    text = _CONTROL.sub(" ", text).encode("utf-8", "replace").decode("utf-8").strip()
+    """Text on one line that any terminal takes, whatever a server has put into it, without credentials; shortened where
+    it is very long."""
+    text = _CONTROL.sub(" ", without_credentials(text)).encode("utf-8", "replace").decode("utf-8").strip()
     return text if len(text) <= most else f"{text[: most - 4]} ..."
 
 

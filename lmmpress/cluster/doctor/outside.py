@@ -21,6 +21,7 @@ import certifi
 import urllib3
 
 from lmmpress.cluster.doctor.finding import Finding, failed, ok, unknown, warning
+from lmmpress.credentials import address_without_credentials
 from lmmpress.data import METADATA
 from lmmpress.errors import UserError
 
@@ -132,7 +133,7 @@ def check_mlflow(here: bool) -> list[Finding]:
     if not uri:
         mend = "environment: {MLFLOW_TRACKING_URI: http://...} in the profile"
         return [warning("MLflow", "MLFLOW_TRACKING_URI is not set: no lineage is recorded", mend)]
-    name = f"MLflow {_without_password(uri)}"
+    name = f"MLflow {address_without_credentials(uri)}"
     if urlsplit(uri).scheme not in ("http", "https"):
         if uri.startswith(("databricks", "arn:")):
             return [unknown(name, "its API is not one that this looks at", "lmmpress run tells whether it takes runs")]
@@ -222,10 +223,6 @@ def _of_the_cluster(address: str) -> bool:
     except OSError:
         return True
     return False
-
-
-def _without_password(uri: str) -> str:
-    return re.sub(r"//[^/@]*@", "//", uri)
 
 
 @contextmanager

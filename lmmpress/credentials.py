@@ -1,0 +1,141 @@
+"""Credentials in addresses and in texts: found by taking addresses apart, and left out of whatever is printed or kept.
+
+    s3://KEY:SECRET@bucket/p                 the user and the password before the last @ of an address
+    https://host/m?X-Amz-Signature=...       parameters whose names say that they are secret
+    password=...                             the same in any text
+    ghp_..., AKIA..., private keys           what has the form of a known service's tokens
+    what the environment holds               the values of variables whose names say that they are secret
+
+Where it cannot be told what belongs to a password (`https://user:1/2@host` may be a port and a path), more is left out
+rather than less.
+"""
+
+import os
+import re
+from urllib.parse import unquote
+
+HIDDEN = "***"
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?P<slashes>/+)")
+_AUTHORITY = re.compile(r"(?:\[[^\]/]*\](?::\d+)?)?([^/?#]*)")  # without an IPv6 address and its port
+_MISTYPED = re.compile(r"[A-Za-z0-9+.-]+[:;]?[/\\]{2}")  # s3//bucket
+_IMAGE_DIGEST = re.compile(r"@(?=sha\d+:[0-9a-f]{32})")
+_USER = re.compile(rf"(?:^|(?<=[='\"(,\[{{]))(?:{_MISTYPED.pattern})?[\w.+%-]+:(?!/)")  # user:password@host
+_IN_TEXT = re.compile(r"(?P<name>[\w.%+-]+)=(?P<value>[^\s&;#,'\")\]}>]+)")
+_IN_ADDRESS = re.compile(r"(?<=[?&;#])(?P<name>[^=&;#]+)=(?P<value>[^&;#]+)")
+_KNOWN_FORMS = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:.*?-----END [A-Z ]*PRIVATE KEY-----|.*)"
+    r"|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"
+    r"|\b(?:gh[pousr]_|github_pat_|glpat-|hf_|xox[abprs]-|sk-)\w[\w-]{18,}"
+    r"|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
+    r"|(?<=\bBearer )[^\s'\",]+|(?<=\bBasic )[A-Za-z0-9+/]{8,}=*",
+    re.DOTALL,
+)
+_STEMS = re.compile(
+    "password|passwd|passphrase|secret|credential|signature|private_?key|api_?key|account_?key|encryption_?key|"
+    "(?:access|auth|session|security|refresh|bearer)_?(?:token|key)"
+)
+_WORDS = {"token", "pwd", "pass", "pw", "key", "keys", "sig", "jwt", "private"}
+_ABOUT = {"file", "path", "dir", "url", "uri", "endpoint", "host", "name", "type", "ttl", "timeout", "enabled"}
+_HARMLESS = {"pwd", "oldpwd", "google_application_credentials"}  # folders, and the path of a file
+_SHORTEST = 8  # a value of the environment that is shorter may be a word of any text
+
+
+def names_a_secret(name: str) -> bool:
+    """Whether the name of a variable or parameter says that its value is secret.
+
+    DB_PWD, API_KEY, X-Amz-Credential and AWSAccessKeyId do. AWS_REGION, MONKEY and TOKENIZERS_PARALLELISM do not, nor
+    what is only about a secret: TOKEN_FILE, SECRET_NAME, KMS_KEY_ID.
+    """
+    words = _words(name)
+    if not words or words[-1] in _ABOUT or "_".join(words) in _HARMLESS:
+        return False
+    return bool(_STEMS.search("_".join(words))) or (words[-1] not in ("id", "index") and not _WORDS.isdisjoint(words))
+
+
+def holds_credentials(text: str) -> bool:
+    """Whether a text has credentials in it: a variable's value, an image's name, a whole message."""
+    return _without_secrets(text) != text
+
+
+def address_holds_credentials(address: str) -> bool:
+    """Whether an address of a model, of data or of a store has credentials in it, or one that was mistyped has.
+
+    A path is only a path, however it is written: none that begins with / or . has any.
+    """
+    if address.startswith(("/", ".", "~")):
+        return False
+    if _SCHEME.match(address):
+        return address_without_credentials(address) != address
+    suspect = address if _MISTYPED.match(address) else address.partition("/")[0] + "@" * ("@" in address)
+    return _without_user(suspect) != suspect
+
+
+def address_without_credentials(address: str) -> str:
+    """One address, which may have spaces in it, without user, password and the values of secret parameters."""
+    return _IN_ADDRESS.sub(_shown_in_address, _without_user(address))
+
+
+def without_credentials(text: str) -> str:
+    """A text without the secrets that can be told from it, and without those that the environment holds."""
+    return _without_secrets(_without_environment(text))
+
+
+def _words(name: str) -> list[str]:
+    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", unquote(name))
+    return [word for word in re.split(r"[^a-z0-9]+", apart.lower()) if word]
+
+
+def _without_secrets(text: str) -> str:
+    if "@" in text or "=" in text:
+        text = "".join(_word_without_secrets(word) for word in re.split(r"(\s+)", text))
+    return _KNOWN_FORMS.sub(HIDDEN, text)
+
+
+def _word_without_secrets(word: str) -> str:
+    return _IN_TEXT.sub(_shown_in_text, _IN_ADDRESS.sub(_shown_in_address, _without_user(word)))
+
+
+def _without_user(address: str) -> str:
+    begin, end = _user(address)
+    return address[:begin] + address[end:]
+
+
+def _user(address: str) -> tuple[int, int]:
+    """Where user and password of an address begin and end: all up to the last @, as a password may hold / and @.
+
+    Where two slashes begin no host, as in models:/Name@alias, only a colon before the @ makes a password of it.
+    """
+    last = _IMAGE_DIGEST.sub(" ", address).rfind("@") + 1
+    for found in _SCHEME.finditer(address, 0, last):
+        authority = _AUTHORITY.match(address, found.end(), last)
+        assert authority is not None
+        if ":" in authority[1] or (found["slashes"] == "//" and "@" in authority[1]):
+            return found.end(), last
+    user = _USER.search(address, 0, last)
+    return (user.start(), last) if user else (0, 0)
+
+
+def _shown_in_address(found: re.Match[str]) -> str:
+    return f"{found['name']}={HIDDEN}" if names_a_secret(found["name"]) else found[0]
+
+
+def _shown_in_text(found: re.Match[str]) -> str:
+    """Outside of an address only what can be meant in no other way: eos_token=2 is no secret."""
+    words = "_".join(_words(found["name"]))
+    secret = bool(_STEMS.search(words)) or words in ("token", "sig", "pwd", "jwt")
+    return f"{found['name']}={HIDDEN}" if secret and names_a_secret(found["name"]) else found[0]
+
+
+def _without_environment(text: str) -> str:
+    """A text without the values of secret variables and without the passwords of addresses in variables."""
+    for name, value in os.environ.items():
+        if names_a_secret(name) and len(value) >= _SHORTEST:
+            text = text.replace(value, HIDDEN)
+        elif "://" in value:
+            begin, end = _user(value)
+            password = value[begin : max(begin, end - 1)].partition(":")[2]
+            for written in {password, unquote(password)}:
+                if len(written) >= _SHORTEST:
+                    text = text.replace(written, HIDDEN)
+    return text
