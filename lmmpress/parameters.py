@@ -10,9 +10,8 @@ from operator import getitem
 from typing import Any
 
 from lmmpress.errors import UserError
-from lmmpress.plan import Axis, Plan, parse_plan
+from lmmpress.plan import ADDRESSES, Axis, Plan, parse_plan
 
-ADDRESSES = ("model", "data", "store")
 NUMBERS: dict[str, tuple[str, ...]] = {
     "alpha": ("tolerance", "alpha"),
     "seed": ("seed",),
@@ -51,8 +50,8 @@ def plan_of(stages: list[str], settings: dict[str, Any], **arguments: Any) -> Pl
         place = raw
         for section in sections:
             place = place.setdefault(section, {})
-        if not isinstance(place, dict):
-            raise UserError(f"settings.{'.'.join(sections)} is no section of a plan")
+            if not isinstance(place, dict):
+                raise UserError(f"settings.{'.'.join(sections)} is no section of a plan")
         if key in place:
             raise UserError(f"settings.{'.'.join(path)} is a parameter of the pipeline; leave it out of settings")
         place[key] = value

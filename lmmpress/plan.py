@@ -1,20 +1,28 @@
 """The plan: everything a user asks of a run, checked when it is read.
 
 A plan is YAML. Unknown keys are refused with the nearest known one, so that a misspelt setting never silently keeps
-its default. Steps and maxima are totals: `attention` counts over all heads of a block, the others as they stand.
+its default; so are addresses with credentials in them, since a plan is kept and shown. Steps and maxima are totals:
+`attention` counts over all heads of a block, the others as they stand.
 """
 
-import difflib
 import hashlib
 import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from lmmpress.credentials import address_holds_credentials, address_without_credentials
 from lmmpress.errors import UserError
+from lmmpress.faults import faults_of, lines_of, without_followers
+from lmmpress.plain_yaml import Document, Place, parse_value, read_document
+
+ADDRESSES = ("model", "data", "store")
+"""The settings that say where something lies."""
+
+MOST_STEPS = 10_000
+"""Of a stage."""
 
 
 class Axis(StrEnum):
@@ -26,8 +34,22 @@ class Axis(StrEnum):
     io = "io"
 
 
+def _without_secrets(address: str) -> str:
+    if address_holds_credentials(address):
+        raise ValueError(
+            f"holds credentials, and a plan is kept and shown: write {address_without_credentials(address)} and give "
+            "them in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), on a cluster by a Secret"
+        )
+    if "\0" in address:
+        raise ValueError("has a null character in it")
+    return address
+
+
+Address = Annotated[str, AfterValidator(_without_secrets)]
+
+
 class Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class Splits(Settings):
@@ -81,6 +103,12 @@ class Stage(Settings):
     step: Annotated[int, Field(gt=0)]
     max: Annotated[int, Field(gt=0)]
 
+    @model_validator(mode="after")
+    def _can_be_made(self) -> "Stage":
+        if self.max // self.step > MOST_STEPS:
+            raise ValueError(f"asks for {self.max // self.step} steps; a stage has at most {MOST_STEPS}")
+        return self
+
     def amounts(self) -> list[int]:
         """What each step of the stage removes: `step` each, and a smaller last one where it does not divide `max`."""
         whole, rest = divmod(self.max, self.step)
@@ -129,8 +157,8 @@ class Plan(Settings):
     first used (`lazy`).
     """
 
-    model: str
-    data: str
+    model: Address
+    data: Address
     seed: int = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     towers: list[Literal["vision", "qformer", "language", "largest"]] = ["language"]
@@ -141,7 +169,7 @@ class Plan(Settings):
     distillation: Distillation = Distillation()
     evaluation: Evaluation = Evaluation()
     data_checks: Literal["all", "lazy"] = "all"
-    store: str | None = None
+    store: Address | None = None
     trust_remote_code: Literal[False] = False
 
     def stage_towers(self) -> list[str | None]:
@@ -165,32 +193,20 @@ class Plan(Settings):
 def read_plan(path: Path, overrides: tuple[str, ...] = ()) -> Plan:
     """Read a plan file; relative `model`, `data` and `store` paths are taken from the file's own folder.
 
-    Raises UserError where the file is no mapping or a setting is unknown or out of its range.
+    Raises UserError, with a line for each fault, where the file is no mapping or settings are unknown or out of their
+    ranges.
     """
-    try:
-        raw = yaml.safe_load(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such plan file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: a plan is a mapping of settings, this holds {type(raw).__name__}")
-    for key in ("model", "data", "store"):
-        value = raw.get(key)
-        if isinstance(value, str) and "://" not in value and not value.startswith("models:/"):
-            raw[key] = str((path.parent / value).resolve())
-    return parse_plan(raw, overrides, where=str(path))
+    document = read_document(path, "plan")
+    for key in ADDRESSES:
+        value = document.value.get(key)
+        if isinstance(value, str) and _is_path(value):
+            document.value[key] = str((path.parent / value).resolve())
+    return _checked(document, overrides, str(path))
 
 
 def parse_plan(raw: dict[str, Any], overrides: tuple[str, ...] = (), where: str = "plan") -> Plan:
     """Check a raw mapping, after applying `key.key=value` overrides, whose values are YAML."""
-    raw = json.loads(json.dumps(raw))
-    for override in overrides:
-        _apply_override(raw, override)
-    try:
-        return Plan.model_validate(raw)
-    except ValidationError as error:
-        raise UserError(f"{where}: {_explain(error)}") from None
+    return _checked(Document(raw), overrides, where)
 
 
 def digest_of(value: Any) -> str:
@@ -198,37 +214,47 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _apply_override(raw: dict[str, Any], override: str) -> None:
+def _is_path(address: str) -> bool:
+    """Whether an address is a path of this machine; one with a password in it is to be refused as it is."""
+    return not ("://" in address or address.startswith("models:/") or address_holds_credentials(address))
+
+
+def _checked(document: Document, overrides: tuple[str, ...], where: str) -> Plan:
+    wrong: list[str] = []
+    raw, lines, faults = document.value, document.lines, document.faults
+    for override in overrides:
+        try:
+            keys, value = _parse_override(override)
+            raw = _with(raw, keys, value)
+        except UserError as error:
+            wrong += error.lines
+            continue
+        lines = {place: line for place, line in lines.items() if place[: len(keys)] != keys}
+        faults = {place: fault for place, fault in faults.items() if place[: len(keys)] != keys}
+    try:
+        plan = Plan.model_validate(raw)
+    except ValidationError as error:
+        faults = without_followers(faults, faults_of(error, Plan))
+    if wrong or faults:
+        raise UserError(*wrong, *lines_of(faults, where, lines))
+    return plan
+
+
+def _parse_override(override: str) -> tuple[Place, Any]:
     path, separator, value = override.partition("=")
     if not separator:
         raise UserError(f"--set {override}: write it as key.key=value")
-    *parents, last = path.strip().split(".")
-    node: Any = raw
-    for name in parents:
-        node = node.setdefault(name, {}) if isinstance(node, dict) else None
-    if not isinstance(node, dict):
-        raise UserError(f"--set {override}: {'.'.join(parents)} is no section of the plan")
-    node[last] = yaml.safe_load(value)
+    return tuple(path.strip().split(".")), parse_value(value, f"--set {path.strip()}")
 
 
-def _explain(error: ValidationError) -> str:
-    """The first fault of a validation error as one line; an unknown key comes with the nearest known one."""
-    fault = error.errors()[0]
-    location = [str(part) for part in fault["loc"] if not str(part).startswith(("constrained", "literal", "function"))]
-    place = ".".join(location) or "the plan"
-    if fault["type"] in ("extra_forbidden", "enum"):
-        model: type[BaseModel] = Plan
-        for part in location[:-1]:
-            annotation = model.model_fields[part].annotation if part in model.model_fields else None
-            model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else model
-        in_stages = location[0] == "stages"
-        known = [axis.value for axis in Axis] if in_stages and len(location) <= 3 else list(model.model_fields)
-        if in_stages and fault["type"] == "extra_forbidden":
-            known = list(Stage.model_fields)
-        name = str(fault["input"]) if fault["type"] == "enum" else location[-1]
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-        return f"unknown key {name!r} in {place}; {hint}"
-    if fault["type"] == "missing":
-        return f"{place} is missing; every plan names it"
-    return f"{place}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {fault['input']!r}"
+def _with(raw: Any, keys: Place, value: Any) -> Any:
+    """A copy of a mapping in which one setting has another value."""
+    nodes = [raw]
+    for name in keys[:-1]:
+        nodes.append(nodes[-1].get(name, {}))
+        if not isinstance(nodes[-1], dict):
+            parents = ".".join(keys[: len(nodes) - 1])
+            raise UserError(f"--set {'.'.join(keys)}: {parents} is no section of the plan")
+    for node, name in zip(reversed(nodes), reversed(keys), strict=True):
+        value = node | {name: value}
+    return value

@@ -11,13 +11,14 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from lmmpress.cli import app
 from lmmpress.cluster.compile import compile_plan
 from lmmpress.cluster.estimate import LIMIT, estimate
 from lmmpress.cluster.ir import share
-from lmmpress.cluster.profile import COMPONENTS, ON_GPU, Profile
+from lmmpress.cluster.profile import COMPONENTS, ON_GPU, Profile, read_profile
 from lmmpress.errors import UserError
 from lmmpress.parameters import arguments_of, plan_of, steps_of
 from lmmpress.plan import Axis, Plan, parse_plan
@@ -275,14 +276,99 @@ def test_nothing_is_said_twice_in_the_parameters() -> None:
     ],
 )
 def test_a_profile_that_is_none_is_refused_in_one_line(tmp_path, change, message) -> None:
-    from lmmpress.cluster.profile import read_profile
-
     path = tmp_path / "cluster.yaml"
     path.write_text(yaml.safe_dump(PROFILE | change), "utf-8")
     with pytest.raises(UserError, match=re.escape(message)) as found:
         read_profile(path)
     assert "\n" not in str(found.value)
     assert str(found.value).startswith(str(path))
+
+
+def refused(tmp_path: Path, raw: dict[str, Any]) -> list[str]:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(yaml.safe_dump(raw, sort_keys=False), "utf-8")
+    with pytest.raises(UserError) as caught:
+        read_profile(path)
+    return [line.removeprefix(f"{path}, ") for line in caught.value.lines]
+
+
+def test_all_faults_of_a_profile_are_told_with_their_lines(tmp_path) -> None:
+    raw = {"imagee": "x", "ttl": -1, "environment": {"DB_PWD": "x"}, "components": {"distil": {}, "gate": {"gpu": 1}}}
+    assert refused(tmp_path, raw) == [
+        "line 1: unknown key imagee; did you mean 'image'?",
+        "line 2: ttl: input should be greater than or equal to 0, got -1",
+        "line 4: environment.DB_PWD looks like a secret: put it into a Secret and name that in secrets",
+        "line 6: components.distil is no component; did you mean 'distill'?",
+        "line 8: unknown key components.gate.gpu; did you mean 'gpus'?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raw", "place"),
+    [
+        ({"image": "user:hush@registry.example.com/lmmpress@sha256:" + "1" * 64}, "image"),
+        ({"environment": {"HTTPS_PROXY": "http://u:hush@proxy:3128"}}, "environment.HTTPS_PROXY"),
+        ({"environment": {"MLFLOW_TRACKING_URI": "postgresql://u:hu/sh@host/db"}}, "environment.MLFLOW_TRACKING_URI"),
+        ({"environment": {"WHERE": "https://host/m?X-Amz-Signature=hush"}}, "environment.WHERE"),
+        ({"environment": {"JAVA_OPTS": "-Xmx1g -Dhttp.proxyPassword=hush"}}, "environment.JAVA_OPTS"),
+        ({"environment": {"HUB": "hf_hush567890123456789012"}}, "environment.HUB"),
+        ({"environment": {"PGPASSWORD": "hush"}}, "environment.PGPASSWORD"),
+        ({"environment": {"DB_PASS": "hush"}}, "environment.DB_PASS"),
+        ({"kubeflow": {"host": "https://u:hush@kubeflow"}}, "kubeflow.host"),
+        ({"kubeflow": {"ui": "https://kubeflow/?access_token=hush"}}, "kubeflow.ui"),
+        ({"queue": "u:hush@queue"}, "queue"),
+        ({"defaults": {"node_selector": {"pool": "u:hush@x"}}}, "defaults.node_selector.pool"),
+        ({"components": {"gate": {"tolerations": [{"key": "a", "value": "u:hush@x"}]}}},
+         "components.gate.tolerations.0.value"),
+        ({"defaults": {"affinity": [{"expressions": [{"key": "a", "operator": "In", "values": ["u:hush@x"]}]}]}},
+         "defaults.affinity.0.expressions.0.values.0"),
+    ],
+)  # fmt: skip
+def test_a_profile_holds_no_secret_wherever_it_is_written(tmp_path, raw, place) -> None:
+    (line,) = refused(tmp_path, raw)
+    assert f": {place} " in line
+    assert "put it into a Secret" in line or "put them into a Secret" in line
+    assert "secrets" in line
+    assert "hush" not in line
+    with pytest.raises(ValidationError) as bare:
+        Profile.model_validate(raw)
+    assert "hush" not in str(bare.value)
+
+
+def test_what_only_sounds_like_a_secret_is_none() -> None:
+    names = ("AWS_REGION", "MONKEY", "TOKENIZERS_PARALLELISM", "AWS_WEB_IDENTITY_TOKEN_FILE", "NO_PROXY", "KMS_KEY_ID")
+    Profile.model_validate({"environment": dict.fromkeys(names, "x.example.org,10.0.0.0/8")})
+
+
+@pytest.mark.parametrize("key", ["model", "data", "store"])
+@pytest.mark.parametrize("command", ["compile", "submit", "run", "kfp-local", "plan"])
+def test_no_command_takes_a_plan_with_a_secret_or_repeats_it(tmp_path, key, command) -> None:
+    """And none has written anything by then."""
+    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(PROFILE), "utf-8")
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN | {key: "s3://KEY:hush@bucket/p"}), "utf-8")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*")}
+    options = {
+        "compile": ["compile", "-o", str(tmp_path / "pipeline.yaml"), "--cluster", str(tmp_path / "cluster.yaml")],
+        "submit": ["submit", "--cluster", str(tmp_path / "cluster.yaml")],
+        "run": ["run", "--out", str(tmp_path / "out")],
+        "kfp-local": ["run", "--out", str(tmp_path / "out"), "--engine", "kfp-local"],
+        "plan": ["plan"],
+    }[command]
+    found = CliRunner().invoke(app, [*options, str(tmp_path / "plan.yaml")])
+    assert isinstance(found.exception, UserError)
+    assert f"{key} holds credentials, and a plan is kept and shown: write s3://bucket/p" in str(found.exception)
+    assert "hush" not in f"{found.exception}{found.output}"
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*")} == before
+
+
+def test_the_parameters_of_a_pipeline_hold_no_secret_either() -> None:
+    arguments = arguments_of(parse_plan(PLAN), "antgmm")
+    arguments.pop("name")
+    with pytest.raises(UserError, match="the pipeline's parameters: store holds credentials") as caught:
+        plan_of(list(PLAN["stages"]), **arguments | {"store": "s3://KEY:hush@bucket/p"})
+    assert "hush" not in str(caught.value)
+    with pytest.raises(UserError, match="no section of a plan"):
+        plan_of(list(PLAN["stages"]), **arguments | {"settings": {"stages": 3}})
 
 
 def test_the_documented_profile_has_every_key_and_is_one() -> None:

@@ -9,11 +9,11 @@ from lmmpress.cluster.ir import ir_of, share, to_yaml
 from lmmpress.cluster.place import place
 from lmmpress.cluster.profile import Profile
 from lmmpress.errors import UserError
-from lmmpress.parameters import ADDRESSES, arguments_of
+from lmmpress.parameters import arguments_of
 from lmmpress.pipelines.by_stage import by_stage
 from lmmpress.pipelines.compression import compression
 from lmmpress.pipelines.start import Place, here
-from lmmpress.plan import Plan
+from lmmpress.plan import ADDRESSES, Plan
 
 if TYPE_CHECKING:
     from kfp.dsl.graph_component import GraphComponent

@@ -3,15 +3,16 @@
 Secrets are named in it and never held. What it says is applied when a pipeline is compiled.
 """
 
-import difflib
 import re
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from lmmpress.credentials import holds_credentials, names_a_secret
 from lmmpress.errors import UserError
+from lmmpress.faults import faults_of, lines_of, nearest, without_followers
+from lmmpress.plain_yaml import Place, read_document
 
 COMPONENTS = (
     "prepare",
@@ -30,7 +31,6 @@ COMPONENTS = (
 ON_GPU = ("importance", "distill", "evaluate", "stage")
 """The components that compute. The others copy, read and decide: a GPU would lie idle in their pods."""
 
-_SECRET = re.compile("SECRET|PASSWORD|TOKEN|PRIVATE|ACCESS_KEY|API_KEY|CREDENTIAL", re.IGNORECASE)
 _DIGEST = re.compile(r".+@sha256:[0-9a-f]{64}")
 
 
@@ -52,21 +52,42 @@ def _path(text: str) -> str:
     return text
 
 
+def _text(text: str) -> str:
+    if holds_credentials(text):
+        raise ValueError(
+            "holds credentials, which pipelines would show: put them into a Secret and name that in secrets"
+        )
+    return text
+
+
+def _variable(name: str) -> str:
+    if names_a_secret(name):
+        raise ValueError("looks like a secret: put it into a Secret and name that in secrets")
+    return name
+
+
+def _component(name: str) -> str:
+    if name not in COMPONENTS:
+        raise ValueError(f"is no component; {nearest(name, list(COMPONENTS))}")
+    return name
+
+
+Text = Annotated[str, AfterValidator(_text)]
 Quantity = Annotated[str, AfterValidator(_quantity)]
 Name = Annotated[str, AfterValidator(_name)]
 PodPath = Annotated[str, AfterValidator(_path)]
 
 
 class Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, hide_input_in_errors=True)
 
 
 class Toleration(Settings):
     """As in Kubernetes."""
 
-    key: str | None = None
+    key: Text | None = None
     operator: Literal["Equal", "Exists"] = "Equal"
-    value: str | None = None
+    value: Text | None = None
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     toleration_seconds: int | None = None
 
@@ -74,9 +95,9 @@ class Toleration(Settings):
 class Expression(Settings):
     """What a node's label must be."""
 
-    key: str
+    key: Text
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"]
-    values: list[str] = []
+    values: list[Text] = []
 
 
 class NodeAffinity(Settings):
@@ -109,10 +130,10 @@ class Pod(Settings):
     """
 
     gpus: Annotated[int, Field(ge=0)] | None = None
-    gpu_type: str | None = None
+    gpu_type: Text | None = None
     requests: Resources | None = None
     limits: Resources | None = None
-    node_selector: dict[str, str] | None = None
+    node_selector: dict[Text, Text] | None = None
     tolerations: list[Toleration] | None = None
     affinity: list[NodeAffinity] | None = None
     shm: Quantity | None = None
@@ -124,13 +145,13 @@ class Secret(Settings):
     """A Secret of the namespace by its `name`, and which of its keys becomes which environment variable."""
 
     name: Name
-    keys: Annotated[dict[str, str], Field(min_length=1)]
+    keys: Annotated[dict[Text, Text], Field(min_length=1)]
 
 
 class StoreSecret(Secret):
     """What the store is read and written with."""
 
-    keys: Annotated[dict[str, str], Field(min_length=1)] = {
+    keys: Annotated[dict[Text, Text], Field(min_length=1)] = {
         "AWS_ACCESS_KEY_ID": "AWS_ACCESS_KEY_ID",
         "AWS_SECRET_ACCESS_KEY": "AWS_SECRET_ACCESS_KEY",
     }
@@ -139,7 +160,7 @@ class StoreSecret(Secret):
 class MlflowSecret(Secret):
     """What MLflow asks for."""
 
-    keys: Annotated[dict[str, str], Field(min_length=1)] = {
+    keys: Annotated[dict[Text, Text], Field(min_length=1)] = {
         "MLFLOW_TRACKING_USERNAME": "MLFLOW_TRACKING_USERNAME",
         "MLFLOW_TRACKING_PASSWORD": "MLFLOW_TRACKING_PASSWORD",
     }
@@ -178,45 +199,31 @@ class Kubeflow(Settings):
     with the certificate authority of `host`; `system` the namespace that Kubeflow itself runs in, `namespace` that of
     the pods. A token comes from the environment (KFP_TOKEN)."""
 
-    host: str | None = None
-    ui: str | None = None
+    host: Text | None = None
+    ui: Text | None = None
     namespace: Name | None = None
     system: Name = "kubeflow"
-    experiment: str = "lmmpress"
-    ca: str | None = None
+    experiment: Text = "lmmpress"
+    ca: Text | None = None
 
 
 class Profile(Settings):
     """A cluster. See docs/kubeflow.md for every key."""
 
-    image: str = "lmmpress"
+    image: Text = "lmmpress"
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     pull_secrets: list[Name] = []
     service_account: Name | None = None
     kubeflow: Kubeflow = Kubeflow()
-    queue: str | None = None
+    queue: Text | None = None
     secrets: Secrets = Secrets()
-    environment: dict[str, str] = {}
+    environment: dict[Annotated[str, AfterValidator(_variable)], Text] = {}
     cache: Cache = Cache()
     volumes: list[Volume] = []
     security: Security = Security()
     ttl: Annotated[int, Field(ge=0)] | None = None
     defaults: Pod = Pod()
-    components: dict[str, Pod] = {}
-
-    @model_validator(mode="after")
-    def _sound(self) -> "Profile":
-        for name in self.environment:
-            if _SECRET.search(name):
-                raise ValueError(
-                    f"environment.{name} looks like a secret: put it into a Secret and name that in secrets"
-                )
-        for name in self.components:
-            if name not in COMPONENTS:
-                near = difflib.get_close_matches(name, COMPONENTS, n=1, cutoff=0.5)
-                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(COMPONENTS)}"
-                raise ValueError(f"components.{name} is no component; {hint}")
-        return self
+    components: dict[Annotated[str, AfterValidator(_component)], Pod] = {}
 
     def pod(self, component: str) -> Pod:
         """What the pods of a component get: what is said of it, else the defaults; GPUs only where it computes."""
@@ -246,29 +253,14 @@ class Profile(Settings):
 
 
 def read_profile(path: Path) -> Profile:
-    """Read a profile; UserError where the file is none, or holds what is unknown or out of its range."""
+    """Read a profile. Raises UserError, with a line for each fault, where the file is none, or holds what is unknown or
+    out of its range."""
+    document = read_document(path, "cluster profile")
+    found: dict[Place, str] = {}
     try:
-        raw = yaml.safe_load(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such cluster profile") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: a cluster profile is a mapping of settings, this holds {type(raw).__name__}")
-    try:
-        return Profile.model_validate(raw)
+        profile = Profile.model_validate(document.value)
     except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error)}") from None
-
-
-def _explain(error: ValidationError) -> str:
-    fault: Any = error.errors()[0]
-    place = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        known = list(Profile.model_fields)
-        near = (
-            difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.6) if len(fault["loc"]) == 1 else []
-        )
-        return f"unknown key {place}" + (f"; did you mean {near[0]!r}?" if near else "")
-    message = fault["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}" if place else message
+        found = faults_of(error, Profile)
+    if faults := without_followers(document.faults, found):
+        raise UserError(*lines_of(faults, str(path), document.lines))
+    return profile

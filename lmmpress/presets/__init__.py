@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lmmpress.errors import UserError
+from lmmpress.plain_yaml import read_document
 
 
 def preset(name: str, with_data: bool = True) -> dict[str, Any]:
@@ -18,7 +17,7 @@ def preset(name: str, with_data: bool = True) -> dict[str, Any]:
     known = sorted(entry.name.removesuffix(".yaml") for entry in folder.glob("*.yaml"))
     if name not in known:
         raise UserError(f"no preset named {name!r}; the presets are {', '.join(known)}")
-    raw: dict[str, Any] = yaml.safe_load((folder / f"{name}.yaml").read_text("utf-8"))
+    raw: dict[str, Any] = read_document(folder / f"{name}.yaml", "preset").value
     if name == "sample":
         from lmmpress.sample import MODEL
 
