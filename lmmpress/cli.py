@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from lmmpress.commands import cluster, store
 from lmmpress.commands.doctor import doctor
@@ -26,8 +25,9 @@ from lmmpress.commands.shared import (
     say,
     the_plan,
 )
-from lmmpress.errors import UserError
+from lmmpress.errors import UserError, traceback_of
 from lmmpress.plan import Axis, Evaluation, Importance
+from lmmpress.terminal import Table
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -93,7 +93,8 @@ def run(
         print((directory / RESULT).read_text("utf-8"))
     else:
         _print_result(result.model_dump())
-        out.print(f"report: {directory / 'report.html'}\ncheckpoint: {directory / 'compressed'}", highlight=False)
+        out.print(f"report: {directory / 'report.html'}")
+        out.print(f"checkpoint: {directory / 'compressed'}")
 
 
 @app.command()
@@ -254,6 +255,7 @@ def main() -> None:
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--debug"]
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    sys.excepthook = lambda kind, error, trace: print(traceback_of(error), file=sys.stderr)
     try:
         app()
     except UserError as error:

@@ -1,5 +1,7 @@
 """The one exception a person is meant to read."""
 
+import traceback
+
 from lmmpress.credentials import without_credentials
 from lmmpress.visible import visible
 
@@ -17,3 +19,9 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
+
+
+def traceback_of(error: BaseException) -> str:
+    """The traceback of an error, fit to be printed and kept in logs, as the lines of UserError are."""
+    lines = "".join(traceback.format_exception(error)).rstrip("\n").split("\n")
+    return "\n".join(visible(without_credentials(line)) for line in lines)

@@ -1,10 +1,11 @@
 """Progress of long work: what is being done, how far, how long still. Silent where nobody watches."""
 
+import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -17,9 +18,15 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from lmmpress.terminal import Terminal, fit
+
 T = TypeVar("T")
 
-console = Console(stderr=True, soft_wrap=True, markup=False, emoji=False)
+console = Terminal(stderr=True)
+NOTES = "LMMPRESS_NOTES"
+"""The variable that names a file in which processes note their own words for the one that started them. What stands on
+their output may be a stranger's."""
+
 _WORTH_SHOWING = 32 << 20  # bytes
 
 
@@ -49,7 +56,20 @@ def transfer(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def _bar(label: str, total: int, done: tuple[ProgressColumn, ...], shown: bool) -> Iterator[Callable[[int], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), *done, TextColumn("left"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        *done,
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
-        task = progress.add_task(label, total=total)
+        task = progress.add_task(fit(label), total=total)
         yield lambda amount: progress.advance(task, amount)
+
+
+def note(**words: str) -> None:
+    """Tell the process that started this one, where it asks for that; each word under a name that both know."""
+    if file := os.environ.get(NOTES):
+        with open(file, "a", encoding="utf-8") as notes:
+            notes.write(json.dumps({name: fit(one) for name, one in words.items()}) + "\n")

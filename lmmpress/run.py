@@ -16,7 +16,7 @@ from lmmpress.lmm.anatomy import count_by_tower
 from lmmpress.lmm.checkpoint import read_checkpoint
 from lmmpress.materials import PARTS, ROLES, Materials, Part, automatic_dtype, split_of
 from lmmpress.plan import Axis, Plan, digest_of
-from lmmpress.progress import console
+from lmmpress.progress import console, note
 from lmmpress.pruning.predict import Size, predict
 from lmmpress.result import DataInfo, Headline, Result, RunInfo, Speed, StepResult
 from lmmpress.store import Store, open_checkpoint
@@ -187,8 +187,9 @@ def _data_infos(plan: Plan) -> Iterator[DataInfo]:
 def _print(step: StepResult, number: int, plan: Plan) -> None:
     after = "not finite" if step.accuracy is None else f"{step.accuracy:.4f}"
     most = sum(plan.most_steps(axis) for axis in plan.stages)
-    console.print(
+    line = (
         f"step {number}/{most} {step.stage} -{step.removed}: {step.parameters:,} parameters, accuracy "
-        f"{step.accuracy_pruned:.4f} pruned, {after} distilled: {step.decision} ({step.reason})",
-        highlight=False,
+        f"{step.accuracy_pruned:.4f} pruned, {after} distilled: {step.decision} ({step.reason})"
     )
+    console.print(line)
+    note(step=line)

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from lmmpress.algorithm import Planned, next_step
-from lmmpress.errors import UserError
+from lmmpress.errors import UserError, traceback_of
 from lmmpress.history import read_history
 from lmmpress.outcome import Outcome, accuracy_text, address_left, by, of_result, of_step, table
 from lmmpress.parameters import plan_of, steps_of
 from lmmpress.plan import Axis, Plan
-from lmmpress.progress import console
+from lmmpress.progress import console, note
 from lmmpress.result import StepResult
 from lmmpress.store import Store, open_store
 
@@ -56,7 +56,8 @@ class Prepared:
 
 
 def _for_people(task: Callable[P, T]) -> Callable[P, T]:
-    """End a task with a line for each fault and exit code 2 where the fault is the user's, or the world's."""
+    """End a task with a line for each fault and exit code 2 where the fault is the user's, or the world's; with a
+    traceback, less what is secret, and exit code 1 where it is ours."""
 
     @wraps(task)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -65,7 +66,12 @@ def _for_people(task: Callable[P, T]) -> Callable[P, T]:
         except UserError as error:
             for line in error.lines:
                 print(f"error: {line}", file=sys.stderr)
+            note(error="; ".join(error.lines))
             sys.exit(2)
+        except Exception as error:
+            print(traceback_of(error), file=sys.stderr)
+            note(error=f"{type(error).__name__}: {error}")
+            sys.exit(1)
 
     return run
 

@@ -1,6 +1,7 @@
 """The pipeline on this machine: Kubeflow's own local runner starts each task as a process, as a cluster starts pods."""
 
 import io
+import json
 import os
 import re
 import tempfile
@@ -15,13 +16,16 @@ from lmmpress.compression import claim, deliver
 from lmmpress.errors import UserError
 from lmmpress.parameters import arguments_of
 from lmmpress.plan import Plan
-from lmmpress.progress import console
+from lmmpress.progress import NOTES, console
 from lmmpress.result import Result
 from lmmpress.run import begin, check, close, known_steps, open_run
 from lmmpress.store import open_store
+from lmmpress.terminal import fit
 from lmmpress.tracking.client import local_store
 
 LOG = "tasks.log"
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_RUNNER = re.compile(r"\d\d:\d\d:\d\d\.\d{3} - (?:INFO|ERROR) - (.*)")
 
 
 def compress_in_tasks(plan: Plan, name: str, out: Path, granularity: Granularity, resume: bool = False) -> Result:
@@ -42,7 +46,9 @@ def compress_in_tasks(plan: Plan, name: str, out: Path, granularity: Granularity
     pipeline = make_pipeline(granularity, arguments, [axis.value for axis in plan.stages])
     os.environ["MLFLOW_TRACKING_URI"] = local_store(out)  # the tasks inherit it
     with tempfile.TemporaryDirectory() as folder, (out / LOG).open("a", encoding="utf-8") as file:
-        log, compiled = _Log(file), Path(folder) / "pipeline.yaml"
+        notes, compiled = Path(folder) / "notes.jsonl", Path(folder) / "pipeline.yaml"
+        os.environ[NOTES] = str(notes)
+        log = _Log(file, notes)
         write_pipeline(pipeline, compiled)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -55,6 +61,8 @@ def compress_in_tasks(plan: Plan, name: str, out: Path, granularity: Granularity
                 raise UserError(
                     f"task {log.failed} failed: {log.fault or f'see {out / LOG}'}; carry on with --resume"
                 ) from None
+            finally:
+                os.environ.pop(NOTES, None)
     store = open_store(plan.store)
     key, original = begin(plan, store, teacher)
     with store.run(key) as state:
@@ -66,32 +74,49 @@ def compress_in_tasks(plan: Plan, name: str, out: Path, granularity: Granularity
 
 class _Log(io.TextIOBase):
     """Where Kubeflow's runner prints: keeps everything in a file, and shows people which task works, what became of
-    each step, and why one failed."""
+    each step, and why one failed. Control characters and secrets do not get into that file.
 
-    def __init__(self, file: TextIO) -> None:
+    What tasks print may hold texts of strangers, so nothing is believed of it: tasks write what they have to say into
+    the file `notes` too, and the runner's own lines are told by their form from those of tasks, which it indents.
+    """
+
+    def __init__(self, file: TextIO, notes: Path) -> None:
         self._file, self._line = file, ""
+        self._notes, self._read_up_to = notes, 0
         self.failed, self.fault = "", ""
         self._told: set[str] = set()
         self.show = lambda text: None
 
     def write(self, text: str) -> int:
-        self._file.write(text)
         self._line += text
         *lines, self._line = self._line.split("\n")
         for line in lines:
-            self._read(re.sub(r"\x1b\[[0-9;]*m", "", line).strip())
+            plain = fit(_COLOURS.sub("", line))
+            self._file.write(plain + "\n")
+            self._read(plain)
         return len(text)
 
     def flush(self) -> None:
         self._file.flush()
 
     def _read(self, line: str) -> None:
-        if found := re.search(r"Executing task '([^']+)'", line):
-            self.show(found[1])
-        elif found := re.search(r"Task '([^']+)' finished with status FAILURE", line):
-            self.failed = self.failed or found[1]  # those after the first only find that their step is not due
-        elif line.startswith("error: ") and not self.fault:
-            self.fault = line.removeprefix("error: ")
-        elif re.match(r"step \d+/\d+ ", line) and line not in self._told:
-            self._told.add(line)
-            console.print(line, highlight=False)
+        self._read_notes()
+        if not (found := _RUNNER.match(line)):
+            return
+        if task := re.fullmatch(r"Executing task '([^']+)'", found[1]):
+            self.show(task[1])
+        elif task := re.fullmatch(r"Task '([^']+)' finished with status FAILURE", found[1]):
+            self.failed = self.failed or task[1]  # those after the first only find that their step is not due
+
+    def _read_notes(self) -> None:
+        if not self._notes.is_file():
+            return
+        with self._notes.open("rb") as file:
+            file.seek(self._read_up_to)
+            whole = file.read().rpartition(b"\n")[0]  # without a line that is just being written
+        self._read_up_to += len(whole) + 1 if whole else 0
+        for one in map(json.loads, whole.splitlines()):
+            self.fault = self.fault or one.get("error", "")
+            if (step := one.get("step")) and step not in self._told:
+                self._told.add(step)
+                console.print(step)

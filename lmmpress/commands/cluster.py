@@ -62,7 +62,7 @@ def compile(
         print(json.dumps({"pipeline": str(target), "bytes": target.stat().st_size, "warnings": warnings}))
         return
     _warn(warnings)
-    out.print(f"{target}: {target.stat().st_size:,} bytes", highlight=False)
+    out.print(f"{target}: {target.stat().st_size:,} bytes")
 
 
 def submit(
@@ -99,7 +99,7 @@ def submit(
         look_before(profile, granularity.value, context)
     client, submitted = submit_plan(plan, name_of_compressed(plan.model), profile, granularity.value)
     if not as_json:
-        out.print(submitted.link, highlight=False)
+        out.print(submitted.link)
     state = "SUBMITTED"
     if wait:
         try:
@@ -110,7 +110,7 @@ def submit(
     if as_json:
         print(json.dumps({"run_id": submitted.run_id, "link": submitted.link, "state": state}))
     elif wait:
-        out.print(state.lower(), highlight=False)
+        out.print(state.lower())
     if wait and state != "SUCCEEDED":
         raise typer.Exit(1)
 
@@ -133,7 +133,7 @@ class _View:
         for name, state in seen.tasks.items():
             if state not in ("RUNNING", "PENDING") and name not in self._told:
                 self._told.add(name)
-                console.print(f"{name}: {state.lower()}", highlight=False)
+                console.print(f"{name}: {state.lower()}")
         running = [name for name, state in seen.tasks.items() if state == "RUNNING"]
         self._status.update(
             f"{seen.state.lower()}: {', '.join(running) or 'waiting for a pod'}, {len(self._told)} done"

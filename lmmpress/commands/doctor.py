@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from lmmpress.commands.shared import AsJson, Context, Granularity, ProfileFile, out, say, the_plan, the_profile
 from lmmpress.errors import UserError
 from lmmpress.progress import console
+from lmmpress.terminal import Table
 
 if TYPE_CHECKING:
     from lmmpress.cluster.doctor.finding import Finding
@@ -73,7 +73,7 @@ def doctor(
         for one in found:  # beside the table, so that a command can be copied
             if one.mend and one.status != "ok":
                 out.print(Text(f"{one.check}: ", style=COLOURS[one.status]).append(one.mend, style="bold"))
-        out.print(", ".join(f"{count} {status}" for status, count in counts.items() if count), highlight=False)
+        out.print(", ".join(f"{count} {status}" for status, count in counts.items() if count))
     if counts["failed"] or (strict and (counts["warning"] or counts["unknown"])):
         raise typer.Exit(1)
 

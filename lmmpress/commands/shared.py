@@ -5,17 +5,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from lmmpress.errors import UserError
 from lmmpress.plan import Plan, parse_plan, read_plan
 from lmmpress.presets import preset
-from lmmpress.visible import visible
+from lmmpress.terminal import Terminal
 
 if TYPE_CHECKING:
     from lmmpress.cluster.profile import Profile
 
-out = Console(soft_wrap=True, markup=False, emoji=False)
+out = Terminal()
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY.KEY=VALUE", help="Change a setting of the plan.")]
@@ -57,8 +56,7 @@ def the_profile(path: Path | None) -> "Profile":
 
 def say(kind: str, words: str, style: str) -> None:
     """A line on stderr that begins with what it is, such as a warning."""
-    console = Console(stderr=True, soft_wrap=True, emoji=False)
-    console.print(f"{kind}: {visible(words)}", style=style, highlight=False, markup=False)
+    Terminal(stderr=True).print(f"{kind}: {words}", style=style)
 
 
 def opened(address: str) -> Path:

@@ -4,10 +4,10 @@ import json
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from lmmpress.commands.shared import AsJson, StoreAddress, in_bytes, opened, out
 from lmmpress.errors import UserError
+from lmmpress.terminal import Table
 
 app = typer.Typer(no_args_is_help=True, help="What a store holds, whether it is whole, cleaning up, copying.")
 

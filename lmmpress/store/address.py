@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmmpress.credentials import address_holds_credentials, address_without_credentials
 from lmmpress.data import METADATA
 from lmmpress.errors import UserError
 from lmmpress.progress import transfer
@@ -30,6 +31,7 @@ _IN_STORE = re.compile(r"(?P<root>.+)/checkpoints/(?P<digest>[0-9a-f]{64})/?")
 
 def open_store(address: str) -> Store:
     """The store at an address: a directory, made if need be, or s3://bucket/prefix, kept in the node's cache."""
+    _refuse_credentials(address)
     if address.startswith("s3://"):
         return Store(_bucket(address))
     if "://" in address:
@@ -43,6 +45,7 @@ _FOLDERS = ("blobs/", "checkpoints/", "records/", "runs/")
 
 def is_store(address: str) -> bool:
     """Whether there is a store at that address; nothing is made."""
+    _refuse_credentials(address)
     if "://" in address:
         objects = open_store(address).objects
         return any(next(objects.entries(folder), None) for folder in _FOLDERS) and not _has(objects, "config.json")
@@ -65,6 +68,7 @@ def open_checkpoint(address: str) -> Path:
 
     Raises UserError where there is none, or what is there is damaged.
     """
+    _refuse_credentials(address)
     if "://" not in address and Path(address).is_dir():
         return Path(address)
     if found := _IN_STORE.fullmatch(address):
@@ -86,7 +90,16 @@ def open_data(address: str) -> Path:
 
     Raises UserError where there is none.
     """
+    _refuse_credentials(address)
     return _plain_folder(address, METADATA, "data set") if address.startswith("s3://") else Path(address)
+
+
+def _refuse_credentials(address: str) -> None:
+    if address_holds_credentials(address):
+        raise UserError(
+            f"{address_without_credentials(address)}: credentials are no part of an address; give them in the "
+            "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
+        )
 
 
 def _bucket(address: str) -> "CachedObjects":
