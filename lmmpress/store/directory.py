@@ -6,10 +6,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock
-
 from lmmpress.errors import UserError
 from lmmpress.lmm.digest import sha256_of
+from lmmpress.store.locks import lock_of
 from lmmpress.store.objects import Advance, Blob, ChangedError, DamagedError, Entry, Found, MissingError
 
 _BLOCK = 1 << 22
@@ -51,7 +50,7 @@ class DirectoryObjects:
     def write(self, name: str, data: bytes, tag: str | None) -> None:
         with self._aside() as aside:
             aside.write_bytes(data)
-            with FileLock(self._root / "lock"):
+            with lock_of(self._root / "lock"):
                 found = self.read(name)
                 if (found.tag if found else None) != tag:
                     raise ChangedError(name)

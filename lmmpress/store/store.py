@@ -25,6 +25,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from lmmpress.errors import UserError
 from lmmpress.lmm.digest import digest_files, files_of, sha256_of
 from lmmpress.progress import transfer
+from lmmpress.store.locks import lock_of
 from lmmpress.store.objects import Blob, ChangedError, DamagedError, MissingError, Objects
 from lmmpress.store.parallel import each
 from lmmpress.store.state import Run, hold, is_live, read_state
@@ -274,9 +275,9 @@ _locks: list[FileLock] = []  # held until this process ends, however it ends
 
 def own_folder(workspace: Path) -> Path:
     """A new folder in `workspace` that lives as long as this process; what ended processes left is removed."""
-    with FileLock(workspace / "opening.lock"):
+    with lock_of(workspace / "opening.lock"):
         for left in workspace.glob("own-*.lock"):
-            lock = FileLock(left)
+            lock = lock_of(left)
             try:
                 lock.acquire(blocking=False)
             except Timeout:
@@ -285,7 +286,7 @@ def own_folder(workspace: Path) -> Path:
             lock.release()
             left.unlink(missing_ok=True)
         folder = workspace / f"own-{uuid.uuid4().hex[:12]}"
-        lock = FileLock(folder.with_suffix(".lock"))
+        lock = lock_of(folder.with_suffix(".lock"))
         lock.acquire()  # before the folder is there: one without a lock would never be removed
         _locks.append(lock)
         folder.mkdir()
