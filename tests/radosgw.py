@@ -90,6 +90,13 @@ class RadosGateway:
                 raise RuntimeError(f"radosgw does not answer: {self._last_logged('radosgw')}")
             time.sleep(0.1)
 
+    def make_user(self, name: str) -> tuple[str, str]:
+        """Another user, who owns no bucket and may make none. The access key and the secret key."""
+        keys = (f"key-of-{name}", f"secret-of-{name}")
+        user = ["--uid", name, "--display-name", name, "--access-key", keys[0], "--secret-key", keys[1]]
+        self._run(time.monotonic() + PATIENCE, "radosgw-admin", "user", "create", *user, "--max-buckets", "-1")
+        return keys
+
     def kill(self) -> None:
         """SIGKILL to the gateway alone: the cluster keeps what it had written."""
         self.daemons["radosgw"].kill()

@@ -68,10 +68,58 @@ def only(found: list[Any]) -> Any:
 
 def test_a_store_is_written_read_written_on_condition_and_left_as_it_was(new_bucket: Callable[[], str]) -> None:
     address = new_bucket()
-    one = only(check_buckets(Addresses(store=address), here=True))
+    one, keys = check_buckets(Addresses(store=address), here=True)
     assert (one.status, one.check) == ("ok", f"store {address}")
     assert "written on condition" in one.said
-    assert list(BucketObjects(address).entries("")) == []
+    assert keys.check == f"keys of {address}"
+    assert list(BucketObjects(address.rpartition("/")[0]).entries("")) == []
+
+
+def test_keys_that_may_do_everything_are_warned_of(new_bucket: Callable[[], str]) -> None:
+    """The server of the tests lets everybody do everything."""
+    address, other = new_bucket(), new_bucket().removeprefix("s3://").partition("/")[0]
+    bucket = address.removeprefix("s3://").partition("/")[0]
+    BucketObjects(f"s3://{bucket}").write("elsewhere/secret", b"{}", None)
+    for here, whose in ((True, "the keys here"), (False, "they")):
+        _, keys = check_buckets(Addresses(store=address), here)
+        assert keys.status == "warning"
+        assert keys.said.startswith(f"{whose} may also see the names of other buckets (")
+        assert f"list all of bucket {bucket}, read outside of its prefix, write outside of its prefix" in keys.said
+        assert f"lmmpress store policy {address}" in keys.mend
+        assert ("--inside tells" in keys.mend) == here
+    # a bucket that the plan names is no other, and where a whole bucket is the store nothing in it is outside
+    whole = check_buckets(Addresses(store=f"s3://{bucket}", model=f"s3://{other}/model"), here=False)[1]
+    assert other not in whole.said
+    assert "outside" not in whole.said
+    assert [entry.name for entry in BucketObjects(f"s3://{bucket}").entries("")] == ["elsewhere/secret"]
+
+
+RIGHTS = {
+    "s3:ListBucket": ("list-type=2", "GET"),
+    "s3:PutObject": ("doctor/", "PUT"),
+    "s3:DeleteObject": (".json HTTP", "DELETE"),
+    "s3:AbortMultipartUpload": ("uploadId=", "DELETE"),
+    "s3:ListMultipartUploadParts": ("uploadId=", "GET"),
+    "s3:ListBucketMultipartUploads": ("uploads=", "GET"),
+    "s3:GetObject": (".json HTTP", "GET"),
+}
+
+
+@pytest.mark.parametrize("right", RIGHTS)
+def test_a_right_that_is_missing_is_named_and_nothing_is_left_behind(
+    right: str, new_bucket: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = new_bucket()
+    direct = os.environ["AWS_ENDPOINT_URL"]
+    proxy = Proxy(direct)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+    proxy.instead[RIGHTS[right]] = [answer("403 Forbidden", "AccessDenied") for _ in range(20)]
+    one = only(check_buckets(Addresses(store=address), here=False))
+    proxy.close()
+    assert (one.status, one.said) == ("failed", f"the keys lack {right}")
+    assert one.mend == f"lmmpress store policy {address} prints what they need: give it to their user"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", direct)
+    assert [*BucketObjects(address).entries(""), *BucketObjects(address).leftovers()] == []
 
 
 def test_model_and_data_are_read_where_a_plan_says(new_bucket: Callable[[], str]) -> None:
@@ -89,7 +137,7 @@ def test_model_and_data_are_read_where_a_plan_says(new_bucket: Callable[[], str]
 
 
 S3_FAULTS = [
-    (("403 Forbidden", "AccessDenied"), "access is denied", "need to list, read, write and delete"),
+    (("403 Forbidden", "AccessDenied"), "lack s3:ListBucket, s3:PutObject, s3:DeleteObject", "lmmpress store policy"),
     (("403 Forbidden", "SignatureDoesNotMatch"), "the credentials are not accepted", "keys of secrets.store"),
     (("404 Not Found", "NoSuchBucket"), "there is no such bucket", "make it, or name another"),
     (("507 Insufficient Storage", "XMinioStorageFull"), "no space left", "secrets.store"),

@@ -1,6 +1,7 @@
 """lmmpress store: what a store holds, whether it is whole, cleaning up, copying."""
 
 import json
+import re
 from typing import Annotated
 
 import typer
@@ -101,6 +102,27 @@ def store_gc(
         f"{found.spared} younger than {grace:g} h stay",
         highlight=False,
     )
+
+
+@app.command("policy")
+def store_policy(
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="A store in a bucket: s3://bucket/prefix.")],
+    read: Annotated[
+        list[str], typer.Option("--read", metavar="ADDRESS", help="What is only read, as models and data; repeat it.")
+    ] = [],  # noqa: B006
+    principal: Annotated[
+        str | None, typer.Option(metavar="ARN", help="Print a policy of the bucket for this user, as Ceph takes it.")
+    ] = None,
+) -> None:
+    """Print what keys need for a store in a bucket and no more, as a policy document (AWS, MinIO, Ceph)."""
+    from lmmpress.store.rights import place, policy
+
+    for one in (address, *read):
+        if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^*?@]*)?", one):
+            raise UserError("a policy is made for s3://bucket/prefix")
+    if principal and len({place(one).bucket for one in (address, *read)}) > 1:
+        raise UserError("a policy of a bucket speaks of that bucket alone: print one for each")
+    print(json.dumps(policy([place(address)], [place(one) for one in read], principal), indent=2))
 
 
 @app.command("cp")

@@ -2,7 +2,7 @@
 
 Blobs above one part go up in parts, several at a time, and come down in ranges; both carry on where they were cut off.
 Writes on condition, single parts and lists of uploads are not in the client's public interface: its names with an
-underscore are used here and nowhere else, and tests/test_bucket.py holds them to what is expected of them.
+underscore are used here and in probe.py alone, and tests/test_bucket.py holds them to what is expected of them.
 """
 
 import hashlib
@@ -64,7 +64,7 @@ class BucketObjects:
 
     def read(self, name: str) -> Found | None:
         def get() -> Found:
-            response = self._client.get_object(self._bucket, self._prefix + name)
+            response = self._there(name, lambda: self._client.get_object(self._bucket, self._prefix + name))
             try:
                 data = response.read()
             finally:
@@ -117,7 +117,9 @@ class BucketObjects:
 
     def holds(self, blob: Blob) -> bool:
         name = self._prefix + blob.name
-        found = self._request(lambda: self._client.stat_object(self._bucket, name), ("NoSuchKey",))
+        found = self._request(
+            lambda: self._there(blob.name, lambda: self._client.stat_object(self._bucket, name)), ("NoSuchKey",)
+        )
         return found is not None and found.size == blob.size
 
     def send(self, path: Path, blob: Blob, advance: Advance) -> None:
@@ -288,13 +290,15 @@ class BucketObjects:
             try:
                 # a whole object is asked for without a range, so that an empty one can be
                 whole = position == 0 and length == blob.size
-                response = self._client.get_object(
+                ask = partial(
+                    self._client.get_object,
                     self._bucket,
                     self._prefix + name,
                     offset=0 if whole else position,
                     length=0 if whole else end - position,
                     request_headers={"If-Match": f'"{tag}"'} if tag else None,
                 )
+                response = self._there(name, ask)
                 try:
                     held = response.headers.get("Content-Range", "").rpartition("/")[2]
                     held = held or response.headers.get("Content-Length", "")
@@ -323,6 +327,28 @@ class BucketObjects:
                 patience.failed(error)
             except FAILURES as error:
                 patience.failed(error)
+
+    def _there(self, name: str, request: Callable[[], T]) -> T:
+        """The answer to a request for an object; S3Error NoSuchKey where there is none.
+
+        Where keys may list under their prefix alone, Ceph before version 21 answers AccessDenied for what is not there.
+        Then the list of that one name, which they may have, tells which of the two it is.
+        """
+        try:
+            return request()
+        except S3Error as error:
+            if error.code != "AccessDenied" or self._may_be_there(name):
+                raise
+            raise error.copy("NoSuchKey", "no such key") from None
+
+    def _may_be_there(self, name: str) -> bool:
+        wanted = self._prefix + name
+        try:
+            # the name itself comes before all that begin with it
+            first = next(iter(self._client.list_objects(self._bucket, wanted, recursive=True)), None)
+        except S3Error:
+            return True
+        return first is not None and first.object_name == wanted
 
     def _patience(self) -> Patience:
         return Patience(self._seconds if self._answered else min(_FIRST_PATIENCE, self._seconds), self.address)

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from http.client import HTTPException
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from xml.etree.ElementTree import ParseError
 
 import certifi
 import urllib3
-from minio import Minio
+from minio import Minio, MinioAdmin
 from minio.credentials import (
     AWSConfigProvider,
     ChainedProvider,
@@ -22,7 +22,7 @@ from minio.credentials import (
     IamAwsProvider,
     Provider,
 )
-from minio.error import InvalidResponseError, S3Error, ServerError
+from minio.error import InvalidResponseError, MinioAdminException, S3Error, ServerError
 
 from lmmpress.errors import UserError
 
@@ -44,6 +44,32 @@ def connect(silence: float = SILENCE) -> Minio:
     (AWS_SESSION_TOKEN), MINIO_ACCESS_KEY and MINIO_SECRET_KEY, the AWS configuration file, and at last asked of the
     instance, container or service account.
     """
+    parts, pool, credentials = _settings(silence)
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    ours = not str(parts.hostname).endswith(("amazonaws.com", "amazonaws.com.cn"))
+    return Minio(
+        parts.netloc,
+        secure=parts.scheme == "https",
+        region=region or ("us-east-1" if ours else None),
+        http_client=pool,
+        credentials=credentials,
+    )
+
+
+def administer(silence: float = SILENCE) -> MinioAdmin:
+    """A client of MinIO's own API for users and policies, at the endpoint and with the credentials of `connect`."""
+    parts, pool, credentials = _settings(silence)
+    return MinioAdmin(
+        endpoint=parts.netloc,
+        secure=parts.scheme == "https",
+        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
+        http_client=pool,
+        credentials=credentials,
+    )
+
+
+def _settings(silence: float) -> tuple[SplitResult, urllib3.PoolManager, Provider]:
+    """The endpoint, connections to it and the credentials, as the environment says."""
     address = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "https://s3.amazonaws.com"
     parts = urlsplit(address)
     try:
@@ -65,15 +91,7 @@ def connect(silence: float = SILENCE) -> Minio:
     )
     pool.pool_classes_by_scheme = {"http": _SlicedPool, "https": urllib3.HTTPSConnectionPool}
     shy = urllib3.PoolManager(timeout=urllib3.Timeout(connect=2, read=5), retries=1, ca_certs=authorities)
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    ours = not str(parts.hostname).endswith(("amazonaws.com", "amazonaws.com.cn"))
-    return Minio(
-        parts.netloc,
-        secure=parts.scheme == "https",
-        region=region or ("us-east-1" if ours else None),
-        http_client=pool,
-        credentials=_Credentials(shy),
-    )
+    return parts, pool, _Credentials(shy)
 
 
 class _Credentials(Provider):
@@ -158,6 +176,8 @@ def passing(error: Exception) -> bool:
         return True
     if isinstance(error, InvalidResponseError):
         return error._code in (429, 500, 502, 503, 504)
+    if isinstance(error, MinioAdminException):
+        return error._code in ("429", "500", "502", "503", "504")
     if _UNTRUSTED in str(error):
         return False
     return isinstance(error, urllib3.exceptions.HTTPError | HTTPException | ConnectionError | TimeoutError)
@@ -170,6 +190,8 @@ def explain(error: Exception, where: str) -> UserError:
     if isinstance(error, ServerError | InvalidResponseError):
         status = error.status_code if isinstance(error, ServerError) else error._code
         return UserError(f"{where}: the server answers {status}")
+    if isinstance(error, MinioAdminException):
+        return UserError(f"{where}: the server answers {error._code}")
     if _UNTRUSTED in str(error):
         return UserError(
             f"{where}: the server's certificate is not trusted; name its authority's file in AWS_CA_BUNDLE"

@@ -51,8 +51,11 @@ def check_outside(addresses: Addresses, here: bool) -> list[Finding]:
 
 def check_buckets(addresses: Addresses, here: bool) -> list[Finding]:
     found = []
-    if addresses.store and addresses.store.startswith("s3://"):
-        found.append(_guarded(f"store {addresses.store}", here, partial(_try_store, addresses.store)))
+    store = addresses.store
+    if store and store.startswith("s3://"):
+        found.append(_guarded(f"store {store}", here, partial(_try_store, store)))
+        if found[-1].status in ("ok", "warning"):
+            found.append(_guarded(f"keys of {store}", here, lambda _: _try_keys(addresses, here)))
     for kind, address, landmark in (("model", addresses.model, "config.json"), ("data", addresses.data, METADATA)):
         if address and address.startswith("s3://") and not re.search(r"/checkpoints/[0-9a-f]{64}/?$", address):
             found.append(_guarded(f"{kind} {address}", here, partial(_try_folder, address, landmark)))
@@ -60,16 +63,30 @@ def check_buckets(addresses: Addresses, here: bool) -> list[Finding]:
 
 
 def _try_store(address: str, name: str) -> Finding:
-    """Write, read, refuse what has changed, remove: with one small object that nothing else looks at."""
+    """Write, read, refuse what has changed, remove: with one small object that nothing else looks at.
+
+    It is only written where the keys may remove it again.
+    """
+    from minio.error import S3Error
+
+    from lmmpress.cluster.doctor.keys import check_enough, mend_rights
     from lmmpress.store.bucket import BucketObjects
     from lmmpress.store.objects import ChangedError
+    from lmmpress.store.rights import place
 
     objects = BucketObjects(address, patience=_PATIENCE)
+    if lacks := check_enough(name, address, place(address), _PATIENCE):
+        return lacks
     key, begun = f"doctor/{uuid.uuid4().hex}.json", time.monotonic()
     needed = "a server with conditional writes (If-None-Match and If-Match on PutObject): see docs/store.md"
     objects.write(key, b'{"written": 1}', None)
     try:
-        found = objects.read(key)
+        try:
+            found = objects.read(key)
+        except UserError as error:
+            if not isinstance(error.__cause__, S3Error) or error.__cause__.code != "AccessDenied":
+                raise
+            return failed(name, "the keys lack s3:GetObject", mend_rights(address))
         if found is None or found.data != b'{"written": 1}':
             return failed(name, "what was written is not what is read", "look into the server, or a cache before it")
         try:
@@ -96,6 +113,16 @@ def _try_store(address: str, name: str) -> Finding:
         objects.delete(key)
     took = 1000 * (time.monotonic() - begun)
     return ok(name, f"written, read, listed, written on condition and removed in {took:.0f} ms")
+
+
+def _try_keys(addresses: Addresses, here: bool) -> Finding:
+    """What the keys may do beyond the store, the model and the data that the plan names."""
+    from lmmpress.cluster.doctor.keys import check_excess
+    from lmmpress.store.rights import place
+
+    named = (addresses.store, addresses.model, addresses.data)
+    known = [place(one) for one in named if one and one.startswith("s3://")]
+    return check_excess(str(addresses.store), known[0], known, _PATIENCE, here)
 
 
 def _try_folder(address: str, landmark: str, name: str) -> Finding:
