@@ -24,6 +24,7 @@ STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
 NAME = {"type": "string", "pattern": "^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)?$"}
 QUANTITY = {"type": ["string", "number"], "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"}
 PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
+PREFIX = "[A-Za-z0-9_.=-]+(/[A-Za-z0-9_.=-]+)*"
 AMOUNTS = {"type": "object", "additionalProperties": QUANTITY}
 SELECTOR = {
     "type": "object",
@@ -137,6 +138,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "external.endpoint": {"type": "string", "pattern": "^(https?://[^/@]+)?$"},
     "kubeflow.host": {"type": "string", "pattern": "^(https?://[^@]+)?$"},
     "objectStorage.bucket": {"type": "string", "pattern": "^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"},
+    "objectStorage.prefix": {"type": "string", "pattern": f"^({PREFIX})?$"},
+    "objectStorage.read": {
+        "type": "array",
+        "items": {"type": "string", "pattern": f"^({PREFIX}|s3://[a-z0-9][a-z0-9.-]{{1,61}}[a-z0-9](/{PREFIX})?)$"},
+    },
+    "artifacts.prefix": {"type": "string", "pattern": f"^({PREFIX}/?)?$"},
     "artifacts.bucket": {"type": "string", "pattern": "^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"},
     "interval": {"type": "string", "pattern": "^[0-9]+(s|m|h)$"},
 }

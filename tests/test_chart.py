@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import pytest
 import yaml
 from kubernetes_objects import Kubernetes
+from minio_users import MinioUsers
 from postgresql import postgresql, programs
 from real_checkov import find_checkov
 from real_helm import find_helm
@@ -29,6 +30,7 @@ from lmmpress.cluster.doctor.permissions import RUNNING
 from lmmpress.cluster.profile import Profile, read_profile
 from lmmpress.plan import parse_plan
 from lmmpress.store.connection import connect
+from lmmpress.store.rights import Place, policy
 
 ROOT = Path(__file__).parent.parent
 CHART = ROOT / "helm" / "lmmpress"
@@ -633,6 +635,9 @@ REFUSED: dict[str, tuple[Values, str]] = {
         "postgresql.existingSecret",
     ),
     "no queue behind it": ({"kueue": {"enabled": True}}, "kueue.clusterQueue"),
+    "nobody to make users": ({"prepare": {"enabled": False}}, "prepare.enabled is false and minio.enabled true"),
+    "everything below a prefix": ({"objectStorage": {"prefix": "store/*"}}, "prefix"),
+    "no place to read": ({"objectStorage": {"read": ["https://models"]}}, "read"),
     "no account": ({"pipeline": {"serviceAccount": {"create": False}}}, "pipeline.serviceAccount.name"),
 }
 
@@ -705,6 +710,7 @@ CHANGED: dict[str, Any] = {
     "profiles": {"other": {"ttl": 7}},
     "plans": {"other": PLAN},
     "networkPolicy.mlflow": [{"ipBlock": {"cidr": "10.7.0.0/16"}}],
+    "objectStorage.read": ["other", "s3://another/place"],
 }
 
 
@@ -790,13 +796,16 @@ def release(server: Kubernetes, *arguments: str, values: Values | None = None) -
     return run_helm(*command, values=values)
 
 
+OWN_SECRETS = ("store", "pipeline-store", "mlflow-store", "postgresql")
+
+
 def test_secrets_survive_upgrade_rollback_and_removal(kubernetes: Kubernetes) -> None:
     def done(*arguments: str, values: Values | None = None) -> None:
         result = release(kubernetes, *arguments, values=values)
         assert result.returncode == 0, result.stderr
 
     def secrets() -> list[dict[str, str]]:
-        return [kubernetes.secret("team", f"lmmpress-{name}") for name in ("store", "postgresql")]
+        return [kubernetes.secret("team", f"lmmpress-{name}") for name in OWN_SECRETS]
 
     def workers() -> str:
         (found,) = (found for found in kubernetes.objects.values() if found["kind"] == "Deployment")
@@ -805,7 +814,8 @@ def test_secrets_survive_upgrade_rollback_and_removal(kubernetes: Kubernetes) ->
 
     done("install", "lmmpress", str(CHART))
     first = secrets()
-    assert [sorted(len(value) for value in one.values()) for one in first] == [[20, 40], [40]]
+    assert [sorted(len(value) for value in one.values()) for one in first] == [[20, 40], [20, 40], [20, 40], [40]]
+    assert len({value for one in first for value in one.values()}) == 7, "nobody has what is another's"
     before = copy.deepcopy(kubernetes.objects)
     done("upgrade", "lmmpress", str(CHART))
     for path, found in kubernetes.objects.items():
@@ -818,7 +828,7 @@ def test_secrets_survive_upgrade_rollback_and_removal(kubernetes: Kubernetes) ->
     done("rollback", "lmmpress", "1")
     assert (secrets(), workers()) == (first, "2")
     done("uninstall", "lmmpress")
-    assert kubernetes.named("Secret") == {"lmmpress-store", "lmmpress-postgresql"}
+    assert kubernetes.named("Secret") == {f"lmmpress-{name}" for name in OWN_SECRETS}
     assert {found["kind"] for found in kubernetes.objects.values()} == {"Secret"}
     done("install", "lmmpress", str(CHART))
     assert secrets() == first
@@ -845,6 +855,80 @@ def test_kubeflows_copy_of_mlflows_credentials(kubernetes: Kubernetes) -> None:
     assert kubernetes.secret("team", "kfp-mlflow-credentials") == {"username": "me", "password": "pass"}
     assert "me" not in result.stdout.split()
     assert "pass" not in result.stdout.split()
+
+
+def test_pipelines_and_mlflow_never_have_the_keys_of_minio_itself() -> None:
+    objects = render("everything")
+    root = {"press-lmmpress-minio", "press-lmmpress-prepare"}
+    for name, pod in pods(objects).items():
+        named = {
+            variable["name"]: variable["valueFrom"]["secretKeyRef"]["name"]
+            for container in containers(pod)
+            for variable in container["env"]
+            if "valueFrom" in variable
+        }
+        assert ("press-lmmpress-store" in named.values()) == (name in root), name
+        if name.endswith(("check-store", "check-mlflow")):
+            assert named["AWS_ACCESS_KEY_ID"] == "press-lmmpress-pipeline-store", "what a task has"
+        if name.endswith("lmmpress-mlflow"):
+            assert named["AWS_ACCESS_KEY_ID"] == "press-lmmpress-mlflow-store"
+    data = one(objects, "ConfigMap", "press-lmmpress-cluster")["data"]
+    secret = Profile.model_validate(yaml.safe_load(data["cluster.yaml"])).secrets.store
+    assert secret is not None
+    assert secret.name == "press-lmmpress-pipeline-store"
+    assert "press-lmmpress-store" not in json.dumps(data)
+
+
+def test_secrets_of_ones_own_go_before_those_of_the_chart() -> None:
+    values: Values = {
+        "pipeline": {"existingSecret": "ours"},
+        "mlflow": {"artifacts": {"existingSecret": "servers"}},
+        "objectStorage": {"existingSecret": "root"},
+    }
+    objects = parsed(render_text(values))
+    assert {found["metadata"]["name"] for found in objects if found["kind"] == "Secret"} == {
+        "press-lmmpress-postgresql"
+    }
+    for pod, variable, secret in (
+        ("press-lmmpress-minio", "MINIO_ROOT_USER", "root"),
+        ("press-lmmpress-prepare", "AWS_ACCESS_KEY_ID", "root"),
+        ("press-lmmpress-prepare", "PIPELINE_ACCESS_KEY_ID", "ours"),
+        ("press-lmmpress-prepare", "MLFLOW_ACCESS_KEY_ID", "servers"),
+        ("press-lmmpress-check-store", "AWS_ACCESS_KEY_ID", "ours"),
+        ("press-lmmpress-mlflow", "AWS_ACCESS_KEY_ID", "servers"),
+    ):
+        (found,) = (entry for entry in containers(pods(objects)[pod])[0]["env"] if entry["name"] == variable)
+        assert found["valueFrom"]["secretKeyRef"]["name"] == secret, (pod, variable)
+    # an outside server: one Secret for all, or one for each
+    outside = {"minio": {"enabled": False}, "objectStorage": {"existingSecret": "all"}}
+    for more, pipelines, server in (({}, "all", "all"), ({"pipeline": {"existingSecret": "ours"}}, "ours", "all")):
+        objects = parsed(render_text(outside | more))
+        check, tracking = (
+            containers(pods(objects)[f"press-lmmpress-{name}"])[0]["env"] for name in ("check-store", "mlflow")
+        )
+        for env, name in ((check, pipelines), (tracking, server)):
+            (found,) = (entry for entry in env if entry["name"] == "AWS_ACCESS_KEY_ID")
+            assert found["valueFrom"]["secretKeyRef"]["name"] == name
+        assert "USERS" not in [entry["name"] for entry in containers(pods(objects)["press-lmmpress-prepare"])[0]["env"]]
+
+
+def test_an_upgrade_from_one_pair_of_keys_for_all_makes_the_others_and_says_so(kubernetes: Kubernetes) -> None:
+    assert release(kubernetes, "install", "lmmpress", str(CHART)).returncode == 0
+    root = kubernetes.secret("team", "lmmpress-store")
+    # as an earlier chart left it: one Secret, which pipelines that were compiled then still name
+    for path in [
+        path for path in kubernetes.objects if path.endswith(("/lmmpress-pipeline-store", "/lmmpress-mlflow-store"))
+    ]:
+        del kubernetes.objects[path]
+    done = release(kubernetes, "upgrade", "lmmpress", str(CHART))
+    assert done.returncode == 0, done.stderr
+    assert "pipelines have keys of their own, in the Secret lmmpress-pipeline-store" in done.stdout
+    assert "use the root keys of MinIO, in the Secret lmmpress-store, and go on" in done.stdout
+    assert kubernetes.secret("team", "lmmpress-store") == root
+    made = [kubernetes.secret("team", f"lmmpress-{name}") for name in OWN_SECRETS]
+    again = release(kubernetes, "upgrade", "lmmpress", str(CHART))
+    assert "keys of their own" not in again.stdout, "once"
+    assert [kubernetes.secret("team", f"lmmpress-{name}") for name in OWN_SECRETS] == made
 
 
 def test_notes_say_the_next_command(kubernetes: Kubernetes) -> None:
@@ -921,8 +1005,11 @@ def pod_environment(name: str, endpoint: str, server: MiniStack, **more: str) ->
     secrets = {"AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key}
     secrets["PGPASSWORD"] = "a password"
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "MLFLOW_"))}
+    for user in ("PIPELINE", "MLFLOW"):
+        secrets |= {f"{user}_ACCESS_KEY_ID": f"key-of-{user}", f"{user}_SECRET_ACCESS_KEY": f"secret-of-{user}"}
     named = {one["name"]: one.get("value", secrets.get(one["name"])) for one in containers(pod)[0]["env"]}
-    return kept | named | {"AWS_ENDPOINT_URL": endpoint} | more
+    # the S3 server of the tests has no API for users: MinIO's is tried by itself
+    return kept | named | {"AWS_ENDPOINT_URL": endpoint, "USERS": "{}"} | more
 
 
 @pytest.mark.long
@@ -1030,6 +1117,79 @@ def test_the_hook_waits_and_then_says_why(s3: MiniStack) -> None:
         assert done.stderr.startswith(f"bucket other: {told}"), done.stderr
         assert s3.secret_key not in done.stdout + done.stderr
     proxy.close()
+
+
+@pytest.fixture
+def minio() -> Iterator[MinioUsers]:
+    server = MinioUsers()
+    yield server
+    server.close()
+
+
+def users_environment(minio: MinioUsers, **more: str) -> dict[str, str]:
+    """Of the hook's pod, with MinIO's API for users alone."""
+    (pod,) = (pod for key, pod in pods(render("minimal")).items() if key.endswith("-prepare"))
+    (users,) = (one["value"] for one in containers(pod)[0]["env"] if one["name"] == "USERS")
+    server = MiniStack(Path(), 0)
+    server.access_key, server.secret_key = minio.access_key, minio.secret_key
+    more = {"BUCKETS": "", "EXPERIMENT": "", "PREPARE_TIMEOUT": "5", "USERS": users} | more
+    return pod_environment("-prepare", minio.endpoint, server, **more)
+
+
+def test_the_hook_makes_users_with_rights_on_their_prefix(minio: MinioUsers) -> None:
+    done = run_script("prepare", users_environment(minio))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines() == [
+        "keys of mlflow: may write to mlflow/artifacts",
+        "keys of pipeline: may write to lmmpress/store and read lmmpress/models, lmmpress/data, lmmpress/sample",
+    ]
+    assert minio.users == {
+        "key-of-PIPELINE": ("secret-of-PIPELINE", "lmmpress-pipeline"),
+        "key-of-MLFLOW": ("secret-of-MLFLOW", "lmmpress-mlflow"),
+    }
+    rights = policy([Place("lmmpress", "store")], [Place("lmmpress", name) for name in ("models", "data", "sample")])
+    deny = {"Effect": "Deny", "Action": ["admin:*"]}
+    assert minio.policies["lmmpress-pipeline"] == rights | {"Statement": [*rights["Statement"], deny]}
+    was = copy.deepcopy((minio.users, minio.policies))
+    again = run_script("prepare", users_environment(minio))
+    assert (again.stdout, minio.users, minio.policies) == (done.stdout, *was), "run again, it changes nothing"
+
+
+def test_keys_that_are_changed_end_the_old_ones_and_no_other_users(minio: MinioUsers) -> None:
+    minio.users["somebody"] = ("else", "readonly")
+    assert run_script("prepare", users_environment(minio)).returncode == 0
+    changed = {"PIPELINE_ACCESS_KEY_ID": "new-key", "PIPELINE_SECRET_ACCESS_KEY": "new-secret"}
+    assert run_script("prepare", users_environment(minio, **changed)).returncode == 0
+    assert minio.users == {
+        "somebody": ("else", "readonly"),
+        "new-key": ("new-secret", "lmmpress-pipeline"),
+        "key-of-MLFLOW": ("secret-of-MLFLOW", "lmmpress-mlflow"),
+    }
+
+
+def test_one_pair_of_keys_for_both_has_the_rights_of_both(minio: MinioUsers) -> None:
+    one_for_both = {"PIPELINE_ACCESS_KEY_ID": "both", "MLFLOW_ACCESS_KEY_ID": "both"}
+    for _ in range(2):
+        assert run_script("prepare", users_environment(minio, **one_for_both)).returncode == 0
+        assert {key: told[1] for key, told in minio.users.items()} == {"both": "lmmpress-mlflow,lmmpress-pipeline"}
+
+
+def test_root_keys_for_pipelines_are_warned_of(minio: MinioUsers) -> None:
+    same = {"PIPELINE_ACCESS_KEY_ID": minio.access_key, "PIPELINE_SECRET_ACCESS_KEY": minio.secret_key}
+    done = run_script("prepare", users_environment(minio, **same))
+    assert done.returncode == 0
+    assert "keys of pipeline: WARNING: they are MinIO's root keys" in done.stdout
+    assert minio.users.keys() == {"key-of-MLFLOW"}
+
+
+def test_a_server_without_users_is_told_and_one_that_starts_is_waited_for(minio: MinioUsers) -> None:
+    minio.answers = [503, 503]
+    done = run_script("prepare", users_environment(minio))
+    assert done.returncode == 0
+    assert "the server answers 503; trying again" in done.stdout
+    minio.answers = [403]
+    done = run_script("prepare", users_environment(minio))
+    assert (done.returncode, done.stderr) == (1, "keys of mlflow: the server answers 403\n")
 
 
 def test_a_store_that_does_not_do_is_found_out(s3: MiniStack) -> None:

@@ -8,7 +8,8 @@ import sys
 
 from lmmpress.cluster.doctor.outside import Addresses, check_buckets
 
-(found,) = check_buckets(Addresses(store=os.environ["STORE"]), here=False)
-if found.status not in ("ok", "warning"):
-    sys.exit(f"{found.check}: {found.said}; {found.mend}")
-print(f"{found.check}: {found.said}")
+findings = check_buckets(Addresses(store=os.environ["STORE"]), here=False)
+for found in findings:
+    if found.status not in ("ok", "warning"):
+        sys.exit(f"{found.check}: {found.said}; {found.mend}")
+    print(f"{found.check}: {found.said}" + (f"; {found.mend}" if found.mend else ""))

@@ -133,6 +133,27 @@ securityContext:
 {{- end -}}
 {{- end -}}
 
+{{/* The keys of pipelines, and those of MLflow's server: where MinIO is in the chart the hook makes users with them. */}}
+{{- define "lmmpress.pipelineSecret" -}}
+{{- if .Values.pipeline.existingSecret -}}
+{{- .Values.pipeline.existingSecret -}}
+{{- else if .Values.minio.enabled -}}
+{{- printf "%s-pipeline-store" (include "lmmpress.fullname" .) -}}
+{{- else -}}
+{{- .Values.objectStorage.existingSecret -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "lmmpress.artifactsSecret" -}}
+{{- if .Values.mlflow.artifacts.existingSecret -}}
+{{- .Values.mlflow.artifacts.existingSecret -}}
+{{- else if .Values.minio.enabled -}}
+{{- printf "%s-mlflow-store" (include "lmmpress.fullname" .) -}}
+{{- else -}}
+{{- .Values.objectStorage.existingSecret -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "lmmpress.postgresqlSecret" -}}
 {{- default (printf "%s-postgresql" (include "lmmpress.fullname" .)) .Values.postgresql.existingSecret -}}
 {{- end -}}
@@ -189,23 +210,54 @@ AWS_ENDPOINT_URL: {{ . }}
 AWS_REGION: {{ .Values.objectStorage.region }}
 {{- end -}}
 
+{{/* Two variables with the keys that a Secret holds. (list $ secret prefix) */}}
+{{- define "lmmpress.keysEnv" -}}
+{{- $ := index . 0 -}}
+- name: {{ index . 2 }}_ACCESS_KEY_ID
+  valueFrom:
+    secretKeyRef:
+      name: {{ index . 1 }}
+      key: {{ $.Values.objectStorage.accessKeyKey }}
+- name: {{ index . 2 }}_SECRET_ACCESS_KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ index . 1 }}
+      key: {{ $.Values.objectStorage.secretKeyKey }}
+{{- end -}}
+
+{{/* Variables of whoever talks to the bucket with the keys of a Secret, or with a role. (list $ secret) */}}
 {{- define "lmmpress.storeEnv" -}}
-{{- range $name, $value := include "lmmpress.plainEnv" . | fromYaml }}
+{{- $ := index . 0 -}}
+{{- range $name, $value := include "lmmpress.plainEnv" $ | fromYaml }}
 - name: {{ $name }}
   value: {{ $value | quote }}
 {{- end }}
-{{- with include "lmmpress.storeSecret" . }}
-- name: AWS_ACCESS_KEY_ID
-  valueFrom:
-    secretKeyRef:
-      name: {{ . }}
-      key: {{ $.Values.objectStorage.accessKeyKey }}
-- name: AWS_SECRET_ACCESS_KEY
-  valueFrom:
-    secretKeyRef:
-      name: {{ . }}
-      key: {{ $.Values.objectStorage.secretKeyKey }}
+{{- with index . 1 }}
+{{ include "lmmpress.keysEnv" (list $ . "AWS") }}
 {{- end }}
+{{- end -}}
+
+{{/* Where pipelines keep their store, and where MLflow keeps its artifacts: bucket/prefix. */}}
+{{- define "lmmpress.storePlace" -}}
+{{- printf "%s/%s" .Values.objectStorage.bucket .Values.objectStorage.prefix | trimSuffix "/" -}}
+{{- end -}}
+
+{{- define "lmmpress.artifactsPlace" -}}
+{{- printf "%s/%s" .Values.mlflow.artifacts.bucket .Values.mlflow.artifacts.prefix | trimSuffix "/" -}}
+{{- end -}}
+
+{{/* The users that the hook makes in MinIO, as JSON: whose keys, where they write, where they only read. */}}
+{{- define "lmmpress.users" -}}
+{{- $bucket := .Values.objectStorage.bucket -}}
+{{- $read := list -}}
+{{- range .Values.objectStorage.read -}}
+{{- $read = append $read (ternary (trimPrefix "s3://" .) (printf "%s/%s" $bucket .) (hasPrefix "s3://" .)) -}}
+{{- end -}}
+{{- $users := dict "PIPELINE" (dict "write" (list (include "lmmpress.storePlace" .)) "read" $read) -}}
+{{- if .Values.mlflow.enabled -}}
+{{- $_ := set $users "MLFLOW" (dict "write" (list (include "lmmpress.artifactsPlace" .)) "read" list) -}}
+{{- end -}}
+{{- toJson $users -}}
 {{- end -}}
 
 {{- define "lmmpress.mlflowEnv" -}}
@@ -278,7 +330,7 @@ AWS_REGION: {{ .Values.objectStorage.region }}
 - name: PGSSLROOTCERT
   value: /ca/ca.crt
 {{- end }}
-{{- include "lmmpress.storeEnv" . | trim | nindent 0 }}
+{{- include "lmmpress.storeEnv" (list . (include "lmmpress.artifactsSecret" .)) | trim | nindent 0 }}
 {{- with include "lmmpress.caEnv" . | trim }}
 {{- . | nindent 0 }}
 {{- end }}
@@ -328,7 +380,8 @@ disable
 {{/* A pod that runs one of files/*.py in the image of lmmpress, as the hook and the tests do. (list $ script) */}}
 {{- define "lmmpress.script" -}}
 {{- $ := index . 0 -}}
-restartPolicy: {{ ternary "OnFailure" "Never" (eq (index . 1) "prepare") }}
+{{- $prepares := eq (index . 1) "prepare" -}}
+restartPolicy: {{ ternary "OnFailure" "Never" $prepares }}
 {{ include "lmmpress.pod" (list $ 65532 (printf "%s-prepare" (include "lmmpress.fullname" $)) $.Values.prepare) }}
 containers:
   - name: {{ index . 1 | replace "_" "-" }}
@@ -336,7 +389,18 @@ containers:
     imagePullPolicy: {{ $.Values.image.pullPolicy }}
     command: [python3, /scripts/{{ index . 1 }}.py]
     env:
-      {{- include "lmmpress.storeEnv" $ | trim | nindent 6 }}
+      {{- /* the hook makes buckets and users; the tests may do no more than a task of a pipeline */}}
+      {{- $keys := include "lmmpress.pipelineSecret" $ }}
+      {{- if $prepares }}{{ $keys = include "lmmpress.storeSecret" $ }}{{ end }}
+      {{- include "lmmpress.storeEnv" (list $ $keys) | trim | nindent 6 }}
+      {{- if and $prepares $.Values.minio.enabled }}
+      - name: USERS
+        value: {{ include "lmmpress.users" $ | quote }}
+      {{- include "lmmpress.keysEnv" (list $ (include "lmmpress.pipelineSecret" $) "PIPELINE") | nindent 6 }}
+      {{- if $.Values.mlflow.enabled }}
+      {{- include "lmmpress.keysEnv" (list $ (include "lmmpress.artifactsSecret" $) "MLFLOW") | nindent 6 }}
+      {{- end }}
+      {{- end }}
       {{- include "lmmpress.mlflowEnv" $ | nindent 6 }}
       {{- with include "lmmpress.caEnv" $ | trim }}
       {{- . | nindent 6 }}
@@ -346,7 +410,7 @@ containers:
       - name: EXPERIMENT
         value: {{ $.Values.mlflow.experiment | quote }}
       - name: STORE
-        value: {{ printf "s3://%s/lmmpress-check" $.Values.objectStorage.bucket | quote }}
+        value: {{ printf "s3://%s" (include "lmmpress.storePlace" $) | quote }}
       - name: PREPARE_TIMEOUT
         value: {{ $.Values.prepare.timeout | int64 | quote }}
     {{- include "lmmpress.confined" $ | nindent 4 }}
@@ -374,13 +438,16 @@ volumes:
 
 {{- define "lmmpress.buckets" -}}
 {{- if .Values.objectStorage.createBuckets -}}
-{{- .Values.objectStorage.bucket -}}
-{{- if .Values.mlflow.enabled }} {{ .Values.mlflow.artifacts.bucket }}{{ end -}}
+{{- include "lmmpress.storePlace" . -}}
+{{- if .Values.mlflow.enabled }} {{ include "lmmpress.artifactsPlace" . }}{{ end -}}
 {{- end -}}
 {{- end -}}
 
 {{/* What cannot be meant. */}}
 {{- define "lmmpress.validate" -}}
+{{- if and .Values.minio.enabled (not .Values.prepare.enabled) -}}
+{{- fail "prepare.enabled is false and minio.enabled true: the hook makes the users in MinIO whose keys pipelines and MLflow have" -}}
+{{- end -}}
 {{- if and .Values.minio.enabled .Values.objectStorage.external.endpoint -}}
 {{- fail "objectStorage.external.endpoint is set and minio.enabled too: set minio.enabled=false" -}}
 {{- end -}}
