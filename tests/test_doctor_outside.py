@@ -136,6 +136,21 @@ def test_model_and_data_are_read_where_a_plan_says(new_bucket: Callable[[], str]
     assert [one.status for one in check_buckets(asked, here=True)] == ["ok", "ok"]
 
 
+@pytest.mark.parametrize(("right", "word"), [("s3:ListBucket", "list-type=2"), ("s3:GetObject", "/config.json HTTP")])
+def test_a_right_that_is_missing_to_read_is_named(
+    right: str, word: str, new_bucket: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = new_bucket()
+    BucketObjects(address).write("config.json", b"{}", None)
+    proxy = Proxy(os.environ["AWS_ENDPOINT_URL"])
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+    proxy.instead[word, "GET"] = [answer("403 Forbidden", "AccessDenied") for _ in range(20)]
+    one = only(check_buckets(Addresses(model=address), here=False))
+    proxy.close()
+    assert (one.status, one.said) == ("failed", f"the keys lack {right}")
+    assert f"lmmpress store policy STORE --read {address}" in one.mend
+
+
 S3_FAULTS = [
     (("403 Forbidden", "AccessDenied"), "lack s3:ListBucket, s3:PutObject, s3:DeleteObject", "lmmpress store policy"),
     (("403 Forbidden", "SignatureDoesNotMatch"), "the credentials are not accepted", "keys of secrets.store"),

@@ -178,6 +178,15 @@ def test_the_doctor_names_the_right_that_is_missing(limited: Limited, right: str
     assert limited.names() == set(), "nothing is left behind"
 
 
+def test_the_doctor_names_what_is_missing_to_read_model_and_data(limited: Limited) -> None:
+    """Ceph tells no right to read from one to list where there is no object: so there is one."""
+    for name in ("models/config.json", "data/metadata.jsonl"):
+        limited.owner._put_object(limited.bucket, name, b"{}")
+    limited.allow(policy([Place(limited.bucket, "store")], [Place(limited.bucket, "data")], limited.arn))
+    assert [status for status, _ in findings(limited)] == ["ok", "ok", "failed", "ok"]
+    assert findings(limited)[2][1] == "the keys lack s3:ListBucket, s3:GetObject"
+
+
 def test_the_doctor_tells_what_an_owners_keys_may_do_beside(
     limited: Limited, s3_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,9 +67,7 @@ def _try_store(address: str, name: str) -> Finding:
 
     It is only written where the keys may remove it again.
     """
-    from minio.error import S3Error
-
-    from lmmpress.cluster.doctor.keys import check_enough, mend_rights
+    from lmmpress.cluster.doctor.keys import check_enough, denied, mend_rights
     from lmmpress.store.bucket import BucketObjects
     from lmmpress.store.objects import ChangedError
     from lmmpress.store.rights import place
@@ -84,7 +82,7 @@ def _try_store(address: str, name: str) -> Finding:
         try:
             found = objects.read(key)
         except UserError as error:
-            if not isinstance(error.__cause__, S3Error) or error.__cause__.code != "AccessDenied":
+            if not denied(error):
                 raise
             return failed(name, "the keys lack s3:GetObject", mend_rights(address))
         if found is None or found.data != b'{"written": 1}':
@@ -126,9 +124,12 @@ def _try_keys(addresses: Addresses, here: bool) -> Finding:
 
 
 def _try_folder(address: str, landmark: str, name: str) -> Finding:
+    from lmmpress.cluster.doctor.keys import check_readable
     from lmmpress.store.bucket import BucketObjects
 
     objects = BucketObjects(address, patience=_PATIENCE)
+    if lacks := check_readable(name, objects, landmark):
+        return lacks
     if objects.read(landmark) is None:
         mend = f"lmmpress store ls {address.rpartition('/')[0]}, or put it there: {address}/{landmark}"
         return failed(name, f"there is no {landmark}", mend)
