@@ -12,10 +12,11 @@ def distillation_loss(
     """Eq. 5 at each answer position, [positions]; its sum over a sample's positions is that sample's loss.
 
     `student` and `teacher` are logits [positions, vocabulary], `targets` [positions] the answer's tokens, which only
-    `margin` and hard labels look at. No gradient reaches the teacher. A hinge at rest has no gradient either.
+    `margin` and hard labels look at. No gradient reaches the teacher. A hinge at rest has no gradient either. It is
+    computed in float32, or in float64 where logits are float64.
     """
-    log_g = functional.log_softmax(student.float(), dim=-1)
-    log_f = functional.log_softmax(teacher.float().detach(), dim=-1)
+    log_g = functional.log_softmax(_precise(student), dim=-1)
+    log_f = functional.log_softmax(_precise(teacher.detach()), dim=-1)
     loss = _divergence(log_g, log_f, settings.kl)
     if settings.gamma and settings.pairwise != "none":
         hinge = _own_top(log_g, log_f) if settings.pairwise == "eq5" else _margin(log_g, targets)
@@ -23,6 +24,10 @@ def distillation_loss(
     if settings.hard_labels:
         loss = loss + settings.hard_labels * functional.nll_loss(log_g, targets, reduction="none")
     return loss
+
+
+def _precise(logits: torch.Tensor) -> torch.Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _divergence(log_g: torch.Tensor, log_f: torch.Tensor, direction: str) -> torch.Tensor:
