@@ -44,7 +44,7 @@ def sample_materials(**changes: str) -> Materials:
 
 def rss() -> int:
     """Resident bytes of this process now."""
-    with open("/proc/self/statm") as file:
+    with open("/proc/self/statm", encoding="utf-8") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
 
 

@@ -134,7 +134,7 @@ def forget(folder: Path) -> None:
 
 def bytes_read() -> int:
     """Bytes that this process has had read from the disk."""
-    lines = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    lines = dict(line.split(": ") for line in Path("/proc/self/io").read_text("utf-8").splitlines())
     return int(lines["read_bytes"])
 
 
@@ -148,7 +148,7 @@ class AnonymousPeak:
         return self
 
     def _now(self) -> int:
-        with open("/proc/self/status") as file:
+        with open("/proc/self/status", encoding="utf-8") as file:
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith("RssAnon"))
 
     def _watch(self) -> None:

@@ -40,7 +40,9 @@ def main() -> None:
         return
     command = [sys.executable, __file__, "--width", str(arguments.width), "--only"]
     found = {
-        name: json.loads(subprocess.run([*command, name], capture_output=True, check=True, text=True).stdout)
+        name: json.loads(
+            subprocess.run([*command, name], capture_output=True, check=True, text=True, encoding="utf-8").stdout
+        )
         for name in SETTINGS
     }
     show(found)

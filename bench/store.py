@@ -107,7 +107,7 @@ def make(folder: Path, megabytes: int, seed: int) -> Path:
         with (folder / f"model-{number}.safetensors").open("wb") as file:
             for _ in range(int(megabytes * share)):
                 file.write(chance.randbytes(1_000_000))
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text("{}", "utf-8")
     return folder
 
 
@@ -197,7 +197,7 @@ def requests_of_a_hit(folder: Path, made: Path) -> int:
 def alone(way: str, folder: Path) -> float:
     """Peak memory in MB of a process that does nothing else."""
     command = [sys.executable, __file__, "--moving", way, str(folder)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return float(subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True).stdout)
 
 
 def moved_alone(way: str, name: str) -> float:
@@ -205,15 +205,15 @@ def moved_alone(way: str, name: str) -> float:
     noted = folder / "moved"
     if way == "up":
         store = opened(folder)
-        noted.write_text(f"{store.root_address} {store.add_checkpoint(folder / 'checkpoint')}")
+        noted.write_text(f"{store.root_address} {store.add_checkpoint(folder / 'checkpoint')}", "utf-8")
     else:
         shutil.rmtree(folder / "cache" / "blobs")
-        address, digest = noted.read_text().split()
+        address, digest = noted.read_text("utf-8").split()
         store = opened(folder, address.removeprefix("s3://").partition("/")[0])
         store.checkpoint(digest)
         empty(address.removeprefix("s3://").partition("/")[0])
     # not getrusage, which a child inherits from whoever started it
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    (line,) = (line for line in Path("/proc/self/status").read_text("utf-8").splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024 / 1e6
 
 

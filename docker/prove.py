@@ -140,7 +140,11 @@ class Machine:
         own = ["--mount", "--propagation", "private", *(["--net"] if user else [])]
         own += [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
         return subprocess.run(
-            ["unshare", *own, "sh", "-c", "\n".join(lines)], capture_output=True, text=True, check=False
+            ["unshare", *own, "sh", "-c", "\n".join(lines)],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            check=False,
         )
 
 

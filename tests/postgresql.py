@@ -32,8 +32,9 @@ def postgresql(bin: Path, user: str, password: str, database: str) -> Iterator[i
             for path in (folder, folder / "password"):
                 shutil.chown(path, **other)
         make = [bin / "initdb", "-D", folder / "data", "-A", "scram-sha-256", "-U", user]
+        make += ["--locale=C", "--encoding=UTF8"]  # whatever this machine's locale is
         subprocess.run([*make, f"--pwfile={folder}/password"], check=True, capture_output=True, cwd=folder, **other)
-        serve = [bin / "postgres", "-D", folder / "data", "-h", "127.0.0.1", "-p", str(port), "-k", folder]
+        serve = [bin / "postgres", "-D", folder / "data", "-h", "127.0.0.1", "-p", str(port), "-k", ""]
         with (folder / "log").open("wb") as log:
             server = subprocess.Popen(serve, stdout=log, stderr=log, cwd=folder, **other)
         try:

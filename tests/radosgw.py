@@ -135,7 +135,9 @@ class RadosGateway:
         command = [program(name), "-c", str(self.config), *arguments]
         seconds = max(deadline - time.monotonic(), 0)
         try:
-            done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=seconds)
+            done = subprocess.run(
+                command, capture_output=True, text=True, encoding="utf-8", stdin=subprocess.DEVNULL, timeout=seconds
+            )
         except subprocess.TimeoutExpired as error:
             raise RuntimeError(f"{name} does not end: {'; '.join(map(self._last_logged, self.daemons))}") from error
         if done.returncode:

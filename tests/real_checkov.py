@@ -32,5 +32,5 @@ def make(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     venv.create(folder, with_pip=True)
     command = [folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", f"checkov=={VERSION}"]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    subprocess.run(command, check=True, capture_output=True, text=True, encoding="utf-8")
     (folder / "whole").touch()

@@ -22,7 +22,7 @@ def make_checkpoint(folder: Path, seed: int, sizes: dict[str, int] | None = None
     """A directory of files: what a store sees of a checkpoint."""
     chance = random.Random(seed)
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(f'{{"seed": {seed}}}')
+    (folder / "config.json").write_text(f'{{"seed": {seed}}}', "utf-8")
     for name, size in (sizes or {"model.safetensors": 3000, "vocab/tokens.txt": 10, "empty": 0}).items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(chance.randbytes(size))

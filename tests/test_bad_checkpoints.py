@@ -41,9 +41,9 @@ def refused(*arguments: object) -> str:
 
 
 def spoil(checkpoint: Path, part: str | None = "text_config", **changes: object) -> Path:
-    config = json.loads((checkpoint / "config.json").read_text())
+    config = json.loads((checkpoint / "config.json").read_text("utf-8"))
     (config if part is None else config[part]).update(changes)
-    (checkpoint / "config.json").write_text(json.dumps(config))
+    (checkpoint / "config.json").write_text(json.dumps(config), "utf-8")
     return checkpoint
 
 
@@ -62,7 +62,7 @@ def test_unknown_tensors_are_listed_and_never_dropped(copy) -> None:
 
 
 def test_an_unknown_family_lists_those_there_are(tmp_path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "lama"}')
+    (tmp_path / "config.json").write_text('{"model_type": "lama"}', "utf-8")
     message = refused("inspect", tmp_path)
     assert "did you mean 'llama'" in message
     assert "blip-2" in message
@@ -132,24 +132,24 @@ def test_a_shard_that_is_not_there_is_named(shards) -> None:
 
 
 def test_a_shard_that_the_index_forgets_is_named(shards) -> None:
-    index = json.loads((shards / INDEX).read_text())
+    index = json.loads((shards / INDEX).read_text("utf-8"))
     last = sorted(set(index["weight_map"].values()))[-1]
     index["weight_map"] = {name: file for name, file in index["weight_map"].items() if file != last}
-    (shards / INDEX).write_text(json.dumps(index))
+    (shards / INDEX).write_text(json.dumps(index), "utf-8")
     assert f"its index does not name: {last}" in refused("inspect", shards)
 
 
 def test_tensors_that_index_and_shards_disagree_about_are_named(shards) -> None:
-    index = json.loads((shards / INDEX).read_text())
+    index = json.loads((shards / INDEX).read_text("utf-8"))
     name = next(iter(index["weight_map"]))
     del index["weight_map"][name]
-    (shards / INDEX).write_text(json.dumps(index))
+    (shards / INDEX).write_text(json.dumps(index), "utf-8")
     assert f"do not agree about {name}" in refused("inspect", shards)
 
 
 @pytest.mark.parametrize("index", ["{}", "[]", '{"weight_map": {"a": "../../secret.safetensors"}}', "nonsense"])
 def test_an_index_that_is_none_is_one_line(shards, index) -> None:
-    (shards / INDEX).write_text(index)
+    (shards / INDEX).write_text(index, "utf-8")
     with pytest.raises(UserError, match="index"):
         run("inspect", shards)
 
@@ -173,7 +173,7 @@ def test_the_cuts_of_another_model_are_refused(copy, make_checkpoint, tmp_path) 
 
 @pytest.mark.parametrize("record", ["", "[]", '{"teacher": "x"}', '{"teacher": "x", "history": [{"cut": 3}]}'])
 def test_a_file_that_lists_no_cuts_is_one_line(copy, tmp_path, record) -> None:
-    (tmp_path / "record.json").write_text(record)
+    (tmp_path / "record.json").write_text(record, "utf-8")
     with pytest.raises(UserError, match=r"COMPRESSION\.json|lists no cuts"):
         run("prune", copy, "--cuts", tmp_path / "record.json", "-o", tmp_path / "out")
     assert not (tmp_path / "out").exists()

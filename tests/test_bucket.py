@@ -194,7 +194,7 @@ def test_a_reader_that_was_killed_leaves_ranges_that_the_next_one_does_not_fetch
     forget_cache()
     reader = subprocess.Popen([sys.executable, "-c", FETCHER, address, digest], cwd=Path(__file__).parent)
     journals = Path(cache_folder()) / "partial"
-    await_that(lambda: any(len(path.read_text().split()) > 4 for path in journals.glob("*.parts")))
+    await_that(lambda: any(len(path.read_text("utf-8").split()) > 4 for path in journals.glob("*.parts")))
     reader.kill()
     reader.wait()
     proxy.requests.clear()
@@ -212,7 +212,7 @@ def test_ranges_that_a_crash_left_wrong_are_noticed(address: str, tmp_path: Path
     store = opened(address)
     partial = cache_folder() / "partial" / blob.sha256
     partial.write_bytes(bytes(12 * MIB))
-    partial.with_name(f"{partial.name}.parts").write_text(f"part={PART}\n0\n1\n2\n")
+    partial.with_name(f"{partial.name}.parts").write_text(f"part={PART}\n0\n1\n2\n", "utf-8")
     assert contents(store.checkpoint(digest)) == contents(made)
 
 
@@ -357,7 +357,7 @@ def test_a_credentials_file_that_is_none_is_not_quoted(
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    (tmp_path / "credentials").write_text("this is no ini file: sesame\n")
+    (tmp_path / "credentials").write_text("this is no ini file: sesame\n", "utf-8")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     with pytest.raises(UserError, match="the AWS credentials file cannot be read") as caught:
         opened(address).read_record("nothing")
@@ -607,6 +607,7 @@ def test_a_full_disk_under_the_cache_is_said_in_one_line_and_breaks_nothing(addr
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
+        encoding="utf-8",
         check=False,
     )
     lines = done.stdout.splitlines()

@@ -180,7 +180,7 @@ def run_helm(*arguments: str, values: Values | None = None) -> subprocess.Comple
     if values is not None:
         command += ["--values", "-"]
         text = yaml.safe_dump(values)
-    return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    return subprocess.run(command, input=text, capture_output=True, text=True, encoding="utf-8", check=False)
 
 
 def render_text(values: Values, apis: tuple[str, ...] = (), version: str = "1.34.0") -> str:
@@ -362,7 +362,9 @@ def test_a_policy_scan_finds_nothing_that_is_not_explained(tmp_path: Path) -> No
     for case in CASES:
         (tmp_path / f"{case}.yaml").write_text(yaml.safe_dump_all(render(case)), "utf-8")
     command = [program, "--directory", tmp_path, "--framework", "kubernetes", "--output", "json", "--compact"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"LOG_LEVEL": "ERROR"})
+    done = subprocess.run(
+        command, capture_output=True, text=True, encoding="utf-8", check=False, env=os.environ | {"LOG_LEVEL": "ERROR"}
+    )
     results = json.loads(done.stdout)["results"]
     assert len(results["passed_checks"]) > 1000, "it has looked"
     found: dict[str, set[str]] = {}
@@ -996,7 +998,9 @@ def run_script(name: str, environment: dict[str, str]) -> subprocess.CompletedPr
     """A file as it lies in the ConfigMap, by the interpreter of the tests."""
     data = one(render("minimal"), "ConfigMap", "press-lmmpress-scripts")["data"]
     command = [sys.executable, "-c", data[f"{name}.py"]]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, encoding="utf-8", check=False, timeout=120
+    )
 
 
 def pod_environment(name: str, endpoint: str, server: MiniStack, **more: str) -> dict[str, str]:

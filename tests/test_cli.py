@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -22,10 +23,9 @@ def run(*arguments: object, code: int = 0) -> str:
 
 def fail(*arguments: object, cwd: Path | None = None) -> str:
     """Run the real program; its one line of error."""
-    done = subprocess.run(
-        [sys.executable, "-m", "lmmpress.cli", *map(str, arguments)], capture_output=True, text=True, cwd=cwd,
-        env=os.environ | {"COLUMNS": "400"}, check=False,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "lmmpress.cli", *map(str, arguments)]
+    environment = os.environ | {"COLUMNS": "400"}
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=cwd, env=environment)
     assert done.returncode == 2, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     assert len(lines) == 1, done.stderr
@@ -35,7 +35,7 @@ def fail(*arguments: object, cwd: Path | None = None) -> str:
 @pytest.fixture
 def plan_file(raw_plan, tmp_path: Path) -> Path:
     raw_plan["stages"] = {"block": {"step": 1, "max": 1}}
-    (tmp_path / "plan.yaml").write_text(json.dumps(raw_plan))
+    (tmp_path / "plan.yaml").write_text(json.dumps(raw_plan), "utf-8")
     return tmp_path / "plan.yaml"
 
 
@@ -78,7 +78,7 @@ def test_a_misspelt_key_is_one_line_and_exit_code_2(plan_file, tmp_path) -> None
 
 def test_debug_shows_the_traceback(plan_file, tmp_path) -> None:
     command = [sys.executable, "-m", "lmmpress.cli", "run", plan_file, "--out", tmp_path, "--set", "x=1", "--debug"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
     assert "Traceback" in done.stderr
 
 
@@ -111,8 +111,9 @@ def test_a_run_that_cannot_work_leaves_nothing_behind(raw_plan, tmp_path, spoil,
 
 def test_a_full_disk_is_told_in_one_line(plan_file, tmp_path) -> None:
     """A limit on the size of written files stands in for the disk that is full."""
-    command = f"ulimit -f 40; exec {sys.executable} -m lmmpress.cli run {plan_file} --out {tmp_path / 'out'}"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    program = shlex.join([sys.executable, "-m", "lmmpress.cli", "run", str(plan_file), "--out", str(tmp_path / "out")])
+    command = ["bash", "-c", f"ulimit -f 40; exec {program}"]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
 

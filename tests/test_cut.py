@@ -130,11 +130,11 @@ def test_a_cut_made_for_another_model_is_refused(tmp_path) -> None:
 def test_tensors_keep_the_names_that_files_give_them_and_lie_by_tower(tmp_path) -> None:
     """LLaVA's files name tensors otherwise than the model does; what is written keeps the files' names."""
     make_model(config_of("llava-clip-llama")).save_pretrained(tmp_path / "source", max_shard_size="60KB")
-    before = json.loads((tmp_path / "source" / "model.safetensors.index.json").read_text())["weight_map"]
+    before = json.loads((tmp_path / "source" / "model.safetensors.index.json").read_text("utf-8"))["weight_map"]
     anatomy = read_checkpoint(tmp_path / "source")
     cuts = [cut_of(anatomy, "language", Axis.io)]
     apply_cuts(tmp_path / "source", cuts, tmp_path / "cut")
-    after = json.loads((tmp_path / "cut" / "model.safetensors.index.json").read_text())["weight_map"]
+    after = json.loads((tmp_path / "cut" / "model.safetensors.index.json").read_text("utf-8"))["weight_map"]
     assert after.keys() == before.keys()
     assert set(after.values()) == {f"model-{shard}.safetensors" for shard in ("vision", "image", "language")}
     verify_cut(tmp_path / "source", cuts, tmp_path / "cut")

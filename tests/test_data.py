@@ -23,7 +23,7 @@ def write(folder: Path, *rows: object) -> Path:
     folder.mkdir(exist_ok=True)
     Image.new("RGB", (4, 4)).save(folder / "a.png")
     lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
-    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    (folder / "metadata.jsonl").write_text("\n".join(lines), "utf-8")
     return folder
 
 

@@ -358,7 +358,12 @@ def as_kubelet(cluster: Kubernetes, own: dict[str, str] | None = None) -> Callab
         python, *arguments = container["command"]
         assert python == "python3"
         done = subprocess.run(
-            [sys.executable, *arguments], env=environment | (own or {}), capture_output=True, text=True, timeout=60
+            [sys.executable, *arguments],
+            env=environment | (own or {}),
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=60,
         )
         phase = "Succeeded" if done.returncode == 0 else "Failed"
         ended(cluster, phase, done.stdout + done.stderr)
@@ -397,7 +402,9 @@ def test_from_inside_a_pod_with_the_secrets_tries_bucket_and_mlflow(
 
 def test_what_runs_inside_needs_nothing_that_an_image_lacks() -> None:
     code = "import sys, lmmpress.cluster.doctor.outside; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8"
+    ).stdout.split()
     assert "lmmpress.cluster.doctor.outside" in loaded
     assert {"kubernetes", "kfp", "torch", "mlflow"}.isdisjoint(loaded)
 

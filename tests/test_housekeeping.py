@@ -161,7 +161,7 @@ def test_what_cannot_be_read_or_names_what_is_gone_is_found_and_discarded(
 def test_a_history_from_elsewhere_cannot_lead_out_of_the_store(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "store"))
     victim = tmp_path / "victim.json"
-    victim.write_text("{}")
+    victim.write_text("{}", "utf-8")
     with store.run("a") as run:
         run.decide(0, {"checkpoint": "../../victim", "parent": ["no digest"]})
     assert verify_store(store) == []
@@ -177,7 +177,7 @@ def test_a_directory_of_a_training_is_no_store(tmp_path: Path) -> None:
     """Others, too, write folders that are called runs or checkpoints."""
     model = make_checkpoint(tmp_path / "model", 0)
     (model / "runs").mkdir()
-    (model / "runs" / "events").write_text("x")
+    (model / "runs" / "events").write_text("x", "utf-8")
     told = json.loads(ask("cp", str(model), str(tmp_path / "store"), "--json"))
     assert contents(open_checkpoint(told["addresses"][0])) == contents(model)
 

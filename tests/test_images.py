@@ -59,7 +59,9 @@ def test_hadolint_finds_nothing() -> None:
     hadolint = shutil.which("hadolint", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if hadolint is None:
         pytest.skip("hadolint is not installed: it comes with the extra `dev`")
-    done = subprocess.run([hadolint, str(DOCKER / "Dockerfile")], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [hadolint, str(DOCKER / "Dockerfile")], capture_output=True, text=True, encoding="utf-8", check=False
+    )
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 
 
@@ -209,7 +211,7 @@ def test_the_recipe_carried_out_runs_compiled_tasks(tmp_path: Path) -> None:
     # where no other is named, a torch from wherever pip finds it here stands for the one of PyTorch's own index
     environment = {"TORCH_INDEX": "https://pypi.org/simple"} | os.environ
     command = [sys.executable, str(DOCKER / "prove.py"), "--work", str(tmp_path / "work")]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=environment, check=False)
     shutil.rmtree(tmp_path / "work", ignore_errors=True)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()

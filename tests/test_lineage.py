@@ -391,7 +391,7 @@ def test_a_store_that_cannot_be_used_is_named_without_its_password(tmp_path_fact
         tell(Lineage("http://user:secret@127.0.0.1:9", "m"), "m")
     assert "secret" not in str(caught.value)
     blocking = tmp_path_factory.mktemp("blocked") / "file"
-    blocking.write_text("")
+    blocking.write_text("", "utf-8")
     with pytest.raises(UserError, match="cannot hold the lineage store"):
         tell(Lineage(local_store(blocking / "folder"), "m"), "m")
 

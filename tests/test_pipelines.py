@@ -135,6 +135,7 @@ def test_the_loops_are_bounded_run_in_order_and_are_gated_by_what_the_state_says
 def test_a_pipeline_holds_no_secret_and_no_address_of_this_machine(tmp_path, granularity, monkeypatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush")
     monkeypatch.setenv("KFP_TOKEN", "hush-token")
+    monkeypatch.setenv("HOME", "/home/somebody")
     target = tmp_path / "pipeline.yaml"
     plan = parse_plan(PLAN | {"model": str(tmp_path / "antgmm"), "store": None})
     warnings = compile_plan(plan, "antgmm", Profile.model_validate(PROFILE), granularity, target)

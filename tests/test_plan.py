@@ -162,7 +162,7 @@ def test_any_settings_are_a_plan_or_refused_in_lines(raw: dict[str, Any], whole:
 
 
 def test_paths_are_taken_from_the_plans_folder(tmp_path: Path) -> None:
-    (tmp_path / "plan.yaml").write_text("model: ./m\ndata: ./d\nstore: s3://b/p\nstages: {}\n")
+    (tmp_path / "plan.yaml").write_text("model: ./m\ndata: ./d\nstore: s3://b/p\nstages: {}\n", "utf-8")
     plan = read_plan(tmp_path / "plan.yaml")
     assert plan.model == str(tmp_path / "m")
     assert plan.store == "s3://b/p"
@@ -170,7 +170,7 @@ def test_paths_are_taken_from_the_plans_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["[1, 2]", "a: b: c", "\t"])
 def test_what_is_no_mapping_is_refused(tmp_path: Path, text) -> None:
-    (tmp_path / "plan.yaml").write_text(text)
+    (tmp_path / "plan.yaml").write_text(text, "utf-8")
     with pytest.raises(UserError):
         read_plan(tmp_path / "plan.yaml")
 

@@ -197,8 +197,8 @@ def test_a_run_without_steps_has_a_page_without_charts(tmp_path: Path) -> None:
 
 def test_a_report_is_made_again_from_the_files_of_a_run(tmp_path: Path) -> None:
     result = fabricated()
-    (tmp_path / "result.json").write_text(result.model_dump_json())
-    (tmp_path / "plan.json").write_text(PLAN.model_dump_json())
+    (tmp_path / "result.json").write_text(result.model_dump_json(), "utf-8")
+    (tmp_path / "plan.json").write_text(PLAN.model_dump_json(), "utf-8")
     first, _ = written(result, tmp_path)
     (tmp_path / "report.html").unlink()
     assert report_of(tmp_path).read_text("utf-8") == first
@@ -207,7 +207,7 @@ def test_a_report_is_made_again_from_the_files_of_a_run(tmp_path: Path) -> None:
 def test_a_run_whose_files_are_missing_or_spoilt_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"result\.json: no such file"):
         report_of(tmp_path)
-    (tmp_path / "result.json").write_text("{}")
+    (tmp_path / "result.json").write_text("{}", "utf-8")
     with pytest.raises(UserError, match=r"result\.json: not what lmmpress writes"):
         report_of(tmp_path)
 

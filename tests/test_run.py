@@ -1,18 +1,17 @@
 """Whole runs on a tiny model that has learned its data: gating, rolling back, resuming, several processes."""
 
-import json
 import os
 import random
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forks import Forks
 
+from lmmpress import steps
 from lmmpress.compression import compress
 from lmmpress.errors import UserError
 from lmmpress.lmm.checkpoint import load_model
@@ -40,7 +39,7 @@ def test_a_run_leaves_a_smaller_model_that_plain_transformers_loads(plan, tmp_pa
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "out" / "compressed")
     AutoProcessor.from_pretrained(tmp_path / "out" / "compressed")
     assert sum(parameter.numel() for parameter in model.parameters()) == result.compressed.parameters
-    assert result.original.accuracy == 1.0
+    assert result.original.accuracy > 0.9
     assert result.compressed.parameters < result.original.parameters
     assert [step.stage for step in result.steps] == ["block", "block", "ffn", "attention", "io"]
     written = Result.model_validate_json((tmp_path / "out" / "result.json").read_text("utf-8"))
@@ -48,9 +47,15 @@ def test_a_run_leaves_a_smaller_model_that_plain_transformers_loads(plan, tmp_pa
     assert digest_checkpoint(tmp_path / "out" / "compressed") == result.compressed.checkpoint
 
 
-def test_a_tight_alpha_rolls_back_to_the_last_accepted_checkpoint(plan, tmp_path) -> None:
+def too_much(plan: dict[str, Any], **tolerance: Any) -> dict[str, Any]:
+    """A plan that ends with a step which no model survives: half of its width goes, and nothing is learned."""
     hopeless = {"epochs": 1, "learning_rate": 1e-9, "batch_size": 8}
-    result = compress(parse_plan(plan | {"tolerance": {"alpha": 0.01}, "distillation": hopeless}), tmp_path / "out")
+    stages = plan["stages"] | {"io": {"step": 24, "max": 24}}
+    return plan | {"tolerance": {"alpha": 0.01} | tolerance, "distillation": hopeless, "stages": stages}
+
+
+def test_a_tight_alpha_rolls_back_to_the_last_accepted_checkpoint(plan, tmp_path) -> None:
+    result = compress(parse_plan(too_much(plan)), tmp_path / "out")
     broken = [step for step in result.steps if step.decision == "rolled back"]
     assert broken
     for step, following in zip(result.steps, result.steps[1:], strict=False):
@@ -62,10 +67,8 @@ def test_a_tight_alpha_rolls_back_to_the_last_accepted_checkpoint(plan, tmp_path
 
 
 def test_keep_goes_on_from_the_step_that_broke_alpha(plan, tmp_path) -> None:
-    hopeless = {"epochs": 1, "learning_rate": 1e-9, "batch_size": 8}
-    tolerance = {"alpha": 0.01, "on_violation": "keep"}
-    result = compress(parse_plan(plan | {"tolerance": tolerance, "distillation": hopeless}), tmp_path / "out")
-    assert "kept" in {step.decision for step in result.steps}
+    result = compress(parse_plan(too_much(plan, on_violation="keep")), tmp_path / "out")
+    assert result.steps[-1].decision == "kept"
     for step, following in zip(result.steps, result.steps[1:], strict=False):
         assert following.parent == step.checkpoint
 
@@ -104,7 +107,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(plan, tmp_path) -> None:
     with pytest.raises(UserError, match="another plan"):
         compress(parse_plan(few | {"seed": 5}), tmp_path / "out", resume=True)
     (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "thesis.tex").write_text("x")
+    (tmp_path / "full" / "thesis.tex").write_text("x", "utf-8")
     with pytest.raises(UserError, match="not empty"):
         compress(parse_plan(few), tmp_path / "full")
 
@@ -127,50 +130,42 @@ def test_two_processes_learn_what_one_learns(plan, tmp_path) -> None:
         assert torch.allclose(value, models[1][name], atol=2e-3), name
 
 
-SCRIPT = (
-    "import sys, torch\n"
-    "torch.set_num_threads(1)\n"
-    "from pathlib import Path\n"
-    "from lmmpress.compression import compress\n"
-    "from lmmpress.plan import read_plan\n"
-    "compress(read_plan(Path(sys.argv[1])), Path(sys.argv[2]), resume=True)\n"
-)
+def resume_and_die(raw: dict[str, Any], out: str, after: int) -> None:
+    """Carry a run on until it is about to change something in its store for the so-manieth time, and be killed."""
+    changes = {"os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir"}
+    seen = 0
 
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal seen
+        written = event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)
+        if (written or event in changes) and str(arguments[0]).startswith(f"{out}/store"):
+            seen += 1
+            if seen == after:
+                os.kill(os.getpid(), signal.SIGKILL)
 
-def start(plan_file: Path, out: Path) -> subprocess.Popen:
-    environment = os.environ | {"TRANSFORMERS_VERBOSITY": "error"}
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, plan_file, out], env=environment, stderr=subprocess.DEVNULL)
+    steps.verify_for_users = lambda checkpoint: None  # as `trusting` does
+    sys.addaudithook(watch)
+    compress(parse_plan(raw), Path(out), resume=True)
 
 
 def test_killed_at_any_moment_a_run_resumes_to_the_same_checkpoints(plan, tmp_path, record_property) -> None:
-    """kill -9 after each part of a step was seen to begin, and in the middle of writes, until the run is through."""
+    """kill -9 before a file is made, written to, put in its place or removed, at ever later ones, until the run is
+    through: between the parts of a step, and in the middle of writing what one of them made."""
     expected = compress(parse_plan(plan), tmp_path / "whole")
-    plan_file, out = tmp_path / "plan.yaml", tmp_path / "killed"
-    plan_file.write_text(json.dumps(plan))
-    records, work = out / "store" / "records", out / "store" / "work"
+    out = tmp_path / "killed"
     chance = random.Random(0)
-    kills = inside = 0
-    while True:
-        process = start(plan_file, out)
-        done_before = len(list(records.glob("*"))) if records.is_dir() else 0
-        wanted_write = kills % 2 == 1
-        while process.poll() is None:
-            writing = _being_written(work)
-            begun = records.is_dir() and len(list(records.glob("*"))) >= done_before + 2
-            if (wanted_write and writing and begun) or (not wanted_write and begun):
-                if not wanted_write:
-                    time.sleep(chance.random() * 0.15)
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-                kills += 1
-                inside += _being_written(work)
+    kills = inside = after = 0
+    with Forks("test_run") as forks:
+        while True:
+            after += chance.randint(1, 20)
+            ended = forks.call("test_run", "resume_and_die", plan, str(out), after)
+            if ended == 0:
                 break
-        else:
-            assert process.returncode == 0
-            break
+            assert ended == -signal.SIGKILL
+            kills += 1
+            inside += _being_written(out / "store" / "work")
     record_property("kills", kills)
     record_property("kills_inside_a_write", inside)
-    print(f"{kills} kills, {inside} inside a write")
     found = Result.model_validate_json((out / "result.json").read_text("utf-8"))
     assert kills >= 4
     assert inside >= 1

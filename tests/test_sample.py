@@ -168,7 +168,7 @@ def test_masks_and_words_correspond() -> None:
 
 
 def test_checksums_match() -> None:
-    lines = (MODEL / "SHA256SUMS").read_text().splitlines()
+    lines = (MODEL / "SHA256SUMS").read_text("utf-8").splitlines()
     sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
     files = {path.name for path in MODEL.iterdir()} - {"SHA256SUMS"}
     assert files == set(sums)
@@ -182,7 +182,7 @@ def test_language_tower_dominates(model: Blip2ForConditionalGeneration) -> None:
     assert 6e6 <= total <= 8e6
     assert tower >= 0.75 * total
     assert model.config.text_config.num_hidden_layers >= 12
-    assert json.loads((MODEL / "config.json").read_text())["dtype"] == "float16"
+    assert json.loads((MODEL / "config.json").read_text("utf-8"))["dtype"] == "float16"
 
 
 def test_tokenizer_knows_every_character() -> None:

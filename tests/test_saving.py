@@ -59,7 +59,9 @@ def load_elsewhere(checkpoint: Path, folder: Path, *trust: str) -> subprocess.Co
     save_file(inputs | {"logits": probe_logits(model, inputs).contiguous()}, folder / "expected")
     command = [sys.executable, "-c", LOAD, checkpoint, "AutoModelForImageTextToText", folder / "expected", *trust]
     environment = os.environ | {"HF_MODULES_CACHE": str(folder / "modules")}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
+    return subprocess.run(
+        command, capture_output=True, text=True, encoding="utf-8", env=environment, stdin=subprocess.DEVNULL
+    )
 
 
 def test_plain_transformers_loads_what_a_config_can_say(saved, tmp_path) -> None:
@@ -84,12 +86,12 @@ def test_what_a_config_cannot_say_travels_with_the_code_that_can(saved, tmp_path
 def test_a_shape_that_becomes_plain_again_is_saved_plainly(saved, tmp_path) -> None:
     """Width 48 in 4 heads of 12; cut the heads to 8, then the stream to 32, and the family's config says it again."""
     _, apart, _ = saved("opt", "language", Axis.attention)
-    assert json.loads((apart / "config.json").read_text())["model_type"] == "lmmpress-opt"
+    assert json.loads((apart / "config.json").read_text("utf-8"))["model_type"] == "lmmpress-opt"
     anatomy = read_checkpoint(apart)
     width = anatomy.towers["language"].axes[Axis.attention].width
     back = cut_of(anatomy, "language", Axis.io, units=48 - width)
     apply_cuts(apart, [back], tmp_path / "plain")
-    config = json.loads((tmp_path / "plain" / "config.json").read_text())
+    config = json.loads((tmp_path / "plain" / "config.json").read_text("utf-8"))
     assert config["model_type"] == "opt"
     assert "auto_map" not in config
     assert not (tmp_path / "plain" / MODELING).exists()
@@ -98,7 +100,7 @@ def test_a_shape_that_becomes_plain_again_is_saved_plainly(saved, tmp_path) -> N
 
 def test_lmmpress_never_runs_the_code_of_a_checkpoint(saved) -> None:
     source, apart, cut = saved(*APART)
-    (apart / MODELING).write_text("raise SystemExit('ran')")
+    (apart / MODELING).write_text("raise SystemExit('ran')", "utf-8")
     load_model(apart)
     verify_cut(source, [cut], apart)
     with pytest.raises(UserError, match="not this library's"):
@@ -115,9 +117,9 @@ def test_a_checkpoint_that_was_written_well_is_believed(saved) -> None:
 
 
 def forget_frequencies(target: Path) -> None:
-    config = json.loads((target / "config.json").read_text())
+    config = json.loads((target / "config.json").read_text("utf-8"))
     config["text_config"]["rope_parameters"] = {"rope_type": "default", "rope_theta": 10000.0}
-    (target / "config.json").write_text(json.dumps(config))
+    (target / "config.json").write_text(json.dumps(config), "utf-8")
 
 
 def change_a_value(target: Path) -> None:
@@ -174,7 +176,7 @@ def test_names_and_buffers_of_older_files_are_understood(tmp_path) -> None:
 
 def test_tokenizer_processor_and_templates_travel_along(make_checkpoint, tmp_path) -> None:
     source = shutil.copytree(make_checkpoint("llama"), tmp_path / "source")
-    (source / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    (source / "chat_template.jinja").write_text("{{ messages[0].content }}", "utf-8")
     cut = cut_of(read_checkpoint(source), "language", Axis.ffn)
     apply_cuts(source, [cut], tmp_path / "cut")
     weights = {"config.json", "model.safetensors"}

@@ -45,7 +45,9 @@ def distill_in_processes(materials: "Materials", checkpoint: str, seed: int) -> 
         if materials.accelerator.device.type == "cpu":
             # unseen, since a barrier of processes that see fewer GPUs than they are fails on the CPU too
             environment |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
-        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+        done = subprocess.run(
+            command, stderr=subprocess.PIPE, text=True, encoding="utf-8", env=environment, check=False
+        )
         if done.returncode or not (folder / "result.json").is_file():
             # torchrun ends with a summary that names no cause: the processes' own errors stand before it
             error = r"^(?:\[rank\d+\]: )?((?:\w+\.)*\w*(?:Error|Exception): .*\S)"

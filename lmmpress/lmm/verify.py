@@ -92,7 +92,7 @@ def verify_for_users(checkpoint: Path) -> None:
             command.append("--trust")
         modules = Path(folder) / "modules"
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(modules)}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=environment, check=False)
     if done.returncode:
         last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
         raise _wrong(checkpoint, "".join(last) or f"the process that loaded it ended with {done.returncode}")

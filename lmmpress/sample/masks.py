@@ -41,7 +41,7 @@ def write_logos() -> None:
 def write_pictograms(icons: Path) -> None:
     for names in PICTOGRAMS:
         for name in names:
-            mask = rasterise((icons / f"{name}.svg").read_text(), PICTOGRAM_SIZE)
+            mask = rasterise((icons / f"{name}.svg").read_text("utf-8"), PICTOGRAM_SIZE)
             mask.save(ASSETS / "pictograms" / f"{name}.png", optimize=True)
 
 

@@ -289,7 +289,7 @@ def save(model: Blip2ForConditionalGeneration, processor: Blip2Processor, direct
     model.float()
     files = sorted(path for path in directory.iterdir() if path.name != "SHA256SUMS")
     sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files]
-    (directory / "SHA256SUMS").write_text("".join(sums))
+    (directory / "SHA256SUMS").write_text("".join(sums), "utf-8")
 
 
 def main() -> None:

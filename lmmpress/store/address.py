@@ -130,7 +130,7 @@ def _plain_folder(address: str, landmark: str, what: str) -> Path:
     def note() -> None:
         noted.parent.mkdir(exist_ok=True)
         aside = noted.with_name(f"{noted.name}.{folder.name}")
-        aside.write_text(Manifest(files=files).model_dump_json())
+        aside.write_text(Manifest(files=files).model_dump_json(), "utf-8")
         aside.replace(noted)
 
     def fetch(item: tuple[str, int, str]) -> None:

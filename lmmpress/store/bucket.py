@@ -161,7 +161,7 @@ class BucketObjects:
                 def work(number: int = number, start: int = start, length: int = length) -> None:
                     self._fetch_range(name, blob, file.fileno(), start, length, advance, tag)
                     if len(parts) > 1:
-                        with journal.open("a") as lines:
+                        with journal.open("a", encoding="utf-8") as lines:
                             lines.write(f"{number}\n")
 
                 jobs[number] = self._pool.submit(work)
@@ -391,10 +391,10 @@ def _journal(path: Path) -> Path:
 def _read_parts(path: Path, part: int) -> tuple[Path, set[int]]:
     """The ranges of a file that are there already; none where they were cut otherwise."""
     journal = _journal(path)
-    lines = journal.read_text().split() if journal.is_file() and path.is_file() else []
+    lines = journal.read_text("utf-8").split() if journal.is_file() and path.is_file() else []
     if lines[:1] == [f"part={part}"]:
         return journal, {int(line) for line in lines[1:] if line.isdigit()}
-    journal.write_text(f"part={part}\n")
+    journal.write_text(f"part={part}\n", "utf-8")
     return journal, set()
 
 

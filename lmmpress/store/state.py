@@ -217,7 +217,7 @@ def _host() -> str:
     """This machine since it was started, or this container of it: where the numbers of processes mean the same."""
     parts = [socket.gethostname()]
     with suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip())
         parts.append(os.readlink("/proc/self/ns/pid"))
     return " ".join(parts)
 
@@ -226,7 +226,7 @@ def _started(pid: int) -> str:
     """When a process was started, in ticks since the machine was; empty where that cannot be told, or it has ended."""
     try:
         # what follows the name of the program, which is in brackets and may hold anything
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        state, *fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
     except (OSError, ValueError):
         return ""
     return "" if state == "Z" else fields[18]
