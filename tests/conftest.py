@@ -30,7 +30,9 @@ for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "COLUMNS"):
     os.environ.pop(name, None)
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
+# One thread, in the processes that tests start too: the workers keep all cores busy, and no result depends on cores.
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 # the same cases in every run, however slow the machine is
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 settings.load_profile("repeatable")
