@@ -245,13 +245,15 @@ def holder(address: str, seconds: float) -> subprocess.Popen:
     return process
 
 
-def test_the_lease_of_a_killed_process_of_this_machine_is_taken_at_once(store: Store) -> None:
+def test_the_lease_of_a_killed_process_of_this_machine_is_taken_at_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     process = holder(store.root_address, 1000)
     process.kill()
     process.wait()
-    begun = time.monotonic()
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail(f"it waits {seconds} s"))
     with store.run("key"):
-        assert time.monotonic() - begun < 100
+        pass
 
 
 def test_a_silent_holder_elsewhere_is_waited_for_and_then_replaced(
@@ -275,9 +277,9 @@ def test_a_silent_holder_elsewhere_is_waited_for_and_then_replaced(
 
 
 def test_a_holder_elsewhere_that_is_heard_of_is_not_replaced(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    process = holder(store.root_address, 3)
+    process = holder(store.root_address, 9)  # on a busy machine it is not heard of each second
     monkeypatch.setattr("lmmpress.store.state._host", lambda: "another machine")
-    with pytest.raises(UserError, match="another process works on this run"), hold(store.objects, "runs/key.json", 3):
+    with pytest.raises(UserError, match="another process works on this run"), hold(store.objects, "runs/key.json", 9):
         pass
     process.kill()
     process.wait()
