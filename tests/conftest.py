@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from lmmpress.lmm.checkpoint import load_model, read_checkpoint, save_trained
 from lmmpress.lmm.examples import batches, encode, load_processor, make_batch
 from lmmpress.lmm.forward import answer_logits
 from lmmpress.store.connection import connect
+from lmmpress.tracking.client import local_store, open_client
 
 # Tests see no settings of whoever runs them, and talk to their own servers directly.
 for name in list(os.environ):
@@ -182,6 +184,20 @@ def taught(make_checkpoint: Callable[..., Path], data: Path, tmp_path_factory: p
     save_trained(model, source, target, {"format": 1, "history": []})
     (target / "COMPRESSION.json").unlink()
     return target
+
+
+@pytest.fixture(scope="session")
+def lineage_in(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]:
+    """Put an empty lineage store into a folder; its tracking URI. A copy: MLflow takes seconds to make one."""
+    empty = tmp_path_factory.mktemp("lineage")
+    open_client(local_store(empty)).search_experiments()
+
+    def make(folder: Path) -> str:
+        folder.mkdir(exist_ok=True)
+        shutil.copyfile(empty / "mlflow.db", folder / "mlflow.db")
+        return local_store(folder)
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -122,16 +122,15 @@ def chain(folder: Path, name: str = "antgmm") -> list[tuple[object, ...]]:
     return [*sorted(found), (version.tags["lmmpress.checkpoint"], version.tags["lmmpress.run_key"], version.aliases)]
 
 
-def test_tasks_and_stages_and_one_process_decide_the_same(plan, tmp_path, monkeypatch) -> None:
-    one = compress(
-        parse_plan(plan | {"store": None}), tmp_path / "one", Lineage(local_store(tmp_path / "one"), "antgmm")
-    )
+def test_tasks_and_stages_and_one_process_decide_the_same(plan, lineage_in, tmp_path, monkeypatch) -> None:
+    lineage = Lineage(lineage_in(tmp_path / "one"), "antgmm")
+    one = compress(parse_plan(plan | {"store": None}), tmp_path / "one", lineage)
     decisions = [(step.stage, step.index, step.decision) for step in one.steps]
     assert decisions[0] == ("block", 0, "accepted")
     assert decisions[2:] == [("io", 0, "rolled back")], "the gate closed before the stage was through"
 
     by_step = plan | {"store": str(tmp_path / "by step" / "store")}
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", local_store(tmp_path / "by step"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", lineage_in(tmp_path / "by step"))
     names = []
     for name, task in walk(by_step):
         names.append(name)
@@ -142,7 +141,7 @@ def test_tasks_and_stages_and_one_process_decide_the_same(plan, tmp_path, monkey
     assert len([name for name in names if name.startswith("gate")]) == len(one.steps)
 
     by_stage = plan | {"store": str(tmp_path / "by stage" / "store")}
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", local_store(tmp_path / "by stage"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", lineage_in(tmp_path / "by stage"))
     store, run, _ = prepared(by_stage)
     for stage in plan["stages"]:
         tasks.compress_stage(store, run, stage)
@@ -290,8 +289,10 @@ def test_another_submission_is_waited_for_and_then_named(plan, monkeypatch, caps
     tasks.evaluate(store, run, "original")  # the other one has ended; what is left of its lease is waited for
 
 
-def test_a_step_whose_task_died_before_it_was_recorded_is_recorded_by_the_next(plan, tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", local_store(tmp_path / "lineage"))
+def test_a_step_whose_task_died_before_it_was_recorded_is_recorded_by_the_next(
+    plan, lineage_in, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", lineage_in(tmp_path / "lineage"))
     died = []
 
     def dying(*_: Any) -> None:
