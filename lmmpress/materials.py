@@ -11,8 +11,9 @@ from accelerate import Accelerator
 from lmmpress.data import Split, read_split
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.checkpoint import load_model
-from lmmpress.lmm.examples import Batch, Examples, batches, encode, from_tensors, load_processor, to_tensors
+from lmmpress.lmm.examples import Batch, Examples, batches, encode, from_tensors, to_tensors
 from lmmpress.lmm.forward import answer_logits, answer_states, visual_features
+from lmmpress.lmm.processor import load_processor
 from lmmpress.lmm.read_anatomy import anatomy_of, read_config
 from lmmpress.plan import Plan, digest_of
 from lmmpress.pruning.predict import towers_of

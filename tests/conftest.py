@@ -19,8 +19,9 @@ from tiny import config_of, make_model
 from lmmpress.data import read_split
 from lmmpress.importance import answer_loss
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint, save_trained
-from lmmpress.lmm.examples import batches, encode, load_processor, make_batch
+from lmmpress.lmm.examples import batches, encode, make_batch
 from lmmpress.lmm.forward import answer_logits
+from lmmpress.lmm.processor import load_processor
 from lmmpress.store.connection import connect
 from lmmpress.tracking.client import local_store, open_client
 

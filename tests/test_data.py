@@ -14,7 +14,8 @@ from PIL import Image
 from lmmpress.data import open_image, read_split
 from lmmpress.errors import UserError
 from lmmpress.lmm.checkpoint import read_checkpoint
-from lmmpress.lmm.examples import batches, encode, load_processor, make_batch
+from lmmpress.lmm.examples import batches, encode, make_batch
+from lmmpress.lmm.processor import load_processor
 
 GOOD = {"file_name": "a.png", "question": "q", "answer": "a", "task": "t", "split": "test"}
 

@@ -8,8 +8,9 @@ from lmmpress.evaluation.accuracy import answered_right, by_task
 from lmmpress.evaluation.checkpoint import evaluate_checkpoint
 from lmmpress.evaluation.speed import answer
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
-from lmmpress.lmm.examples import encode, load_processor
+from lmmpress.lmm.examples import encode
 from lmmpress.lmm.forward import visual_features
+from lmmpress.lmm.processor import load_processor
 from lmmpress.plan import Axis, Evaluation
 from lmmpress.pruning.choose import choose
 from lmmpress.sample import MODEL

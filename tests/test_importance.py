@@ -6,8 +6,9 @@ import torch
 from lmmpress.data import read_split
 from lmmpress.importance import agreement, answer_loss, score
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
-from lmmpress.lmm.examples import batches, encode, load_processor, make_batch
+from lmmpress.lmm.examples import batches, encode, make_batch
 from lmmpress.lmm.forward import answer_logits
+from lmmpress.lmm.processor import load_processor
 from lmmpress.plan import Importance
 
 

@@ -12,8 +12,9 @@ from lmmpress.data import read_split
 from lmmpress.evaluation.accuracy import answered_right
 from lmmpress.evaluation.speed import answer
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint, read_record
-from lmmpress.lmm.examples import encode, load_processor, make_batch
+from lmmpress.lmm.examples import encode, make_batch
 from lmmpress.lmm.forward import answer_logits, visual_features
+from lmmpress.lmm.processor import load_processor
 from lmmpress.plan import parse_plan
 
 KINDS = ("flan-t5", "llava-clip-llama", "text-glm")

@@ -10,8 +10,9 @@ from lmmpress.evaluation.accuracy import answered_right, by_task
 from lmmpress.evaluation.speed import measure_speeds
 from lmmpress.lmm.anatomy import count_by_tower
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
-from lmmpress.lmm.examples import encode, load_processor
+from lmmpress.lmm.examples import encode
 from lmmpress.lmm.forward import visual_features
+from lmmpress.lmm.processor import load_processor
 from lmmpress.plan import Evaluation
 
 

@@ -9,15 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from lmmpress.data import Row, Split, open_image
 from lmmpress.errors import UserError
-from lmmpress.lmm.apart import make_known
-from lmmpress.lmm.read_anatomy import read_config
 from lmmpress.progress import track
 
 Tensors = dict[str, torch.Tensor]
@@ -88,17 +85,6 @@ class Batch:
             {name: value.to(device) for name, value in self.inputs.items()},
             *(value.to(device) for value in (self.where, self.targets, self.owner, self.number)),
         )
-
-
-def load_processor(checkpoint: Path) -> Any:
-    """The checkpoint's processor, or its tokenizer where it has no images."""
-    from transformers import AutoProcessor
-
-    make_known(read_config(checkpoint))
-    try:
-        return AutoProcessor.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{checkpoint}: no processor or tokenizer: {str(error).splitlines()[0]}") from None
 
 
 def encode(split: Split, processor: Any, config: dict[str, Any]) -> Examples:

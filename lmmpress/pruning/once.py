@@ -19,8 +19,9 @@ from lmmpress.lmm.checkpoint import (
 )
 from lmmpress.lmm.cut import Cut
 from lmmpress.lmm.digest import digest_checkpoint
-from lmmpress.lmm.examples import batches, encode, load_processor, make_batch
+from lmmpress.lmm.examples import batches, encode, make_batch
 from lmmpress.lmm.forward import answer_logits
+from lmmpress.lmm.processor import load_processor
 from lmmpress.lmm.verify import verify_cut
 from lmmpress.plan import Axis, Importance
 from lmmpress.pruning.choose import check_amount, choose
