@@ -1,5 +1,14 @@
 """Compresses large multimodal models in stages: prune a little, distil, measure, keep what stays within alpha."""
 
+import os
+import sys
+
+# the command, or `python -m lmmpress.cli`, which is called so until it has been found: before anything is imported
+if [os.path.basename(name) for name in sys.argv[:1]] in (["lmmpress"], ["-m"]):
+    from lmmpress.safe_path import forget_current_directory
+
+    forget_current_directory()
+
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:

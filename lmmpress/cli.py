@@ -163,9 +163,10 @@ def prune(
 def inspect(checkpoint: Checkpoint, as_json: AsJson = False) -> None:
     """Towers, widths, cuts and parents of a checkpoint."""
     from lmmpress.lmm.anatomy import count_by_tower
-    from lmmpress.lmm.apart import is_apart
-    from lmmpress.lmm.checkpoint import read_checkpoint, read_record
+    from lmmpress.lmm.checkpoint import read_checkpoint
     from lmmpress.lmm.digest import digest_checkpoint
+    from lmmpress.lmm.ours import is_apart
+    from lmmpress.lmm.record import read_record
 
     directory = opened(checkpoint)
     anatomy = read_checkpoint(directory)

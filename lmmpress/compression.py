@@ -7,7 +7,9 @@ from pathlib import Path
 
 from lmmpress import steps
 from lmmpress.errors import UserError
-from lmmpress.lmm.checkpoint import read_record, write_record
+from lmmpress.lmm.checkpoint import write_record
+from lmmpress.lmm.files import choose, lay_out
+from lmmpress.lmm.record import read_record
 from lmmpress.plan import Plan
 from lmmpress.result import Recorder, Result, StepResult
 from lmmpress.run import Run, begin, check, close, describe, make_steps, open_run
@@ -72,7 +74,8 @@ def deliver(run: Run, result: Result, out: Path) -> None:
     aside, target = out / f"{COMPRESSED}.new", out / COMPRESSED
     shutil.rmtree(aside, ignore_errors=True)
     # a store's files may not be written to; a user's copies may: permissions stay behind
-    shutil.copytree(run.store.checkpoint(result.compressed.checkpoint), aside, copy_function=shutil.copyfile)
+    aside.mkdir()
+    lay_out(choose(run.store.checkpoint(result.compressed.checkpoint)), aside)
     told = {"teacher": run.original, "plan": run.plan.model_dump(mode="json"), "run_key": run.key}
     write_record(aside, {"format": 1, "history": []} | (read_record(aside) or {}) | told)
     if target.exists():

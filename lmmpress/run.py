@@ -14,6 +14,7 @@ from lmmpress.gate import REPORTED_CONFIDENCE, paired_drop
 from lmmpress.history import read_history, read_step, write_step
 from lmmpress.lmm.anatomy import count_by_tower
 from lmmpress.lmm.checkpoint import read_checkpoint
+from lmmpress.lmm.weights import check_finite
 from lmmpress.materials import PARTS, ROLES, Materials, Part, automatic_dtype, split_of
 from lmmpress.plan import Axis, Plan, digest_of
 from lmmpress.progress import console, note
@@ -42,6 +43,7 @@ def check(plan: Plan) -> tuple[Path, list[Size]]:
     together; UserError otherwise."""
     teacher = open_checkpoint(plan.model)
     sizes = predict(read_checkpoint(teacher), plan)
+    check_finite(teacher)
     seen = {role: set(split_of(plan, role).image_names()) for role in ROLES}
     for role in ("gate", "test"):
         for other in ("score", "distill"):

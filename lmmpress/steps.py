@@ -23,9 +23,10 @@ from lmmpress.evaluation.speed import measure_speeds
 from lmmpress.gate import decide
 from lmmpress.importance import Scored, Scores, answer_loss, score
 from lmmpress.lmm.anatomy import count_by_tower
-from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint, read_record, save_trained
+from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint, save_trained
 from lmmpress.lmm.examples import batches, make_batch
 from lmmpress.lmm.processor import load_processor
+from lmmpress.lmm.record import read_record
 from lmmpress.lmm.verify import verify_cut, verify_for_users, verify_saved
 from lmmpress.materials import Materials, Part, Role
 from lmmpress.plan import Axis, Distillation, digest_of

@@ -1,5 +1,6 @@
 """A process that stores checkpoints until it is killed, forked from one that has everything imported already."""
 
+import json
 import os
 import random
 import sys
@@ -10,6 +11,7 @@ from lmmpress.store import Store, open_store
 from lmmpress.store.bucket import BucketObjects
 from lmmpress.store.cache import CachedObjects, cache_folder
 
+INDEX, TEMPLATES = "model.safetensors.index.json", "additional_chat_templates"
 PART = 5 << 20  # bytes; the least that S3 takes
 
 
@@ -19,20 +21,22 @@ def opened(address: str, limit: int = 10**12, **settings: float) -> Store:
 
 
 def make_checkpoint(folder: Path, seed: int, sizes: dict[str, int] | None = None) -> Path:
-    """A directory of files: what a store sees of a checkpoint."""
+    """A directory of files: what a store sees of a checkpoint. Shards are listed by an index."""
     chance = random.Random(seed)
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(f'{{"seed": {seed}}}', "utf-8")
-    for name, size in (sizes or {"model.safetensors": 3000, "vocab/tokens.txt": 10, "empty": 0}).items():
+    for name, size in (sizes or {"model.safetensors": 3000, f"{TEMPLATES}/tool.jinja": 10, "merges.txt": 0}).items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(chance.randbytes(size))
+    if shards := [name for name in sizes or () if name.startswith("model-")]:
+        (folder / INDEX).write_text(json.dumps({"weight_map": {name: name for name in shards}}), "utf-8")
     return folder
 
 
 def write_step(folder: Path, number: int) -> Path:
     """The checkpoint of a step: some files of its own and one that all share."""
-    made = make_checkpoint(folder, number, {f"shard-{index}": 40_000 + number for index in range(3)})
-    (made / "frozen").write_bytes(b"frozen" * 1000)
+    made = make_checkpoint(folder, number, {f"model-{index}.safetensors": 40_000 + number for index in range(3)})
+    (made / "vocab.txt").write_bytes(b"frozen" * 1000)
     return made
 
 

@@ -12,8 +12,9 @@ from test_families import cut_of
 from tiny import config_of, make_model
 
 from lmmpress.errors import UserError
-from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint, read_record
+from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.digest import digest_checkpoint
+from lmmpress.lmm.record import read_record
 from lmmpress.lmm.weights import INDEX
 from lmmpress.plan import Axis
 

@@ -11,9 +11,9 @@ import torch
 from tiny import MODELS, config_of, make_model
 
 from lmmpress.lmm.anatomy import Anatomy, count_by_tower
-from lmmpress.lmm.apart import is_apart
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.cut import Cut, masked, shapes_after
+from lmmpress.lmm.ours import is_apart
 from lmmpress.lmm.probe import Tensors, probe_inputs, probe_logits
 from lmmpress.lmm.read_anatomy import anatomy_after, anatomy_of, config_after
 from lmmpress.plan import Axis

@@ -176,10 +176,12 @@ def test_a_history_from_elsewhere_cannot_lead_out_of_the_store(tmp_path: Path) -
 def test_a_directory_of_a_training_is_no_store(tmp_path: Path) -> None:
     """Others, too, write folders that are called runs or checkpoints."""
     model = make_checkpoint(tmp_path / "model", 0)
+    expected = contents(model)
     (model / "runs").mkdir()
     (model / "runs" / "events").write_text("x", "utf-8")
-    told = json.loads(ask("cp", str(model), str(tmp_path / "store"), "--json"))
-    assert contents(open_checkpoint(told["addresses"][0])) == contents(model)
+    said, _, told = ask("cp", str(model), str(tmp_path / "store"), "--json").partition("\n")
+    assert said == f"left out of {model}: runs/ (no part of a checkpoint)"
+    assert contents(open_checkpoint(json.loads(told)["addresses"][0])) == expected
 
 
 def test_nothing_is_discarded_while_anybody_works(store: Store, digests: list[str]) -> None:

@@ -14,8 +14,8 @@ from test_families import cut_of
 from tiny import config_of, make_model
 
 from lmmpress.errors import UserError
-from lmmpress.lmm.apart import MODELING
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
+from lmmpress.lmm.ours import MODELING
 from lmmpress.lmm.probe import probe_inputs, probe_logits
 from lmmpress.lmm.verify import verify_cut, verify_for_users, verify_saved
 from lmmpress.plan import Axis

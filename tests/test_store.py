@@ -165,7 +165,7 @@ def test_a_blob_that_the_disk_has_changed_is_never_handed_out(tmp_path: Path, ne
 def test_interrupting_a_transfer_sends_nothing_more(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = make_checkpoint(tmp_path / "made", 0, {f"shard-{number:02}": 1000 for number in range(40)})
+    made = make_checkpoint(tmp_path / "made", 0, {f"model-{number:02}.safetensors": 1000 for number in range(40)})
     sent: list[Blob] = []
     send = store.objects.send
 
@@ -398,7 +398,7 @@ def test_after_a_hundred_kills_every_checkpoint_that_a_state_names_is_whole(
 
 
 def test_two_processes_may_add_the_same_checkpoint_at_once(store: Store, tmp_path: Path) -> None:
-    made = make_checkpoint(tmp_path / "made", 0, {f"shard-{number}": 100_000 for number in range(6)})
+    made = make_checkpoint(tmp_path / "made", 0, {f"model-{number}.safetensors": 100_000 for number in range(6)})
     with ThreadPoolExecutor(4) as adders:
         digests = set(adders.map(lambda _: open_store(store.root_address).add_checkpoint(made), range(8)))
     assert len(digests) == 1

@@ -16,6 +16,7 @@ from lmmpress.compression import claim, deliver
 from lmmpress.errors import UserError
 from lmmpress.parameters import arguments_of
 from lmmpress.plan import Plan
+from lmmpress.processes import inherited
 from lmmpress.progress import NOTES, console
 from lmmpress.result import Result
 from lmmpress.run import begin, check, close, known_steps, open_run
@@ -54,7 +55,7 @@ def compress_in_tasks(plan: Plan, name: str, out: Path, granularity: Granularity
             warnings.simplefilter("ignore")
             local.init(local.SubprocessRunner(use_venv=False), pipeline_root=folder)
             try:
-                with redirect_stdout(log), console.status("starting") as shown:
+                with redirect_stdout(log), console.status("starting") as shown, inherited():
                     log.show = shown.update
                     load_component_from_file(str(compiled))(**arguments)
             except RuntimeError:

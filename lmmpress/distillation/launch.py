@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lmmpress.errors import UserError
+from lmmpress.processes import environment
 
 if TYPE_CHECKING:
     from lmmpress.materials import Materials
@@ -39,14 +40,15 @@ def distill_in_processes(materials: "Materials", checkpoint: str, seed: int) -> 
             "result": str(folder / "result.json"),
         }
         (folder / "job.json").write_text(json.dumps(job), "utf-8")
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+        command = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
         command += ["-m", "lmmpress.worker", str(folder / "job.json")]
-        environment = os.environ | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
+        settings = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
         if materials.accelerator.device.type == "cpu":
             # unseen, since a barrier of processes that see fewer GPUs than they are fails on the CPU too
-            environment |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
+            settings |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
+        # torchrun starts the workers as `python -m`, and they inherit that the current directory is on nobody's path
         done = subprocess.run(
-            command, stderr=subprocess.PIPE, text=True, encoding="utf-8", env=environment, check=False
+            command, stderr=subprocess.PIPE, text=True, encoding="utf-8", env=environment(**settings), check=False
         )
         if done.returncode or not (folder / "result.json").is_file():
             # torchrun ends with a summary that names no cause: the processes' own errors stand before it

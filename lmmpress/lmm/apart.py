@@ -6,25 +6,14 @@ another width, the checkpoint gets a model_type of its own and carries the file 
 runs a checkpoint's file: it uses its own copy.
 """
 
-import shutil
 from functools import lru_cache
 from pathlib import Path
 
-from lmmpress.lmm.families.registry import APART, Config
+from lmmpress.lmm.families.registry import Config
+from lmmpress.lmm.ours import APART, CLASSES, MODELING, is_apart, modeling_code, says_apart
 
-MODELING = "modeling_lmmpress.py"
 _TIED_WIDTHS = ("opt", "blip_2_vision_model", "blip_2_qformer", "clip_vision_model", "siglip_vision_model")
 _PARTS = ("vision_config", "qformer_config", "text_config")
-_CLASSES = {
-    "opt": ("AutoModelForCausalLM", "LmmpressOPTConfig", "LmmpressOPTForCausalLM"),
-    "blip-2": ("AutoModelForImageTextToText", "LmmpressBlip2Config", "LmmpressBlip2ForConditionalGeneration"),
-    "llava": ("AutoModelForImageTextToText", "LmmpressLlavaConfig", "LmmpressLlavaForConditionalGeneration"),
-}
-
-
-def is_apart(config: Config) -> bool:
-    """Whether a checkpoint needs the file that it carries."""
-    return str(config.get("model_type")).startswith(APART)
 
 
 def expressed(config: Config) -> Config:
@@ -35,13 +24,7 @@ def expressed(config: Config) -> Config:
     config.pop("auto_map", None)
     if not any(_says_own_width(part) for part in (config, *parts.values())):
         return config
-    auto_class, config_class, model_class = _CLASSES[plain]
-    module = MODELING.removesuffix(".py")
-    return config | {
-        "model_type": APART + plain,
-        "architectures": [model_class],
-        "auto_map": {"AutoConfig": f"{module}.{config_class}", auto_class: f"{module}.{model_class}"},
-    }
+    return config | says_apart(plain)
 
 
 def make_known(config: Config) -> None:
@@ -56,7 +39,7 @@ def _make_all_known() -> None:
 
     from lmmpress.lmm import modeling_lmmpress
 
-    for plain, (auto_class, config_class, model_class) in _CLASSES.items():
+    for plain, (auto_class, config_class, model_class) in CLASSES.items():
         config = getattr(modeling_lmmpress, config_class)
         transformers.AutoConfig.register(APART + plain, config)
         getattr(transformers, auto_class).register(config, getattr(modeling_lmmpress, model_class))
@@ -64,7 +47,7 @@ def _make_all_known() -> None:
 
 def ship(target: Path) -> None:
     """Put the file that builds such models into a checkpoint."""
-    shutil.copyfile(Path(__file__).with_name(MODELING), target / MODELING)
+    (target / MODELING).write_bytes(modeling_code())
 
 
 def _plainest(config: Config) -> Config:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,14 +14,15 @@ import torch
 
 from lmmpress.errors import UserError
 from lmmpress.lmm.anatomy import Anatomy, Shape, Shapes
-from lmmpress.lmm.apart import MODELING, is_apart, make_known, ship
+from lmmpress.lmm.apart import make_known, ship
 from lmmpress.lmm.cut import Cut, TensorCut, compose
-from lmmpress.lmm.digest import RECORD, files_of
 from lmmpress.lmm.families.registry import family_of
-from lmmpress.lmm.read_anatomy import anatomy_of, config_after, read_config
-from lmmpress.lmm.weights import INDEX, WEIGHTS, WeightFile, stored_shapes, sync, weight_files, write_weights
+from lmmpress.lmm.files import INDEX, RECORD, SUMS, WEIGHTS, choose, lay_out, say_what_is_left, shown
+from lmmpress.lmm.ours import MODELING, is_apart
+from lmmpress.lmm.read_anatomy import anatomy_of, config_after, first_line, read_config
+from lmmpress.lmm.record import read_record
+from lmmpress.lmm.weights import WeightFile, stored_shapes, sync, weight_files, write_weights
 
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
 ONE_FILE = 64 << 20  # bytes of weights below which a checkpoint of one file stays one
 _LARGEST_FILE = 5 << 30
 _COMPUTED = (".position_ids", ".rotary_emb.inv_freq")  # buffers that old checkpoints hold and models compute
@@ -31,8 +31,10 @@ _COMPUTED = (".position_ids", ".rotary_emb.inv_freq")  # buffers that old checkp
 def read_checkpoint(checkpoint: Path) -> Anatomy:
     """The anatomy of a checkpoint whose weights are exactly what its config says.
 
-    Raises UserError for an unknown family, missing or unknown tensors, and shapes that contradict the config.
+    Raises UserError for an unknown family, missing or unknown tensors, shapes that contradict the config, and a damaged
+    COMPRESSION.json.
     """
+    read_record(checkpoint)
     config = read_config(checkpoint)
     if config.get("quantization_config"):
         raise UserError(f"{checkpoint} is quantised; save its dequantised weights (model.dequantize()) and use those")
@@ -74,17 +76,23 @@ def load_model(checkpoint: Path, dtype: torch.dtype = torch.float32) -> torch.nn
     make_known(config)
     transformers.utils.logging.disable_progress_bar()  # one line per step is ours to print
     auto = getattr(transformers, family_of(config).auto_class)
-    model: torch.nn.Module = auto.from_pretrained(
-        checkpoint, dtype=dtype, local_files_only=True, trust_remote_code=False
-    )
+    with shown(checkpoint) as folder:
+        try:
+            model: torch.nn.Module = auto.from_pretrained(
+                folder, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
+            )
+        except Exception as error:  # whatever strange files make transformers raise is the files' fault
+            told = first_line(error).replace(str(folder), str(checkpoint))
+            raise UserError(f"{checkpoint}: transformers cannot load it: {told}") from None
     return model.eval()
 
 
 def apply_cuts(source: Path, cuts: list[Cut], target: Path, record: dict[str, Any] | None = None) -> None:
     """Write the checkpoint that cuts in turn leave of `source` into the new directory `target`, a tensor at a time.
 
-    Each cut speaks of the model that those before it left. Blocks that go and rows that go are not even read. What is
-    not weights or config (tokenizer, processor, ...) is copied along, and `record` is written as COMPRESSION.json.
+    Each cut speaks of the model that those before it left. Blocks that go and rows that go are not even read. What
+    belongs to a checkpoint beside weights and config (tokenizer, processor, ...) is copied along, and `record` is
+    written as COMPRESSION.json.
     Raises UserError where a cut was made for another model or cannot be expressed.
     """
     anatomy = read_checkpoint(source)
@@ -195,35 +203,17 @@ def _write(
     sync(target / name for name in files)
 
 
-def read_record(checkpoint: Path) -> dict[str, Any] | None:
-    """What COMPRESSION.json says of where the checkpoint comes from; None for an original."""
-    path = checkpoint / RECORD
-    if not path.is_file():
-        return None
-    record: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    return record
-
-
 def write_record(checkpoint: Path, record: dict[str, Any]) -> None:
     """Write COMPRESSION.json, which is no part of what names the checkpoint."""
     _write_json(checkpoint / RECORD, record)
 
 
-def cuts_of(record: dict[str, Any]) -> list[Cut]:
-    """Every cut that a COMPRESSION.json lists, in turn; UserError where it is none of ours."""
-    try:
-        return [Cut.model_validate(entry["cut"]) for entry in record["history"] if "cut" in entry]
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"this is no {RECORD}: it lists no cuts") from None
-
-
 def _copy_companions(source: Path, target: Path) -> None:
-    """Copy what belongs to a checkpoint and is neither weights, in whatever form, nor made anew."""
-    made = {"config.json", RECORD, MODELING, "SHA256SUMS"}
-    for name, path in files_of(source).items():
-        if name not in made and not name.endswith(_WEIGHTS):
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target / name)
+    """Copy what belongs to a checkpoint and is neither weights nor made anew; say what is left behind."""
+    files = choose(source)
+    made = {"config.json", RECORD, MODELING, SUMS, INDEX, *files.weights}
+    say_what_is_left(source, files)
+    lay_out(files.without(made), target)
 
 
 def _stored_under_ties(anatomy: Anatomy, stored: dict[str, Shape]) -> set[str]:

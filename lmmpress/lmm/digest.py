@@ -3,26 +3,20 @@
 import hashlib
 from pathlib import Path
 
-RECORD = "COMPRESSION.json"
+from lmmpress.lmm.files import RECORD, choose
+
 _BLOCK = 1 << 22
 
 
 def digest_checkpoint(checkpoint: Path) -> str:
     """sha256 that names a checkpoint: over the names and the sha256 of its files, COMPRESSION.json left out.
 
-    The name says what a model is; where it comes from does not change that.
+    The name says what a model is; where it comes from does not change that. What `lmmpress.lmm.files` leaves out of a
+    directory is no part of it.
     """
-    return digest_files({name: sha256_of(path) for name, path in files_of(checkpoint).items()})
-
-
-def files_of(checkpoint: Path) -> dict[str, Path]:
-    """Every file of a checkpoint directory by its name in it, in order of the names.
-
-    Folders whose names begin with a dot (.git, .cache) are what tools keep for themselves, and no part of it.
-    """
-    found = ((path.relative_to(checkpoint), path) for path in checkpoint.rglob("*") if path.is_file())
-    kept = ((name.as_posix(), path) for name, path in found if not any(part[0] == "." for part in name.parts[:-1]))
-    return dict(sorted(kept))
+    files = choose(checkpoint)
+    made = {name: hashlib.sha256(data).hexdigest() for name, data in files.rewritten.items()}
+    return digest_files({name: sha256_of(path) for name, path in files.taken.items()} | made)
 
 
 def digest_files(sha256_by_name: dict[str, str]) -> str:

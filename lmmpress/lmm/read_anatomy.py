@@ -12,19 +12,13 @@ from lmmpress.lmm.apart import expressed, make_known
 from lmmpress.lmm.cut import Cut, TensorCut, check_cut, shapes_after
 from lmmpress.lmm.declare import build_tower
 from lmmpress.lmm.families.registry import family_of
+from lmmpress.lmm.files import clean_config
 from lmmpress.plan import Axis
 
 
 def read_config(checkpoint: Path) -> dict[str, Any]:
-    """The raw config of a checkpoint directory; UserError where there is none."""
-    path = checkpoint / "config.json"
-    if not path.is_file():
-        raise UserError(f"{checkpoint} is no checkpoint: it has no config.json")
-    try:
-        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON: {error}") from None
-    return config
+    """The config of a checkpoint directory as it stands, without what names code; UserError where there is none."""
+    return clean_config(checkpoint)
 
 
 def anatomy_of(config: dict[str, Any]) -> Anatomy:
@@ -75,7 +69,7 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
     try:
         typed = AutoConfig.for_model(**config)
     except Exception as error:  # whatever a strange config makes transformers raise is the config's fault
-        raise UserError(f"config.json: transformers cannot read it{_made_by(config)}: {_first_line(error)}") from None
+        raise UserError(f"config.json: transformers cannot read it{_made_by(config)}: {first_line(error)}") from None
     full: dict[str, Any] = json.loads(typed.to_json_string(use_diff=False))
     kept = {key: config[key] for key in ("architectures", "auto_map") if key in config}
     return {key: value for key, value in full.items() if not key.startswith("_")} | kept
@@ -97,7 +91,8 @@ def _made_by(config: dict[str, Any]) -> str:
     return ""
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an exception says, in one line."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
@@ -123,7 +118,7 @@ def build_on_meta(config: dict[str, Any], auto_class: str) -> torch.nn.Module:
             model: torch.nn.Module = getattr(transformers, auto_class).from_config(typed)
     except Exception as error:  # whatever a strange config makes transformers raise is the config's fault
         raise UserError(
-            f"config.json: transformers cannot build its model{_made_by(config)}: {_first_line(error)}"
+            f"config.json: transformers cannot build its model{_made_by(config)}: {first_line(error)}"
         ) from None
     return model
 

@@ -5,7 +5,6 @@ logits of the uncut model with the removed weights at zero. A config that forget
 tied head that came untied, loads without complaint; this is where it is noticed.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,12 +17,14 @@ from safetensors.torch import save_file
 from lmmpress.errors import UserError
 from lmmpress.lmm import reload
 from lmmpress.lmm.anatomy import Anatomy
-from lmmpress.lmm.apart import MODELING, is_apart
 from lmmpress.lmm.checkpoint import load_model, name_in_model, read_checkpoint
 from lmmpress.lmm.cut import Cut, Kept, TensorCut, compose, masked, shapes_after
 from lmmpress.lmm.families.registry import family_of
+from lmmpress.lmm.files import choose, lay_out
+from lmmpress.lmm.ours import MODELING, is_apart, modeling_code
 from lmmpress.lmm.probe import Tensors, probe_inputs, probe_logits
 from lmmpress.lmm.weights import WeightFile, weight_files
+from lmmpress.processes import environment
 
 _SHARE_OF_MEMORY = 0.5
 
@@ -72,27 +73,36 @@ def verify_saved(model: torch.nn.Module, target: Path) -> None:
 def verify_for_users(checkpoint: Path) -> None:
     """Raise UserError where a fresh process with plain transformers does not load the checkpoint and compute the same.
 
-    A checkpoint of our own model types is trusted only if the code it carries is this library's.
+    That process is shown the files of the checkpoint and nothing else. Where the checkpoint is of our own model types
+    and its code is trusted, that code is this library's own copy.
     """
     anatomy = read_checkpoint(checkpoint)
+    files = choose(checkpoint)
+    if MODELING in files.rewritten:
+        raise _wrong(checkpoint, f"its {MODELING} is not this library's")
+    if not files.are_clean:
+        raise _wrong(checkpoint, f"it holds what no checkpoint needs: {', '.join(files.left)}")
     if not _fits(anatomy, anatomy):
         return
     model = load_model(checkpoint)
     inputs = probe_inputs(model)
     told = inputs | {"logits": probe_logits(model, inputs)}
-    command = [sys.executable, "-P", reload.__file__, str(checkpoint.resolve())]
-    with tempfile.TemporaryDirectory() as folder:
-        expected = Path(folder) / "expected.safetensors"
-        save_file({name: value.contiguous() for name, value in told.items()}, expected)
-        command += [str(expected), family_of(anatomy.config).auto_class]
-        if is_apart(anatomy.config):
-            ours = Path(__file__).with_name(MODELING).read_bytes()
-            if (checkpoint / MODELING).read_bytes() != ours:
-                raise _wrong(checkpoint, f"its {MODELING} is not this library's")
-            command.append("--trust")
-        modules = Path(folder) / "modules"
-        environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(modules)}
-        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=environment, check=False)
+    apart = is_apart(anatomy.config)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "checkpoint").mkdir()
+        lay_out(files, folder / "checkpoint", link=True)
+        if apart:
+            (folder / "checkpoint" / MODELING).unlink()
+            (folder / "checkpoint" / MODELING).write_bytes(modeling_code())
+        save_file({name: value.contiguous() for name, value in told.items()}, folder / "expected.safetensors")
+        command = [sys.executable, "-P", reload.__file__, str(folder / "checkpoint")]
+        command += [str(folder / "expected.safetensors"), family_of(anatomy.config).auto_class]
+        command += ["--trust"] if apart else []
+        alone = environment(HF_HUB_OFFLINE="1", HF_MODULES_CACHE=str(folder / "modules"))
+        done = subprocess.run(
+            command, capture_output=True, text=True, encoding="utf-8", env=alone, cwd=folder, check=False
+        )
     if done.returncode:
         last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
         raise _wrong(checkpoint, "".join(last) or f"the process that loaded it ended with {done.returncode}")

@@ -11,14 +11,15 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from lmmpress.errors import UserError
 from lmmpress.lmm.anatomy import Shape, Shapes
+from lmmpress.lmm.files import INDEX, WEIGHTS, Files, choose, weight_map
+from lmmpress.lmm.strict_json import parse_mapping
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -32,41 +33,65 @@ _DTYPES = {
     "BOOL": torch.bool,
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-_LARGEST_HEADER = 100_000_000
+_LARGEST_HEADER = 100_000_000  # bytes; what the safetensors library allows
+_MOST_DIMENSIONS = 64
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
 class WeightFile:
-    """One safetensors file, mapped: its tensors are views of the file until something copies them."""
+    """One safetensors file, mapped: its tensors are views of the file until something copies them.
+
+    Read as strictly as the safetensors library does: the tensors fill the file from end to end, each once. Raises
+    UserError where they do not, and where the file is cut short.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            length = struct.unpack("<Q", file.read(8))[0] if size >= 8 else _LARGEST_HEADER
-            if length >= min(_LARGEST_HEADER, max(size - 8, 0)):
-                raise UserError(f"{path} is no safetensors file: its header says {length} bytes of {size}")
-            try:
-                header = json.loads(file.read(length))
-            except ValueError:
-                raise UserError(f"{path} is no safetensors file: its header is not JSON") from None
+            start = file.read(9)
+            length = struct.unpack("<Q", start[:8])[0] if len(start) == 9 else _LARGEST_HEADER
+            if length >= _LARGEST_HEADER or start[8:] != b"{":
+                raise UserError(f"{path} is no safetensors file: it does not begin with a header of one")
+            if length > size - 8:
+                raise UserError(
+                    f"{path} is cut short: it has {size} bytes and its header alone {length}; fetch it again"
+                )
+            header = parse_mapping(b"{" + file.read(length - 1), f"{path}: the header of this safetensors file", True)
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        if not isinstance(header, dict):
-            raise UserError(f"{path} is no safetensors file: its header lists no tensors")
-        header.pop("__metadata__", None)
+        told = header.pop("__metadata__", {})
+        if not isinstance(told, dict) or not all(isinstance(value, str) for value in told.values()):
+            raise UserError(f"{path} is damaged: __metadata__ of its header is no mapping of strings")
         self._start, self._entries = 8 + length, header
-        for name, entry in header.items():
-            try:
-                (begin, end), dtype, shape = entry["data_offsets"], entry["dtype"], entry["shape"]
-                sound = all(isinstance(number, int) and number >= 0 for number in (begin, end, *shape))
-            except (KeyError, TypeError, ValueError):
-                sound = False
-            if not sound:
-                raise UserError(f"{path} is damaged: its header does not say where {name} lies")
-            if dtype not in _DTYPES:
-                raise UserError(f"{path}: {name} is stored as {dtype}; write it as F32, F16 or BF16 first")
-            wanted = prod(shape) * _DTYPES[dtype].itemsize
-            if not begin <= end <= size - self._start or end - begin != wanted:
-                raise UserError(f"{path} is damaged: {name} lies outside of the file or has another size than it says")
+        filled = 0
+        for begin, end, name in sorted(self._ends(name, entry) for name, entry in header.items()):
+            if begin != filled:
+                where = "overlaps with another tensor" if begin < filled else "begins after a hole"
+                raise UserError(f"{path} is damaged: {name} {where}")
+            filled = end
+        if filled > size - self._start:
+            raise UserError(
+                f"{path} is cut short: it has {size} bytes and should have {self._start + filled}; fetch it again"
+            )
+        if filled < size - self._start:
+            raise UserError(f"{path} is damaged: {size - self._start - filled} bytes stand after its last tensor")
+
+    def _ends(self, name: str, entry: Any) -> tuple[int, int, str]:
+        """Where a tensor of the header begins and ends among the bytes after it, and its name."""
+        try:
+            (begin, end), dtype, shape = entry["data_offsets"], entry["dtype"], entry["shape"]
+            numbers = [begin, end, *shape]
+            sound = isinstance(shape, list) and len(shape) <= _MOST_DIMENSIONS and isinstance(dtype, str)
+            sound = sound and all(type(number) is int and 0 <= number < 1 << 63 for number in numbers)
+        except (KeyError, TypeError, ValueError):
+            sound = False
+        if not sound:
+            raise UserError(f"{self.path} is damaged: its header does not say where {name} lies")
+        if dtype not in _DTYPES:
+            raise UserError(f"{self.path}: {name} is stored as {dtype}; write it as F32, F16 or BF16 first")
+        if end - begin != prod(shape) * _DTYPES[dtype].itemsize:
+            raise UserError(f"{self.path} is damaged: {name} has another size than its header says")
+        return begin, end, name
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -90,16 +115,16 @@ class WeightFile:
 
 
 def weight_files(checkpoint: Path) -> list[Path]:
-    """The safetensors files of a checkpoint directory, as its index lists them.
+    """The safetensors files of a checkpoint directory: those that its index lists, or the one.
 
     Raises UserError where there are none, where only pickles are, and where index and shards do not agree.
     """
-    index = checkpoint / INDEX
-    if index.is_file():
-        return _shards(checkpoint, index)
-    if (checkpoint / WEIGHTS).is_file():
+    files = choose(checkpoint)
+    if INDEX in files.taken:
+        return _shards(checkpoint, files)
+    if files.weights:
         return [checkpoint / WEIGHTS]
-    if list(checkpoint.glob("*.bin")) or list(checkpoint.glob("*.pt")):
+    if any(name.endswith(_PICKLES) for name in files.left):
         raise UserError(
             f"{checkpoint} holds pickled weights only, which lmmpress never opens; convert them with "
             "save_pretrained(..., safe_serialization=True) on a machine that trusts them"
@@ -107,22 +132,33 @@ def weight_files(checkpoint: Path) -> list[Path]:
     raise UserError(f"{checkpoint} is no checkpoint: it has no safetensors weights")
 
 
-def _shards(checkpoint: Path, index: Path) -> list[Path]:
-    try:
-        weight_map: dict[str, str] = json.loads(index.read_text("utf-8"))["weight_map"]
-        shards = sorted(set(weight_map.values()))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{index} is no index of shards: it has no weight_map") from None
-    missing = [name for name in shards if "/" in name or not (checkpoint / name).is_file()]
-    if missing:
-        raise UserError(f"{checkpoint}: its index names shards that are not there: {', '.join(missing)}")
-    unlisted = sorted(path.name for path in checkpoint.glob("model-*.safetensors") if path.name not in shards)
-    if unlisted:
-        raise UserError(f"{checkpoint} holds shards that its index does not name: {', '.join(unlisted)}")
-    held = {(name, shard) for shard in shards for name in WeightFile(checkpoint / shard)}
-    if strayed := sorted(name for name, shard in held ^ set(weight_map.items())):
+def _shards(checkpoint: Path, files: Files) -> list[Path]:
+    told = weight_map(checkpoint / INDEX)
+    if missing := sorted(set(told.values()) - set(files.weights)):
+        raise UserError(f"{checkpoint}: its index names shards that are not there: {', '.join(missing[:5])}")
+    held = {(name, shard) for shard in files.weights for name in WeightFile(checkpoint / shard)}
+    if strayed := sorted({name for name, _ in held ^ set(told.items())}):
         raise UserError(f"{checkpoint}: its index and its shards do not agree about {', '.join(strayed[:5])}")
-    return [checkpoint / name for name in shards]
+    return [checkpoint / name for name in files.weights]
+
+
+def check_finite(checkpoint: Path) -> None:
+    """Raise UserError where a weight of a checkpoint is not a finite number; every byte of the weights is read."""
+    for file in map(WeightFile, weight_files(checkpoint)):
+        for name in file:
+            if file.dtype(name).is_floating_point and not is_finite(file.tensor(name)):
+                raise UserError(
+                    f"{file.path}: {name} holds NaN or infinity, so nothing can be computed with it; take a checkpoint "
+                    "from before that happened"
+                )
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Whether every number of a tensor is finite."""
+    if tensor.numel() == 0:
+        return True
+    low, high = tensor.aminmax()  # NaN where any is; in one pass, and without a copy
+    return bool(low.isfinite() & high.isfinite())
 
 
 def stored_shapes(checkpoint: Path) -> Shapes:

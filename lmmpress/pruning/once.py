@@ -1,6 +1,5 @@
 """One cut of one checkpoint, for those who want a cut and no run."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -12,17 +11,17 @@ from lmmpress.importance import Scores, answer_loss, score
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.checkpoint import (
     apply_cuts,
-    cuts_of,
     load_model,
     read_checkpoint,
-    read_record,
 )
 from lmmpress.lmm.cut import Cut
 from lmmpress.lmm.digest import digest_checkpoint
 from lmmpress.lmm.examples import batches, encode, make_batch
 from lmmpress.lmm.forward import answer_logits
 from lmmpress.lmm.processor import load_processor
+from lmmpress.lmm.record import cuts_of, parse_record, read_record
 from lmmpress.lmm.verify import verify_cut
+from lmmpress.lmm.weights import check_finite
 from lmmpress.plan import Axis, Importance
 from lmmpress.pruning.choose import check_amount, choose
 
@@ -38,6 +37,7 @@ def prune_checkpoint(
     check_amount(anatomy.tower(tower).axes[axis], tower, axis, amount)
     if target.exists():
         raise UserError(f"{target} exists; name a new directory")
+    check_finite(source)
     scores = None
     if axis is not Axis.block:
         if data is None:
@@ -55,16 +55,18 @@ def prune_like(source: Path, target: Path, record: Path) -> list[Cut]:
     """
     if target.exists():
         raise UserError(f"{target} exists; name a new directory")
-    try:
-        told = json.loads(record.read_text("utf-8"))
-        teacher = told["teacher"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{record} is no COMPRESSION.json that names a teacher and its cuts") from None
+    if not record.is_file():
+        raise UserError(f"{record}: there is no such file")
+    told = parse_record(record, str(record))
+    teacher = told.get("teacher")
+    if teacher is None:
+        raise UserError(f"{record} is no COMPRESSION.json that names a teacher and its cuts")
     cuts = cuts_of(told)
     if not cuts:
         raise UserError(f"{record} lists no cuts")
     if (digest := digest_checkpoint(source)) != teacher:
         raise UserError(f"the cuts of {record} were made for the checkpoint {teacher[:12]}, {source} is {digest[:12]}")
+    check_finite(source)
     _write(source, cuts, target)
     return cuts
 

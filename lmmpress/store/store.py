@@ -23,7 +23,8 @@ from filelock import FileLock, Timeout
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from lmmpress.errors import UserError
-from lmmpress.lmm.digest import digest_files, files_of, sha256_of
+from lmmpress.lmm.digest import digest_files, sha256_of
+from lmmpress.lmm.files import choose, say_what_is_left
 from lmmpress.progress import transfer
 from lmmpress.store.locks import lock_of
 from lmmpress.store.objects import Blob, ChangedError, DamagedError, MissingError, Objects
@@ -162,9 +163,15 @@ class Store:
     def add_checkpoint(self, directory: Path) -> str:
         """Take in a checkpoint directory; its digest is its name. Files that are there already are not sent again.
 
-        A directory from `scratch` is the store's from then on, and may not be changed afterwards.
+        What `lmmpress.lmm.files` leaves out of a directory is not taken in, and one line says so. A directory from
+        `scratch` is the store's from then on, and may not be changed afterwards.
         """
-        manifest = self._send(files_of(directory))
+        files = choose(directory)
+        say_what_is_left(directory, files)
+        with self.scratch() as folder:
+            for name, data in files.rewritten.items():
+                (folder / name).write_bytes(data)
+            manifest = self._send(files.taken | {name: folder / name for name in files.rewritten})
         self._write_manifest(f"checkpoints/{manifest.digest}.json", manifest)
         return manifest.digest
 

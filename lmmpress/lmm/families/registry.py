@@ -12,10 +12,9 @@ from lmmpress.errors import UserError
 from lmmpress.lmm.anatomy import Projector, Shapes
 from lmmpress.lmm.cut import Cut
 from lmmpress.lmm.declare import TowerPlan
+from lmmpress.lmm.ours import APART
 
 Config = dict[str, Any]
-
-APART = "lmmpress-"  # begins the model_type of checkpoints that plain transformers cannot express
 
 
 @dataclass(frozen=True)

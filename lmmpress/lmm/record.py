@@ -1,0 +1,78 @@
+"""COMPRESSION.json: where a checkpoint comes from, and everything that was done to its teacher since."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from lmmpress.errors import UserError
+from lmmpress.lmm.cut import Cut
+from lmmpress.lmm.files import RECORD, choose
+from lmmpress.lmm.strict_json import read_mapping
+
+_LARGEST = 256 << 20  # bytes
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    pruned_from: str | None = None
+    distilled_from: str | None = None
+    cut: Cut | None = None
+
+
+class _Stage(BaseModel):
+    max: int
+
+
+class _Tolerance(BaseModel):
+    alpha: float
+
+
+class _Plan(BaseModel):
+    stages: dict[str, _Stage]
+    tolerance: _Tolerance
+
+
+class _Record(BaseModel):
+    """What must hold of a record for anybody to read it; more may stand in it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    teacher: str | None = None
+    history: list[_Entry] = []
+    plan: _Plan | None = None
+    run_key: str | None = None
+
+    @model_validator(mode="after")
+    def _names_its_run(self) -> "_Record":
+        if self.plan is not None and self.run_key is None:
+            raise ValueError("it names a plan and no run_key")
+        return self
+
+
+def read_record(checkpoint: Path) -> dict[str, Any] | None:
+    """What COMPRESSION.json says of where the checkpoint comes from; None for an original. UserError where the file is
+    damaged."""
+    path = choose(checkpoint).taken.get(RECORD)
+    return None if path is None else parse_record(path, str(checkpoint / RECORD))
+
+
+def parse_record(path: Path, where: str) -> dict[str, Any]:
+    """What a COMPRESSION.json says, which `where` names in errors; UserError where it is none."""
+    try:
+        told = read_mapping(path, _LARGEST, where)
+    except UserError as error:
+        raise UserError(f"{error}; this is no {RECORD}") from None
+    try:
+        _Record.model_validate(told)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise UserError(f"{where} is no {RECORD}: {f'{place}: ' if place else ''}{fault['msg']}") from None
+    return {"history": []} | told
+
+
+def cuts_of(record: dict[str, Any]) -> list[Cut]:
+    """Every cut that a record lists, in turn."""
+    return [Cut.model_validate(entry["cut"]) for entry in record["history"] if entry.get("cut") is not None]

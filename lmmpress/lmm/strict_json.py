@@ -1,0 +1,89 @@
+"""JSON of strangers: of bounded size and depth, with finite numbers, or a line that says what is wrong with it."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lmmpress.errors import UserError
+
+_DEEPEST = 100  # lists and mappings in each other
+
+
+def read_mapping(path: Path, limit: int, where: str | None = None) -> dict[str, Any]:
+    """The JSON object that a file of at most `limit` bytes holds; UserError where it holds anything else, which names
+    the file as `where` says."""
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise UserError(f"{where or path} has more than {limit} bytes, which is the most that such a file may have")
+    return parse_mapping(data, where or str(path))
+
+
+def parse_mapping(data: bytes, where: str, unique: bool = False) -> dict[str, Any]:
+    """The JSON object of these bytes, which `where` names in errors; UserError where they are none.
+
+    With `unique`, a key that stands twice in one object is an error too: readers differ in which of the two they take.
+    """
+    try:
+        text = data.decode("utf-8")
+        value = json.loads(
+            text,
+            parse_constant=_no_number,
+            parse_float=_finite,
+            object_pairs_hook=_unique if unique else None,
+        )
+    except RecursionError:
+        raise UserError(f"{where}: not readable as JSON: nested too deep") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{where}: not JSON: it is not UTF-8") from None
+    except ValueError as error:
+        raise UserError(f"{where}: not JSON: {_in_short(str(error))}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: a JSON object is wanted here, and this is {_kind(value)}")
+    if _deeper_than(value, _DEEPEST):
+        raise UserError(f"{where}: not readable as JSON: nested too deep")
+    return value
+
+
+def _kind(value: Any) -> str:
+    names = {list: "a list", str: "a string", bool: "true or false", int: "a number", float: "a number"}
+    return "null" if value is None else names[type(value)]
+
+
+def _in_short(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"it holds {name}, which is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{_in_short(text)} is too large for a number")
+    return number
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{_in_short(twice)!r} stands in it twice")
+    return made
+
+
+def _deeper_than(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
