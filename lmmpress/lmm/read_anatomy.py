@@ -9,6 +9,7 @@ import torch
 from lmmpress.errors import UserError
 from lmmpress.lmm.anatomy import Anatomy, Shapes, check_slices
 from lmmpress.lmm.apart import expressed, make_known
+from lmmpress.lmm.bounds import check_bounds
 from lmmpress.lmm.cut import Cut, TensorCut, check_cut, shapes_after
 from lmmpress.lmm.declare import build_tower
 from lmmpress.lmm.families.registry import family_of
@@ -24,7 +25,14 @@ def read_config(checkpoint: Path) -> dict[str, Any]:
 def anatomy_of(config: dict[str, Any]) -> Anatomy:
     """The anatomy of the model that a raw config describes."""
     config = complete(config)
-    return _declared(config, *_shapes(config, family_of(config).auto_class))
+    shapes, ties = _shapes(config, family_of(config).auto_class)
+    try:
+        return _declared(config, shapes, ties)
+    except UserError:
+        raise
+    except Exception as error:  # whatever numbers a strange config has for a family, they are the config's fault
+        told = f"{type(error).__name__}: {first_line(error)}"
+        raise UserError(f"config.json describes no {config['model_type']} model that can be cut: {told}") from None
 
 
 def anatomy_after(anatomy: Anatomy, cut: Cut) -> Anatomy:
@@ -65,6 +73,7 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
     from transformers import AutoConfig
 
     family_of(config)
+    check_bounds(config)
     make_known(config)
     try:
         typed = AutoConfig.for_model(**config)
@@ -104,7 +113,10 @@ def resized(config: dict[str, Any], cut: Cut, anatomy: Anatomy) -> dict[str, Any
         raise UserError(
             f"the {cut.tower} tower of this {anatomy.family} model cannot be cut along {cut.axis}: {axis.inexpressible}"
         )
-    return family_of(config).resize(complete(config), cut)
+    try:
+        return family_of(config).resize(complete(config), cut)
+    except (LookupError, StopIteration):
+        raise UserError(f"this cut along {cut.axis} was made for another model: it names none of its groups") from None
 
 
 def build_on_meta(config: dict[str, Any], auto_class: str) -> torch.nn.Module:

@@ -59,7 +59,7 @@ class WeightFile:
                 )
             header = parse_mapping(b"{" + file.read(length - 1), f"{path}: the header of this safetensors file", True)
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        told = header.pop("__metadata__", {})
+        told = header.pop("__metadata__", None) or {}
         if not isinstance(told, dict) or not all(isinstance(value, str) for value in told.values()):
             raise UserError(f"{path} is damaged: __metadata__ of its header is no mapping of strings")
         self._start, self._entries = 8 + length, header

@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -89,7 +90,21 @@ def family_of(config: Config) -> Family:
     _load_all()
     model_type = str(config.get("model_type")).removeprefix(APART)
     if model_type not in _families:
-        near = difflib.get_close_matches(model_type, _families, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UserError(f"unknown model family {model_type!r}; {hint}known are {', '.join(sorted(_families))}")
+        raise UserError(
+            f"unknown model family {model_type!r}; {_hint(model_type)}known are {', '.join(sorted(_families))}"
+        )
     return _families[model_type]
+
+
+def _hint(model_type: str) -> str:
+    """The family that was meant, where the name is a typing mistake: neither another model's nor another version's."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    for near in difflib.get_close_matches(model_type, _families, n=1, cutoff=0.8):
+        if model_type not in CONFIG_MAPPING_NAMES and _digits(near) == _digits(model_type):
+            return f"did you mean {near!r}? "
+    return ""
+
+
+def _digits(name: str) -> list[str]:
+    return re.findall(r"\d", name)
