@@ -126,7 +126,9 @@ def write_data(folder: Path, sizes: dict[str, int]) -> Path:
             answer = list(COLORS)[number % len(COLORS)]
             shade = tuple(min(255, value + number % 7) for value in COLORS[answer])
             name = f"images/{number:04d}.png"
-            Image.new("RGB", (16, 16), shade).save(folder / name)
+            picture = Image.new("RGB", (16, 16), shade)
+            picture.putpixel((number % 16, number // 16), (0, 0, 0))  # no two pictures are the same
+            picture.save(folder / name)
             for question in ("图片的背景颜色是什么?", "标题:新品包邮 背景颜色?"):
                 row = {"file_name": name, "question": question, "answer": answer, "task": "color", "split": split}
                 lines.append(json.dumps(row, ensure_ascii=False))

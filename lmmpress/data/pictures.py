@@ -1,0 +1,163 @@
+"""Pictures as the model sees them: three channels of 8 bits, upright, on white. The one place where that is made.
+
+Pillow opens the listed raster formats only: of the others some start programs (EPS starts Ghostscript). What a picture
+may be is checked before it is decoded.
+"""
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lmmpress.data.files import read_bytes
+from lmmpress.errors import UserError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+MOST_PIXELS = 100_000_000
+MOST_BYTES = 512 << 20
+LONGEST_SHAPE = 200  # times as long as wide: a processor that scales the shorter side makes the longer one grow
+
+# Pillow warns of large pictures with a limit of its own, below ours; ours is an error
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+_ORIENTATION = 0x0112  # EXIF's tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_DEEP = ("I", "F")  # more than 8 bits in one channel; and modes that begin with I;16
+# where a PNG may keep EXIF: Pillow has to decode it to know
+_EXIF_IN_PNG = (b"eXIf", b"Raw profile type ", b"XML:com.adobe.xmp")
+
+
+def open_picture(path: Path) -> Image.Image:
+    """A picture file as the model is to see it: upright as its EXIF orientation says, transparency laid on white, grey
+    of more than 8 bits scaled, in mode RGB. Of several frames the first.
+
+    Raises UserError for what is no regular file, is too large, or cannot be read.
+    """
+    try:
+        return picture_of(read_bytes(path.parent, path.name, MOST_BYTES))
+    except UserError as error:
+        raise UserError(f"{path} cannot be read as a picture: {error}") from None
+
+
+def picture_of(raw: bytes) -> Image.Image:
+    """The picture in a file's bytes, as `open_picture` gives it; UserError says what is wrong with it."""
+    try:
+        image = _opened(raw)
+        image.load()
+        return as_rgb(image)
+    except UserError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
+        raise UserError(_fault(error)) from None
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A decoded picture in mode RGB, by the rule of `open_picture`."""
+    turn = _TURNS.get(_orientation(image))
+    flat = _flat(image)
+    return flat.transpose(turn) if turn is not None else flat
+
+
+def is_plain(raw: bytes) -> bool:
+    """Whether `as_rgb` gives exactly what Pillow's convert("RGB") gives for the picture in a file's bytes.
+
+    Caches made before `as_rgb` was there hold such pictures right. Only pictures that may differ are decoded; what
+    cannot be read counts as plain.
+    """
+    try:
+        image = _opened(raw)
+        if image.format == "PNG" and not any(mark in raw for mark in _EXIF_IN_PNG):
+            turned = False
+        else:
+            turned = _orientation(image) in _TURNS
+        if image.format == "TIFF" and turned:
+            image.load()  # which turns a TIFF
+            turned = _orientation(image) in _TURNS
+        if turned:
+            return False
+        if not (_is_deep(image) or image.has_transparency_data):
+            return True
+        image.load()
+        return as_rgb(image).tobytes() == image.convert("RGB").tobytes()
+    except Exception:
+        return True
+
+
+def _opened(raw: bytes) -> Image.Image:
+    """The picture's head, within what a picture may be; nothing is decoded yet."""
+    image = Image.open(io.BytesIO(raw), formats=FORMATS)
+    width, height = image.size
+    if width * height > MOST_PIXELS:
+        raise UserError(f"it has {width} x {height} pixels, more than {MOST_PIXELS:,}")
+    if max(width, height) > LONGEST_SHAPE * min(width, height):
+        raise UserError(f"it has {width} x {height} pixels, one side more than {LONGEST_SHAPE} times the other")
+    return image
+
+
+def _fault(error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f"it is none of {', '.join(FORMATS)}, or is damaged"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has more than {MOST_PIXELS:,} pixels"
+    reason = (str(error).splitlines() or [""])[0]
+    return f"it is damaged: {type(error).__name__}{f': {reason}' if reason else ''}"
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation; 1, upright, where there is none or the EXIF block is damaged."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a damaged block is no reason to refuse a picture that can be seen
+        return 1
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode in _DEEP or image.mode.startswith("I;16")
+
+
+def _flat(image: Image.Image) -> Image.Image:
+    """In mode RGB, transparency on white."""
+    if _is_deep(image):
+        return _scaled(image)
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    if image.mode in ("RGBa", "La"):  # premultiplied: Pillow converts these to their plain forms only
+        image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
+    layer = image.convert("RGBA")
+    white = Image.new("RGB", image.size, "white")
+    white.paste(layer.convert("RGB"), mask=layer.getchannel("A"))
+    return white
+
+
+def _scaled(image: Image.Image) -> Image.Image:
+    """Grey of more than 8 bits in 8 bits, none of it clipped.
+
+    16-bit values are taken over their whole range. Other integers and floats are taken over the least range that holds
+    them all: 0 to 1 (floats), 0 to 255, 0 to 65535, or that of the picture's own values.
+    """
+    values = np.asarray(image).astype(np.float32)
+    if not np.isfinite(values).all():
+        raise UserError("it holds values that are not finite")
+    if image.mode.startswith("I;16"):
+        low, high = 0.0, 65535.0
+    else:
+        least, most = float(values.min()), float(values.max())
+        ranges = ([1.0] if image.mode == "F" else []) + [255.0, 65535.0]
+        fitting = [end for end in ranges if 0 <= least and most <= end]
+        low, high = (0.0, fitting[0]) if fitting else (least, most)
+    grey = np.rint((values - low) * (255 / ((high - low) or 1.0)))
+    flat = Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    hidden = image.info.get("transparency")
+    if isinstance(hidden, int):  # the one grey value that a PNG says is transparent
+        flat.paste("white", mask=Image.fromarray((values == hidden).astype(np.uint8) * 255))
+    return flat

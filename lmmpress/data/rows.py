@@ -1,0 +1,285 @@
+"""Rows of a data set in Hugging Face's imagefolder form: images and a metadata.jsonl of questions and answers.
+
+The file is somebody else's: every row is checked when it is read, and a fault is told with its line.
+"""
+
+import hashlib
+import json
+import os
+import posixpath
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from PIL import Image
+
+from lmmpress.data.files import check_file, read_bytes
+from lmmpress.data.pictures import MOST_BYTES, is_plain, picture_of
+from lmmpress.data.text import read_lines
+from lmmpress.errors import UserError
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+METADATA = "metadata.jsonl"
+LONGEST_TEXT = 1_000_000  # characters of a question or an answer
+_LONGEST_NAME = 200  # characters of a task or a split
+_TEXTS = {"question": LONGEST_TEXT, "answer": LONGEST_TEXT, "task": _LONGEST_NAME, "split": _LONGEST_NAME}
+_PIXELS_VERSION = 2  # how pictures that are not plain are made
+_USUAL_GATES = ("validation", "val", "valid", "dev")
+_AHEAD = 4  # pictures that each worker may be ahead
+
+
+@dataclass(frozen=True)
+class Row:
+    """A question about an image (none in text-only data) and its one right answer. `question` is the full prompt.
+
+    `line` is where it stands in metadata.jsonl.
+    """
+
+    file_name: str | None
+    question: str
+    answer: str
+    task: str
+    line: int = field(default=0, compare=False)
+
+    @property
+    def picture(self) -> str | None:
+        """The image's name in its shortest spelling: `./a.png` is `a.png`."""
+        return None if self.file_name is None else posixpath.normpath(self.file_name)
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows of one split, in the file's order, and a digest of what they say and show.
+
+    `pictures` are the sha256 of the images' files, by their shortest names.
+    """
+
+    name: str
+    folder: Path
+    rows: tuple[Row, ...]
+    digest: str
+    pictures: dict[str, str] = field(default_factory=dict, compare=False)
+
+    def image_names(self) -> list[str]:
+        """The distinct images in order of first use, by their shortest names."""
+        return list(dict.fromkeys(row.picture for row in self.rows if row.picture is not None))
+
+    def place(self, row: Row) -> str:
+        """Where a row stands and what it asks, for a message."""
+        return f"{self.folder / METADATA}, line {row.line}, asking {row.question[:40]!r}"
+
+
+def read_split(folder: Path, name: str, limit: int | None = None) -> Split:
+    """The rows of a split, at most `limit`: those of images taken evenly over the split, all rows of an image together.
+
+    Raises UserError for a missing or malformed metadata.jsonl, an image that is missing, is no regular file or lies
+    outside of the folder, a split without rows, and rows of which some have an image and some have none.
+    """
+    return _split(folder, _stamp(folder), name, limit)
+
+
+def usual_splits(folder: Path) -> dict[str, str]:
+    """The data's own names for `score`, `distill`, `gate` and `test` where it has the usual splits train, validation
+    (val, valid, dev) and test, and none of ours; empty otherwise.
+
+    What trains a model is what scores and distils, what validates it is the gate's.
+    """
+    there = set(_split_names(folder, _stamp(folder)))
+    gate = next((name for name in _USUAL_GATES if name in there), None)
+    if there & {"score", "distill", "gate"} or gate is None or not there >= {"train", "test"}:
+        return {}
+    return {"score": "train", "distill": "train", "gate": gate, "test": "test"}
+
+
+def open_image(split: Split, name: str) -> Image.Image:
+    """An image as the model sees it (see `lmmpress.data.pictures`); UserError names the file and the first row that
+    asks for it."""
+    try:
+        return picture_of(read_bytes(split.folder, name, MOST_BYTES))
+    except UserError as error:
+        row = next(row for row in split.rows if row.picture == posixpath.normpath(name))
+        raise UserError(
+            f"{split.folder / name} cannot be read as an image: {error}; it belongs to {split.place(row)}"
+        ) from None
+
+
+def open_images(split: Split) -> Iterator[Image.Image]:
+    """All images of a split in the order of `image_names`, read by several workers a little ahead."""
+    return _by_workers(lambda name: open_image(split, name), split.image_names())
+
+
+def _stamp(folder: Path) -> int:
+    """The time of the data set's file, so that a changed file is read again."""
+    if not (folder / METADATA).exists():
+        raise UserError(f"{folder} is no data set: it has no {METADATA} (one JSON object per line, see docs/data.md)")
+    return (folder / METADATA).stat().st_mtime_ns
+
+
+@lru_cache(maxsize=32)
+def _split(folder: Path, stamp: int, name: str, limit: int | None) -> Split:
+    rows = [row for row, split in _read(folder, stamp) if split == name]
+    if not rows:
+        there = ", ".join(_split_names(folder, stamp)) or "none"
+        raise UserError(f"{folder}: split {name!r} has no rows; the splits are {there}; name them in the plan's splits")
+    if limit is not None and limit < len(rows):
+        rows = _evenly(rows, limit)
+    with_image, without = ([row for row in rows if (row.file_name is None) is none] for none in (False, True))
+    if with_image and without:
+        raise UserError(
+            f"{folder}: some rows of split {name!r} have an image and some have none, for instance those of lines "
+            f"{with_image[0].line} and {without[0].line} of {METADATA}; give a split one kind"
+        )
+    about = _facts(folder, stamp)
+    names = list(dict.fromkeys(row.picture for row in rows if row.picture is not None))
+    new = [one for one in names if one not in about]
+    about.update(zip(new, _by_workers(lambda one: _fact(folder, one), new), strict=True))
+    pictures = {one: about[one].sha256 for one in names}
+    return Split(name, folder, tuple(rows), _digest(rows, about), pictures)
+
+
+def _split_names(folder: Path, stamp: int) -> list[str]:
+    return sorted({split for _, split in _read(folder, stamp)})
+
+
+def _evenly(rows: list[Row], limit: int) -> list[Row]:
+    about: dict[object, list[Row]] = {}
+    for number, row in enumerate(rows):
+        about.setdefault(number if row.picture is None else row.picture, []).append(row)
+    groups = list(about.values())
+    wanted = -(-limit * len(groups) // len(rows))
+    return [row for place in range(wanted) for row in groups[place * len(groups) // wanted]][:limit]
+
+
+@lru_cache(maxsize=4)
+def _read(folder: Path, stamp: int) -> list[tuple[Row, str]]:
+    """All rows with their splits."""
+    path = folder / METADATA
+    images: set[str] = set()
+    return [
+        _row(line, folder, f"{path}, line {number}", number, images)
+        for number, line in read_lines(folder, METADATA)
+        if line.strip()
+    ]
+
+
+def _row(line: str, folder: Path, place: str, number: int, images: set[str]) -> tuple[Row, str]:
+    """One row and its split; `images` are the file names found to be good before."""
+    try:
+        raw = json.loads(line, object_pairs_hook=_once_each)
+    except _TwiceError as error:
+        raise UserError(f"{place}: the key {error} stands twice in the row; keep one") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"{place}: not JSON") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{place}: a row is a JSON object")
+    for key, longest in _TEXTS.items():
+        text = raw.get(key)
+        if not isinstance(text, str) or not text.strip():
+            raise UserError(f"{place}: {key} is missing or no text")
+        if len(text) > longest:
+            raise UserError(f"{place}: {key} has {len(text):,} characters, more than {longest:,}; shorten it")
+        _check_characters(key, text, place)
+    file_name = raw.get("file_name")
+    if file_name is not None and (not isinstance(file_name, str) or file_name not in images):
+        _check_image_name(file_name, folder, place)
+        images.add(file_name)
+    return Row(file_name, raw["question"], raw["answer"], raw["task"], number), raw["split"]
+
+
+class _TwiceError(ValueError):
+    """A key that a JSON object has twice."""
+
+
+def _once_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object; of two values under one key JSON would keep the last and say nothing."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _TwiceError(repr(next(key for key in keys if keys.count(key) > 1)))
+    return made
+
+
+def _check_characters(key: str, text: str, place: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{place}: {key} holds {text[error.start]!r}, half of a surrogate pair, which is no character; write the "
+            "pair, or the character itself"
+        ) from None
+
+
+def _check_image_name(file_name: object, folder: Path, place: str) -> None:
+    if not isinstance(file_name, str) or not file_name or "\0" in file_name:
+        raise UserError(f"{place}: file_name is no text")
+    _check_characters("file_name", file_name, place)
+    try:
+        check_file(folder, file_name)
+    except UserError as error:
+        raise UserError(f"{place}: image {error}") from None
+
+
+@dataclass(frozen=True)
+class _Fact:
+    """What is known of a picture's file: its digest, and whether its pixels are what they always were."""
+
+    sha256: str
+    plain: bool
+
+
+@lru_cache(maxsize=4)
+def _facts(folder: Path, stamp: int) -> dict[str, _Fact]:
+    """What is known of a data set's pictures so far, by their shortest names."""
+    return {}
+
+
+def _fact(folder: Path, name: str) -> _Fact:
+    try:
+        raw = read_bytes(folder, name, MOST_BYTES)
+    except UserError as error:
+        raise UserError(f"{folder}: image {error}") from None
+    return _Fact(hashlib.sha256(raw).hexdigest(), is_plain(raw))
+
+
+def _digest(rows: Iterable[Row], about: dict[str, _Fact]) -> str:
+    """A digest of what rows say and show; caches and results are named by it, so it never changes for the same pixels.
+
+    Pictures that are not plain (turned by EXIF, transparent, of more than 8 bits) were once read as other pixels: they
+    add how they are read now.
+    """
+    sha = hashlib.sha256()
+    for row in rows:
+        sha.update(json.dumps([row.file_name, row.question, row.answer, row.task]).encode())
+    spelled = dict.fromkeys(row.file_name for row in rows if row.file_name is not None)
+    used = [about[posixpath.normpath(name)] for name in spelled]
+    for fact in used:
+        sha.update(bytes.fromhex(fact.sha256))
+    if not all(fact.plain for fact in used):
+        sha.update(f"pixels {_PIXELS_VERSION}".encode())
+    return sha.hexdigest()
+
+
+def _by_workers(work: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
+    """What `work` makes of each item, in order; workers are a little ahead of whoever takes it, and no more.
+
+    Threads: decoding a picture and hashing a file leave the interpreter to others.
+    """
+    count = min(8, os.cpu_count() or 1)
+    coming = iter(items)
+    with ThreadPoolExecutor(count) as pool:
+        started = deque(pool.submit(work, item) for item in islice(coming, count * _AHEAD))
+        try:
+            while started:
+                done = started.popleft().result()
+                started.extend(pool.submit(work, item) for item in islice(coming, 1))
+                yield done
+        finally:
+            for future in started:
+                future.cancel()

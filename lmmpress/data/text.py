@@ -1,0 +1,99 @@
+"""Lines of a text file that somebody else wrote: UTF-8, whatever the machine's locale says, and nothing replaced."""
+
+import codecs
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from lmmpress.data.files import check_file
+from lmmpress.errors import UserError
+
+LONGEST_FILE = 2 << 30  # bytes
+LONGEST_LINE = 8 << 20  # bytes
+
+_SAMPLE = 1 << 16  # bytes that a guess looks at
+_WIDE = (
+    # in this order: UTF-32's little-endian mark begins with UTF-16's
+    ("UTF-32", (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, b"{\0\0\0", b"\0\0\0{")),
+    ("UTF-16", (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"{\0", b"\0{")),
+)
+
+
+def read_lines(folder: Path, name: str) -> Iterator[tuple[int, str]]:
+    """The lines of a UTF-8 file of a data set with their numbers, from 1; a byte-order mark is skipped.
+
+    Raises UserError for a file that is not UTF-8, with the line and the encoding that it looks like, for one that is no
+    regular file inside of the folder, and for a file or a line that is too long.
+    """
+    path = folder / name
+    try:
+        check_file(folder, name)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from None
+    if (size := os.stat(path).st_size) > LONGEST_FILE:
+        raise UserError(f"{path} has {size:,} bytes, more than {LONGEST_FILE:,}; split the data set")
+    with path.open("rb") as file:
+        start = file.read(4)
+        for encoding, signs in _WIDE:
+            if start.startswith(signs):
+                raise UserError(f"{path} is {encoding}, not UTF-8; convert it: iconv -f {encoding} -t UTF-8")
+        file.seek(len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0)
+        number = 0
+        while raw := file.readline(LONGEST_LINE + 1):
+            number += 1
+            if len(raw) > LONGEST_LINE:
+                raise UserError(f"{path}, line {number}: the line is longer than {LONGEST_LINE:,} bytes; shorten it")
+            try:
+                yield number, raw.decode("utf-8")
+            except UnicodeDecodeError:
+                likely = likely_encoding(raw + file.read(_SAMPLE))
+                raise UserError(
+                    f"{path}, line {number}: not UTF-8, it looks like {likely}; "
+                    f"convert the file: iconv -f {likely.split()[0]} -t UTF-8"
+                ) from None
+
+
+def likely_encoding(raw: bytes) -> str:
+    """The name of the encoding that bytes which are not UTF-8 were most likely written in: a guess, for a message.
+
+    In East Asian texts nearly all bytes beyond ASCII decode to characters that are common in that encoding. In Cyrillic
+    ones they stand beside each other, in Western European ones alone.
+    """
+    beyond = sum(byte >= 0x80 for byte in raw)
+    pairs = sum(one >= 0x80 and next_one >= 0x40 for one, next_one in zip(raw, raw[1:], strict=False))
+    if pairs >= beyond / 2:
+        for name, codec, is_common, least in _ENCODINGS:
+            odd = [character for character in raw.decode(codec, "replace") if ord(character) >= 0x80]
+            if len(odd) >= least and sum(map(is_common, odd)) >= 0.7 * len(odd):
+                return name
+    beside = sum(one >= 0x80 and next_one >= 0x80 for one, next_one in zip(raw, raw[1:], strict=False))
+    if beside >= beyond / 2 and sum(map(_CYRILLIC, raw.decode("cp1251", "ignore"))) >= 0.7 * beyond:
+        return "WINDOWS-1251"
+    return "WINDOWS-1252" if any(0x80 <= byte < 0xA0 for byte in raw) else "ISO-8859-1 (Latin-1)"
+
+
+def _among(*ranges: tuple[int, int]) -> Callable[[str], bool]:
+    """Whether a character's code point lies in one of the ranges."""
+    return lambda character: any(low <= ord(character) <= high for low, high in ranges)
+
+
+def _led_by(codec: str, *ranges: tuple[int, int]) -> Callable[[str], bool]:
+    """Whether the first byte of a character lies in one of the ranges, where a national standard has common ones."""
+
+    def is_common(character: str) -> bool:
+        first = character.encode(codec, "ignore")[:1]
+        return bool(first) and any(low <= first[0] <= high for low, high in ranges)
+
+    return is_common
+
+
+_CYRILLIC = _among((0x410, 0x44F))
+_KANA = _among((0x3040, 0x30FF))
+_COMMON_IN_JAPANESE = _led_by("shift_jis", (0x81, 0x81), (0x88, 0x97))
+# each with its codec, what is common in it, and how many characters a guess needs
+_ENCODINGS: tuple[tuple[str, str, Callable[[str], bool], int], ...] = (
+    ("EUC-KR", "euc_kr", _among((0xAC00, 0xD7A3)), 4),
+    ("SHIFT_JIS", "shift_jis", lambda one: _KANA(one) or _COMMON_IN_JAPANESE(one), 1),
+    ("GBK", "gb18030", _led_by("gb2312", (0xA1, 0xA3), (0xB0, 0xD7)), 1),
+    ("BIG5", "big5", _led_by("big5", (0xA1, 0xC6)), 1),
+)
