@@ -12,8 +12,10 @@ from lmmpress.lmm.files import choose, lay_out
 from lmmpress.lmm.record import read_record
 from lmmpress.plan import Plan
 from lmmpress.result import Recorder, Result, StepResult
+from lmmpress.rows import check_all_rows
 from lmmpress.run import Run, begin, check, close, describe, make_steps, open_run
-from lmmpress.store import open_store
+from lmmpress.store import Store, open_store
+from lmmpress.store.address import is_store
 
 PLAN, RESULT, COMPRESSED = "plan.json", "result.json", "compressed"
 
@@ -27,8 +29,11 @@ def compress(plan: Plan, out: Path, recorder: Recorder | None = None, resume: bo
     begun = time.perf_counter()
     teacher, _ = check(plan)
     elsewhere = open_store(plan.store) if plan.store else None
+    checked = check_all_rows(plan, teacher, elsewhere or held_store(out))
     claim(out, plan, resume)
     store = elsewhere or open_store(str(out / "store"))
+    if checked:
+        checked.note(store)
     key, original = begin(plan, store, teacher)
     with store.run(key) as state:
         if recorder:
@@ -47,6 +52,12 @@ def compress(plan: Plan, out: Path, recorder: Recorder | None = None, resume: bo
         if recorder:
             recorder.end(result, out / COMPRESSED)
     return result
+
+
+def held_store(out: Path) -> Store | None:
+    """The store that a run's folder holds already; None where there is none, and none is made."""
+    address = str(out / "store")
+    return open_store(address) if is_store(address) else None
 
 
 def claim(out: Path, plan: Plan, resume: bool) -> None:

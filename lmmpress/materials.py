@@ -8,14 +8,14 @@ from typing import Literal, get_args
 import torch
 from accelerate import Accelerator
 
-from lmmpress.data import Split, read_split
+from lmmpress.data import Split, read_split, usual_splits
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.checkpoint import load_model
 from lmmpress.lmm.examples import Batch, Examples, batches, encode, from_tensors, to_tensors
 from lmmpress.lmm.forward import answer_logits, answer_states, visual_features
 from lmmpress.lmm.processor import load_processor
 from lmmpress.lmm.read_anatomy import anatomy_of, read_config
-from lmmpress.plan import Plan, digest_of
+from lmmpress.plan import Plan, Splits, digest_of
 from lmmpress.pruning.predict import towers_of
 from lmmpress.store import Store, open_data
 
@@ -28,10 +28,17 @@ _CACHE_VERSION = 1
 _BATCH = 64
 
 
+def split_names(plan: Plan) -> dict[Role, str]:
+    """What the data calls the split of each role: as the plan says, or the usual names where the plan names no splits
+    and the data has none of ours."""
+    usual = usual_splits(open_data(plan.data)) if plan.splits == Splits() else {}
+    return {role: usual.get(role) or getattr(plan.splits, role) for role in ROLES}
+
+
 def split_of(plan: Plan, role: Role) -> Split:
     """The rows that a plan uses in a role."""
     limits = {"score": plan.importance.rows, "distill": plan.distillation.rows}
-    return read_split(open_data(plan.data), getattr(plan.splits, role), limits.get(role))
+    return read_split(open_data(plan.data), split_names(plan)[role], limits.get(role))
 
 
 def automatic_dtype() -> torch.dtype:

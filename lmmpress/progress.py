@@ -28,6 +28,14 @@ NOTES = "LMMPRESS_NOTES"
 their output may be a stranger's."""
 
 _WORTH_SHOWING = 32 << 20  # bytes
+_said: set[str] = set()
+
+
+def say_once(words: str) -> None:
+    """A line on stderr for people, at most once in this process."""
+    if words not in _said:
+        _said.add(words)
+        console.print(words)
 
 
 def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:

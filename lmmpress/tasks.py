@@ -82,6 +82,7 @@ def prepare(name: str, **parameters: Any) -> Prepared:
 
     The parameters are those of `lmmpress.parameters`.
     """
+    from lmmpress.rows import check_all_rows
     from lmmpress.run import begin, check
     from lmmpress.tracking.registry import located
 
@@ -93,6 +94,8 @@ def prepare(name: str, **parameters: Any) -> Prepared:
     store = open_store(plan.store)
     plan = plan.model_copy(update={"model": located(plan.model)})
     teacher, sizes = check(plan)
+    if checked := check_all_rows(plan, teacher, store):
+        checked.note(store)
     key, original = begin(plan, store, teacher)
     run = f"{key[:12]}-{uuid.uuid4().hex[:8]}"
     with store.run(key, holder=run):

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TextIO
 
 from lmmpress.cluster.compile import Granularity, make_pipeline, write_pipeline
-from lmmpress.compression import claim, deliver
+from lmmpress.compression import claim, deliver, held_store
 from lmmpress.errors import UserError
 from lmmpress.parameters import arguments_of
 from lmmpress.plan import Plan
 from lmmpress.processes import inherited
 from lmmpress.progress import NOTES, console
 from lmmpress.result import Result
+from lmmpress.rows import check_all_rows
 from lmmpress.run import begin, check, close, known_steps, open_run
 from lmmpress.store import open_store
 from lmmpress.terminal import fit
@@ -40,9 +41,13 @@ def compress_in_tasks(plan: Plan, name: str, out: Path, granularity: Granularity
 
     begun = time.perf_counter()
     teacher, _ = check(plan)
+    elsewhere = open_store(plan.store) if plan.store else None
+    checked = check_all_rows(plan, teacher, elsewhere or held_store(out))
     claim(out, plan, resume)
     plan = plan.model_copy(update={"store": plan.store or str(out.resolve() / "store")})
     assert plan.store is not None
+    if checked:
+        checked.note(open_store(plan.store))
     arguments = arguments_of(plan, name)
     pipeline = make_pipeline(granularity, arguments, [axis.value for axis in plan.stages])
     os.environ["MLFLOW_TRACKING_URI"] = local_store(out)  # the tasks inherit it

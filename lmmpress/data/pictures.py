@@ -153,7 +153,7 @@ def _scaled(image: Image.Image) -> Image.Image:
     else:
         least, most = float(values.min()), float(values.max())
         ranges = ([1.0] if image.mode == "F" else []) + [255.0, 65535.0]
-        fitting = [end for end in ranges if 0 <= least and most <= end]
+        fitting = [end for end in ranges if least >= 0 and most <= end]
         low, high = (0.0, fitting[0]) if fitting else (least, most)
     grey = np.rint((values - low) * (255 / ((high - low) or 1.0)))
     flat = Image.fromarray(grey.astype(np.uint8)).convert("RGB")

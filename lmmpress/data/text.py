@@ -3,6 +3,7 @@
 import codecs
 import os
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from lmmpress.data.files import check_file
@@ -60,13 +61,13 @@ def likely_encoding(raw: bytes) -> str:
     ones they stand beside each other, in Western European ones alone.
     """
     beyond = sum(byte >= 0x80 for byte in raw)
-    pairs = sum(one >= 0x80 and next_one >= 0x40 for one, next_one in zip(raw, raw[1:], strict=False))
+    pairs = sum(one >= 0x80 and next_one >= 0x40 for one, next_one in pairwise(raw))
     if pairs >= beyond / 2:
         for name, codec, is_common, least in _ENCODINGS:
             odd = [character for character in raw.decode(codec, "replace") if ord(character) >= 0x80]
             if len(odd) >= least and sum(map(is_common, odd)) >= 0.7 * len(odd):
                 return name
-    beside = sum(one >= 0x80 and next_one >= 0x80 for one, next_one in zip(raw, raw[1:], strict=False))
+    beside = sum(one >= 0x80 and next_one >= 0x80 for one, next_one in pairwise(raw))
     if beside >= beyond / 2 and sum(map(_CYRILLIC, raw.decode("cp1251", "ignore"))) >= 0.7 * beyond:
         return "WINDOWS-1251"
     return "WINDOWS-1252" if any(0x80 <= byte < 0xA0 for byte in raw) else "ISO-8859-1 (Latin-1)"

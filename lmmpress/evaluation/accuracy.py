@@ -44,4 +44,4 @@ def image_of_row(split: Split) -> torch.Tensor:
     """The number of the image that each row asks about, [rows]; every row its own where there are no images."""
     numbers = {name: number for number, name in enumerate(split.image_names())}
     rows = enumerate(split.rows)
-    return torch.tensor([index if row.file_name is None else numbers[row.file_name] for index, row in rows])
+    return torch.tensor([index if row.picture is None else numbers[row.picture] for index, row in rows])

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from lmmpress.data import Row, Split, open_image
+from lmmpress.lmm.fit import asked, fitted
 from lmmpress.plan import Evaluation
 from lmmpress.progress import track
 from lmmpress.result import Latency, Speed
@@ -87,10 +88,12 @@ def answer(model: torch.nn.Module, processor: Any, split: Split, rows: Sequence[
 
 def _prepare(model: torch.nn.Module, processor: Any, split: Split, rows: Sequence[Row]) -> Any:
     """What the processor makes of some rows, padded on the left, on the model's device."""
+    fitted(processor, model.config.to_dict())  # type: ignore[operator, union-attr]
     getattr(processor, "tokenizer", processor).padding_side = "left"
     images = [open_image(split, row.file_name) for row in rows if row.file_name is not None]
     given = {"images": images} if images else {}
-    inputs = processor(text=[row.question for row in rows], return_tensors="pt", padding=True, **given)
+    texts = [asked(split, row, processor) for row in rows]
+    inputs = processor(text=texts, return_tensors="pt", padding=True, **given)
     return inputs.to(next(model.parameters()).device)
 
 

@@ -4,20 +4,24 @@ Only answer positions matter to scoring, distilling and measuring, so a batch na
 model compute logits there and nowhere else.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, repeat
 from typing import Any
 
 import torch
+from PIL import Image
 
 from lmmpress.data import Row, Split, open_image
+from lmmpress.data.rows import open_images
 from lmmpress.errors import UserError
+from lmmpress.lmm.fit import asked, fitted, puts_image_in_front
 from lmmpress.progress import track
 
 Tensors = dict[str, torch.Tensor]
+_TEXTS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -90,46 +94,136 @@ class Batch:
 def encode(split: Split, processor: Any, config: dict[str, Any]) -> Examples:
     """Run every row through the processor, for the model of that config (an anatomy's, where nothing is left out).
 
-    Rows about one image share its pixels. Raises UserError for a prompt and answer longer than the input the model
-    takes, and for an answer of which the tokenizer makes nothing.
+    Rows about one image share its pixels. Raises UserError for rows that do not fit the model (see `lmmpress.lmm.fit`),
+    for a prompt and answer longer than the input the model takes, and for a question or an answer of which the
+    tokenizer makes nothing.
     """
-    text = config.get("text_config", config)
-    decoder_start = text["decoder_start_token_id"] if text.get("is_encoder_decoder") else None
-    longest = text.get("max_position_embeddings")
-    tokenizer = getattr(processor, "tokenizer", processor)
-    if tokenizer.eos_token_id is None:
-        raise UserError("the tokenizer has no end token, so no answer ever ends; set eos_token")
+    encoder = Encoder(split, processor, config)
+    answers = encoder.answers(split.rows)
     by_image: dict[str | None, list[int]] = {}
     for index, row in enumerate(split.rows):
-        by_image.setdefault(row.file_name, []).append(index)
+        by_image.setdefault(row.picture, []).append(index)
     examples: list[Example | None] = [None] * len(split.rows)
     pixels = []
-    for number, (name, indices) in enumerate(track(by_image.items(), f"encode {split.name}", len(by_image))):
-        questions = [split.rows[index].question for index in indices]
-        if name is None:
-            prompts, image = tokenizer(questions)["input_ids"], None
-        else:
-            # where questions say at which place the image stands, each place asks for an image of its own
-            placeholder = str(getattr(processor, "image_token", "<image>"))
-            places = sum(question.count(placeholder) for question in questions)
-            images = [open_image(split, name)] * max(1, places)
-            made = processor(images=images, text=questions, return_tensors=None)
-            prompts, image = made["input_ids"], number
-            pixels.append(torch.as_tensor(made["pixel_values"][0]))
+    images: Iterator[Image.Image | None] = repeat(None) if None in by_image else open_images(split)
+    groups = track(zip(by_image.values(), images, strict=False), f"encode {split.name}", len(by_image))
+    for number, (indices, image) in enumerate(groups):
+        prompts, seen = encoder.prompts([split.rows[index] for index in indices], image)
+        if seen is not None:
+            pixels.append(seen)
         for index, prompt in zip(indices, prompts, strict=True):
-            row = split.rows[index]
-            answer = [*tokenizer(row.answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-            if len(answer) == 1:
-                raise UserError(f"{split.folder}: the tokenizer makes nothing of the answer {row.answer[:40]!r}")
-            if longest is not None and len(prompt) + len(answer) > longest:
-                raise UserError(
-                    f"{split.folder}: the answer {row.answer[:40]!r} to {row.question[:40]!r} does not fit: prompt and "
-                    f"answer are {len(prompt) + len(answer)} tokens, the model takes {longest}"
-                )
-            examples[index] = Example([int(token) for token in prompt], answer, image, row)
+            encoder.check_length(split.rows[index], len(prompt), len(answers[index]))
+            place = None if seen is None else number
+            examples[index] = Example(prompt, answers[index], place, split.rows[index])
     rows = [example for example in examples if example is not None]
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return Examples(split, rows, pad, decoder_start, (lambda: torch.stack(pixels)) if pixels else None)
+    see = (lambda: torch.stack(pixels)) if pixels else None
+    return Examples(split, rows, encoder.pad, encoder.decoder_start, see)
+
+
+def check_rows(split: Split, processor: Any, config: dict[str, Any]) -> None:
+    """Raise the UserErrors that `encode` would: every picture is decoded, every prompt and answer counted in tokens.
+
+    Only the first picture goes through the image processor: the others give as many tokens and as many pixels.
+    """
+    encoder = Encoder(split, processor, config)
+    texts = [asked(split, row, encoder.processor) for row in split.rows]
+    first = split.rows[0]
+    image = None if first.file_name is None else open_image(split, first.file_name)
+    lengths = [len(ids) for ids in encoder.tokens(texts, split.rows)]
+    beside = len(encoder.prompts([first], image)[0][0]) - lengths[0]  # what a picture adds to a text's tokens
+    for row, length, answer in zip(split.rows, lengths, encoder.answers(split.rows), strict=True):
+        if length == 0:
+            encoder.prompts([row], image)
+        encoder.check_length(row, length + beside, len(answer))
+    for _ in track(open_images(split), f"check {split.name}", len(split.image_names())):
+        pass
+
+
+class Encoder:
+    """Makes token ids and pixels of a split's rows by the processor of a checkpoint."""
+
+    def __init__(self, split: Split, processor: Any, config: dict[str, Any]) -> None:
+        self.split = split
+        self.processor = fitted(processor, config)
+        self._tokenizer = getattr(processor, "tokenizer", processor)
+        if self._tokenizer.eos_token_id is None:
+            raise UserError("the tokenizer has no end token, so no answer ever ends; set eos_token")
+        text = config.get("text_config", config)
+        self.decoder_start = text["decoder_start_token_id"] if text.get("is_encoder_decoder") else None
+        self._longest = text.get("max_position_embeddings")
+        self._side = config.get("vision_config", {}).get("image_size")
+
+    @property
+    def pad(self) -> int:
+        """The token id that fills batches."""
+        pad = self._tokenizer.pad_token_id
+        return int(self._tokenizer.eos_token_id if pad is None else pad)
+
+    def prompts(self, rows: Sequence[Row], image: Image.Image | None) -> tuple[list[list[int]], torch.Tensor | None]:
+        """Token ids of the questions of rows about one image (or about none), and its pixels
+        [channels, height, width]."""
+        texts = [asked(self.split, row, self.processor) for row in rows]
+        if image is None:
+            prompts, pixels = self.tokens(texts, rows), None
+        else:
+            # where the text says at which place the image stands, each place asks for an image of its own
+            images = [image] * (1 if puts_image_in_front(self.processor) else len(rows))
+            with self._telling(rows[0]):
+                made = self.processor(images=images, text=texts, return_tensors=None)
+                prompts, pixels = made["input_ids"], torch.as_tensor(made["pixel_values"][0])
+            self._check_pixels(pixels)
+        for row, prompt in zip(rows, prompts, strict=True):
+            if not len(prompt):
+                raise UserError(f"{self.split.place(row)}: the tokenizer makes nothing of the question; change it")
+        return [[int(token) for token in prompt] for prompt in prompts], pixels
+
+    def answers(self, rows: Sequence[Row]) -> list[list[int]]:
+        """Token ids of the rows' answers, the end token included."""
+        found = self.tokens([row.answer for row in rows], rows, add_special_tokens=False)
+        for row, answer in zip(rows, found, strict=True):
+            if not answer:
+                raise UserError(
+                    f"{self.split.place(row)}: the tokenizer makes nothing of the answer {row.answer[:40]!r}; change it"
+                )
+        return [[*answer, self._tokenizer.eos_token_id] for answer in found]
+
+    def tokens(self, texts: Sequence[str], rows: Sequence[Row], **how: Any) -> list[list[int]]:
+        """Token ids of the texts that belong to rows, without those of pictures."""
+        found: list[list[int]] = []
+        for at in range(0, len(texts), _TEXTS_AT_ONCE):
+            with self._telling(rows[at]):
+                found += self._tokenizer(list(texts[at : at + _TEXTS_AT_ONCE]), **how)["input_ids"]
+        return found
+
+    def check_length(self, row: Row, prompt: int, answer: int) -> None:
+        """Raise UserError where so many tokens of prompt and answer are more than the model takes."""
+        if self._longest is not None and prompt + answer > self._longest:
+            raise UserError(
+                f"{self.split.place(row)}: the answer {row.answer[:40]!r} does not fit: prompt and answer are "
+                f"{prompt + answer} tokens, the model takes {self._longest}; shorten the row, or leave it out"
+            )
+
+    def _check_pixels(self, pixels: torch.Tensor) -> None:
+        height, width = pixels.shape[-2:]
+        if self._side is not None and (height, width) != (self._side, self._side):
+            raise UserError(
+                f"the image processor makes pictures of {height} x {width} pixels, the vision tower takes "
+                f"{self._side} x {self._side}; put size and crop_size right in the processor's files"
+            )
+
+    @contextmanager
+    def _telling(self, row: Row) -> Iterator[None]:
+        """Whatever a processor of somebody else raises becomes one line with the row that it was at."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise UserError(
+                f"{self.split.place(row)}: the checkpoint's processor fails at this row, or soon after it: "
+                f"{type(error).__name__}: {reason}"
+            ) from error
 
 
 def to_tensors(examples: Examples) -> Tensors:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from lmmpress.data import read_split
+from lmmpress.data import read_split, usual_splits
 from lmmpress.errors import UserError
 from lmmpress.importance import Scores, answer_loss, score
 from lmmpress.lmm.anatomy import Anatomy
@@ -87,8 +87,9 @@ def _write(source: Path, cuts: list[Cut], target: Path) -> None:
 
 
 def _scores(source: Path, anatomy: Anatomy, data: Path, split: str, settings: Importance) -> Scores:
+    name = usual_splits(data).get(split, split)
+    examples = encode(read_split(data, name, settings.rows), load_processor(source), anatomy.config)
     model = load_model(source)
-    examples = encode(read_split(data, split, settings.rows), load_processor(source), anatomy.config)
     return score(
         model,
         anatomy,

@@ -1,0 +1,197 @@
+"""Processor, model and rows fit each other: what follows from the model's config is put right, the rest is refused.
+
+Processors are saved by many versions of transformers, and older ones did not say what newer ones need: then no picture
+reaches the model, or transformers ends in an error of its own. What the config says for certain is taken from it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lmmpress.data import Row, Split
+from lmmpress.errors import UserError
+from lmmpress.progress import say_once
+
+Config = dict[str, Any]
+
+_PREFIX_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}  # what a vision tower puts before its patches
+# settings of a tokenizer that processors of transformers apply to every prompt, though nobody asks for it
+_CUTTING = ("max_length", "stride", "truncation", "truncation_strategy", "padding", "pad_to_multiple_of")
+_TOKENIZER, _TOKENIZER_CONFIG, _PROCESSOR_CONFIG = "tokenizer.json", "tokenizer_config.json", "processor_config.json"
+
+
+def fitted(processor: Any, config: Config) -> Any:
+    """The processor, changed so that it fits the model of that config; calling it again changes nothing.
+
+    What is changed is said once, on stderr. Raises UserError where the two cannot belong together: a model that sees
+    and has no image processor, image tokens that differ, and token ids beyond the embedding.
+    """
+    tokenizer = getattr(processor, "tokenizer", processor)
+    where = f"{getattr(tokenizer, 'name_or_path', '') or 'the checkpoint'}"
+    if "vision_config" in config and not sees(processor):
+        raise UserError(f"{where}: the model sees pictures, and there is no image processor; add its processor's files")
+    if _cuts(processor, tokenizer):
+        longest = tokenizer.init_kwargs.get("max_length")
+        say_once(
+            f"{where}: the tokenizer was saved with truncation or padding"
+            f"{f' to {longest} tokens' if longest else ''}; it is switched off, so that prompts are whole"
+        )
+        _leave_whole(tokenizer)
+    for name, value in mends(processor, config).items():
+        has = getattr(processor, name, None)
+        say_once(
+            f"{where}: the processor's {name} is {has}, by the model's config it is {value}; the config is followed"
+        )
+        setattr(processor, name, value)
+    _check_tokens(processor, tokenizer, config, where)
+    return processor
+
+
+def mends(processor: Any, config: Config) -> Config:
+    """What has to change in the processor for the model of that config: settings of processor_config.json, mostly none.
+
+    Two settings of LLaVA's that are wrong each and right together are left.
+    """
+    wanted: Config = {}
+    if "num_query_tokens" in config:
+        wanted = {"num_query_tokens": config["num_query_tokens"]}
+    elif "vision_config" in config:
+        vision = config["vision_config"]
+        wanted = {"patch_size": vision["patch_size"]}
+        extra = _PREFIX_TOKENS.get(vision.get("model_type"))
+        strategy = config.get("vision_feature_select_strategy")
+        if extra is not None and strategy is not None:
+            has = getattr(processor, "num_additional_image_tokens", None), processor.vision_feature_select_strategy
+            if has[0] is None or has[0] - (has[1] == "default") != extra - (strategy == "default"):
+                wanted |= {"num_additional_image_tokens": extra, "vision_feature_select_strategy": strategy}
+    return {name: value for name, value in wanted.items() if getattr(processor, name, None) != value}
+
+
+def mend_files(folder: Path, processor: Any, config: Config) -> None:
+    """Write into the files of a checkpoint's copy what `fitted` changes, so that plain transformers does the same.
+
+    `processor` is the checkpoint's as transformers loads it, before or after `fitted`; files that are right stay.
+    """
+    wanted = _read_json(folder / _PROCESSOR_CONFIG) or {}
+    changed = {name: value for name, value in _all_settings(processor, config).items() if wanted.get(name) != value}
+    if changed and (mends(processor, config) or not wanted.keys() >= changed.keys()):
+        name = {"processor_class": type(processor).__name__} if "processor_class" not in wanted else {}
+        _write_json(folder / _PROCESSOR_CONFIG, wanted | name | changed)
+    tokenizer = _read_json(folder / _TOKENIZER)
+    if tokenizer and (tokenizer.get("truncation") or tokenizer.get("padding")):
+        _write_json(folder / _TOKENIZER, tokenizer | {"truncation": None, "padding": None})
+    settings = _read_json(folder / _TOKENIZER_CONFIG)
+    if settings and any(settings.get(name) for name in _CUTTING):
+        _write_json(folder / _TOKENIZER_CONFIG, {key: value for key, value in settings.items() if key not in _CUTTING})
+
+
+def sees(processor: Any) -> bool:
+    """Whether a checkpoint's processor takes pictures."""
+    return getattr(processor, "image_processor", None) is not None
+
+
+def puts_image_in_front(processor: Any) -> bool:
+    """Whether a processor puts the picture in front of the question itself, as BLIP-2's does."""
+    return hasattr(processor, "num_query_tokens")
+
+
+def asked(split: Split, row: Row, processor: Any) -> str:
+    """The text that a processor is given for a row: its question, and for LLaVA `<image>` in front where it has none.
+
+    Raises UserError for a row that the model cannot be asked.
+    """
+    if not sees(processor):
+        if row.file_name is not None:
+            raise UserError(
+                f"{split.place(row)}: the row has an image, {row.file_name!r}, and the model takes text alone; leave "
+                "out file_name, or use a model that sees"
+            )
+        return row.question
+    token = _image_token(processor)
+    if token in row.answer:
+        raise UserError(f"{split.place(row)}: the answer holds {token}, which stands for a picture; take it out")
+    if puts_image_in_front(processor):
+        if row.file_name is None:
+            raise UserError(f"{split.place(row)}: the row has no image, and BLIP-2 needs one; give it a file_name")
+        if token in row.question:
+            raise UserError(
+                f"{split.place(row)}: the question holds {token}, and BLIP-2's processor puts the image in front "
+                "itself; take it out"
+            )
+        return row.question
+    places = row.question.count(token)
+    if row.file_name is None and places:
+        raise UserError(f"{split.place(row)}: the question holds {token}, and the row has no image; add its file_name")
+    if places > 1:
+        raise UserError(
+            f"{split.place(row)}: the question holds {token} {places} times, and a row has one image; leave one"
+        )
+    return row.question if places or row.file_name is None else f"{token}\n{row.question}"
+
+
+def _image_token(processor: Any) -> str:
+    """The text that stands for a picture."""
+    return str(getattr(processor, "image_token", "<image>"))
+
+
+def _all_settings(processor: Any, config: Config) -> Config:
+    """What of processor_config.json follows from the model's config, as it has to be."""
+    if "num_query_tokens" in config:
+        return {"num_query_tokens": config["num_query_tokens"]}
+    if "vision_config" not in config:
+        return {}
+    names = ("patch_size", "num_additional_image_tokens", "vision_feature_select_strategy")
+    return {name: getattr(processor, name) for name in names} | mends(processor, config)
+
+
+def _cuts(processor: Any, tokenizer: Any) -> bool:
+    """Whether the processor would cut or fill prompts though nobody asks for it."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    saved = backend is not None and (backend.truncation is not None or backend.padding is not None)
+    return saved or any(tokenizer.init_kwargs.get(name) for name in _CUTTING)
+
+
+def _leave_whole(tokenizer: Any) -> None:
+    for name in _CUTTING:
+        tokenizer.init_kwargs.pop(name, None)
+    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
+        backend.no_truncation()
+        backend.no_padding()
+
+
+def _check_tokens(processor: Any, tokenizer: Any, config: Config, where: str) -> None:
+    rows = config.get("text_config", config).get("vocab_size")
+    most = max(tokenizer.get_vocab().values(), default=-1)
+    if rows is not None and most >= rows:
+        token = tokenizer.convert_ids_to_tokens(most)
+        raise UserError(
+            f"{where}: the tokenizer has ids up to {most} ({token!r}), the model's embedding {rows} rows; use the "
+            "tokenizer that belongs to the model, or resize the embedding to this one (resize_token_embeddings)"
+        )
+    if "vision_config" not in config:
+        return
+    token, config_id = _image_token(processor), config.get("image_token_index", config.get("image_token_id"))
+    token_id = tokenizer.convert_tokens_to_ids(token)
+    if config_id is None:
+        raise UserError(
+            f'{where}: config.json does not say which token stands for a picture; add "image_token_index": {token_id}, '
+            f"the tokenizer's {token}"
+        )
+    if token_id != config_id:
+        raise UserError(
+            f"{where}: image_token_index is {config_id} in config.json, and the tokenizer's {token} is {token_id}; one "
+            "of the two is another model's"
+        )
+
+
+def _read_json(path: Path) -> Config | None:
+    """What a JSON file of a checkpoint holds; None where there is none or it holds no object."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _write_json(path: Path, value: Config) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
