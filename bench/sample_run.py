@@ -40,6 +40,8 @@ def main() -> None:
             "latency_p50_ratio": spread(
                 [r["original"]["latency_ms"]["p50"] / r["compressed"]["latency_ms"]["p50"] for _, _, r in runs]
             ),
+            "tokens": last["original"]["tokens"],
+            "natural_tokens": [last[model]["natural_tokens"] for model in ("original", "compressed")],
             "seconds_by_part": last["seconds_by_part"],
             "decisions": [
                 f"{step['stage']} {step['decision']} {step['accuracy_pruned']:.4f} -> {step['accuracy']:.4f}"

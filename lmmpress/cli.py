@@ -28,6 +28,7 @@ from lmmpress.commands.shared import (
 from lmmpress.errors import UserError, traceback_of
 from lmmpress.plan import Axis, Evaluation, Importance
 from lmmpress.terminal import Table
+from lmmpress.visible import visible
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -230,13 +231,14 @@ def evaluate(
         return
     table = Table("task", "accuracy")
     for task, accuracy in found["accuracy_by_task"].items():
-        table.add_row(task, f"{accuracy:.4f}")
+        table.add_row(visible(task), f"{accuracy:.4f}")
     table.add_row("all", f"{found['accuracy']:.4f}", style="bold")
     out.print(table)
     latency = found["latency_ms"]
     out.print(
         f"{found['samples_per_second']:.1f} samples/s at batch {batch_size}, latency p50 {latency['p50']:.0f} ms, "
-        f"p95 {latency['p95']:.0f} ms",
+        f"p95 {latency['p95']:.0f} ms, at the right answers' lengths, {found['tokens']:.1f} tokens on average; "
+        f"its own answers have {found['natural_tokens']:.1f}",
         highlight=False,
     )
 
@@ -312,12 +314,15 @@ def _print_result(result: dict[str, Any]) -> None:
         f"lost {result['drop']:.4f} ({interval['low']:.4f} to {interval['high']:.4f})",
     )
     for task, accuracy in before["accuracy_by_task"].items():
-        table.add_row(f"  {task}", f"{accuracy:.4f}", f"{after['accuracy_by_task'][task]:.4f}", "")
+        table.add_row(f"  {visible(task)}", f"{accuracy:.4f}", f"{after['accuracy_by_task'][task]:.4f}", "")
     old, new = before["samples_per_second"], after["samples_per_second"]
     table.add_row(f"samples/s at batch {before['batch_size']}", f"{old:.1f}", f"{new:.1f}", faster(new / old))
     for quantile in ("p50", "p95"):
         old, new = before["latency_ms"][quantile], after["latency_ms"][quantile]
         table.add_row(f"latency {quantile}, ms", f"{old:.1f}", f"{new:.1f}", faster(old / new))
+    if None not in (before["tokens"], before["natural_tokens"], after["natural_tokens"]):
+        own = [f"{model['natural_tokens']:.1f}" for model in (before, after)]
+        table.add_row("tokens of its own answers", *own, f"speed is at {before['tokens']:.1f}, the right answers'")
     out.print(table)
     kept = sum(step["decision"] != "rolled back" for step in result["steps"])
     out.print(f"{kept} of {len(result['steps'])} steps kept, {result['seconds']:.0f} s", highlight=False)

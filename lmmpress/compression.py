@@ -13,7 +13,7 @@ from lmmpress.lmm.record import read_record
 from lmmpress.plan import Plan
 from lmmpress.result import Recorder, Result, StepResult
 from lmmpress.rows import check_all_rows
-from lmmpress.run import Run, begin, check, close, describe, make_steps, open_run
+from lmmpress.run import Run, begin, check, check_original, close, describe, make_steps, open_run
 from lmmpress.store import Store, open_store
 from lmmpress.store.address import is_store
 
@@ -39,6 +39,7 @@ def compress(plan: Plan, out: Path, recorder: Recorder | None = None, resume: bo
         if recorder:
             recorder.take_over(key)
         run = open_run(plan, store, key, original)
+        check_original(run)
         start = describe(run)
         if recorder:
             recorder.begin(start)

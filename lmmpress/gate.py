@@ -54,14 +54,16 @@ def paired_drop(
 
     The interval is Bonett and Price's (2012) adjusted Wald interval: one row lost and one gained are added, so that it
     covers what it says where few rows change. Rows that share an image are not independent, so sums over images vary,
-    not rows.
+    not rows. One image says nothing of how images differ: its interval is all that a drop can be, from -1 to 1.
     """
     rows = len(before)
     lost = before.long() - after.long()
     # one division of whole numbers, so that a drop of exactly alpha compares equal to alpha
     drop = int(lost.sum()) / rows
+    if not bool((owner != owner[0]).any()):
+        return drop, Interval(low=-1.0, high=1.0, confidence=confidence)
     by_image = torch.zeros(int(owner.max()) + 1, dtype=torch.float64).index_add_(0, owner, lost.double() - drop)
     centre = int(lost.sum()) / (rows + 2)
     error = math.sqrt(float((by_image**2).sum()) + 2) / (rows + 2)
     reach = NormalDist().inv_cdf((1 + confidence) / 2) * error
-    return drop, Interval(low=centre - reach, high=centre + reach, confidence=confidence)
+    return drop, Interval(low=max(centre - reach, -1.0), high=min(centre + reach, 1.0), confidence=confidence)

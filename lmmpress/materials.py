@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from lmmpress.data import Split, read_split, usual_splits
+from lmmpress.evaluation.greedy import end_tokens
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.checkpoint import load_model
 from lmmpress.lmm.examples import Batch, Examples, batches, encode, from_tensors, to_tensors
@@ -21,7 +22,7 @@ from lmmpress.store import Store, open_data
 
 Role = Literal["score", "distill", "gate", "test"]
 ROLES: tuple[Role, ...] = ("score", "distill", "gate", "test")
-Part = Literal["importance", "prune", "distill", "evaluate", "speed", "load"]
+Part = Literal["sight", "importance", "prune", "distill", "evaluate", "speed", "load"]
 PARTS: frozenset[Part] = frozenset(get_args(Part))
 
 _CACHE_VERSION = 1
@@ -94,6 +95,11 @@ class Materials:
     def examples(self) -> "_Splits":
         """The rows of each role, encoded."""
         return _Splits(self)
+
+    @cached_property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end an answer in generation; a cut does not change them."""
+        return end_tokens(self.store.checkpoint(self.original, weights=False))
 
     @cached_property
     def frozen(self) -> tuple[str, ...]:

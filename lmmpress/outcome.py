@@ -1,5 +1,6 @@
 """What a task shows in the pages of Kubeflow."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from lmmpress.algorithm import takes_over
 from lmmpress.result import Result, StepResult
 from lmmpress.store import Store
+from lmmpress.visible import visible
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ def of_result(result: Result) -> Outcome:
         ["samples/s", f"{before.samples_per_second:.1f}", f"{after.samples_per_second:.1f}"],
         ["latency p50, ms", f"{before.latency_ms.p50:.1f}", f"{after.latency_ms.p50:.1f}"],
     ]
+    if before.natural_tokens is not None and after.natural_tokens is not None:
+        rows.append(["tokens of its own answers", f"{before.natural_tokens:.1f}", f"{after.natural_tokens:.1f}"])
     metrics = {
         "accuracy": after.accuracy,
         "drop": result.drop,
@@ -51,6 +55,7 @@ def of_result(result: Result) -> Outcome:
         "reduction": result.reduction["all"],
         "samples_per_second": after.samples_per_second,
         "latency_ms_p50": after.latency_ms.p50,
+        "natural_tokens": after.natural_tokens,
         "seconds": result.seconds,
     }
     facts = {"run_key": result.run_key, "teacher": before.checkpoint}
@@ -76,11 +81,13 @@ def address_left(store: Store, step: StepResult) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table in Markdown."""
+    """A table in Markdown; what came from files stands in it as it is, not as markup."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(
-        "| " + " | ".join(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in line) + " |" for line in lines
-    )
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else re.sub(r"([|`*_<>\[\]\\])", r"\\\1", visible(value))
 
 
 def accuracy_text(value: float | None) -> str:

@@ -22,11 +22,18 @@ class Latency(Record):
 
 
 class Speed(Record):
-    """Samples per second from pixels to answer at the stated batch size, and latency at batch 1."""
+    """Samples per second from pixels to answer at the stated batch size, and latency at batch 1.
+
+    Both are taken at the lengths of the right answers, `tokens` on average (in a batch at that of the longest); the
+    model's own answers have `natural_tokens` on average. Both count the end token. What older versions measured, each
+    model at its own lengths, has None in both.
+    """
 
     batch_size: int
     samples_per_second: float
     latency_ms: Latency
+    tokens: float | None = None
+    natural_tokens: float | None = None
 
 
 class Interval(Record):
@@ -38,7 +45,8 @@ class Interval(Record):
 
 
 class Headline(Record):
-    """One model of the closing table. `checkpoint` is its digest; accuracies are on the test split."""
+    """One model of the closing table. `checkpoint` is its digest; accuracies are on the test split; for `tokens` and
+    `natural_tokens` see Speed."""
 
     checkpoint: str
     address: str
@@ -49,6 +57,8 @@ class Headline(Record):
     batch_size: int
     samples_per_second: float
     latency_ms: Latency
+    tokens: float | None = None
+    natural_tokens: float | None = None
 
 
 class StepResult(Record):

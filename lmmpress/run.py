@@ -10,10 +10,12 @@ from lmmpress import steps
 from lmmpress.algorithm import Planned, next_step
 from lmmpress.errors import UserError
 from lmmpress.evaluation.accuracy import by_task, image_of_row
+from lmmpress.evaluation.greedy import check_greedy
 from lmmpress.gate import REPORTED_CONFIDENCE, paired_drop
 from lmmpress.history import read_history, read_step, write_step
 from lmmpress.lmm.anatomy import count_by_tower
 from lmmpress.lmm.checkpoint import read_checkpoint
+from lmmpress.lmm.processor import load_processor, tokenizer_of
 from lmmpress.lmm.weights import check_finite
 from lmmpress.materials import PARTS, ROLES, Materials, Part, automatic_dtype, split_of
 from lmmpress.plan import Axis, Plan, digest_of
@@ -23,6 +25,7 @@ from lmmpress.result import DataInfo, Headline, Result, RunInfo, Speed, StepResu
 from lmmpress.rows import read_splits
 from lmmpress.store import Store, open_checkpoint
 from lmmpress.store.state import Run as State
+from lmmpress.visible import shortened
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ def check(plan: Plan) -> tuple[Path, list[Size]]:
     teacher = open_checkpoint(plan.model)
     sizes = predict(read_checkpoint(teacher), plan)
     check_finite(teacher)
+    check_greedy(teacher, tokenizer_of(load_processor(teacher)))
     read_splits(plan)
     return teacher, sizes
 
@@ -73,6 +77,34 @@ def open_run(
         if noted is not None:
             plan = Plan.model_validate(plan.model_dump() | noted)
     return Run(asked, key, original, Materials(plan, store, original, makes))
+
+
+def check_original(run: Run) -> None:
+    """Before the first step: see that the original sees, and that it answers.
+
+    Raises UserError where other pictures do not change its logits, and where it answers no row of the gate's split
+    right, unless the plan allows that: such a gate would accept everything. What was measured is found in the store.
+    """
+    split = run.materials.split(run.plan.tolerance.split).name
+    if not steps.original_sees(run.materials):
+        raise UserError(
+            f"{run.plan.model}: no picture reaches the model: rows of split {split!r} get the same logits with other "
+            "pictures; see that the processor's num_query_tokens (BLIP-2) or patch_size (LLaVA), and its image token, "
+            "are those of config.json"
+        )
+    right, _ = steps.evaluate(run.materials, run.original, run.plan.tolerance.split)
+    if run.plan.tolerance.allow_zero or bool(right.any()):
+        return
+    answers = "; ".join(
+        f"to {shortened(row.question)} it says {shortened(text) if text.strip() else 'nothing'}"
+        f"{'' if ended else ' without an end'}, wanted is {shortened(row.answer)}"
+        for row, text, ended in steps.original_says(run.materials)
+    )
+    raise UserError(
+        f"{run.plan.model}: the original answers none of the {len(right)} rows of split {split!r} right, so the gate "
+        f"would accept every step: {answers}; compress a model that was trained on such rows, or mend the rows (for a "
+        "test on a random model set tolerance.allow_zero: true)"
+    )
 
 
 def describe(run: Run) -> RunInfo:
@@ -174,6 +206,8 @@ def _headline(materials: Materials, checkpoint: str, right: torch.Tensor, speed:
         batch_size=speed.batch_size,
         samples_per_second=speed.samples_per_second,
         latency_ms=speed.latency_ms,
+        tokens=speed.tokens,
+        natural_tokens=speed.natural_tokens,
     )
 
 

@@ -8,7 +8,7 @@ scheduling the same plan meet in the same answers. Raise a part's version when i
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,19 @@ from typing import Any
 import torch
 
 from lmmpress.algorithm import Planned
+from lmmpress.data import Row, Split
 from lmmpress.distillation.train import distill as train
 from lmmpress.errors import UserError
 from lmmpress.evaluation.accuracy import answered_right, by_task, image_of_row
-from lmmpress.evaluation.speed import measure_speeds
+from lmmpress.evaluation.generate import LONGEST, generate, lengths, questions
+from lmmpress.evaluation.sight import asked_about_pictures, sees
+from lmmpress.evaluation.speed import Subject, measure_speeds, sampled
 from lmmpress.gate import decide
 from lmmpress.importance import Scored, Scores, answer_loss, score
 from lmmpress.lmm.anatomy import count_by_tower
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint, save_trained
-from lmmpress.lmm.examples import batches, make_batch
-from lmmpress.lmm.processor import load_processor
+from lmmpress.lmm.examples import batches, encode, make_batch
+from lmmpress.lmm.processor import load_processor, tokenizer_of
 from lmmpress.lmm.record import read_record
 from lmmpress.lmm.verify import verify_cut, verify_for_users, verify_saved
 from lmmpress.materials import Materials, Part, Role
@@ -33,7 +36,15 @@ from lmmpress.plan import Axis, Distillation, digest_of
 from lmmpress.pruning.choose import choose
 from lmmpress.result import Speed, StepResult
 
-VERSIONS: dict[Part, int] = {"importance": 1, "prune": 1, "distill": 1, "evaluate": 1, "speed": 1, "load": 1}
+VERSIONS: dict[Part, int] = {
+    "sight": 1,
+    "importance": 1,
+    "prune": 1,
+    "distill": 1,
+    "evaluate": 1,
+    "speed": 2,  # since 2 at the lengths of the right answers
+    "load": 1,
+}
 
 
 def importance(materials: Materials, checkpoint: str) -> tuple[Scored, float]:
@@ -141,13 +152,20 @@ def distill_here(materials: Materials, checkpoint: str, seed: int) -> dict[str, 
 
 def evaluate(materials: Materials, checkpoint: str, role: Role) -> tuple[torch.Tensor, float]:
     """Which rows of a role the checkpoint answers right, booleans [rows], and seconds."""
-    inputs = {"checkpoint": checkpoint, "data": materials.split(role).digest, "dtype": str(materials.dtype)}
+    inputs: dict[str, Any] = {
+        "checkpoint": checkpoint,
+        "data": materials.split(role).digest,
+        "dtype": str(materials.dtype),
+    }
+    if len(materials.ends) > 1:  # with one, it is the one that every answer has
+        inputs["ends"] = sorted(materials.ends)
 
     def work(_: int) -> dict[str, Any]:
         examples = materials.examples[role]
         model = load_model(materials.store.checkpoint(checkpoint), materials.dtype).to(materials.accelerator.device)
         size = materials.plan.evaluation.batch_size
-        right = answered_right(model, examples, materials.anatomy.projector, materials.features(role), size)
+        features, projector = materials.features(role), materials.anatomy.projector
+        right = answered_right(model, examples, projector, features, size, materials.ends)
         return {"right": "".join("1" if hit else "0" for hit in right.tolist())}
 
     record = _once(materials, "evaluate", inputs, work)
@@ -165,14 +183,52 @@ def speed(materials: Materials, checkpoints: Sequence[str]) -> tuple[list[Speed]
     }
 
     def work(_: int) -> dict[str, Any]:
-        paths = [materials.store.checkpoint(checkpoint) for checkpoint in checkpoints]
-        models = [load_model(path, materials.dtype).to(materials.accelerator.device) for path in paths]
-        processors = [load_processor(path) for path in paths]
-        found = measure_speeds(models, processors, materials.split("test"), settings)
+        rows = sampled(materials.split("test"), settings)
+        found = measure_speeds([_subject(materials, checkpoint, rows) for checkpoint in checkpoints], settings)
         return {"speeds": [one.model_dump() for one in found], "environment": _environment(materials)}
 
     record = _once(materials, "speed", inputs, work)
     return [Speed.model_validate(one) for one in record["speeds"]], record["environment"], record["seconds"]
+
+
+def _subject(materials: Materials, checkpoint: str, rows: Split) -> Subject:
+    """A checkpoint and some rows, ready to generate answers."""
+    path = materials.store.checkpoint(checkpoint)
+    processor = load_processor(path)
+    examples = encode(rows, processor, materials.anatomy_of(checkpoint).config)
+    model = load_model(path, materials.dtype).to(materials.accelerator.device)
+    return Subject(model, tokenizer_of(processor), examples, materials.ends)
+
+
+def original_sees(materials: Materials) -> bool:
+    """Whether other pictures change what the original answers to the gate's rows; True where they have no pictures."""
+    split = materials.split(materials.plan.tolerance.split)
+    rows = asked_about_pictures(split)
+    if not rows.rows or materials.anatomy.projector is None:
+        return True
+    inputs = {"checkpoint": materials.original, "data": split.digest, "dtype": str(materials.dtype)}
+
+    def work(_: int) -> dict[str, Any]:
+        processor = load_processor(materials.store.checkpoint(materials.original, weights=False))
+        return {"sees": sees(materials.teacher_model, rows, processor, materials.anatomy)}
+
+    found: bool = _once(materials, "sight", inputs, work)["sees"]
+    return found
+
+
+def original_says(materials: Materials, count: int = 3) -> list[tuple[Row, str, bool]]:
+    """A few rows of the gate's split, with the text that plain greedy generation of the original gives to each, and
+    whether it ends by itself."""
+    split = materials.split(materials.plan.tolerance.split)
+    places = sorted({number * len(split.rows) // count for number in range(count)})
+    asked = _subject(materials, materials.original, replace(split, rows=tuple(split.rows[place] for place in places)))
+    told = []
+    for number, row in enumerate(asked.examples.split.rows):
+        (tokens,) = generate(asked.model, questions(asked.model, asked.examples, [number]), LONGEST).tolist()
+        ended = bool(set(tokens) & asked.ends)
+        tokens = tokens[: lengths(torch.tensor([tokens]), asked.ends)[0]]
+        told.append((row, str(asked.tokenizer.decode(tokens, skip_special_tokens=True)), ended))
+    return told
 
 
 def load_as_users_do(materials: Materials, checkpoint: str) -> None:

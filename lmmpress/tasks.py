@@ -204,9 +204,11 @@ def gate(store: str, run: str, stage: str, index: int) -> Outcome:
 @_for_people
 def compress_stage(store: str, run: str, stage: str) -> Outcome:
     """All steps of a stage that are not made yet, if it is its turn; after the last stage the closing measurements."""
-    from lmmpress.run import close, describe, make_steps
+    from lmmpress.run import check_original, close, describe, make_steps
 
-    with _working(store, run, "importance", "prune", "distill", "evaluate", "speed") as (opened, state, recorder):
+    parts: tuple[Part, ...] = ("sight", "importance", "prune", "distill", "evaluate", "speed")
+    with _working(store, run, *parts) as (opened, state, recorder):
+        check_original(opened)
         told = describe(opened)
         if recorder:
             recorder.begin(told)
@@ -324,9 +326,10 @@ def _record_steps(run: "Run", recorder: "Lineage | None", known: list[StepResult
 
 
 def _evaluate_original(store: str, run: str) -> Outcome:
-    from lmmpress.run import describe
+    from lmmpress.run import check_original, describe
 
-    with _working(store, run, "evaluate") as (opened, _, recorder):
+    with _working(store, run, "sight", "evaluate") as (opened, _, recorder):
+        check_original(opened)
         told = describe(opened)
         if recorder:
             recorder.begin(told)

@@ -15,3 +15,10 @@ def _shown(character: str) -> str:
     if unicodedata.category(character) in _HIDDEN and character not in _JOINERS:
         return character.encode("unicode_escape").decode()
     return character
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """A text in quotes, made visible, its middle left out where it is long."""
+    if len(text) > most:
+        text = f"{text[: most // 2]} ... {text[-most // 3 :]}"
+    return f'"{visible(text)}"'

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from plain import plain_answers
 
 from lmmpress.data import read_split
 from lmmpress.evaluation.accuracy import answered_right, by_task
 from lmmpress.evaluation.checkpoint import evaluate_checkpoint
-from lmmpress.evaluation.speed import answer
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.examples import encode
 from lmmpress.lmm.forward import visual_features
@@ -36,7 +36,7 @@ def test_forward_accuracy_equals_greedy_generation_row_by_row(adverts, tmp_path,
     answers = []
     for at in range(0, len(split.rows), 40):
         rows = split.rows[at : at + 40]
-        answers += answer(model, processor, split, rows)
+        answers += plain_answers(model, processor, split, rows)
     generated = torch.tensor([text == row.answer for text, row in zip(answers, split.rows, strict=True)])
     assert torch.equal(right, generated)
     assert right.sum() > 0

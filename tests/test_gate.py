@@ -87,3 +87,27 @@ def test_the_interval_covers_the_true_drop_as_often_as_it_says() -> None:
         _, interval = paired_drop(before, after, OWNER, 0.95)
         covered += interval.low <= 0.95 * 0.02 <= interval.high
     assert 0.91 <= covered / 400 <= 0.98
+
+
+@pytest.mark.parametrize("rows", [1, 2, 100])
+def test_one_image_says_nothing_of_others(rows) -> None:
+    """However many rows ask about it: a narrow interval would be one about this image alone."""
+    drop, interval = paired_drop(torch.ones(rows) > 0, torch.ones(rows) > 0, torch.zeros(rows, dtype=torch.long), 0.95)
+    assert (drop, interval.low, interval.high) == (0, -1, 1)
+    found = decide(torch.ones(rows) > 0, torch.ones(rows) > 0, torch.zeros(rows).long(), Tolerance(confidence=0.95))
+    assert found.decision == "rolled back"
+
+
+def test_no_interval_is_wider_than_a_drop_can_be() -> None:
+    for rows in (2, 3, 10):
+        for before, after in ((1, 0), (0, 1), (1, 1)):
+            owner, ones = torch.arange(rows), torch.ones(rows)
+            drop, interval = paired_drop(ones * before > 0, ones * after > 0, owner, 0.999)
+            assert -1 <= interval.low <= drop <= interval.high <= 1
+
+
+def test_images_that_all_lose_the_same_leave_the_doubt_of_few_rows() -> None:
+    """No variance was seen; that few rows could have hidden it stays in the interval."""
+    few, many = (paired_drop(torch.ones(n) > 0, torch.ones(n) > 0, torch.arange(n), 0.95)[1] for n in (4, 400))
+    assert few.high > 0.3
+    assert many.high < 0.01

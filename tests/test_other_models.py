@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from plain import plain_answers
 
 from lmmpress.compression import compress
 from lmmpress.data import read_split
 from lmmpress.evaluation.accuracy import answered_right
-from lmmpress.evaluation.speed import answer
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.examples import encode, make_batch
 from lmmpress.lmm.forward import answer_logits, visual_features
@@ -64,7 +64,7 @@ def test_one_forward_pass_measures_what_generation_answers(make_checkpoint, rows
     examples = encode(split, processor, read_checkpoint(checkpoint).config)
     train(model, examples, read_checkpoint(checkpoint))
     right = answered_right(model, examples, read_checkpoint(checkpoint).projector, None, 8)
-    texts = [answer(model, processor, split, [row])[0] for row in split.rows]
+    texts = [plain_answers(model, processor, split, [row])[0] for row in split.rows]
     generated = torch.tensor([text.replace(" ", "") == row.answer for text, row in zip(texts, split.rows, strict=True)])
     assert torch.equal(right, generated), texts
     assert right.sum() > 0

@@ -1,6 +1,7 @@
 """The report is one HTML page that needs nothing else and says what the result says."""
 
 import re
+import unicodedata
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -144,7 +145,7 @@ def test_the_closing_table_has_the_numbers_of_the_result(tmp_path: Path) -> None
 def test_every_step_is_in_the_table_and_in_every_chart(tmp_path: Path) -> None:
     result = fabricated()
     text, page = written(result, tmp_path)
-    assert page.tags.count("svg") == 3
+    assert page.tags.count("svg") == 6, "each for a page and for a phone"
     for number, step in enumerate(result.steps, 1):
         name = f"{number} {step.stage} language"
         assert f"{name}, before distilling: {percent(step.accuracy_pruned)}" in page.texts
@@ -154,8 +155,8 @@ def test_every_step_is_in_the_table_and_in_every_chart(tmp_path: Path) -> None:
         assert step.reason in page.texts
         if step.checkpoint:
             assert f'title="{step.checkpoint}"' in text
-    assert text.count('class="mark rolled-back"') == 1
-    assert text.count('class="mark kept"') == 1
+    assert text.count('class="mark rolled-back"') == 2
+    assert text.count('class="mark kept"') == 2
 
 
 def test_the_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
@@ -177,6 +178,71 @@ def test_hostile_text_is_shown_and_not_obeyed(tmp_path: Path) -> None:
     assert "script" not in page.tags
     assert "<script" not in text
     assert HOSTILE in page.texts
+
+
+def test_control_characters_of_names_are_visible(tmp_path: Path) -> None:
+    """Also lone surrogates, which no file can hold: a page is written whole, or not at all."""
+    odd, shown = "logo\x1b[2K\n\u202eevil\ud800", r"logo\x1b[2K\n\u202eevil\ud800"
+    result = fabricated("ar")
+    step = result.steps[0].model_copy(update={"stage": odd, "tower": odd, "reason": odd, "seconds": {odd: 3.0}})
+    model = result.original.model_copy(update={"accuracy_by_task": {odd: 0.5}, "address": odd})
+    result = result.model_copy(update={"steps": [step], "original": model, "environment": {odd: odd}})
+    plan = PLAN.model_copy(update={"data": odd})
+    write_report(result, plan, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text("utf-8")
+    assert shown in Page(text).texts
+    assert not [
+        character for character in text if character != "\n" and unicodedata.category(character) in ("Cc", "Cf")
+    ]
+
+
+def test_a_page_that_cannot_be_made_leaves_the_old_one(tmp_path: Path, monkeypatch) -> None:
+    first, _ = written(fabricated(), tmp_path)
+    monkeypatch.setattr("lmmpress.report.page.closing_table", lambda result: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_report(fabricated(), PLAN, tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text("utf-8") == first
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+@pytest.mark.parametrize("decisions", ["a", "aar", "aaaraaaaaakaaa", "a" * 40])
+def test_a_phone_gets_charts_of_its_own_width(tmp_path: Path, decisions) -> None:
+    """Text is as large there as on a page, so it must fit: nothing is drawn beyond the edge."""
+    text, _ = written(fabricated(decisions), tmp_path)
+    charts = re.findall(r'<svg class="phone" viewBox="0 0 (\d+) (\d+)".*?</svg>', text, re.S)
+    assert [int(width) for width, _ in charts] == [340] * 3
+    letter = 6.2
+    for svg in re.findall(r'<svg class="phone".*?</svg>', text, re.S):
+        for kind, x, words in re.findall(r'<text class="([^"]*)" x="([^"]*)" y="[^"]*">([^<]*)</text>', svg):
+            width, start = letter * len(words), float(x)
+            before = {"row": width, "end": 0, "over": 0}.get(kind.split()[0], width / 2)
+            assert start - before > -8, words
+            assert start - before + width < 350, words
+
+
+def test_a_narrow_window_shows_them_and_nothing_has_a_width_of_its_own(tmp_path: Path) -> None:
+    text, _ = written(fabricated(), tmp_path)
+    style = text[text.index("<style>") : text.index("</style>")]
+    narrow = style[style.index("@media screen and (max-width: 820px)") :]
+    assert narrow.index("svg.page { display: none; }") < narrow.index("svg.phone { display: block; }")
+    assert "svg.phone { display: none;" in style
+    assert not re.search(r"min-width: [\d.]{3,}px;", style.replace("@media", "")), "wider than a phone"
+    assert 'name="viewport" content="width=device-width, initial-scale=1"' in text
+    assert text.count("<table>") == text.count('<div class="scroll"'), "a table that is too wide scrolls in itself"
+
+
+def test_own_lengths_of_answers_stand_beside_the_speed(tmp_path: Path) -> None:
+    result = fabricated("a")
+    assert "Tokens of its own answers" not in written(result, tmp_path)[0], "older results do not know them"
+    lengths = {"original": 3.25, "compressed": 17.75}
+    told = {
+        name: getattr(result, name).model_copy(update={"tokens": 3.5, "natural_tokens": own})
+        for name, own in lengths.items()
+    }
+    text, page = written(result.model_copy(update=told), tmp_path)
+    place = page.texts.index("Tokens of its own answers")
+    assert page.texts[place + 1 : place + 3] == ["3.2", "17.8"]
+    assert "3.5 tokens on average, the same for both models" in text
 
 
 def test_a_step_that_was_never_measured_has_no_dot(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Accuracy in one forward pass per row.
 
-Greedy decoding gives a row's answer exactly when the arg-max at every answer position, the end token included, is the
-answer's token while the answer is fed in; so no text need be generated to know how often it would be right.
+Greedy decoding gives a row's answer exactly when the arg-max at every answer position is the answer's token while the
+answer is fed in, and an end token at the last; so no text need be generated to know how often it would be right. What
+generation settings could change about that is refused (greedy.py).
 """
 
 import torch
@@ -20,15 +21,29 @@ def answered_right(
     projector: Projector | None,
     features: torch.Tensor | None,
     batch_size: int,
+    ends: frozenset[int] = frozenset(),
 ) -> torch.Tensor:
-    """Which rows greedy decoding answers exactly, booleans [rows] in the examples' order."""
+    """Which rows greedy decoding answers exactly, booleans [rows] in the examples' order.
+
+    `ends` are the tokens that end generation, beside the end token that the examples have: any of them may stand at the
+    end of an answer, and an answer that has one inside is never given whole.
+    """
     device = next(model.parameters()).device
     right = torch.ones(len(examples.rows), dtype=torch.bool)
     order = batches(examples, batch_size)
+    ending = torch.tensor(sorted(ends), dtype=torch.long, device=device)
     for chosen in track(order, f"evaluate {examples.split.name}", len(order)):
         batch = make_batch(examples, chosen).to(device)
         logits = answer_logits(model, batch, examples, projector, features)
-        missed = batch.owner[logits.argmax(-1) != batch.targets].cpu()
+        given = logits.argmax(-1)
+        last = torch.ones_like(batch.owner, dtype=torch.bool)
+        last[:-1] = batch.owner[1:] != batch.owner[:-1]
+        hit = torch.where(
+            last,
+            (given == batch.targets) | torch.isin(given, ending),
+            (given == batch.targets) & ~torch.isin(batch.targets, ending),
+        )
+        missed = batch.owner[~hit].cpu()
         right[torch.tensor(chosen)[missed]] = False
     return right
 

@@ -18,6 +18,7 @@ from lmmpress.data import Row, Split, open_image
 from lmmpress.data.rows import open_images
 from lmmpress.errors import UserError
 from lmmpress.lmm.fit import asked, fitted, puts_image_in_front
+from lmmpress.lmm.processor import tokenizer_of
 from lmmpress.progress import track
 
 Tensors = dict[str, torch.Tensor]
@@ -145,7 +146,7 @@ class Encoder:
     def __init__(self, split: Split, processor: Any, config: dict[str, Any]) -> None:
         self.split = split
         self.processor = fitted(processor, config)
-        self._tokenizer = getattr(processor, "tokenizer", processor)
+        self._tokenizer = tokenizer_of(processor)
         if self._tokenizer.eos_token_id is None:
             raise UserError("the tokenizer has no end token, so no answer ever ends; set eos_token")
         text = config.get("text_config", config)

@@ -10,6 +10,7 @@ from typing import Any
 
 from lmmpress.data import Row, Split
 from lmmpress.errors import UserError
+from lmmpress.lmm.processor import tokenizer_of
 from lmmpress.progress import say_once
 
 Config = dict[str, Any]
@@ -26,7 +27,7 @@ def fitted(processor: Any, config: Config) -> Any:
     What is changed is said once, on stderr. Raises UserError where the two cannot belong together: a model that sees
     and has no image processor, image tokens that differ, and token ids beyond the embedding.
     """
-    tokenizer = getattr(processor, "tokenizer", processor)
+    tokenizer = tokenizer_of(processor)
     where = f"{getattr(tokenizer, 'name_or_path', '') or 'the checkpoint'}"
     if "vision_config" in config and not sees(processor):
         raise UserError(f"{where}: the model sees pictures, and there is no image processor; add its processor's files")

@@ -17,3 +17,8 @@ def load_processor(checkpoint: Path) -> Any:
         return AutoProcessor.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{checkpoint}: no processor or tokenizer: {str(error).splitlines()[0]}") from None
+
+
+def tokenizer_of(processor: Any) -> Any:
+    """The tokenizer of what `load_processor` gave."""
+    return getattr(processor, "tokenizer", processor)

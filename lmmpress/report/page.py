@@ -1,16 +1,22 @@
-"""Writing the page: everything it shows comes from the records of the run, nothing is loaded from elsewhere."""
+"""Writing the page: everything it shows comes from the records of the run, nothing is loaded from elsewhere.
 
+Names of models, tasks, splits and stages come from files of others: they are escaped, with control characters visible.
+"""
+
+import os
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from pydantic import BaseModel, ValidationError
 
 from lmmpress.errors import UserError
 from lmmpress.plan import Plan
 from lmmpress.report import charts, words
 from lmmpress.result import Result
+from lmmpress.visible import visible
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -26,8 +32,11 @@ class Row(NamedTuple):
 
 
 def write_report(result: Result, plan: Plan, path: Path) -> None:
-    """Write the report of a run to `path`."""
-    path.write_text(render(result, plan), "utf-8")
+    """Write the report of a run to `path`, whole or not at all."""
+    page = render(result, plan)
+    aside = path.with_name(f".{path.name}.new")
+    aside.write_text(page, "utf-8")
+    os.replace(aside, path)
 
 
 def report_of(directory: Path) -> Path:
@@ -46,6 +55,7 @@ def render(result: Result, plan: Plan) -> str:
         loader=PackageLoader("lmmpress.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -58,9 +68,19 @@ def render(result: Result, plan: Plan) -> str:
         rows=closing_table(result),
         factor=words.factor,
         drawn=_drawn(result),
-        plan=yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        plan=_lines(yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, allow_unicode=True)),
         parts=charts.PARTS,
     )
+
+
+def _shown(value: object) -> object:
+    """What the template prints of a value; it escapes what is no markup."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _lines(text: str) -> Markup:
+    """Several lines, each made visible."""
+    return Markup("\n").join(visible(line) for line in text.split("\n"))
 
 
 def closing_table(result: Result) -> list[Row]:
@@ -85,6 +105,9 @@ def closing_table(result: Result) -> list[Row]:
         slow, fast = getattr(before.latency_ms, name), getattr(after.latency_ms, name)
         shorter = f"{words.factor(slow, fast)} shorter"
         rows.append(Row(f"Latency {name}, batch 1", f"{slow:.1f} ms", f"{fast:.1f} ms", shorter))
+    if before.natural_tokens is not None and after.natural_tokens is not None:
+        own = (f"{before.natural_tokens:.1f}", f"{after.natural_tokens:.1f}")
+        rows.append(Row("Tokens of its own answers", *own, ""))
     return rows
 
 
@@ -98,14 +121,14 @@ def _accuracy_row(name: str, before: float, after: float | None, kind: str) -> R
     return Row(name, words.percent(before), words.percent(after), f"{words.points(change, plus=True)} points", kind)
 
 
-def _drawn(result: Result) -> dict[str, str]:
-    """The charts by name; a run without steps has nothing to draw."""
+def _drawn(result: Result) -> dict[str, Markup]:
+    """The charts by name, each for a page and for a phone; a run without steps has nothing to draw."""
     if not result.steps:
         return {}
+    drawings = {"accuracy": charts.accuracy_chart, "parameters": charts.parameters_chart, "time": charts.time_chart}
     return {
-        "accuracy": charts.accuracy_chart(result),
-        "parameters": charts.parameters_chart(result),
-        "time": charts.time_chart(result),
+        name: Markup("").join(draw(result, paper) for paper in (charts.PAGE, charts.PHONE))
+        for name, draw in drawings.items()
     }
 
 

@@ -112,6 +112,8 @@ def closing_values(result: Result) -> dict[str, float | None]:
             f"{name}.samples_per_second": model.samples_per_second,
             f"{name}.latency_ms_p50": model.latency_ms.p50,
             f"{name}.latency_ms_p95": model.latency_ms.p95,
+            f"{name}.tokens": model.tokens,
+            f"{name}.natural_tokens": model.natural_tokens,
             f"{name}.parameters": model.parameters,
         }
     return values | by("reduction", result.reduction) | by("seconds", result.seconds_by_part)

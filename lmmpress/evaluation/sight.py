@@ -1,0 +1,70 @@
+"""Does a model see? Other pictures must change its logits.
+
+Where they do not, no picture reaches the model: its processor makes no place for them among the tokens, or shows them
+all alike. Accuracy, scores and distillation would then be those of a model that guesses.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from PIL import Image
+
+from lmmpress.data import Split
+from lmmpress.lmm.anatomy import Anatomy
+from lmmpress.lmm.examples import Examples, encode, make_batch
+from lmmpress.lmm.forward import answer_logits
+
+_ROWS = 4
+_ROUNDING = 16 * torch.finfo(torch.float32).eps  # of the largest logit
+
+
+def asked_about_pictures(split: Split) -> Split:
+    """A few rows of a split about different pictures; no rows where it has no pictures."""
+    first = {row.file_name: row for row in reversed(split.rows) if row.file_name is not None}
+    names = split.image_names()
+    chosen = sorted({number * len(names) // _ROWS for number in range(_ROWS)}) if names else []
+    return replace(split, rows=tuple(first[names[number]] for number in chosen))
+
+
+@torch.no_grad()
+def sees(model: torch.nn.Module, split: Split, processor: Any, anatomy: Anatomy) -> bool:
+    """Whether other pictures change the logits of the rows of a small split by more than rounding does.
+
+    The rows exchange their pictures; where that changes nothing, as when all are alike, they are shown noise.
+    """
+    examples = encode(split, processor, anatomy.config)
+    shown = _logits(model, examples, anatomy)
+    again = _logits(model, examples, anatomy)
+    rounding = max(2 * _distance(again, shown), _ROUNDING * float(shown.abs().max()))
+    count = len(examples.rows)
+    turned = [replace(row, image=examples.rows[(place + 1) % count].image) for place, row in enumerate(examples.rows)]
+    if _distance(_logits(model, replace(examples, rows=turned), anatomy), shown) > rounding:
+        return True
+    with TemporaryDirectory() as folder:
+        noisy = encode(_with_noise(split, Path(folder)), processor, anatomy.config)
+        return _distance(_logits(model, noisy, anatomy), shown) > rounding
+
+
+def _logits(model: torch.nn.Module, examples: Examples, anatomy: Anatomy) -> torch.Tensor:
+    """Logits at all answer positions of the examples, as one batch, in float32."""
+    batch = make_batch(examples, list(range(len(examples.rows)))).to(next(model.parameters()).device)
+    return answer_logits(model, batch, examples, anatomy.projector, None).float()
+
+
+def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).abs().max())
+
+
+def _with_noise(split: Split, folder: Path) -> Split:
+    """The same questions about noise, of the size that pictures for vision models have; written to a folder."""
+    generator = torch.Generator().manual_seed(0)
+    rows = []
+    for number, row in enumerate(split.rows):
+        name = f"{number}.png"
+        values = torch.randint(0, 256, (224, 224, 3), generator=generator, dtype=torch.uint8)
+        Image.fromarray(values.numpy(), "RGB").save(folder / name)
+        rows.append(replace(row, file_name=name))
+    return replace(split, folder=folder, rows=tuple(rows))
