@@ -162,7 +162,7 @@ def evaluate(materials: Materials, checkpoint: str, role: Role) -> tuple[torch.T
 
     def work(_: int) -> dict[str, Any]:
         examples = materials.examples[role]
-        model = load_model(materials.store.checkpoint(checkpoint), materials.dtype).to(materials.accelerator.device)
+        model = _model(materials, checkpoint)
         size = materials.plan.evaluation.batch_size
         features, projector = materials.features(role), materials.anatomy.projector
         right = answered_right(model, examples, projector, features, size, materials.ends)
@@ -193,11 +193,16 @@ def speed(materials: Materials, checkpoints: Sequence[str]) -> tuple[list[Speed]
 
 def _subject(materials: Materials, checkpoint: str, rows: Split) -> Subject:
     """A checkpoint and some rows, ready to generate answers."""
-    path = materials.store.checkpoint(checkpoint)
-    processor = load_processor(path)
+    processor = load_processor(materials.store.checkpoint(checkpoint))
     examples = encode(rows, processor, materials.anatomy_of(checkpoint).config)
-    model = load_model(path, materials.dtype).to(materials.accelerator.device)
-    return Subject(model, tokenizer_of(processor), examples, materials.ends)
+    return Subject(_model(materials, checkpoint), tokenizer_of(processor), examples, materials.ends)
+
+
+def _model(materials: Materials, checkpoint: str) -> torch.nn.Module:
+    """A checkpoint's model, to be measured; the teacher's is in memory once."""
+    if checkpoint == materials.original:
+        return materials.teacher_model
+    return load_model(materials.store.checkpoint(checkpoint), materials.dtype).to(materials.accelerator.device)
 
 
 def original_sees(materials: Materials) -> bool:

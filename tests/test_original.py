@@ -40,7 +40,7 @@ def test_an_original_that_answers_nothing_right_is_refused_with_three_of_its_ans
 def test_what_it_answered_is_shown_on_one_line_and_shortened(raw_plan, data, tmp_path, monkeypatch) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
-    (folder / "images").symlink_to(data / "images")
+    shutil.copytree(data / "images", folder / "images")
     rows = [json.loads(line) for line in (data / "metadata.jsonl").read_text("utf-8").splitlines()]
     for row in rows:
         row["question"] = "标题\x1b[31m\nerror: forged"
@@ -123,7 +123,7 @@ def test_a_test_split_of_one_row_is_measured(raw_plan, taught, data, tmp_path) -
     """Of one image nothing is known about others: the interval of the drop is all that it can be."""
     folder = tmp_path / "data"
     folder.mkdir()
-    (folder / "images").symlink_to(data / "images")
+    shutil.copytree(data / "images", folder / "images")
     lines = (data / "metadata.jsonl").read_text("utf-8").splitlines()
     kept = [line for line in lines if '"split": "test"' not in line]
     kept += [line for line in lines if '"split": "test"' in line][:1]

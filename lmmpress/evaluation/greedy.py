@@ -86,8 +86,8 @@ def generation_settings(checkpoint: Path) -> "tuple[GenerationConfig, str]":
         if not isinstance(settings, dict):
             raise ValueError("it holds no mapping")
         return GenerationConfig.from_dict(settings), GENERATION
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        told = (str(error).strip().splitlines() or ["?"])[0]
+    except Exception as error:  # whatever strange settings make transformers raise is the fault of the file
+        told = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{path}: transformers cannot read these generation settings: {told}; mend or remove it"
         ) from None
