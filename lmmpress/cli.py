@@ -1,6 +1,5 @@
 """The command line. Each command reads its arguments, calls the library once, and prints what came of it."""
 
-import errno
 import json
 import os
 import sys
@@ -27,6 +26,7 @@ from lmmpress.commands.shared import (
 )
 from lmmpress.errors import UserError, traceback_of
 from lmmpress.plan import Axis, Evaluation, Importance
+from lmmpress.system import is_full, system_says
 from lmmpress.terminal import Table
 from lmmpress.visible import visible
 
@@ -88,6 +88,11 @@ def run(
         raise UserError(f"stopped; carry on with the same command and --resume ({directory / PLAN} is kept)") from None
     except Exception as error:
         recorder.interrupted(error)
+        if is_full(error) and (directory / PLAN).is_file():
+            raise UserError(
+                f"no space left on the disk of {directory}, or of its store; free some, and carry on with the same "
+                "command and --resume"
+            ) from error
         raise
     write_report(result, plan, directory / "report.html")
     if as_json:
@@ -270,14 +275,12 @@ def main() -> None:
     except OSError as error:
         if debug:
             raise
-        _fail(
-            "no space left on the disk; free some and run again with --resume"
-            if error.errno == errno.ENOSPC
-            else str(error)
-        )
+        _fail(system_says(error))
     except Exception as error:
         if debug:
             raise
+        if is_full(error):
+            _fail("no space left on the disk; free some and run the command again")
         what = f"{type(error).__name__}: {error}"
         _fail(f"{what}; this is a fault of lmmpress: please report what the command prints with --debug", code=1)
 

@@ -3,13 +3,12 @@
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import ValidationError
-
 from lmmpress.algorithm import Planned, next_step
 from lmmpress.errors import UserError
 from lmmpress.plan import Plan
 from lmmpress.result import StepResult
 from lmmpress.store import Store
+from lmmpress.store.state import step_of
 
 
 def read_history(store: Store, plan: Plan, original: str, entries: Iterable[dict[str, Any]]) -> list[StepResult]:
@@ -26,9 +25,12 @@ def read_history(store: Store, plan: Plan, original: str, entries: Iterable[dict
 def read_step(store: Store, planned: Planned | str, number: int, entry: dict[str, Any]) -> StepResult:
     """One entry of a state as the record of the step that was planned; `number` counts from 0."""
     try:
-        step = StepResult.model_validate(entry | {"address": None})
-    except ValidationError:
-        raise UserError(f"{store.root_address}: step {number + 1} of this run is none of lmmpress's") from None
+        step = step_of(entry)
+    except ValueError:
+        raise UserError(
+            f"{store.root_address}: step {number + 1} of this run is none of lmmpress's; "
+            "`lmmpress store verify --discard` sets the run aside, and it is made again of its records"
+        ) from None
     wanted = (planned.parent, planned.axis, planned.amount) if isinstance(planned, Planned) else None
     if (step.parent, step.stage, step.removed) != wanted:
         raise UserError(f"{store.root_address}: step {number + 1} of this run is of another plan")

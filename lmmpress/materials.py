@@ -19,6 +19,7 @@ from lmmpress.lmm.read_anatomy import anatomy_of, read_config
 from lmmpress.plan import Plan, Splits, digest_of
 from lmmpress.pruning.predict import towers_of
 from lmmpress.store import Store, open_data
+from lmmpress.store.records import Subjects
 
 Role = Literal["score", "distill", "gate", "test"]
 ROLES: tuple[Role, ...] = ("score", "distill", "gate", "test")
@@ -131,7 +132,7 @@ class Materials:
             if found is None:
                 made = visual_features(self.teacher_model, examples, self.anatomy, _BATCH)
                 found = {} if made is None else {"features": made}
-                self.store.write_tensors(name, found)
+                self.store.write_tensors(name, found, self._subjects(examples.split))
             self._features[examples.split.digest] = found.get("features")
         return self._features[examples.split.digest]
 
@@ -149,7 +150,7 @@ class Materials:
             order = batches(examples, _BATCH)
             made = answer_states(self.teacher_model, examples, self.anatomy.projector, self.features("distill"), order)
             found = {"states": made}
-            self.store.write_tensors(name, found)
+            self.store.write_tensors(name, found, self._subjects(examples.split))
         return found["states"]
 
     def teacher_logits(self, batch: Batch) -> torch.Tensor:
@@ -171,6 +172,10 @@ class Materials:
         features = self.features("distill")  # made outside of autocast, which would change them
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.dtype is torch.bfloat16):
             return answer_logits(model, batch, self.examples["distill"], self.anatomy.projector, features)
+
+    def _subjects(self, split: Split) -> Subjects:
+        """What is computed of the teacher and a split."""
+        return Subjects(checkpoints=[self.original], data=[split.digest])
 
     def _cache_name(self, what: str, examples: Examples) -> str:
         inputs = {
@@ -197,7 +202,7 @@ class _Splits(dict[Role, Examples]):
         found = store.read_tensors(name)
         if found is None:
             self[role] = self._encode(split)
-            store.write_tensors(name, to_tensors(self[role]))
+            store.write_tensors(name, to_tensors(self[role]), self._materials._subjects(split))
         else:
             self[role] = from_tensors(found, split, lambda: self._encode(split).pixels)
         return self[role]

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from lmmpress.data import Split
 from lmmpress.data.leaks import check_leak
-from lmmpress.lmm.digest import files_of, sha256_of
+from lmmpress.lmm.digest import sha256_by_name
 from lmmpress.lmm.examples import check_rows
+from lmmpress.lmm.files import INDEX, RECORD, choose
 from lmmpress.lmm.processor import load_processor
 from lmmpress.lmm.read_anatomy import complete, read_config
 from lmmpress.materials import ROLES, Role, split_names, split_of
@@ -15,7 +16,6 @@ from lmmpress.progress import say_once
 from lmmpress.store import Store
 
 _VERSION = 1
-_SMALL = (".json", ".txt", ".model", ".jinja")  # what processors and tokenizers are read from
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ def check_all_rows(plan: Plan, teacher: Path, known: Store | None = None) -> Che
     if plan.data_checks == "lazy":
         say_once(f"{plan.data}: data_checks is lazy: {counted} are checked when they are first used, not now")
         return None
-    config = complete(read_config(teacher))
+    config, files = complete(read_config(teacher)), choose(teacher)
     inputs = {
         "version": _VERSION,
-        "model": {name: sha256_of(path) for name, path in files_of(teacher).items() if name.endswith(_SMALL)},
+        "model": sha256_by_name(files.without([*files.weights, INDEX, RECORD])),
         "data": sorted(distinct),
     }
     checked = Checked(f"rows-{digest_of(inputs)}", told)

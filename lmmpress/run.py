@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel
 
 from lmmpress import steps
 from lmmpress.algorithm import Planned, next_step
@@ -24,6 +25,8 @@ from lmmpress.pruning.predict import Size, predict
 from lmmpress.result import DataInfo, Headline, Result, RunInfo, Speed, StepResult
 from lmmpress.rows import read_splits
 from lmmpress.store import Store, open_checkpoint
+from lmmpress.store.address import lies_in
+from lmmpress.store.records import DTYPE, RUN, RunNote
 from lmmpress.store.state import Run as State
 from lmmpress.visible import shortened
 
@@ -53,11 +56,30 @@ def check(plan: Plan) -> tuple[Path, list[Size]]:
     return teacher, sizes
 
 
+class Question(BaseModel):
+    """What a run answers: `data` are the digests of the splits by their roles; `run_key` names all of it."""
+
+    run_key: str
+    teacher: str
+    data: dict[str, str]
+
+
+def question_of(plan: Plan, original: str) -> Question:
+    """The question that a plan asks of the teacher with that digest."""
+    data = {str(info.role): info.digest for info in _data_infos(plan)}
+    key = digest_of({"teacher": original, "data": data, "plan": plan.key_settings()})
+    return Question(run_key=key, teacher=original, data=data)
+
+
 def begin(plan: Plan, store: Store, teacher: Path) -> tuple[str, str]:
     """Take the teacher into the store; the run's key, and the teacher's digest."""
     original = store.add_checkpoint(teacher)
-    data = {info.role: info.digest for info in _data_infos(plan)}
-    return digest_of({"teacher": original, "data": data, "plan": plan.key_settings()}), original
+    asked = question_of(plan, original)
+    note = RunNote(
+        teacher=original, data=sorted(set(asked.data.values())), taken_in=not lies_in(plan.model, store.root_address)
+    )
+    store.write_record(f"{RUN}{asked.run_key}", note.model_dump())
+    return asked.run_key, original
 
 
 def open_run(
@@ -70,7 +92,7 @@ def open_run(
     """
     asked = plan
     if plan.dtype == "auto":
-        name = f"dtype-{key}"
+        name = f"{DTYPE}{key}"
         noted = store.read_record(name)
         if noted is None and settles:
             noted = store.write_record(name, {"dtype": str(automatic_dtype()).removeprefix("torch.")})

@@ -35,6 +35,7 @@ from lmmpress.materials import Materials, Part, Role
 from lmmpress.plan import Axis, Distillation, digest_of
 from lmmpress.pruning.choose import choose
 from lmmpress.result import Speed, StepResult
+from lmmpress.store.records import OF, Subjects
 
 VERSIONS: dict[Part, int] = {
     "sight": 1,
@@ -76,7 +77,11 @@ def importance(materials: Materials, checkpoint: str) -> tuple[Scored, float]:
 
     record = _once(materials, "importance", inputs, work)
     scores = materials.store.read_tensors(_name("importance", inputs))
-    assert scores is not None
+    if scores is None:
+        raise UserError(
+            f"{materials.store.root_address}: tensors/{_name('importance', inputs)}.json is gone; "
+            "`lmmpress store verify --discard` removes the record that needs it, and it is made anew"
+        )
     return Scored(scores, record["reliability"]), record["seconds"]
 
 
@@ -169,6 +174,11 @@ def evaluate(materials: Materials, checkpoint: str, role: Role) -> tuple[torch.T
         return {"right": "".join("1" if hit else "0" for hit in right.tolist())}
 
     record = _once(materials, "evaluate", inputs, work)
+    if len(record["right"]) != len(materials.split(role).rows):
+        raise UserError(
+            f"{materials.store.root_address}: records/{_name('evaluate', inputs)}.json speaks of another number of "
+            "rows than the data has, so no lmmpress wrote it; remove it"
+        )
     return torch.tensor([mark == "1" for mark in record["right"]]), record["seconds"]
 
 
@@ -338,9 +348,16 @@ def _once(
         begun = time.perf_counter()
         record = work(int(name[-15:], 16))
         record["seconds"] = time.perf_counter() - begun
+        record[OF] = _subjects(inputs).model_dump()
         # where another process was first, its answer is the one that everybody goes on from
         record = materials.store.write_record(name, record)
     return record
+
+
+def _subjects(inputs: dict[str, Any]) -> Subjects:
+    """The checkpoints and the split that a part's result is computed of."""
+    checkpoints = inputs.get("checkpoints") or [inputs["checkpoint"]]
+    return Subjects(checkpoints=checkpoints, data=[inputs["data"]] if "data" in inputs else [])
 
 
 def _environment(materials: Materials) -> dict[str, str]:

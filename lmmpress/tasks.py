@@ -26,6 +26,9 @@ from lmmpress.plan import Axis, Plan
 from lmmpress.progress import console, note
 from lmmpress.result import StepResult
 from lmmpress.store import Store, open_store
+from lmmpress.store.records import SUBMISSION
+from lmmpress.system import system_says
+from lmmpress.visible import visible
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a task that only reads the state never needs it
     from lmmpress.materials import Part
@@ -67,6 +70,11 @@ def _for_people(task: Callable[P, T]) -> Callable[P, T]:
             for line in error.lines:
                 print(f"error: {line}", file=sys.stderr)
             note(error="; ".join(error.lines))
+            sys.exit(2)
+        except OSError as error:
+            line = visible(system_says(error, "run the pipeline again: it carries on"))
+            print(f"error: {line}", file=sys.stderr)
+            note(error=line)
             sys.exit(2)
         except Exception as error:
             print(traceback_of(error), file=sys.stderr)
@@ -294,7 +302,7 @@ def _submission(store: Store, run: str) -> Submission:
 
 
 def _record(run: str) -> str:
-    return f"submission-{run}"
+    return f"{SUBMISSION}{run}"
 
 
 def _on_every_gpu(plan: Plan) -> Plan:

@@ -13,8 +13,8 @@ from lmmpress.data import read_split
 from lmmpress.distillation.train import distill
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint, read_record
 from lmmpress.lmm.examples import Examples, encode
-from lmmpress.lmm.processor import load_processor
 from lmmpress.lmm.forward import answer_logits
+from lmmpress.lmm.processor import load_processor
 from lmmpress.plan import Distillation, parse_plan
 from lmmpress.store import open_store
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from decisions import decision
 from store_worker import make_checkpoint
 from test_store import contents
 from typer.testing import CliRunner
@@ -37,17 +38,7 @@ def digests(store: Store, tmp_path: Path) -> list[str]:
     made = [store.add_checkpoint(first), store.add_checkpoint(second)]
     store.write_record("distill-1", {"checkpoint": made[1]})
     with store.run("a" * 64) as run:
-        run.decide(
-            0,
-            {
-                "stage": "ffn",
-                "index": 0,
-                "decision": "accepted",
-                "parent": made[0],
-                "checkpoint": made[1],
-                "accuracy": 0.98,
-            },
-        )
+        run.decide(0, decision(made[0], made[1]))
     return made
 
 
@@ -150,10 +141,14 @@ def test_what_cannot_be_read_or_names_what_is_gone_is_found_and_discarded(
     store.write_record("prune-1", {"checkpoint": "9" * 64})
     store.objects.write("records/broken.json", b"{]", None)
     store.objects.write("runs/broken.json", b"[]", None)
-    found, removed = discard_faults(store)
+    found, removed, aside = discard_faults(store)
     wrong = {"records/broken.json", "runs/broken.json", f"checkpoints/{'9' * 64}.json"}
     assert {fault.name for fault in found} == wrong
     assert set(removed) == wrong | {"records/prune-1.json"}
+    assert set(aside) == {"records/broken.json", "runs/broken.json"}
+    kept = store.objects.read(aside["records/broken.json"])
+    assert kept is not None
+    assert kept.data == b"{]", "set aside as it was, in case somebody can read it"
     assert verify_store(store) == []
     assert list_store(store).runs[0].steps, "the other run is untouched"
 
@@ -164,7 +159,7 @@ def test_a_history_from_elsewhere_cannot_lead_out_of_the_store(tmp_path: Path) -
     victim.write_text("{}", "utf-8")
     with store.run("a") as run:
         run.decide(0, {"checkpoint": "../../victim", "parent": ["no digest"]})
-    assert verify_store(store) == []
+    assert [fault.name for fault in verify_store(store)] == ["runs/a.json"]
     assert list_store(store).checkpoints == []
     discard_faults(store)
     assert victim.exists()
@@ -233,7 +228,7 @@ def test_nobody_begins_a_run_while_gc_is_at_work(
             pass
         refused.append(True)
 
-    monkeypatch.setattr("lmmpress.store.housekeeping._refuse_while_anyone_works", begin_meanwhile)
+    monkeypatch.setattr("lmmpress.store.housekeeping.garbage.refuse_while_anyone_works", begin_meanwhile)
     collect_garbage(store, 0, dry_run=False)
     assert refused
     with store.run("b"):

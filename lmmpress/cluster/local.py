@@ -43,7 +43,7 @@ def compress_in_tasks(plan: Plan, name: str, out: Path, granularity: Granularity
     teacher, _ = check(plan)
     elsewhere = open_store(plan.store) if plan.store else None
     checked = check_all_rows(plan, teacher, elsewhere or held_store(out))
-    claim(out, plan, resume)
+    claim(out, plan, teacher, resume)
     plan = plan.model_copy(update={"store": plan.store or str(out.resolve() / "store")})
     assert plan.store is not None
     if checked:

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from lmmpress.lmm.files import RECORD, choose
+from lmmpress.lmm.files import RECORD, Files, choose
 
 _BLOCK = 1 << 22
 
@@ -14,9 +14,13 @@ def digest_checkpoint(checkpoint: Path) -> str:
     The name says what a model is; where it comes from does not change that. What `lmmpress.lmm.files` leaves out of a
     directory is no part of it.
     """
-    files = choose(checkpoint)
+    return digest_files(sha256_by_name(choose(checkpoint)))
+
+
+def sha256_by_name(files: Files) -> dict[str, str]:
+    """The sha256 of each file of a checkpoint, in hexadecimal digits."""
     made = {name: hashlib.sha256(data).hexdigest() for name, data in files.rewritten.items()}
-    return digest_files({name: sha256_of(path) for name, path in files.taken.items()} | made)
+    return {name: sha256_of(path) for name, path in files.taken.items()} | made
 
 
 def digest_files(sha256_by_name: dict[str, str]) -> str:

@@ -152,6 +152,12 @@ def choose(checkpoint: Path) -> Files:
     return Files(kept, rewritten, tuple(name for name in weights if name in kept), tuple(dict.fromkeys(left)))
 
 
+def may_belong(name: str) -> bool:
+    """Whether a file of that name can be part of a checkpoint, or says why a directory is none: what lies in a bucket
+    is fetched only then."""
+    return _limit(name) is not None or bool(_SHARD.fullmatch(name)) or name == "adapter_config.json"
+
+
 def say_what_is_left(checkpoint: Path, files: Files) -> None:
     """One line that says what of a directory is left out, if anything is."""
     told = [visible(name) for name in files.left]

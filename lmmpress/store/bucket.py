@@ -23,7 +23,17 @@ from minio.error import S3Error, ServerError
 from lmmpress.errors import UserError
 from lmmpress.store.connection import FAILURES, SILENCE, Patience, connect
 from lmmpress.store.directory import match
-from lmmpress.store.objects import Advance, Blob, ChangedError, DamagedError, Entry, Found, MissingError
+from lmmpress.store.objects import (
+    SMALL,
+    Advance,
+    Blob,
+    ChangedError,
+    DamagedError,
+    Entry,
+    Found,
+    MissingError,
+    UnreadableError,
+)
 
 T = TypeVar("T")
 
@@ -65,10 +75,14 @@ class BucketObjects:
     def read(self, name: str) -> Found | None:
         def get() -> Found:
             response = self._there(name, lambda: self._client.get_object(self._bucket, self._prefix + name))
+            too_much = True
             try:
-                data = response.read()
+                data = response.read(SMALL + 1)
+                too_much = len(data) > SMALL
             finally:
-                response.release_conn()
+                response.close() if too_much else response.release_conn()
+            if too_much:
+                raise UnreadableError(self.address, name, f"has more than {SMALL} bytes, and none has")
             self._note_clock(response.headers)
             modified = parsedate_to_datetime(response.headers["Last-Modified"]).timestamp()
             return Found(data, response.headers["ETag"].strip('"'), modified)
@@ -112,8 +126,7 @@ class BucketObjects:
 
     def tagged(self, prefix: str) -> list[tuple[str, int, str]]:
         """Names, sizes and tags of all objects whose names start so, in order."""
-        found = self._listed(prefix)
-        return sorted((name, item.size or 0, item.etag or "") for name, item in found if not name.endswith("/"))
+        return sorted((name, item.size or 0, item.etag or "") for name, item in self._listed(prefix))
 
     def holds(self, blob: Blob) -> bool:
         name = self._prefix + blob.name
@@ -121,6 +134,17 @@ class BucketObjects:
             lambda: self._there(blob.name, lambda: self._client.stat_object(self._bucket, name)), ("NoSuchKey",)
         )
         return found is not None and found.size == blob.size
+
+    def expect(self, blob: Blob) -> None:
+        """Ask whether a blob of more than one part has the size that it should; DamagedError or MissingError if not."""
+        if blob.size <= self._part:  # so much may be made room for without asking
+            return
+        name = self._prefix + blob.name
+        found = self._request(lambda: self._client.stat_object(self._bucket, name), ("NoSuchKey",))
+        if found is None:
+            raise MissingError(blob)
+        if found.size != blob.size:
+            raise DamagedError(blob, f"{found.size} bytes of {blob.size}")
 
     def send(self, path: Path, blob: Blob, advance: Advance) -> None:
         if blob.size > self._part:
@@ -259,10 +283,11 @@ class BucketObjects:
         return self._request(lambda: self._client._create_multipart_upload(self._bucket, name, dict(headers))), {}
 
     def _listed(self, prefix: str) -> list[tuple[str, Any]]:
-        """What the server lists, by its names here."""
+        """What the server lists, by its names here. What consoles put there to show a folder is no object of ours."""
         under = self._prefix + prefix
         listed = self._request(lambda: list(self._client.list_objects(self._bucket, under, recursive=True)))
-        return [(item.object_name.removeprefix(self._prefix), item) for item in listed]
+        named = [(item.object_name.removeprefix(self._prefix), item) for item in listed]
+        return [(name, item) for name, item in named if name and not name.endswith("/")]
 
     def _uploads(self, prefix: str) -> list[Any]:
         listed = self._request(lambda: self._client._list_multipart_uploads(self._bucket, prefix=prefix))

@@ -19,6 +19,7 @@ from filelock import FileLock
 from lmmpress.errors import UserError
 from lmmpress.store.bucket import BucketObjects
 from lmmpress.store.directory import check_file, copy_checked, link
+from lmmpress.store.locks import lock_of
 from lmmpress.store.objects import Advance, Blob, DamagedError, Entry, Found
 
 _DEFAULT_GIGABYTES = 200.0
@@ -145,6 +146,7 @@ class CachedObjects:
     def _fetch(self, blob: Blob, kept: Path, path: Path, advance: Advance) -> None:
         """From the bucket into the cache and to `path`; a damaged answer is asked for again before it is believed."""
         partial = self._folder / "partial" / blob.sha256
+        self.far.expect(blob)  # before others make room for a size that a stranger may have written down
         try:
             self._make_room(blob.size)
             try:
@@ -182,7 +184,7 @@ class CachedObjects:
                 self._spare -= size
                 return
         limit = self._limit if limit is None else limit
-        with FileLock(self._folder / "locks" / "room"):
+        with lock_of(self._folder / "locks" / "room"):
             for left in (*self._folder.glob("partial/*"), *self.workspace.glob("aside-*")):
                 with suppress(FileNotFoundError):
                     if time.time() - left.stat().st_mtime > _ABANDONED:  # nobody came back for it
@@ -203,7 +205,7 @@ class CachedObjects:
                 self._spare = max(0, limit - total - size) // _SHARERS
 
     def _alone(self, blob: Blob) -> FileLock:
-        return FileLock(self._folder / "locks" / blob.sha256[:2])
+        return lock_of(self._folder / "locks" / blob.sha256[:2])
 
 
 def _whole(path: Path, blob: Blob) -> bool:

@@ -1,7 +1,9 @@
 """Objects in a local directory: written aside, forced to the disk, renamed into place; compared under a file lock."""
 
+import errno
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,27 +11,56 @@ from pathlib import Path
 from lmmpress.errors import UserError
 from lmmpress.lmm.digest import sha256_of
 from lmmpress.store.locks import lock_of
-from lmmpress.store.objects import Advance, Blob, ChangedError, DamagedError, Entry, Found, MissingError
+from lmmpress.store.objects import (
+    SMALL,
+    Advance,
+    Blob,
+    ChangedError,
+    DamagedError,
+    Entry,
+    Found,
+    MissingError,
+    UnreadableError,
+)
+from lmmpress.store.workspace import until_exit
 
 _BLOCK = 1 << 22
 _ASIDE = "aside-"  # how files that are being written are named
 _PRIVATE = ("work", "lock")  # what lies in the folder and is no object
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class DirectoryObjects:
-    """Objects under their names, `work/` for what is being written, `lock` for compare-and-swap."""
+    """Objects under their names, `work/` for what is being written, `lock` for compare-and-swap.
 
-    def __init__(self, root: Path) -> None:
+    The root may be reached through a link; below it nothing may be one. With `make` the folder is made if need be.
+    """
+
+    def __init__(self, root: Path, make: bool = True) -> None:
         self._root = root.absolute()
         self.address = str(self._root)
-        try:
-            self.workspace.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            raise UserError(f"store {root}: there is a file of that name") from None
+        self._elsewhere: Path | None = None
+        if make:
+            try:
+                self._path("work/").mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError):
+                raise UserError(f"store {root}: there is a file of that name") from None
 
     @property
     def workspace(self) -> Path:
-        return self._root / "work"
+        """`work/`; where that cannot be written, as on a read-only disk, a temporary folder of this process."""
+        work = self._path("work/")
+        if self._elsewhere is None:
+            try:
+                work.mkdir(exist_ok=True)
+            except OSError as error:
+                if error.errno not in _READ_ONLY:
+                    raise
+            if os.access(work, os.W_OK | os.X_OK):
+                return work
+            self._elsewhere = Path(tempfile.mkdtemp(prefix="lmmpress-"))
+            until_exit(self._elsewhere)
+        return self._elsewhere
 
     def now(self) -> float:
         # a shared disk may have another clock than this machine: ask it
@@ -40,8 +71,16 @@ class DirectoryObjects:
         return seconds
 
     def read(self, name: str) -> Found | None:
+        path = self._path(name)
+        state = _state(path)
+        if state is None:
+            return None
+        if not stat.S_ISREG(state.st_mode):
+            raise UnreadableError(self.address, name, "is no regular file")
+        if state.st_size > SMALL:
+            raise UnreadableError(self.address, name, f"has {state.st_size} bytes, and none has more than {SMALL}")
         try:
-            with self._path(name).open("rb") as file:
+            with path.open("rb") as file:
                 data, modified = file.read(), os.fstat(file.fileno()).st_mtime
         except FileNotFoundError:
             return None
@@ -60,16 +99,16 @@ class DirectoryObjects:
         self._path(name).unlink(missing_ok=True)
 
     def entries(self, prefix: str) -> Iterator[Entry]:
-        folder = self._path(prefix) if prefix.endswith("/") else self._path(prefix).parent
-        for path in sorted(folder.rglob("*")):
+        head = prefix.rpartition("/")[0]
+        folder = self._path(f"{head}/") if head else self._root
+        for path in sorted(_below(folder)):
             name = path.relative_to(self._root).as_posix()
-            if path.is_file() and name.startswith(prefix) and name.split("/")[0] not in _PRIVATE:
-                state = path.stat()
+            if name.startswith(prefix) and name.split("/")[0] not in _PRIVATE and (state := _state(path)):
                 yield Entry(name, state.st_size, state.st_mtime)
 
     def holds(self, blob: Blob) -> bool:
-        path = self._path(blob.name)
-        return path.is_file() and path.stat().st_size == blob.size
+        state = _state(self._path(blob.name))
+        return state is not None and stat.S_ISREG(state.st_mode) and state.st_size == blob.size
 
     def send(self, path: Path, blob: Blob, advance: Advance) -> None:
         target = self._path(blob.name)
@@ -82,9 +121,7 @@ class DirectoryObjects:
             _publish(aside, target)
 
     def fetch(self, blob: Blob, path: Path, advance: Advance) -> None:
-        source = self._path(blob.name)
-        if not source.is_file():
-            raise MissingError(blob)
+        source = self._blob(blob)
         if link(source, path):
             check_file(path, blob)
             advance(blob.size)
@@ -92,22 +129,61 @@ class DirectoryObjects:
             copy_checked(source, path, blob, advance)
 
     def check(self, blob: Blob) -> None:
-        source = self._path(blob.name)
-        if not source.is_file():
-            raise MissingError(blob)
-        check_file(source, blob)
+        check_file(self._blob(blob), blob)
 
     def leftovers(self) -> Iterator[Entry]:
-        for path in sorted(self.workspace.glob(f"{_ASIDE}*")):
-            yield Entry(f"work/{path.name}", path.stat().st_size, path.stat().st_mtime)
+        for path in sorted(self._path("work/").glob(f"{_ASIDE}*")):
+            if state := _state(path):
+                yield Entry(f"work/{path.name}", state.st_size, state.st_mtime)
+
+    def _blob(self, blob: Blob) -> Path:
+        """Where a blob lies, if it does."""
+        path = self._path(blob.name)
+        state = _state(path)
+        if state is None:
+            raise MissingError(blob)
+        if not stat.S_ISREG(state.st_mode):
+            raise DamagedError(blob, "it is no regular file")
+        return path
 
     def _path(self, name: str) -> Path:
-        if name.startswith("/") or ".." in name.split("/"):
+        """Where an object lies: in the folder, whatever its name, and whatever somebody has linked to where."""
+        *folders, last = name.split("/")
+        if name.startswith("/") or "\0" in name or ".." in (*folders, last):
             raise UserError(f"{self.address}: {name} lies outside of the store")
+        path = self._root
+        for folder in folders:
+            path = path / folder
+            if path.is_symlink():
+                raise UserError(f"{path} is a link; below a store's own folder nothing is one")
         return self._root / name
 
     def _aside(self) -> "_Aside":
         return _Aside(self.workspace)
+
+
+def _state(path: Path) -> os.stat_result | None:
+    """What the disk says of a file or link itself; None where there is none."""
+    try:
+        return path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return None
+        raise
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Whatever lies in a folder and its folders and is no folder itself; no link is followed."""
+
+    def tell(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise error  # what cannot be looked at may hold anything
+
+    for parent, folders, files in os.walk(folder, onerror=tell):
+        linked = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+        yield from (Path(parent, name) for name in (*files, *linked))
 
 
 class _Aside:

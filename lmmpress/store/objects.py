@@ -3,9 +3,14 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+from pydantic_core import from_json
+
+from lmmpress.errors import UserError
 
 Advance = Callable[[int], None]  # told of every few bytes that were moved
+SMALL = 64 << 20  # bytes; no small object is larger, and none is read that is
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,25 @@ class Entry:
     modified: float
 
 
+class UnreadableError(UserError):
+    """The small object `name` is there, and is not what its name says: `fault` says why."""
+
+    def __init__(self, address: str, name: str, fault: str) -> None:
+        super().__init__(f"{address}: {name} {fault}; `lmmpress store verify --discard` sets aside what is damaged")
+        self.name, self.fault = name, fault
+
+
+def parse(data: bytes, address: str, name: str) -> dict[str, Any]:
+    """The JSON object that a small object holds; UnreadableError where it holds something else."""
+    try:
+        value = from_json(data)  # unlike the standard library's it ends in ValueError however deep the lists are
+    except ValueError as error:
+        raise UnreadableError(address, name, f"is not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise UnreadableError(address, name, "is no JSON object")
+    return value
+
+
 class ChangedError(Exception):
     """A small object is no longer what the writer took it for: read it again."""
 
@@ -61,7 +85,8 @@ class MissingError(Exception):
 class Objects(Protocol):
     """Two kinds of things: small objects, read whole and written by compare-and-swap; and blobs, which never change.
 
-    Every method may raise UserError where the place cannot be reached or is not allowed.
+    Every method may raise UserError where the place cannot be reached or is not allowed. What lies there may be
+    damaged, or a stranger's: nothing is ever read, written or removed outside of the place.
     """
 
     address: str
@@ -76,7 +101,7 @@ class Objects(Protocol):
         ...
 
     def read(self, name: str) -> Found | None:
-        """The small object of that name; None where there is none."""
+        """The small object of that name; None where there is none, UnreadableError where it is no small object."""
         ...
 
     def write(self, name: str, data: bytes, tag: str | None) -> None:

@@ -15,34 +15,41 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lmmpress.errors import UserError
 from lmmpress.progress import console
-from lmmpress.store.objects import ChangedError, Found, Objects
+from lmmpress.result import StepResult
+from lmmpress.store.manifest import first_fault
+from lmmpress.store.objects import ChangedError, Found, Objects, UnreadableError
+from lmmpress.visible import visible
 
 LEASE = 90.0  # seconds
-_DIGEST = re.compile("[0-9a-f]{64}")
+DIGEST = re.compile("[0-9a-f]{64}")
+_LONGEST = 3600.0  # seconds: what claims a run for longer was not written by lmmpress
 
 
 class Lease(BaseModel):
-    """Who works on it: `host` and `pid` tell processes of this machine from others. Each renewal counts `beat` up."""
+    """Who works on it: `host` and `pid` tell processes of this machine from others. Each renewal counts `beat` up.
+
+    The bounds are those of a process's number and of a time that somebody may be waited for.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     holder: str
     host: str
-    pid: int
+    pid: Annotated[int, Field(gt=0, lt=2**31)]
     started: str
-    beat: int = 0
-    seconds: float
+    beat: Annotated[int, Field(ge=0, lt=2**62)] = 0
+    seconds: Annotated[float, Field(gt=0, le=_LONGEST)]
 
     @property
     def machine(self) -> str:
-        """The name of the holder's machine."""
-        return (self.host.split() or ["somebody"])[0]
+        """The name of the holder's machine, fit to be printed."""
+        return visible((self.host.split() or ["somebody"])[0][:80])
 
 
 class State(BaseModel):
@@ -120,25 +127,39 @@ class Run:
 def digests_of(step: dict[str, Any]) -> set[str]:
     """The checkpoints that a decision names: the one it started from, and the one it made."""
     named = (step.get("parent"), step.get("checkpoint"))
-    return {digest for digest in named if isinstance(digest, str) and _DIGEST.fullmatch(digest)}
+    return {digest for digest in named if isinstance(digest, str) and DIGEST.fullmatch(digest)}
+
+
+def step_of(entry: dict[str, Any]) -> StepResult:
+    """A decision as the record that a run makes of each step, without an address; ValueError where it is none."""
+    step = StepResult.model_validate(entry | {"address": None})
+    for digest in (step.parent, step.checkpoint):
+        if digest is not None and not DIGEST.fullmatch(digest):
+            raise ValueError("a checkpoint is named by its digest")
+    return step
 
 
 def read_state(objects: Objects, name: str) -> tuple[State, Found | None]:
-    """The state of that name, a new one where there is none, and what it was read of."""
+    """The state of that name, a new one where there is none, and what it was read of.
+
+    UnreadableError where it is none. What its decisions say is not looked at: `step_of` does that.
+    """
     found = objects.read(name)
     if found is None:
         return State(), None
     try:
         return State.model_validate_json(found.data), found
-    except ValidationError:
-        raise UserError(f"{objects.address}: {name} is no state that this lmmpress can read") from None
+    except ValidationError as error:
+        fault = f"is no state that this lmmpress can read: {first_fault(error)}"
+        raise UnreadableError(objects.address, name, fault) from None
 
 
 def is_live(objects: Objects, state: State, found: Found | None) -> bool:
     """Whether a process may be working on it now."""
     if state.lease is None or found is None or _ended_here(state.lease):
         return False
-    return objects.now() - found.modified < state.lease.seconds
+    # neither way: a time that lies far ahead comes from another clock, and would hold the run for ever
+    return abs(objects.now() - found.modified) < state.lease.seconds
 
 
 @contextmanager

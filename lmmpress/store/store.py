@@ -7,74 +7,40 @@ records/NAME.json         what a part of a step found
 runs/KEY.json             decisions of a run, and who works on it now
 """
 
-import atexit
+import errno
 import json
-import os
 import shutil
 import tempfile
 import threading
-import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from filelock import FileLock, Timeout
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lmmpress.errors import UserError
-from lmmpress.lmm.digest import digest_files, sha256_of
+from lmmpress.lmm.digest import sha256_of
 from lmmpress.lmm.files import choose, say_what_is_left
 from lmmpress.progress import transfer
-from lmmpress.store.locks import lock_of
-from lmmpress.store.objects import Blob, ChangedError, DamagedError, MissingError, Objects
+from lmmpress.store.manifest import File, Manifest, parse_manifest
+from lmmpress.store.objects import (
+    Blob,
+    ChangedError,
+    DamagedError,
+    MissingError,
+    Objects,
+    UnreadableError,
+    parse,
+)
 from lmmpress.store.parallel import each
-from lmmpress.store.state import Run, hold, is_live, read_state
+from lmmpress.store.records import OF, Subjects, fault_of
+from lmmpress.store.state import DIGEST, Run, hold, is_live, read_state
+from lmmpress.store.workspace import own_folder
 
 if TYPE_CHECKING:
     import torch
 
 HOUSEKEEPING = "housekeeping.json"
 _TENSORS = "tensors.safetensors"
-
-
-def safe_name(name: str) -> str:
-    """A file's name inside of a checkpoint: never outside of it."""
-    path = PurePosixPath(name)
-    if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or path.as_posix() != name:
-        raise ValueError("is no name of a file in a checkpoint")
-    return name
-
-
-class File(BaseModel):
-    """One file of a manifest, `size` in bytes."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    size: Annotated[int, Field(ge=0)]
-
-    @property
-    def blob(self) -> Blob:
-        return Blob(self.sha256, self.size)
-
-
-class Manifest(BaseModel):
-    """The files of a checkpoint, by their names in it."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    format: Literal[1] = 1
-    files: dict[Annotated[str, AfterValidator(safe_name)], File]
-
-    @property
-    def digest(self) -> str:
-        return digest_files({name: file.sha256 for name, file in self.files.items()})
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return sum(file.size for file in self.files.values())
 
 
 class Store:
@@ -123,18 +89,14 @@ class Store:
             yield lease
 
     def read_record(self, name: str) -> dict[str, Any] | None:
-        """The small JSON record of that name, None where there is none."""
+        """The small JSON record of that name, None where there is none; UnreadableError where it is not what its name
+        says."""
         found = self.objects.read(f"records/{name}.json")
         if found is None:
             return None
-        try:
-            record = json.loads(found.data)
-        except ValueError:
-            record = None
-        if not isinstance(record, dict):
-            raise UserError(
-                f"{self.objects.address}: record {name} is damaged; `lmmpress store verify --discard` helps"
-            )
+        record = parse(found.data, self.objects.address, f"records/{name}.json")
+        if fault := fault_of(name, record):
+            raise UnreadableError(self.objects.address, f"records/{name}.json", fault)
         return record
 
     def write_record(self, name: str, record: dict[str, Any]) -> dict[str, Any]:
@@ -147,18 +109,36 @@ class Store:
 
     def read_tensors(self, name: str) -> dict[str, "torch.Tensor"] | None:
         """The tensors of that name, None where there are none."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        manifest = self._read_manifest(f"tensors/{name}.json")
-        return None if manifest is None else load_file(self._tree(f"tensors {name}", manifest) / _TENSORS)
+        where = f"tensors/{name}.json"
+        manifest = self._read_manifest(where)
+        if manifest is None:
+            return None
+        if manifest.files.keys() != {_TENSORS}:
+            raise UnreadableError(self.objects.address, where, f"does not list the one file {_TENSORS}")
+        try:
+            return load_file(self._tree(f"tensors {name}", manifest) / _TENSORS)
+        except SafetensorError as error:
+            raise UnreadableError(self.objects.address, where, f"holds no tensors: {error}") from None
 
-    def write_tensors(self, name: str, tensors: dict[str, "torch.Tensor"]) -> None:
-        """Write tensors, once."""
+    def write_tensors(self, name: str, tensors: dict[str, "torch.Tensor"], of: Subjects | None = None) -> None:
+        """Write tensors, once. `of` is what they were computed of, where no record of the same name says so."""
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
+        if of is not None:
+            self.write_record(name, {OF: of.model_dump()})
         with self.scratch() as folder:
-            save_file({key: value.contiguous() for key, value in tensors.items()}, folder / _TENSORS)
-            self._write_manifest(f"tensors/{name}.json", self._send({_TENSORS: folder / _TENSORS}))
+            path = folder / _TENSORS
+            try:
+                save_file({key: value.contiguous() for key, value in tensors.items()}, path)
+            except SafetensorError as error:  # its own way to tell what the system says
+                if "StorageFull" in str(error) or "No space left" in str(error):
+                    raise OSError(errno.ENOSPC, "No space left on device", str(path)) from None
+                raise OSError(errno.EIO, str(error), str(path)) from None
+            self._write_manifest(f"tensors/{name}.json", self._send({_TENSORS: path}))
 
     def add_checkpoint(self, directory: Path) -> str:
         """Take in a checkpoint directory; its digest is its name. Files that are there already are not sent again.
@@ -177,11 +157,12 @@ class Store:
 
     def manifest(self, digest: str) -> Manifest:
         """The files of a checkpoint; UserError where the store has none of that digest."""
-        manifest = self._read_manifest(f"checkpoints/{digest}.json")
+        name = f"checkpoints/{digest}.json"
+        manifest = self._read_manifest(name) if DIGEST.fullmatch(digest) else None
         if manifest is None:
             raise UserError(f"{self.objects.address} holds no checkpoint {digest[:12]}")
         if manifest.digest != digest:
-            raise UserError(f"{self.objects.address}: checkpoint {digest[:12]} lists files of another checkpoint")
+            raise UnreadableError(self.objects.address, name, "lists files of another checkpoint")
         return manifest
 
     def checkpoint(self, digest: str, weights: bool = True) -> Path:
@@ -252,7 +233,7 @@ class Store:
 
     def _read_manifest(self, name: str) -> Manifest | None:
         found = self.objects.read(name)
-        return None if found is None else parse_manifest(found.data, f"{self.objects.address}: {name}")
+        return None if found is None else parse_manifest(found.data, self.objects.address, name)
 
     def _write_manifest(self, name: str, manifest: Manifest) -> None:
         try:
@@ -266,42 +247,3 @@ class Store:
             if self._own is None or not self._own.is_dir():
                 self._own = own_folder(self.objects.workspace)
             return self._own
-
-
-def parse_manifest(data: bytes, where: str) -> Manifest:
-    """A manifest from wherever it comes; UserError where it is none, or names files outside of its checkpoint."""
-    try:
-        return Manifest.model_validate_json(data)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        raise UserError(f"{where} is no manifest: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
-
-
-_locks: list[FileLock] = []  # held until this process ends, however it ends
-
-
-def own_folder(workspace: Path) -> Path:
-    """A new folder in `workspace` that lives as long as this process; what ended processes left is removed."""
-    with lock_of(workspace / "opening.lock"):
-        for left in workspace.glob("own-*.lock"):
-            lock = lock_of(left)
-            try:
-                lock.acquire(blocking=False)
-            except Timeout:
-                continue
-            shutil.rmtree(left.with_suffix(""), ignore_errors=True)
-            lock.release()
-            left.unlink(missing_ok=True)
-        folder = workspace / f"own-{uuid.uuid4().hex[:12]}"
-        lock = lock_of(folder.with_suffix(".lock"))
-        lock.acquire()  # before the folder is there: one without a lock would never be removed
-        _locks.append(lock)
-        folder.mkdir()
-    atexit.register(_remove, folder, os.getpid())
-    return folder
-
-
-def _remove(folder: Path, pid: int) -> None:
-    if os.getpid() == pid:  # and not a child that inherited the list of what to do at exit
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.with_suffix(".lock").unlink(missing_ok=True)

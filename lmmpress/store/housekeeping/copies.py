@@ -1,0 +1,117 @@
+"""Copies from store to store, and of one checkpoint into a store."""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from lmmpress.errors import UserError
+from lmmpress.progress import transfer
+from lmmpress.store.housekeeping.contents import COPIES, entries, manifests, states, stem
+from lmmpress.store.manifest import Manifest
+from lmmpress.store.objects import ChangedError, DamagedError, MissingError
+from lmmpress.store.state import read_state
+from lmmpress.store.store import Store
+
+
+class Moved(BaseModel):
+    """What a copy has done: where the checkpoints are now, bytes that were sent, and bytes that were there already."""
+
+    addresses: list[str]
+    sent: int
+    there: int
+
+
+def copy_store(source: Store, target: Store) -> Moved:
+    """Copy all of a store into another.
+
+    Blobs go first, then the manifests that name them, then records and runs. A run that the target knows with other
+    decisions is a UserError.
+    """
+    listed, runs = list(manifests(source)), list(states(source))
+    with _copying(target):
+        sent, there = _copy_blobs(source, target, [manifest for _, manifest in listed])
+        for name, _ in listed:
+            _copy_object(source, target, name)
+        for entry in entries(source, "records/"):
+            _copy_object(source, target, entry.name)
+        for name, _, _ in runs:
+            _copy_run(source, target, name)
+    digests = [stem(name) for name, _ in listed if name.startswith("checkpoints/")]
+    return Moved(addresses=[target.address(digest) for digest in digests], sent=sent, there=there)
+
+
+def copy_checkpoint(directory: Path, target: Store) -> Moved:
+    """Copy one checkpoint, from wherever it was opened, into a store."""
+    with _copying(target):
+        before = {entry.name for entry in entries(target, "blobs/")}
+        digest = target.add_checkpoint(directory)
+    files = {file.blob for file in target.manifest(digest).files.values()}
+    sent = sum(blob.size for blob in files if blob.name not in before)
+    return Moved(addresses=[target.address(digest)], sent=sent, there=sum(blob.size for blob in files) - sent)
+
+
+def refuse_no_checkpoint(directory: Path) -> None:
+    """UserError where a directory is no checkpoint that could be copied."""
+    if not (directory / "config.json").is_file():
+        raise UserError(f"{directory} is no checkpoint: it has no config.json")
+    if not any(path.is_file() for path in directory.glob("*.safetensors")):
+        raise UserError(f"{directory} is no checkpoint: it has no safetensors weights")
+
+
+@contextmanager
+def _copying(target: Store) -> Iterator[None]:
+    """Keep whoever cleans up away while blobs are there that no manifest names yet."""
+    name = f"{COPIES}{uuid.uuid4().hex}.json"
+    try:
+        with target.working(name):
+            yield
+    finally:
+        with suppress(UserError, OSError):  # whoever cleans up next removes it
+            target.objects.delete(name)
+
+
+def _copy_blobs(source: Store, target: Store, listed: list[Manifest]) -> tuple[int, int]:
+    """Bytes that were sent, and bytes that were there."""
+    blobs = list({file.blob: None for manifest in listed for file in manifest.files.values()})
+    sent = 0
+    with transfer("copying", sum(blob.size for blob in blobs)) as advance, source.scratch() as folder:
+        for blob in blobs:
+            if target.objects.holds(blob):
+                advance(blob.size)
+                continue
+            path = folder / blob.sha256
+            try:
+                source.objects.fetch(blob, path, lambda _: None)
+                target.objects.send(path, blob, advance)
+            except (DamagedError, MissingError) as error:
+                raise UserError(f"{source.root_address}: {error}; `lmmpress store verify` lists all such") from None
+            path.unlink()
+            sent += blob.size
+    return sent, sum(blob.size for blob in blobs) - sent
+
+
+def _copy_object(source: Store, target: Store, name: str) -> None:
+    found = source.objects.read(name)
+    if found is not None:
+        with suppress(ChangedError):  # names are made from inputs: what stands there answers the same question
+            target.objects.write(name, found.data, None)
+
+
+def _copy_run(source: Store, target: Store, name: str) -> None:
+    theirs, _ = read_state(source.objects, name)
+    while True:
+        ours, found = read_state(target.objects, name)
+        common = min(len(ours.history), len(theirs.history))
+        if ours.history[:common] != theirs.history[:common]:
+            raise UserError(f"{target.root_address}: {name} has other decisions than that of {source.root_address}")
+        if len(theirs.history) <= len(ours.history):
+            return
+        ours.history = theirs.history
+        try:
+            target.objects.write(name, ours.model_dump_json(indent=1).encode(), found.tag if found else None)
+            return
+        except ChangedError:
+            continue

@@ -1,0 +1,50 @@
+"""What nothing in a store names any more."""
+
+from dataclasses import dataclass
+
+from lmmpress.errors import UserError
+from lmmpress.store.housekeeping.contents import Faults, delete, entries, manifests, refuse_while_anyone_works
+from lmmpress.store.objects import Entry
+from lmmpress.store.store import Store
+
+_TICK = 1.0  # seconds: servers tell the time no finer
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What nothing names: blobs and half-written uploads older than the grace period."""
+
+    entries: list[Entry]
+    spared: int  # as unnamed, but younger
+
+    @property
+    def bytes(self) -> int:
+        return sum(entry.size for entry in self.entries)
+
+
+def collect_garbage(store: Store, grace: float, dry_run: bool) -> Garbage:
+    """Remove the blobs that no manifest names and the uploads that nobody ended, older than `grace` seconds.
+
+    UserError, and nothing is removed, while any run is worked on or where a manifest cannot be read.
+    """
+    with store.cleaning() as lease:
+        refuse_while_anyone_works(store)
+        listed = entries(store, "blobs/")
+        faults: Faults = []
+        named = {file.blob.name for _, manifest in manifests(store, faults) for file in manifest.files.values()}
+        refuse_what_is_unknown(store, faults)
+        unnamed = [entry for entry in [*listed, *store.objects.leftovers()] if entry.name not in named]
+        now = store.objects.now() + _TICK
+        old = [entry for entry in unnamed if now - entry.modified >= grace]
+        if not dry_run:
+            delete(store, [entry.name for entry in old], lease)
+        return Garbage(old, spared=len(unnamed) - len(old))
+
+
+def refuse_what_is_unknown(store: Store, faults: Faults) -> None:
+    """UserError where something cannot be read that may name what is to be removed."""
+    if faults:
+        raise UserError(
+            f"{store.root_address}: {faults[0].name} {faults[0].fault}; what it names is unknown, so nothing is "
+            "removed; `lmmpress store verify --discard` sets it aside"
+        )

@@ -1,0 +1,77 @@
+"""What a store holds."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from lmmpress.errors import UserError
+from lmmpress.store.housekeeping.contents import Fault, Faults, entries, manifests, states, stem
+from lmmpress.store.state import digests_of, is_live
+from lmmpress.store.store import Store
+
+
+class RunListing(BaseModel):
+    """A run in a store: its decisions, and the process that works on it now if any."""
+
+    run_key: str
+    working: str | None
+    steps: list[dict[str, Any]]
+
+
+class CheckpointListing(BaseModel):
+    """A checkpoint in a store; `own_bytes` are those of files that no other checkpoint listed before it has."""
+
+    digest: str
+    files: int
+    bytes: int
+    own_bytes: int
+
+
+class Listing(BaseModel):
+    """What a store holds. `damaged` are runs and manifests that cannot be read; `verify` looks at the rest too."""
+
+    runs: list[RunListing]
+    checkpoints: list[CheckpointListing]
+    tensors: int
+    records: int
+    blobs: int
+    bytes: int
+    damaged: list[Fault]
+
+
+def list_store(store: Store, run_key: str | None = None) -> Listing:
+    """What a store holds; of one run only where its key, or the beginning of it, is given."""
+    damaged: Faults = []
+    runs = [
+        RunListing(
+            run_key=stem(name),
+            working=state.lease.machine if state.lease and is_live(store.objects, state, found) else None,
+            steps=state.history,
+        )
+        for name, state, found in states(store, damaged)
+        if run_key is None or stem(name).startswith(run_key)
+    ]
+    if run_key is not None and not runs:
+        raise UserError(f"{store.root_address} holds no run {run_key}")
+    named = {digest for run in runs for step in run.steps for digest in digests_of(step)}
+    checkpoints, seen = [], set[str]()
+    for name, manifest in manifests(store, damaged):
+        if not name.startswith("checkpoints/") or (run_key is not None and stem(name) not in named):
+            continue
+        new = {file.sha256: file.size for file in manifest.files.values() if file.sha256 not in seen}
+        seen |= new.keys()
+        checkpoints.append(
+            CheckpointListing(
+                digest=stem(name), files=len(manifest.files), bytes=manifest.size, own_bytes=sum(new.values())
+            )
+        )
+    blobs = entries(store, "blobs/")
+    return Listing(
+        runs=runs,
+        checkpoints=checkpoints,
+        tensors=len(entries(store, "tensors/")),
+        records=len(entries(store, "records/")),
+        blobs=len(blobs),
+        bytes=sum(blob.size for blob in blobs),
+        damaged=damaged,
+    )

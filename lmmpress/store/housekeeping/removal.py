@@ -1,0 +1,208 @@
+"""Removing a run: its state, its records, and the tensors and checkpoints that no other run uses.
+
+What a run uses follows from what the store says itself: a history names the checkpoints that steps began and ended
+with; records name what they were computed of, and so lead to the checkpoints between. What says nothing stays.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+
+from lmmpress.errors import UserError
+from lmmpress.store.housekeeping.contents import (
+    Faults,
+    delete,
+    manifests,
+    records,
+    refuse_while_anyone_works,
+    states,
+    stem,
+)
+from lmmpress.store.housekeeping.garbage import refuse_what_is_unknown
+from lmmpress.store.manifest import Manifest
+from lmmpress.store.objects import Blob
+from lmmpress.store.records import DTYPE, RUN, SUBMISSION, RunNote, Subjects, subjects_of
+from lmmpress.store.state import digests_of
+from lmmpress.store.store import Store
+
+_SHORTEST = 4
+"""So much of a key has to be given: an empty variable of a script names no run."""
+
+
+class Removal(BaseModel):
+    """What goes with a run: names in the order in which they are removed, and bytes of blobs. `kept` are checkpoints
+    of the run that stay, with the keys of the runs that use them; none where it is the teacher, and was in the store
+    before."""
+
+    run_key: str
+    names: list[str]
+    bytes: int
+    kept: dict[str, list[str]]
+
+
+def remove_run(store: Store, run_key: str, dry_run: bool) -> Removal:
+    """Remove the run whose key begins so, and what only it uses.
+
+    UserError, and nothing is removed, where not exactly one run is meant, while any run is worked on, or where
+    something cannot be read that may say what others use. Removing a run again that was being removed finishes that.
+    """
+    with store.cleaning() as lease:
+        refuse_while_anyone_works(store)
+        faults: Faults = []
+        held = _Held(
+            {stem(name): state.history for name, state, _ in states(store, faults)},
+            {stem(name): record for name, record in records(store, faults)},
+            dict(manifests(store, faults)),
+        )
+        refuse_what_is_unknown(store, faults)
+        removal = _removal(held, _one_run(store, held, run_key))
+        if not dry_run:
+            delete(store, removal.names, lease)
+        return removal
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What a store holds: histories by key, records by name, manifests by the names of their objects."""
+
+    histories: dict[str, list[dict[str, Any]]]
+    records: dict[str, dict[str, Any]]
+    manifests: dict[str, Manifest]
+
+
+@dataclass
+class _Uses:
+    """What one run uses: checkpoints, and splits of data, which are unknown where an older version began it."""
+
+    checkpoints: set[str]
+    data: set[str] | None
+
+    def cover(self, subjects: Subjects) -> bool:
+        """Whether what was computed of these may be of this run."""
+        return self.checkpoints >= set(subjects.checkpoints) and (self.data is None or self.data >= set(subjects.data))
+
+
+def _one_run(store: Store, held: _Held, run_key: str) -> str:
+    if len(run_key) < _SHORTEST and run_key not in held.histories:
+        raise UserError(f"{run_key!r} names no run: give its key, or {_SHORTEST} characters or more of its beginning")
+    if run_key in held.histories:
+        return run_key
+    found = sorted(key for key in held.histories if key.startswith(run_key))
+    if not found:
+        raise UserError(f"{store.root_address} holds no run {run_key}")
+    if len(found) > 1:
+        raise UserError(
+            f"{store.root_address}: {len(found)} runs begin with {run_key}: {', '.join(key[:16] for key in found[:5])}"
+        )
+    return found[0]
+
+
+def _removal(held: _Held, key: str) -> Removal:
+    uses = _uses(held)
+    mine = uses.pop(key)
+    users = {
+        digest: [other for other, used in uses.items() if digest in used.checkpoints] for digest in mine.checkpoints
+    }
+    stays = {digest for digest, keys in users.items() if keys}
+    note, teacher = _note(held, key), _teacher(held, key)
+    if teacher and not (note and note.taken_in):
+        stays.add(teacher)
+    lost = mine.checkpoints - stays
+    goes = {f"checkpoints/{digest}.json" for digest in lost} & held.manifests.keys()
+    gone = [
+        name
+        for name, record in held.records.items()
+        if name in (f"{RUN}{key}", f"{DTYPE}{key}")
+        or (name.startswith(SUBMISSION) and _submitted_for(record) == key)
+        or record.get("checkpoint") in lost
+        or (_is_of(record, mine) and not any(_is_of(record, other) for other in uses.values()))
+    ]
+    tensors = sorted(f"tensors/{name}.json" for name in gone if f"tensors/{name}.json" in held.manifests)
+    blobs = _blobs(held, goes | set(tensors))
+    names = [*sorted(goes), *tensors, *sorted(f"records/{name}.json" for name in gone)]
+    kept = {digest: sorted(users[digest]) for digest in sorted(stays) if f"checkpoints/{digest}.json" in held.manifests}
+    return Removal(
+        run_key=key,
+        # the state goes last: as long as it is there, the same command finds what is left to be removed
+        names=[*names, *sorted(blob.name for blob in blobs), f"runs/{key}.json"],
+        bytes=sum(blob.size for blob in blobs),
+        kept=kept,
+    )
+
+
+def _uses(held: _Held) -> dict[str, _Uses]:
+    """What each run uses."""
+    made = [
+        (subjects, str(record["checkpoint"]))
+        for record in held.records.values()
+        if record.get("checkpoint") and (subjects := subjects_of(record))
+    ]
+    uses = {}
+    for key, history in held.histories.items():
+        note, teacher = _note(held, key), _teacher(held, key)
+        named = {digest for step in history for digest in digests_of(step)} | ({teacher} if teacher else set())
+        uses[key] = _Uses(named, set(note.data) if note else None)
+        _add_sources(uses[key].checkpoints, [pair for pair in made if pair[1] != teacher])
+    # no history leads to what an unfinished step has made: it may be of every run that could have made it
+    known = {digest for used in uses.values() for digest in used.checkpoints}
+    for used in uses.values():
+        _add_pending(used, [pair for pair in made if pair[1] not in known])
+    return uses
+
+
+def _add_sources(checkpoints: set[str], made: list[tuple[Subjects, str]]) -> None:
+    """Add what those checkpoints were made of, and what that was made of, and so on."""
+    while True:
+        found = {source for of, result in made if result in checkpoints for source in of.checkpoints} - checkpoints
+        if not found:
+            return
+        checkpoints |= found
+
+
+def _add_pending(used: _Uses, made: list[tuple[Subjects, str]]) -> None:
+    """Add what may have been made for a run, and what was made of that, and so on."""
+    while True:
+        found = {result for of, result in made if used.cover(of)} - used.checkpoints
+        if not found:
+            return
+        used.checkpoints |= found
+
+
+def _is_of(record: dict[str, Any], used: _Uses) -> bool:
+    subjects = subjects_of(record)
+    return subjects is not None and used.cover(subjects)
+
+
+def _teacher(held: _Held, key: str) -> str | None:
+    """The checkpoint that a run began with, if anything says so."""
+    if note := _note(held, key):
+        return note.teacher
+    first = next(iter(held.histories[key]), {})
+    return next(iter(digests_of({"parent": first.get("parent")})), None)
+
+
+def _note(held: _Held, key: str) -> RunNote | None:
+    try:
+        return RunNote.model_validate(held.records[f"{RUN}{key}"])
+    except (KeyError, ValidationError):
+        return None
+
+
+def _submitted_for(record: dict[str, Any]) -> str | None:
+    """The key of the run that a pipeline was submitted for."""
+    try:
+        told = from_json(str(record.get("submission", "")))
+    except ValueError:
+        return None
+    return str(told["key"]) if isinstance(told, dict) and "key" in told else None
+
+
+def _blobs(held: _Held, goes: set[str]) -> set[Blob]:
+    """The blobs that only those manifests name."""
+    going = {file.blob for name in goes for file in held.manifests[name].files.values()}
+    staying = {
+        file.sha256 for name, manifest in held.manifests.items() if name not in goes for file in manifest.files.values()
+    }
+    return {blob for blob in going if blob.sha256 not in staying}

@@ -1,0 +1,137 @@
+"""Whether a store still holds what it should; and removing what it does not, with all that needs it."""
+
+import errno
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from lmmpress.progress import transfer
+from lmmpress.store.housekeeping.contents import (
+    Fault,
+    Faults,
+    delete,
+    entries,
+    manifests,
+    records,
+    refuse_while_anyone_works,
+    states,
+    stem,
+)
+from lmmpress.store.objects import Blob, ChangedError, DamagedError, MissingError, UnreadableError
+from lmmpress.store.parallel import each
+from lmmpress.store.state import digests_of, step_of
+from lmmpress.store.store import Store
+
+DAMAGED = "damaged/"
+_ORDER = ("runs/", "records/", "checkpoints/", "tensors/", "blobs/")  # what speaks of others before what it speaks of
+
+
+def verify_store(store: Store) -> list[Fault]:
+    """Every fault of a store: blobs that are missing or no longer match their names, manifests, records and states that
+    cannot be read, and whatever names a checkpoint that is gone. All bytes are read, nothing is written."""
+    faults: Faults = []
+    needed: dict[Blob, list[str]] = {}
+    whole: set[str] = set()
+    for name, manifest in manifests(store, faults):
+        whole.add(stem(name))
+        for file in manifest.files.values():
+            needed.setdefault(file.blob, []).append(name)
+    for name, record in records(store, faults):
+        faults += _missing(name, digests_of({"checkpoint": record.get("checkpoint")}) - whole)
+        if stem(name).startswith("importance-") and stem(name) not in whole:
+            faults.append(Fault(name=f"tensors/{stem(name)}.json", fault="is missing", needed_by=[name]))
+    for name, state, _ in states(store, faults):
+        faults += _wrong_step(name, state.history)
+        faults += _missing(name, {digest for step in state.history for digest in digests_of(step)} - whole)
+    return sorted([*faults, *_wrong_blobs(store, needed)], key=lambda fault: (fault.name, fault.fault))
+
+
+def discard_faults(store: Store) -> tuple[list[Fault], list[str], dict[str, str]]:
+    """Verify a store that nobody works on, and remove what is damaged and what needs it; its steps are made anew when a
+    run is carried on. What was found, the names that were removed, and those of them that lie elsewhere now.
+
+    A history is never cut: a run that speaks of what is lost goes as a whole, and is made again of the records. States,
+    and what cannot be read, are set aside under `damaged/`.
+    """
+    with store.cleaning() as lease:
+        refuse_while_anyone_works(store)
+        faults = verify_store(store)
+        names = {name for fault in faults for name in (fault.name, *fault.needed_by)}
+        lost = {stem(name) for name in names if name.startswith(("checkpoints/", "tensors/"))}
+        for name, record in records(store, []):
+            if lost & {stem(name), *digests_of({"checkpoint": record.get("checkpoint")})}:
+                names.add(name)
+        for name, state, _ in states(store, []):
+            if lost & {digest for step in state.history for digest in digests_of(step)}:
+                names.add(name)
+        unreadable = {fault.name for fault in faults if not fault.name.startswith("blobs/")}
+        in_order = sorted(names, key=lambda name: (_ORDER.index(f"{name.split('/')[0]}/"), name))
+        aside = {}
+        for name in in_order:
+            if (name in unreadable or name.startswith("runs/")) and (new := _set_aside(store, name)):
+                aside[name] = new
+        delete(store, in_order, lease)
+    return faults, in_order, aside
+
+
+def _missing(name: str, digests: Iterable[str]) -> Faults:
+    return [
+        Fault(name=f"checkpoints/{digest}.json", fault="is missing", needed_by=[name]) for digest in sorted(digests)
+    ]
+
+
+def _wrong_step(name: str, history: list[dict[str, Any]]) -> Faults:
+    """The first decision of a run that is none."""
+    for number, entry in enumerate(history, start=1):
+        try:
+            step_of(entry)
+        except ValueError:
+            return [Fault(name=name, fault=f"says of step {number} what no lmmpress does")]
+    return []
+
+
+def _wrong_blobs(store: Store, needed: dict[Blob, list[str]]) -> Faults:
+    """Faults of the blobs that are needed, by which manifests, and of those that nothing names."""
+    named = {blob.name for blob in needed}
+    unnamed = [Blob(stem(entry.name), entry.size) for entry in entries(store, "blobs/") if entry.name not in named]
+    blobs = [*needed, *unnamed]
+
+    def check(blob: Blob) -> str | None:
+        try:
+            store.objects.check(blob)
+        except MissingError:
+            return "is missing"
+        except DamagedError as error:
+            return str(error).partition(": ")[2]
+        except OSError as error:
+            if error.errno != errno.EIO:  # not allowed, or out of reach: that says nothing about the bytes
+                raise
+            return "cannot be read from the disk"
+        finally:
+            advance(blob.size)
+        return None
+
+    with transfer("verifying", sum(blob.size for blob in blobs)) as advance:
+        found = dict(zip(blobs, each(check, blobs), strict=True))
+    sound = {blob.name for blob, fault in found.items() if fault is None}
+    faults: Faults = []
+    for blob, fault in found.items():
+        if fault is not None and blob.name in sound:  # as others name it, it is right
+            faults += [Fault(name=name, fault=f"gives {blob.name} a wrong size") for name in needed[blob]]
+        elif fault is not None:
+            faults.append(Fault(name=blob.name, fault=fault, needed_by=needed.get(blob, [])))
+    return faults
+
+
+def _set_aside(store: Store, name: str) -> str | None:
+    """Keep a small object's bytes under another name, if there are any; that name."""
+    try:
+        found = store.objects.read(name)
+    except UnreadableError:  # no regular file, or too large to be anything of ours
+        return None
+    if found is None:
+        return None
+    aside = f"{DAMAGED}{name.removesuffix('.json')}-{found.tag[:8]}.json"
+    with suppress(ChangedError):  # it was set aside before
+        store.objects.write(aside, found.data, None)
+    return aside

@@ -1,0 +1,51 @@
+"""Folders of one process beside a store, and the locks that processes share."""
+
+import atexit
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from lmmpress.store.locks import lock_of
+
+_locks: list[FileLock] = []  # held until this process ends, however it ends
+
+
+def own_folder(workspace: Path) -> Path:
+    """A new folder in `workspace` that lives as long as this process; what ended processes left is removed."""
+    with lock_of(workspace / "opening.lock"):
+        for left in workspace.glob("own-*.lock"):
+            if left.is_symlink():  # nothing that lmmpress left
+                continue
+            lock = lock_of(left)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                continue
+            shutil.rmtree(left.with_suffix(""), ignore_errors=True)
+            lock.release()
+            left.unlink(missing_ok=True)
+        folder = workspace / f"own-{uuid.uuid4().hex[:12]}"
+        lock = lock_of(folder.with_suffix(".lock"))
+        lock.acquire()  # before the folder is there: one without a lock would never be removed
+        _locks.append(lock)
+        folder.mkdir()
+    until_exit(folder, folder.with_suffix(".lock"))
+    return folder
+
+
+def until_exit(*paths: Path) -> None:
+    """Remove folders and files when this process ends."""
+    atexit.register(_remove, paths, os.getpid())
+
+
+def _remove(paths: tuple[Path, ...], pid: int) -> None:
+    if os.getpid() != pid:  # a child that inherited the list of what to do at exit
+        return
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
