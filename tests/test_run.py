@@ -157,7 +157,7 @@ def test_killed_at_any_moment_a_run_resumes_to_the_same_checkpoints(plan, tmp_pa
     kills = inside = after = 0
     with Forks("test_run") as forks:
         while True:
-            after += chance.randint(1, 20)
+            after += chance.randint(1, 10 * (kills + 1))
             ended = forks.call("test_run", "resume_and_die", plan, str(out), after)
             if ended == 0:
                 break
