@@ -32,6 +32,24 @@ def essence(result: Result) -> list[tuple[str, int, str, str | None]]:
     return [(step.stage, step.index, step.decision, step.checkpoint) for step in result.steps]
 
 
+def test_a_recorder_hears_of_a_run_before_anything_is_measured(plan, tmp_path, monkeypatch) -> None:
+    """So that what a killed process left is ended even if the next one gets no further."""
+    heard: list[str] = []
+
+    class Listener:
+        def take_over(self, run_key: str) -> None:
+            heard.append(run_key)
+
+    def fails(*_: object) -> None:
+        raise UserError("the original cannot be measured")
+
+    monkeypatch.setattr("lmmpress.steps.evaluate", fails)
+    with pytest.raises(UserError, match="cannot be measured"):
+        compress(parse_plan(plan), tmp_path / "out", Listener())
+    (state,) = (tmp_path / "out" / "store" / "runs").glob("*.json")
+    assert heard == [state.stem]
+
+
 def test_a_run_leaves_a_smaller_model_that_plain_transformers_loads(plan, tmp_path) -> None:
     result = compress(parse_plan(plan), tmp_path / "out")
     from transformers import AutoModelForImageTextToText, AutoProcessor

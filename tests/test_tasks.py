@@ -364,6 +364,38 @@ def test_a_pipeline_goes_on_after_a_task_of_any_component_was_killed(raw_plan, t
     assert found.compressed.checkpoint == one.compressed.checkpoint
 
 
+def test_a_task_killed_under_kubeflows_plugin_is_ended_by_the_next_one(plan, tmp_path, monkeypatch) -> None:
+    """Kubeflow makes an MLflow run for each task, and ends it when the task's pod ends; a killed pod ends nothing."""
+    from mlflow_server import new_database
+
+    from lmmpress.tracking.client import open_client
+
+    (tmp_path / "lineage").mkdir()
+    new_database(tmp_path / "lineage" / "mlflow.db")
+    client = open_client(local_store(tmp_path / "lineage"))
+    pipeline = client.create_run("0").info.run_id
+    store, run, _ = prepared(plan)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", local_store(tmp_path / "lineage"))
+
+    def work(name: str) -> str:
+        task = client.create_run("0", tags={"mlflow.parentRunId": pipeline}).info.run_id
+        monkeypatch.setenv("MLFLOW_RUN_ID", task)
+        if name == "evaluate":
+            tasks.evaluate(store, run, "original")
+        else:
+            tasks.prune(store, run, "block", 0)
+        return task
+
+    def statuses(*runs: str) -> list[str]:
+        return [client.get_run(one).info.status for one in runs]
+
+    evaluated = work("evaluate")
+    client.set_terminated(evaluated, "FINISHED")  # as its launcher does
+    killed = work("prune")  # which leaves its run as a killed one does, since no launcher is here to end it
+    retried = work("prune")
+    assert statuses(evaluated, killed, retried, pipeline) == ["FINISHED", "KILLED", "RUNNING", "RUNNING"]
+
+
 def status_of_run(folder: Path) -> str:
     from lmmpress.tracking.client import open_client
 
