@@ -26,6 +26,7 @@ from lmmpress.store.address import open_data
 from lmmpress.store.bucket import BucketObjects
 from lmmpress.store.cache import cache_folder
 from lmmpress.store.connection import connect
+from lmmpress.store.housekeeping import collect_garbage, verify_store
 from lmmpress.store.objects import Blob, ChangedError
 from lmmpress.store.state import hold, read_state
 
@@ -620,7 +621,7 @@ def test_a_full_disk_under_the_cache_is_said_in_one_line_and_breaks_nothing(addr
 
 
 def test_a_model_that_lies_in_a_bucket_as_it_is(proxy: Proxy, address: str, tmp_path: Path) -> None:
-    made = make_checkpoint(tmp_path / "made", 0)
+    made = make_checkpoint(tmp_path / "made", 0, {"model.safetensors": 3000, "tokenizer.json": 10, "merges.txt": 0})
     bucket = address.removeprefix("s3://").partition("/")[0]
     for name, data in contents(made).items():
         connect()._put_object(bucket, f"teachers/antgmm/{name}", data)
@@ -633,3 +634,50 @@ def test_a_model_that_lies_in_a_bucket_as_it_is(proxy: Proxy, address: str, tmp_
     assert contents(open_checkpoint(folder))["config.json"] == b'{"seed": 7}'
     with pytest.raises(UserError, match="there is no checkpoint"):
         open_checkpoint(f"s3://{bucket}/teachers")
+
+
+def test_what_consoles_put_there_to_show_a_folder_is_no_file(address: str, tmp_path: Path) -> None:
+    made = make_checkpoint(tmp_path / "made", 0)
+    bucket = address.removeprefix("s3://").partition("/")[0]
+    for name, data in (contents(made) | {"": b"", "vocab/": b""}).items():
+        connect()._put_object(bucket, f"teachers/antgmm/{name}", data)
+    folder = open_checkpoint(f"s3://{bucket}/teachers/antgmm")
+    assert sorted(contents(folder)) == ["config.json", "model.safetensors"]
+    store = opened(address)
+    digest = store.add_checkpoint(made)
+    for name in ("models/", "models/blobs/", "models/runs/", "models/checkpoints/"):
+        connect()._put_object(bucket, name, b"")
+    assert contents(opened(address).checkpoint(digest)) == contents(made)
+    assert verify_store(store) == []
+    assert collect_garbage(store, 0, dry_run=True).entries == []
+
+
+def test_of_a_folder_in_a_bucket_only_what_may_belong_to_a_checkpoint_is_fetched(
+    proxy: Proxy, address: str, tmp_path: Path
+) -> None:
+    bucket = address.removeprefix("s3://").partition("/")[0]
+    wanted = {"config.json": b"{}", "model.safetensors": b"x", "LICENSE": b"y", "tokenizer.model": b"z"}
+    others = [".env", "evil.py", "weights.pickle", "pytorch_model.bin", "custom_generate/generate.py", "a", "a/b"]
+    for name, data in (wanted | dict.fromkeys([*others, "n" * 300], b"never")).items():
+        connect()._put_object(bucket, f"teachers/odd/{name}", data)
+    proxy.requests.clear()
+    assert contents(open_checkpoint(f"s3://{bucket}/teachers/odd")) == wanted
+    assert len(proxy.requests) == 1 + len(wanted)
+
+
+def test_a_folder_in_a_bucket_that_no_disk_can_hold_is_refused(address: str) -> None:
+    bucket = address.removeprefix("s3://").partition("/")[0]
+    for name in ("metadata.jsonl", "images", "images/0.png"):
+        connect()._put_object(bucket, f"data/{name}", b"{}")
+    with pytest.raises(UserError, match="'images' is a file and also the folder of"):
+        open_data(f"s3://{bucket}/data")
+
+
+@pytest.mark.parametrize("prefix", ["a b/c", "100%25 done", "ünïcode/空", "q?x=1", "hash#tag", "plus+and&"])
+def test_a_prefix_is_a_prefix_whatever_its_characters(address: str, tmp_path: Path, prefix: str) -> None:
+    bucket = address.removeprefix("s3://").partition("/")[0]
+    made = make_checkpoint(tmp_path / "made", 0)
+    store = opened(f"s3://{bucket}/{prefix}")
+    digest = store.add_checkpoint(made)
+    assert contents(open_checkpoint(f"s3://{bucket}/{prefix}/checkpoints/{digest}")) == contents(made)
+    assert verify_store(store) == []

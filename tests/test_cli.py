@@ -1,5 +1,6 @@
 """The command line: what it prints, and how it fails: one line, exit code 2, nothing half-written."""
 
+import errno
 import json
 import os
 import shlex
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lmmpress.cli import app
+from lmmpress.cli import app, main
 from lmmpress.commands.shared import faster
+from lmmpress.errors import UserError
 
 
 def run(*arguments: object, code: int = 0) -> str:
@@ -109,6 +111,35 @@ def test_a_run_that_cannot_work_leaves_nothing_behind(raw_plan, tmp_path, spoil,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "x"), "x: no space left on the disk; free some and run the"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "x"), "x: no space left on the disk; free some and run the"),
+        (
+            RuntimeError("I/O error: No space left on device (os error 28)"),
+            "no space left on the disk; free some and run",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), "x: Permission denied"),
+    ],
+)
+def test_what_the_system_says_is_told_in_one_line_that_fits_the_command(monkeypatch, capsys, error, again) -> None:
+    """`prune` has no --resume to be advised."""
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("lmmpress.cli.app", fail)
+    monkeypatch.setattr("sys.argv", ["lmmpress", "prune"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert again in told
+    assert "resume" not in told
+
+
 def test_a_full_disk_is_told_in_one_line(plan_file, tmp_path) -> None:
     """A limit on the size of written files stands in for the disk that is full."""
     program = shlex.join([sys.executable, "-m", "lmmpress.cli", "run", str(plan_file), "--out", str(tmp_path / "out")])
@@ -116,6 +147,20 @@ def test_a_full_disk_is_told_in_one_line(plan_file, tmp_path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_run_on_a_full_disk_is_told_how_it_is_carried_on(plan_file, tmp_path, monkeypatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "blob")
+
+    monkeypatch.setattr("lmmpress.compression.make_steps", full)
+    done = CliRunner().invoke(app, ["run", str(plan_file), "--out", str(tmp_path / "out")])
+    assert isinstance(done.exception, UserError)
+    assert "carry on with the same command and --resume" in str(done.exception)
+    monkeypatch.setattr("lmmpress.compression.check", full)
+    done = CliRunner().invoke(app, ["run", str(plan_file), "--out", str(tmp_path / "never")])
+    assert not isinstance(done.exception, UserError), "there is no run yet that could be carried on"
+    assert isinstance(done.exception, OSError)
 
 
 def test_a_model_that_became_slower_is_not_called_faster() -> None:

@@ -1,6 +1,9 @@
 """Looking after a store, wherever it lies: listing, verifying, cleaning up, copying."""
 
+import errno
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -312,3 +315,124 @@ def test_a_damaged_blob_is_not_copied(store: Store, digests: list[str], tmp_path
     with pytest.raises(UserError, match="is damaged"):
         copy_store(fresh, target)
     assert list(target.objects.entries("checkpoints/")) == [], "no manifest without its blobs"
+
+
+def test_what_is_no_checkpoint_is_not_copied_and_no_store_is_made_for_it(tmp_path: Path) -> None:
+    pictures, unfinished = tmp_path / "pictures", tmp_path / "unfinished"
+    pictures.mkdir()
+    (pictures / "0.png").write_bytes(b"x")
+    unfinished.mkdir()
+    (unfinished / "config.json").write_text("{}")
+    for source, message in (
+        (tmp_path / "NOSUCH", "there is no checkpoint"),
+        ("/etc/passwd", "there is no checkpoint"),
+        (pictures, "is no checkpoint: it has no config.json"),
+        (unfinished, "is no checkpoint: it has no safetensors weights"),
+        (f"{tmp_path}/nothing/checkpoints/{'0' * 64}", "there is no checkpoint"),
+    ):
+        with pytest.raises(UserError, match=message):
+            ask("cp", str(source), str(tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_checkpoint_is_not_made_a_store_of(address: str, tmp_path: Path) -> None:
+    made, other = make_checkpoint(tmp_path / "made", 0), make_checkpoint(tmp_path / "other", 1)
+    before = contents(other)
+    with pytest.raises(UserError, match="is a checkpoint, and no store"):
+        ask("cp", str(made), str(other))
+    assert contents(other) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "100%25 done", "run?x=1", "hash#tag", "空 ü", "[x]*", ":name:", "-dash", "a\nb"]
+)
+def test_a_path_is_a_path_whatever_its_characters(tmp_path: Path, name: str) -> None:
+    made = make_checkpoint(tmp_path / "made", 0)
+    address = str(tmp_path / name / "store")
+    (copied,) = json.loads(ask("cp", str(made), address, "--json"))["addresses"]
+    assert contents(open_checkpoint(copied)) == contents(made)
+    assert "every file matches" in ask("verify", address)
+    assert "0 files" in ask("gc", address)
+    assert {path.name for path in tmp_path.iterdir()} == {"made", name}
+
+
+def test_a_store_on_a_disk_that_cannot_be_written_is_read(tmp_path: Path) -> None:
+    """A read-only mount of its own, in a mount namespace of the child."""
+    made = make_checkpoint(tmp_path / "made", 0)
+    store = open_store(str(tmp_path / "store"))
+    digest = store.add_checkpoint(made)
+    with store.run("a" * 64) as run:
+        run.decide(0, decision(digest, None))
+    (tmp_path / "mount").mkdir()
+    lmmpress = f"{sys.executable} -m lmmpress.cli store"
+    script = (
+        f"mount --bind {tmp_path}/store {tmp_path}/mount && mount -o remount,bind,ro {tmp_path}/mount || exit 77\n"
+        f"{lmmpress} ls {tmp_path}/mount && {lmmpress} verify {tmp_path}/mount && "
+        f"{lmmpress} cp {tmp_path}/mount {tmp_path}/copy && "
+        f"{lmmpress} cp {tmp_path}/mount/checkpoints/{digest} {tmp_path}/one && ! {lmmpress} gc {tmp_path}/mount"
+    )
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("this machine does not let users mount a folder of their own")
+    assert done.returncode == 0, done.stderr
+    assert digest[:12] in done.stdout
+    assert "every file matches its name" in done.stdout
+    assert done.stderr == f"error: {tmp_path}/mount/lock: Read-only file system\n"
+    for target in ("copy", "one"):
+        assert contents(open_store(str(tmp_path / target)).checkpoint(digest)) == contents(made)
+
+
+def test_a_copy_that_fails_leaves_no_lease_and_nothing_half_written(
+    store: Store, digests: list[str], tmp_path: Path
+) -> None:
+    """At every moment at which the disk of the target may be full; with room again, the same command ends the copy."""
+    count = 0
+    while True:
+        target = open_store(str(tmp_path / f"target-{count}"))
+        full = Full(count)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("lmmpress.store.directory._publish", full.publish)
+            patch.setattr("lmmpress.store.directory.copy_checked", full.copy)
+            if not full.stops(lambda target=target: copy_store(store, target)):
+                break
+        assert [fault for fault in verify_store(target) if fault.needed_by] == [], "no manifest without its blobs"
+        assert not list((Path(target.root_address) / "work").glob("aside-*"))
+        copy_store(store, target)
+        assert verify_store(target) == []
+        assert list(target.objects.entries("copies/")) == []
+        count += 1
+    assert count > 8
+
+
+class Full:
+    """A disk that takes so many writes and then none."""
+
+    def __init__(self, takes: int) -> None:
+        self._left = takes
+
+    def publish(self, source: Path, target: Path) -> None:
+        self._take(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.replace(target)
+
+    def copy(self, source: Path, target: Path, blob: Blob, advance: Callable[[int], None]) -> None:
+        try:
+            self._take(target)
+        except OSError:
+            target.write_bytes(b"half")
+            raise
+        target.write_bytes(source.read_bytes())
+
+    def stops(self, work: Callable[[], object]) -> bool:
+        try:
+            work()
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+            return True
+        return False
+
+    def _take(self, target: Path) -> None:
+        if self._left == 0:
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        self._left -= 1

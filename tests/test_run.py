@@ -1,7 +1,10 @@
 """Whole runs on a tiny model that has learned its data: gating, rolling back, resuming, several processes."""
 
+import errno
+import json
 import os
 import random
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -18,6 +21,8 @@ from lmmpress.lmm.checkpoint import load_model
 from lmmpress.lmm.digest import digest_checkpoint
 from lmmpress.plan import parse_plan
 from lmmpress.result import Result
+from lmmpress.store import open_store
+from lmmpress.store.housekeeping import list_store
 
 pytestmark = pytest.mark.usefixtures("trusting")
 
@@ -128,6 +133,60 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(plan, tmp_path) -> None:
     (tmp_path / "full" / "thesis.tex").write_text("x", "utf-8")
     with pytest.raises(UserError, match="not empty"):
         compress(parse_plan(few), tmp_path / "full")
+
+
+def test_a_folder_is_not_resumed_with_another_model_or_other_data(plan, tmp_path) -> None:
+    """Its results are another run's. A store that both name holds both runs."""
+    few = plan | {"stages": {}, "model": str(tmp_path / "model"), "data": str(tmp_path / "data")}
+    few["store"] = str(tmp_path / "store")
+    shutil.copytree(plan["model"], few["model"])
+    shutil.copytree(plan["data"], few["data"])
+    first = compress(parse_plan(few), tmp_path / "out")
+    before = {path: path.read_bytes() for path in sorted((tmp_path / "out").rglob("*")) if path.is_file()}
+
+    def refused(message: str) -> None:
+        for resume in (False, True):
+            with pytest.raises(UserError, match=message):
+                compress(parse_plan(few), tmp_path / "out", resume=resume)
+        assert {path: path.read_bytes() for path in sorted((tmp_path / "out").rglob("*")) if path.is_file()} == before
+
+    rows = (tmp_path / "data" / "metadata.jsonl").read_text()
+    (tmp_path / "data" / "metadata.jsonl").write_text(rows.replace("红色", "黄色"))
+    refused("holds a run of other data .the rows to score and to distill and to gate and to test have changed.")
+    (tmp_path / "out" / "question.json").unlink()  # as an older lmmpress left it
+    before.pop(tmp_path / "out" / "question.json")
+    refused("holds a run of another model, or of other data")
+    (tmp_path / "data" / "metadata.jsonl").write_text(rows)
+    again = compress(parse_plan(few), tmp_path / "out", resume=True)
+    assert again.run_key == first.run_key, "an older folder is resumed, and says from then on what it is of"
+    before = {path: path.read_bytes() for path in sorted((tmp_path / "out").rglob("*")) if path.is_file()}
+    config = json.loads((tmp_path / "model" / "generation_config.json").read_text())
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps(config | {"eos_token_id": 3}))
+    refused("holds a run of another model .{12}")
+    other = compress(parse_plan(few), tmp_path / "other")
+    assert other.run_key != first.run_key
+    assert {run.run_key for run in list_store(open_store(few["store"])).runs} == {first.run_key, other.run_key}
+
+
+def test_a_run_killed_while_it_claimed_its_folder_begins_there_again(plan, tmp_path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".plan.json.new").write_text('{"mod')
+    compress(parse_plan(plan | {"stages": {}}), tmp_path / "out", resume=True)
+
+
+def test_a_result_that_does_not_fit_on_the_disk_leaves_nothing_half_written(plan, tmp_path, monkeypatch) -> None:
+    few = parse_plan(plan | {"stages": {}})
+
+    def full(source: str, target: str) -> None:
+        Path(target).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device", target)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr("lmmpress.compression.shutil.copyfile", full)
+        compress(few, tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"plan.json", "question.json", "store"}
+    compress(few, tmp_path / "out", resume=True)
+    assert (tmp_path / "out" / "compressed" / "config.json").is_file()
 
 
 def test_caches_do_not_change_the_outcome(plan, tmp_path) -> None:
