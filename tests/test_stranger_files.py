@@ -6,6 +6,8 @@ import os
 import shutil
 import socket
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,7 @@ from lmmpress.lmm.ours import MODELING, modeling_code
 from lmmpress.lmm.verify import verify_for_users
 from lmmpress.lmm.weights import INDEX
 from lmmpress.plan import Axis
+from lmmpress.processes import environment, inherited
 from lmmpress.store import open_store
 
 SAMPLE = Path(__file__).parents[1] / "lmmpress" / "sample" / "antgmm_mini"
@@ -419,3 +422,41 @@ def test_a_family_that_is_not_taken_is_not_told_as_a_typing_mistake(tmp_path, mo
     message = refused("inspect", tmp_path)
     assert "did you mean" not in message
     assert model_type in message
+
+
+MARK = "from pathlib import Path\nPath({!r}).touch()\n"
+
+
+AS_SCRIPT = "import sys; sys.argv[0] = 'bin/lmmpress'; from lmmpress.cli import main; main()"
+
+
+@pytest.mark.parametrize("command", [["-m", "lmmpress.cli"], ["-P", "-c", AS_SCRIPT]])
+@pytest.mark.parametrize("path", [None, ":", "{elsewhere}:"])
+def test_the_command_imports_nothing_from_the_current_directory(tmp_path, command, path) -> None:
+    """Neither as `python -m` puts it on the path, nor as an empty entry of PYTHONPATH does."""
+    here = tmp_path / "here"
+    here.mkdir()
+    for name in ("typer", "rich", "torch", "typing", "lmmpress_plugin"):
+        (here / f"{name}.py").write_text(MARK.format(str(tmp_path / "ran")))
+    others = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    if path is not None:
+        others["PYTHONPATH"] = path.format(elsewhere=tmp_path)
+    started = [sys.executable, *command, "--help"]
+    done = subprocess.run(started, cwd=here, env=others, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+def test_processes_that_are_started_have_no_current_directory_on_their_path(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", str(tmp_path / "mine"), ""]))
+    show = "import json, sys; print(json.dumps(sys.path))"
+    (tmp_path / "show.py").write_text("import pathlib; pathlib.Path('ran').touch()")
+    command = [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {show!r}])"]
+    with inherited():
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    told = json.loads(done.stdout)
+    assert str(tmp_path / "mine") in told
+    assert not {"", str(tmp_path)} & set(told)
+    assert os.environ["PYTHONPATH"] == os.pathsep.join(["", str(tmp_path / "mine"), ""])
+    assert "PYTHONSAFEPATH" not in os.environ
+    assert environment(X="1")["X"] == "1"

@@ -1,0 +1,120 @@
+"""Tokenizers and processors of strangers: one line where they are damaged, hostile, or of another kind."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lmmpress.errors import UserError
+from lmmpress.lmm.processor import load_processor
+
+
+@pytest.fixture
+def copy(make_checkpoint, tmp_path) -> Path:
+    """A checkpoint to spoil."""
+    return shutil.copytree(make_checkpoint("llama"), tmp_path / "copy")
+
+
+def edit(path: Path, **changes: object) -> None:
+    """Change keys of a JSON file, which is made if need be."""
+    told = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(told | changes))
+
+
+def refused(checkpoint: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        load_processor(checkpoint)
+    assert len(caught.value.lines) == 1
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["null", "[]", "3", "{", '{"model": ' * 100_000, "{}", '{"model": {"type": "Evil"}}'])
+def test_a_tokenizer_that_is_none_is_one_line(copy, text) -> None:
+    (copy / "tokenizer.json").write_text(text)
+    assert str(copy) in refused(copy)
+
+
+@pytest.mark.parametrize("name", ["BertModel", "pipeline", "models", "Blip2Processor", ["PreTrainedTokenizerFast"], 3])
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "config.json"])
+def test_only_tokenizer_classes_are_looked_up(copy, name, file) -> None:
+    edit(copy / file, tokenizer_class=name)
+    message = refused(copy)
+    assert f"{copy / file}: tokenizer_class is" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"processor_class": "BertModel"}, "processor_class is 'BertModel', which is no processor"),
+        ({"processor_class": "BertTokenizer"}, "which is no processor"),
+        ({"image_processor": {"image_processor_type": "BertModel"}}, "which is no image processor"),
+        ({"image_processor": 3}, "image_processor is no JSON object"),
+        ({"num_query_tokens": 10**9}, "num_query_tokens is 1000000000"),
+        ({"num_query_tokens": "many"}, "num_query_tokens is many"),
+        ({"num_query_tokens": -1}, "num_query_tokens is -1"),
+    ],
+)
+def test_a_processor_of_another_kind_or_size_is_one_line(copy, changes, said) -> None:
+    edit(copy / "processor_config.json", **changes)
+    assert said in refused(copy)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size": 0},
+        {"size": 10**6},
+        {"size": {"height": 10**6, "width": 16}},
+        {"size": {"height": "16", "width": 16}},
+        {"size": {"height": 16.5, "width": True}},
+        {"size": {}},
+        {"do_center_crop": True, "crop_size": {"height": 10**9, "width": 10**9}},
+        {"patch_size": 10**9},
+        {"image_mean": "red"},
+        {"image_mean": [0.5]},
+        {"resample": 10**9},
+        {"rescale_factor": "half"},
+    ],
+)
+def test_sizes_of_pictures_are_bounded_by_what_the_model_takes(copy, changes) -> None:
+    told = json.loads((copy / "processor_config.json").read_text())
+    told["image_processor"] |= changes
+    (copy / "processor_config.json").write_text(json.dumps(told))
+    assert str(copy) in refused(copy)
+
+
+DOUBLING = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+
+
+@pytest.mark.parametrize(
+    ("part", "rules"),
+    [
+        ("normalizer", {"type": "Sequence", "normalizers": [DOUBLING] * 40}),
+        ("normalizer", {"type": "Sequence", "normalizers": [{"type": "Sequence", "normalizers": [DOUBLING] * 4}] * 10}),
+        ("normalizer", {"type": "Replace", "pattern": {"Regex": ""}, "content": "a" * 1000}),
+        ("normalizer", {"type": "Prepend", "prepend": "a" * 100_000}),
+        ("decoder", {"type": "Sequence", "decoders": [DOUBLING] * 40}),
+    ],
+)
+def test_rules_that_make_a_text_many_times_longer_are_refused_before_they_are_used(copy, part, rules) -> None:
+    edit(copy / "tokenizer.json", **{part: rules})
+    assert f"its {part} may make a text more than 64 times longer" in refused(copy)
+
+
+def test_the_rules_of_usual_tokenizers_are_taken(copy) -> None:
+    spaces = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    rules = [
+        {"type": "Prepend", "prepend": "▁"},
+        spaces,
+        {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"},
+    ]
+    edit(copy / "tokenizer.json", normalizer={"type": "Sequence", "normalizers": [{"type": "NFKC"}, *rules]})
+    assert load_processor(copy).tokenizer("红色")["input_ids"]
+
+
+def test_a_checkpoint_without_a_tokenizer_says_so(copy, make_checkpoint, tmp_path) -> None:
+    text = shutil.copytree(make_checkpoint("text-glm"), tmp_path / "text")
+    for path in text.glob("tokenizer*"):
+        path.unlink()
+    assert "tokenizer" in refused(text)
