@@ -183,7 +183,7 @@ def inspect(checkpoint: Checkpoint, as_json: AsJson = False) -> None:
     record = read_record(directory) or {}
     history = [
         {"made_from": entry.get("pruned_from") or entry.get("distilled_from")}
-        | ({key: entry["cut"][key] for key in ("tower", "axis", "amount")} if "cut" in entry else {"distilled": True})
+        | ({key: entry["cut"][key] for key in ("tower", "axis", "amount")} if entry.get("cut") else {"distilled": True})
         for entry in record.get("history", [])
     ]
     facts: dict[str, Any] = {
@@ -206,16 +206,17 @@ def inspect(checkpoint: Checkpoint, as_json: AsJson = False) -> None:
         table.add_row(name, *("" for _ in Axis), in_short(counts[name]))
     out.print(table)
     if history:
-        out.print(f"made from teacher {str(facts['teacher'])[:12]}:", highlight=False)
+        out.print(f"made from teacher {visible(facts['teacher'])[:12]}:", highlight=False)
         steps = Table("from", "what")
         for entry in history:
             what = "distilled" if entry.get("distilled") else f"{entry['axis']} of {entry['tower']} -{entry['amount']}"
-            steps.add_row(str(entry["made_from"])[:12], what)
+            steps.add_row(visible(entry["made_from"])[:12], visible(what))
         out.print(steps)
     if record.get("plan"):
         stages = ", ".join(f"{axis} -{stage['max']}" for axis, stage in record["plan"]["stages"].items())
         alpha = record["plan"]["tolerance"]["alpha"]
-        out.print(f"by a plan of {stages}, with alpha {alpha} (run {record['run_key'][:12]})", highlight=False)
+        told = f"by a plan of {stages}, with alpha {alpha} (run {record['run_key'][:12]})"
+        out.print(visible(told), highlight=False)
 
 
 @app.command()

@@ -146,8 +146,8 @@ def test_a_checkpoint_of_our_own_types_is_built_by_our_file_whatever_it_says(tmp
     apply_cuts(tmp_path / "source", [cut], apart)
     clean = digest_checkpoint(apart)
     add_foreign(apart)
-    point_at_code(apart)
     assert digest_checkpoint(apart) == clean
+    point_at_code(apart)
     load_model(apart)
     store = open_store(str(tmp_path / "store"))
     stored = store.checkpoint(store.add_checkpoint(apart))
