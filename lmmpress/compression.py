@@ -80,7 +80,7 @@ def claim(out: Path, plan: Plan, teacher: Path, resume: bool) -> None:
     UserError, and nothing in the folder is touched, where it holds another run, or this one and it is not to be
     resumed.
     """
-    asked = question_of(plan, digest_checkpoint(teacher))
+    asked = question_of(plan, teacher, digest_checkpoint(teacher))
     try:
         if (out / PLAN).is_file():
             if difference := _difference(out, plan, asked):

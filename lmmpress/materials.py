@@ -1,6 +1,6 @@
 """What the steps of a run share: the teacher, the data as the models see it, and what is computed of them once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
@@ -13,6 +13,7 @@ from lmmpress.evaluation.greedy import end_tokens
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.checkpoint import load_model
 from lmmpress.lmm.examples import Batch, Examples, batches, encode, from_tensors, to_tensors
+from lmmpress.lmm.fit import FITTED, was_blind
 from lmmpress.lmm.forward import answer_logits, answer_states, visual_features
 from lmmpress.lmm.processor import load_processor
 from lmmpress.lmm.read_anatomy import anatomy_of, read_config
@@ -83,8 +84,15 @@ class Materials:
         return self._anatomies[checkpoint]
 
     def split(self, role: Role) -> Split:
-        """The rows of a role, as they are."""
-        return split_of(self.plan, role)
+        """The rows of a role, as they are; results of them are named by their digest."""
+        split = split_of(self.plan, role)
+        if self._was_blind:
+            return replace(split, digest=digest_of({"data": split.digest, "fitted": FITTED}))
+        return split
+
+    @cached_property
+    def _was_blind(self) -> bool:
+        return was_blind(self.store.checkpoint(self.original, weights=False), self.anatomy.config)
 
     @cached_property
     def dtype(self) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""All rows of every split are checked before the first step, so that what is wrong with the last one is told first."""
+"""Every row of every split is checked before the first step, so that no run ends late at a row of its test split."""
 
 from dataclasses import dataclass
 from pathlib import Path

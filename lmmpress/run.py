@@ -16,7 +16,9 @@ from lmmpress.gate import REPORTED_CONFIDENCE, paired_drop
 from lmmpress.history import read_history, read_step, write_step
 from lmmpress.lmm.anatomy import count_by_tower
 from lmmpress.lmm.checkpoint import read_checkpoint
+from lmmpress.lmm.fit import FITTED, was_blind
 from lmmpress.lmm.processor import load_processor, tokenizer_of
+from lmmpress.lmm.read_anatomy import read_config
 from lmmpress.lmm.weights import check_finite
 from lmmpress.materials import PARTS, ROLES, Materials, Part, automatic_dtype, split_of
 from lmmpress.plan import Axis, Plan, digest_of
@@ -64,21 +66,21 @@ class Question(BaseModel):
     data: dict[str, str]
 
 
-def question_of(plan: Plan, original: str) -> Question:
-    """The question that a plan asks of the teacher with that digest."""
+def question_of(plan: Plan, teacher: Path, original: str) -> Question:
+    """The question that a plan asks of the teacher in that directory, whose digest is `original`."""
     data = {str(info.role): info.digest for info in _data_infos(plan)}
-    key = digest_of({"teacher": original, "data": data, "plan": plan.key_settings()})
+    fitting = {"fitted": FITTED} if was_blind(teacher, read_config(teacher)) else {}
+    key = digest_of({"teacher": original, "data": data, "plan": plan.key_settings()} | fitting)
     return Question(run_key=key, teacher=original, data=data)
 
 
 def begin(plan: Plan, store: Store, teacher: Path) -> tuple[str, str]:
     """Take the teacher into the store; the run's key, and the teacher's digest."""
     original = store.add_checkpoint(teacher)
-    asked = question_of(plan, original)
-    note = RunNote(
-        teacher=original, data=sorted(set(asked.data.values())), taken_in=not lies_in(plan.model, store.root_address)
-    )
-    store.write_record(f"{RUN}{asked.run_key}", note.model_dump())
+    asked = question_of(plan, teacher, original)
+    taken_in = not lies_in(plan.model, store.root_address)
+    about = RunNote(teacher=original, data=sorted(set(asked.data.values())), taken_in=taken_in)
+    store.write_record(f"{RUN}{asked.run_key}", about.model_dump())
     return asked.run_key, original
 
 

@@ -127,12 +127,13 @@ def check_rows(split: Split, processor: Any, config: dict[str, Any]) -> None:
     Only the first picture goes through the image processor: the others give as many tokens and as many pixels.
     """
     encoder = Encoder(split, processor, config)
+    answers = encoder.answers(split.rows)
     texts = [asked(split, row, encoder.processor) for row in split.rows]
     first = split.rows[0]
     image = None if first.file_name is None else open_image(split, first.file_name)
     lengths = [len(ids) for ids in encoder.tokens(texts, split.rows)]
     beside = len(encoder.prompts([first], image)[0][0]) - lengths[0]  # what a picture adds to a text's tokens
-    for row, length, answer in zip(split.rows, lengths, encoder.answers(split.rows), strict=True):
+    for row, length, answer in zip(split.rows, lengths, answers, strict=True):
         if length == 0:
             encoder.prompts([row], image)
         encoder.check_length(row, length + beside, len(answer))

@@ -15,6 +15,8 @@ from lmmpress.progress import say_once
 
 Config = dict[str, Any]
 
+FITTED = 1  # the version of what is done for a checkpoint that was blind
+
 _PREFIX_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}  # what a vision tower puts before its patches
 # settings of a tokenizer that processors of transformers apply to every prompt, though nobody asks for it
 _CUTTING = ("max_length", "stride", "truncation", "truncation_strategy", "padding", "pad_to_multiple_of")
@@ -40,9 +42,7 @@ def fitted(processor: Any, config: Config) -> Any:
         _leave_whole(tokenizer)
     for name, value in mends(processor, config).items():
         has = getattr(processor, name, None)
-        say_once(
-            f"{where}: the processor's {name} is {has}, by the model's config it is {value}; the config is followed"
-        )
+        say_once(f"{where}: the processor's {name} is {has}, the model's config says {value}; the config is followed")
         setattr(processor, name, value)
     _check_tokens(processor, tokenizer, config, where)
     return processor
@@ -66,6 +66,13 @@ def mends(processor: Any, config: Config) -> Config:
             if has[0] is None or has[0] - (has[1] == "default") != extra - (strategy == "default"):
                 wanted |= {"num_additional_image_tokens": extra, "vision_feature_select_strategy": strategy}
     return {name: value for name, value in wanted.items() if getattr(processor, name, None) != value}
+
+
+def was_blind(checkpoint: Path, config: Config) -> bool:
+    """Whether pictures reach the model only since `fitted` is there: BLIP-2's processor as transformers before 4.46
+    saved it. What was computed of such a checkpoint before is not to be used again."""
+    settings = _read_json(checkpoint / _PROCESSOR_CONFIG) or {}
+    return "num_query_tokens" in config and settings.get("num_query_tokens") is None
 
 
 def mend_files(folder: Path, processor: Any, config: Config) -> None:
