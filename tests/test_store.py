@@ -430,7 +430,8 @@ def test_long_transfers_show_bytes_rate_and_time_left(monkeypatch: pytest.Monkey
     written = shown.file.getvalue()
     assert "1.0/2.0 GB" in written
     assert "250.0 MB/s" in written
-    assert "left 0:00:04" in written
+    assert "left" in written
+    assert "0:00:04" in written
 
 
 def test_nothing_of_the_store_needs_torch() -> None:
