@@ -1,9 +1,13 @@
 """Credentials are found wherever they are written, and nothing else is taken for one."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from lmmpress.cli import app
 from lmmpress.credentials import (
     address_holds_credentials,
     address_without_credentials,
@@ -161,6 +165,33 @@ def test_what_the_environment_keeps_secret_is_left_out_however_it_is_quoted(monk
     text = "open sesame is refused, and so is p@ss/w0rd! or p%40ss/w0rd!"
     assert without_credentials(text) == "*** is refused, and so is *** or ***"
     assert str(UserError(text)) == without_credentials(text)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["inspect", "{}"],
+        ["evaluate", "{}", "--data", "data"],
+        ["evaluate", ".", "--data", "{}"],
+        ["prune", "{}", "--axis", "ffn", "--remove", "1", "-o", "out"],
+        ["prune", ".", "--axis", "ffn", "--remove", "1", "-o", "out", "--data", "{}"],
+        ["store", "ls", "{}"],
+        ["store", "verify", "{}"],
+        ["store", "gc", "{}"],
+        ["store", "cp", "store", "{}"],
+        ["plan", "--preset", "paper", "--set", "model={}"],
+    ],
+)
+def test_no_command_takes_an_address_with_credentials(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = CliRunner().invoke(app, [word.format("s3://KEY:hush@bucket/p") for word in command])
+    assert isinstance(found.exception, UserError)
+    assert "credentials" in str(found.exception)
+    assert "environment" in str(found.exception)
+    assert "hush" not in f"{found.exception}{found.output}"
+    assert not list(tmp_path.iterdir()), "nothing was made"
 
 
 passwords = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1)
