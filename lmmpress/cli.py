@@ -215,8 +215,8 @@ def inspect(checkpoint: Checkpoint, as_json: AsJson = False) -> None:
     if record.get("plan"):
         stages = ", ".join(f"{axis} -{stage['max']}" for axis, stage in record["plan"]["stages"].items())
         alpha = record["plan"]["tolerance"]["alpha"]
-        told = f"by a plan of {stages}, with alpha {alpha} (run {record['run_key'][:12]})"
-        out.print(visible(told), highlight=False)
+        words = f"by a plan of {stages}, with alpha {alpha} (run {record['run_key'][:12]})"
+        out.print(visible(words), highlight=False)
 
 
 @app.command()

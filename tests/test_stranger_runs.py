@@ -16,6 +16,7 @@ from test_stranger_files import FOREIGN, add_foreign, names_in, point_at_code
 
 from lmmpress.compression import compress
 from lmmpress.errors import UserError
+from lmmpress.gate import Verdict
 from lmmpress.lmm.checkpoint import apply_cuts, read_checkpoint
 from lmmpress.lmm.digest import digest_checkpoint
 from lmmpress.lmm.ours import MODELING, modeling_code
@@ -36,7 +37,7 @@ def on_vision(raw_plan: dict[str, Any], model: Path) -> dict[str, Any]:
     """A plan of one step, whose result needs our modelling file."""
     stages = {"attention": {"step": 8, "max": 8}}
     distillation = raw_plan["distillation"] | {"epochs": 0}
-    tolerance = raw_plan["tolerance"] | {"alpha": 1.0}
+    tolerance = raw_plan["tolerance"] | {"alpha": 0.9}
     changes = {"model": str(model), "towers": ["vision"], "stages": stages, "distillation": distillation}
     return raw_plan | changes | {"tolerance": tolerance, "store": None}
 
@@ -50,35 +51,26 @@ def test_code_beside_the_teacher_never_runs_and_is_never_delivered(hostile, raw_
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("stages", [{}, {"attention": {"step": 8, "max": 8}}])
-def test_our_file_is_delivered_with_a_teacher_that_points_elsewhere(hostile, raw_plan, tmp_path, stages) -> None:
-    """Where the result is the teacher itself: no stages, or every step rolled back."""
+@pytest.mark.parametrize("stages", [{}, {"block": {"step": 1, "max": 1}}])
+def test_our_file_is_delivered_with_a_teacher_that_points_elsewhere(
+    hostile, raw_plan, tmp_path, monkeypatch, trusting, stages
+) -> None:
+    """Where the result is the teacher itself: no stages, or every step rolled back. (That a fresh process loads it, and
+    runs nothing else, test_stranger_files.py shows.)"""
     apart = tmp_path / "apart"
     apply_cuts(hostile, [cut_of(read_checkpoint(hostile), "vision", Axis.attention)], apart)
     add_foreign(apart)
     point_at_code(apart)
-    plan = on_vision(raw_plan, apart) | {"stages": stages}
-    if stages:
-        plan["towers"], plan["tolerance"] = ["language"], {"alpha": 0.0, "allow_zero": True, "confidence": "none"}
-        plan["stages"] = {"block": {"step": 1, "max": 1}}
-        spoil_last_block(apart)
+    monkeypatch.setattr("lmmpress.steps.decide", lambda *_: Verdict("rolled back", "for this test", 0.0, None))
+    plan = on_vision(raw_plan, apart) | {"towers": ["language"], "stages": stages}
     result = compress(Plan.model_validate(plan), tmp_path / "out")
     delivered = tmp_path / "out" / "compressed"
-    if all(step.decision == "rolled back" for step in result.steps):
-        assert result.compressed.checkpoint == result.original.checkpoint
-    assert not set(FOREIGN) - {MODELING} & names_in(delivered)
+    assert [step.decision for step in result.steps] == ["rolled back"] * len(stages)
+    assert result.compressed.checkpoint == result.original.checkpoint == digest_checkpoint(delivered)
+    assert not (set(FOREIGN) - {MODELING}) & names_in(delivered)
     assert (delivered / MODELING).read_bytes() == modeling_code()
     assert "evil" not in "".join(path.read_text("utf-8") for path in delivered.glob("*.json"))
     assert not (tmp_path / "ran").exists()
-
-
-def spoil_last_block(checkpoint: Path) -> None:
-    """Give the last block a large say, so that a cut of it changes answers."""
-    values = load_file(checkpoint / "model.safetensors")
-    for name in values:
-        if "language_model" in name and ".layers.3.mlp.down_proj" in name:
-            values[name] *= 50
-    save_file(values, checkpoint / "model.safetensors", metadata={"format": "pt"})
 
 
 def test_a_weight_that_is_no_number_ends_a_run_before_it_begins(hostile, raw_plan, tmp_path) -> None:
