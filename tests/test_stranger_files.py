@@ -84,13 +84,9 @@ def point_at_code(checkpoint: Path) -> None:
         part["auto_map"] = names
     config["text_config"]["attn_implementation"] = "evil/kernel"
     (checkpoint / "config.json").write_text(json.dumps(config))
-    for name in (
-        "tokenizer_config.json",
-        "processor_config.json",
-        "preprocessor_config.json",
-        "generation_config.json",
-    ):
-        edit(checkpoint / name, auto_map=names, custom_generate="evil.py")
+    others = {"custom_generate": "evil.py", "fast_tokenizer_files": ["/evil/tokenizer.4.0.0.json"]}
+    for name in ("tokenizer", "processor", "preprocessor", "generation"):
+        edit(checkpoint / f"{name}_config.json", auto_map=names, init_inputs=["/evil"], **others)
 
 
 def names_in(folder: Path) -> set[str]:

@@ -68,7 +68,7 @@ _TEXT = re.compile(r"README\.md|(LICEN[SC]E|NOTICE|COPYING|USE_POLICY)([-_][-_A-
 _TEMPLATE = re.compile(rf"{_TEMPLATES}/[A-Za-z0-9][-_.A-Za-z0-9]*\.jinja")
 _SHARD = re.compile(r"[A-Za-z0-9][-_.A-Za-z0-9]*\.safetensors")
 _ADAPTER = re.compile(r"adapter_config\.json|adapter_model\.(safetensors|bin)|adapter_model-.*\.safetensors")
-_CODE = ("auto_map", "custom_generate", "custom_pipelines")
+_CODE = ("auto_map", "custom_generate", "custom_pipelines", "fast_tokenizer_files")  # or a file of another name
 _KERNELS = re.compile(r"_?(attn|experts)_implementation(_internal)?")  # a value with a slash is code on a hub
 _POINTER = b"version https://git-lfs.github.com/spec/v1"
 
@@ -309,11 +309,18 @@ def _without_code(value: Any) -> tuple[Any, list[str]]:
             return [walk(inner) for inner in value]
         if not isinstance(value, dict):
             return value
-        named = [key for key in value if key in _CODE or (_KERNELS.fullmatch(key) and "/" in json.dumps(value[key]))]
+        named = [key for key, inner in value.items() if _leads_elsewhere(key, inner)]
         gone.extend(named)
         return {key: walk(inner) for key, inner in value.items() if key not in named}
 
     return walk(value), gone
+
+
+def _leads_elsewhere(key: str, value: Any) -> bool:
+    """Whether a key of a config makes transformers run code, or open files that are no part of the checkpoint."""
+    if _KERNELS.fullmatch(key):
+        return "/" in json.dumps(value)
+    return key in _CODE or (key == "init_inputs" and bool(value))
 
 
 def _with_own_code(config: dict[str, Any]) -> dict[str, Any]:
