@@ -84,7 +84,7 @@ def test_a_fault_of_the_test_split_ends_a_run_before_anything_is_written(
 def test_a_fault_of_the_test_split_ends_a_pipelines_first_task(broken, plan_for, tmp_path, capsys) -> None:
     plan = plan_for(store=str(tmp_path / "store"))
     with pytest.raises(SystemExit) as ended:
-        tasks.prepare(**arguments_of(plan, "name"))
+        tasks.prepare(stages=["block"], **arguments_of(plan, "name"))
     assert ended.value.code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert "0009.png cannot be read as an image" in line

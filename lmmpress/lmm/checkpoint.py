@@ -18,8 +18,9 @@ from lmmpress.lmm.apart import make_known, ship
 from lmmpress.lmm.cut import Cut, TensorCut, compose
 from lmmpress.lmm.families.registry import family_of
 from lmmpress.lmm.files import INDEX, RECORD, SUMS, WEIGHTS, choose, lay_out, say_what_is_left, shown
+from lmmpress.lmm.fit import mend_files
 from lmmpress.lmm.ours import MODELING, is_apart
-from lmmpress.lmm.read_anatomy import anatomy_of, config_after, first_line, read_config
+from lmmpress.lmm.read_anatomy import anatomy_of, complete, config_after, first_line, read_config
 from lmmpress.lmm.record import read_record
 from lmmpress.lmm.weights import WeightFile, stored_shapes, sync, weight_files, write_weights
 
@@ -198,6 +199,7 @@ def _write(
     if record is not None:
         _write_json(target / RECORD, record)
     _copy_companions(source, target)
+    mend_files(target, complete(config))
     if is_apart(config):
         ship(target)
     sync(target / name for name in files)

@@ -20,7 +20,10 @@ FITTED = 1  # the version of what is done for a checkpoint that was blind
 _PREFIX_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}  # what a vision tower puts before its patches
 # settings of a tokenizer that processors of transformers apply to every prompt, though nobody asks for it
 _CUTTING = ("max_length", "stride", "truncation", "truncation_strategy", "padding", "pad_to_multiple_of")
-_TOKENIZER, _TOKENIZER_CONFIG, _PROCESSOR_CONFIG = "tokenizer.json", "tokenizer_config.json", "processor_config.json"
+# settings of a processor by which it counts the tokens of a picture
+_COUNTING = ("patch_size", "num_additional_image_tokens", "vision_feature_select_strategy", "num_query_tokens")
+_TOKENIZER, _TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+_PROCESSOR_CONFIG, _IMAGE_PROCESSOR_CONFIG = "processor_config.json", "preprocessor_config.json"
 
 
 def fitted(processor: Any, config: Config) -> Any:
@@ -53,19 +56,24 @@ def mends(processor: Any, config: Config) -> Config:
 
     Two settings of LLaVA's that are wrong each and right together are left.
     """
+    return _mends({name: getattr(processor, name, None) for name in _COUNTING}, config)
+
+
+def _mends(has: Config, config: Config) -> Config:
     wanted: Config = {}
     if "num_query_tokens" in config:
         wanted = {"num_query_tokens": config["num_query_tokens"]}
     elif "vision_config" in config:
-        vision = config["vision_config"]
-        wanted = {"patch_size": vision["patch_size"]}
-        extra = _PREFIX_TOKENS.get(vision.get("model_type"))
-        strategy = config.get("vision_feature_select_strategy")
-        if extra is not None and strategy is not None:
-            has = getattr(processor, "num_additional_image_tokens", None), processor.vision_feature_select_strategy
-            if has[0] is None or has[0] - (has[1] == "default") != extra - (strategy == "default"):
-                wanted |= {"num_additional_image_tokens": extra, "vision_feature_select_strategy": strategy}
-    return {name: value for name, value in wanted.items() if getattr(processor, name, None) != value}
+        vision, strategy = config["vision_config"], config.get("vision_feature_select_strategy")
+        wanted = {"patch_size": vision.get("patch_size")}
+        prefix = _PREFIX_TOKENS.get(vision.get("model_type"))
+        if prefix is not None and strategy is not None:
+            extra, chosen = has.get("num_additional_image_tokens"), has.get("vision_feature_select_strategy")
+            # beside its patches a picture has the prefix, less one where the strategy takes that away
+            beside = extra - (chosen == "default") if isinstance(extra, int) else None
+            if beside != prefix - (strategy == "default"):
+                wanted |= {"num_additional_image_tokens": prefix, "vision_feature_select_strategy": strategy}
+    return {name: value for name, value in wanted.items() if value is not None and has.get(name) != value}
 
 
 def was_blind(checkpoint: Path, config: Config) -> bool:
@@ -75,16 +83,17 @@ def was_blind(checkpoint: Path, config: Config) -> bool:
     return "num_query_tokens" in config and settings.get("num_query_tokens") is None
 
 
-def mend_files(folder: Path, processor: Any, config: Config) -> None:
+def mend_files(folder: Path, config: Config) -> None:
     """Write into the files of a checkpoint's copy what `fitted` changes, so that plain transformers does the same.
 
-    `processor` is the checkpoint's as transformers loads it, before or after `fitted`; files that are right stay.
+    `config` is the model's with all defaults. Files that are right, or are not there, stay so.
     """
-    wanted = _read_json(folder / _PROCESSOR_CONFIG) or {}
-    changed = {name: value for name, value in _all_settings(processor, config).items() if wanted.get(name) != value}
-    if changed and (mends(processor, config) or not wanted.keys() >= changed.keys()):
-        name = {"processor_class": type(processor).__name__} if "processor_class" not in wanted else {}
-        _write_json(folder / _PROCESSOR_CONFIG, wanted | name | changed)
+    settings = _read_json(folder / _PROCESSOR_CONFIG)
+    if settings is not None or (folder / _IMAGE_PROCESSOR_CONFIG).is_file():
+        held = settings or {"processor_class": "Blip2Processor" if "num_query_tokens" in config else "LlavaProcessor"}
+        # what LLaVA's processor is without a word in its file
+        if changed := _mends({"num_additional_image_tokens": 0} | held, config):
+            _write_json(folder / _PROCESSOR_CONFIG, held | changed)
     tokenizer = _read_json(folder / _TOKENIZER)
     if tokenizer and (tokenizer.get("truncation") or tokenizer.get("padding")):
         _write_json(folder / _TOKENIZER, tokenizer | {"truncation": None, "padding": None})
@@ -140,16 +149,6 @@ def asked(split: Split, row: Row, processor: Any) -> str:
 def _image_token(processor: Any) -> str:
     """The text that stands for a picture."""
     return str(getattr(processor, "image_token", "<image>"))
-
-
-def _all_settings(processor: Any, config: Config) -> Config:
-    """What of processor_config.json follows from the model's config, as it has to be."""
-    if "num_query_tokens" in config:
-        return {"num_query_tokens": config["num_query_tokens"]}
-    if "vision_config" not in config:
-        return {}
-    names = ("patch_size", "num_additional_image_tokens", "vision_feature_select_strategy")
-    return {name: getattr(processor, name) for name in names} | mends(processor, config)
 
 
 def _cuts(processor: Any, tokenizer: Any) -> bool:
