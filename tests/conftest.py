@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import settings
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from s3 import MiniStack, Server, free_port
 from tiny import config_of, make_model
 
@@ -126,9 +127,9 @@ def write_data(folder: Path, sizes: dict[str, int]) -> Path:
             answer = list(COLORS)[number % len(COLORS)]
             shade = tuple(min(255, value + number % 7) for value in COLORS[answer])
             name = f"images/{number:04d}.png"
-            picture = Image.new("RGB", (16, 16), shade)
-            picture.putpixel((number % 16, number // 16), (0, 0, 0))  # no two pictures are the same
-            picture.save(folder / name)
+            comment = PngInfo()  # no two files are the same, though some pictures are
+            comment.add_text("number", str(number))
+            Image.new("RGB", (16, 16), shade).save(folder / name, pnginfo=comment)
             for question in ("图片的背景颜色是什么?", "标题:新品包邮 背景颜色?"):
                 row = {"file_name": name, "question": question, "answer": answer, "task": "color", "split": split}
                 lines.append(json.dumps(row, ensure_ascii=False))
