@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from lmmpress.data import Split
+from lmmpress.data import Split, open_image
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.examples import Examples, encode, make_batch
 from lmmpress.lmm.forward import answer_logits
@@ -59,12 +59,13 @@ def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def _with_noise(split: Split, folder: Path) -> Split:
-    """The same questions about noise, of the size that pictures for vision models have; written to a folder."""
+    """The same questions about noise, each picture as large as the row's own; written to a folder."""
     generator = torch.Generator().manual_seed(0)
     rows = []
     for number, row in enumerate(split.rows):
-        name = f"{number}.png"
-        values = torch.randint(0, 256, (224, 224, 3), generator=generator, dtype=torch.uint8)
+        assert row.file_name is not None
+        name, (width, height) = f"{number}.png", open_image(split, row.file_name).size
+        values = torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8)
         Image.fromarray(values.numpy(), "RGB").save(folder / name)
         rows.append(replace(row, file_name=name))
     return replace(split, folder=folder, rows=tuple(rows))
