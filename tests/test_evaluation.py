@@ -56,6 +56,7 @@ def test_a_checkpoint_is_measured_as_a_whole(adverts) -> None:
     assert found["rows"] == 120
     assert found["accuracy"] == pytest.approx(sum(found["accuracy_by_task"].values()) / 5)
     assert found["latency_ms"]["p50"] <= found["latency_ms"]["p95"]
+    assert found["tokens"] == pytest.approx(found["natural_tokens"], rel=0.1), "it ends its answers where it should"
     assert sum(found["parameters_by_tower"].values()) == found["parameters"]
 
 
