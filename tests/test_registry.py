@@ -132,7 +132,7 @@ def test_what_leads_to_no_checkpoint_is_one_line(client: MlflowClient, database:
     for name, source, said in (
         ("parts", str(parts), "stored in MLflow's own form, its parts in folders of their own"),
         ("other", str(other), "which is no checkpoint: it has no config.json"),
-        ("gone", "/no/such/directory", "leads to no directory of this machine"),
+        ("gone", "/no/such/directory", "is no directory here; set its tag lmmpress.address"),
         ("of a lost run", f"runs:/{'0' * 32}/model", "not found"),
         ("of a lost scheme", "gopher://x/y", "set the tag lmmpress.address of models:/of a lost scheme/1"),
     ):

@@ -1,14 +1,19 @@
 """Addresses of MLflow as people write them: each is opened, or refused in one line and soon."""
 
 import socket
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy.event
+from mlflow_server import new_database
+from sqlalchemy.engine import Engine
 
 from lmmpress.errors import UserError
 from lmmpress.tracking import client
 from lmmpress.tracking.client import explained, open_client
+from lmmpress.tracking.database import uri_of
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +104,25 @@ def test_a_schema_of_another_version_is_told_whole_and_the_right_way_round(raise
     assert said in line
     assert "secret" not in line
     assert ("db upgrade" in line) == ("upgrade" in said and "pip" not in said)
+
+
+def test_a_database_that_takes_no_more_is_told_in_its_own_words(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """SQLAlchemy would say first how it came to write at that moment, and MLflow would log a traceback."""
+    database = new_database(tmp_path_factory.mktemp("full") / "mlflow.db")
+
+    def limit(connection: sqlite3.Connection, _record: object) -> None:
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    sqlalchemy.event.listen(Engine, "connect", limit)
+    try:
+        full = open_client(uri_of(database), create=True)
+        with pytest.raises(UserError) as caught, explained(uri_of(database), "try again"):
+            for _ in range(1000):
+                full.create_run("0", tags={"text": "x" * 4000})
+    finally:
+        sqlalchemy.event.remove(Engine, "connect", limit)
+    assert caught.value.lines == (f"MLflow at {uri_of(database)}: database or disk is full; try again",)
 
 
 def test_a_long_message_ends_with_a_whole_word() -> None:

@@ -203,3 +203,10 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot hold the lineage store: Not a directory"):
         open_client(local_store(tmp_path / "file" / "folder"), create=True)
+
+
+def test_a_name_that_no_disk_takes_is_told(tmp_path: Path) -> None:
+    for create in (False, True):
+        with pytest.raises(UserError, match=r"cannot .*: File name too long"):
+            open_client(uri_of(tmp_path / ("x" * 300) / "mlflow.db"), create=create)
+    assert list(tmp_path.iterdir()) == []

@@ -152,7 +152,7 @@ def _look_for(tracking_uri: str) -> None:
 
 
 def _fault(tracking_uri: str, error: BaseException, advice: str = "") -> str:
-    said = str(error).strip() or type(error).__name__
+    said = _said(error)
     if isinstance(error, ImportError):
         said = f"the driver of this database is not installed ({said}): install it, or name an MLflow server"
     elif type(error).__name__ == "UnsupportedModelRegistryStoreURIException":
@@ -164,6 +164,17 @@ def _fault(tracking_uri: str, error: BaseException, advice: str = "") -> str:
     if len(said) > _LONGEST:
         said = f"{said[:_LONGEST].rpartition(' ')[0]} ..."
     return f"MLflow at {without_credentials(tracking_uri)}: {said}" + (f"; {advice}" if advice else "")
+
+
+def _said(error: BaseException) -> str:
+    """The words of an exception; those of the database's driver where one stands behind it, as SQLAlchemy puts its own
+    before them."""
+    behind: BaseException | None = error
+    while behind is not None:
+        if driver := getattr(behind, "orig", None):
+            return str(driver).strip() or type(driver).__name__
+        behind = behind.__cause__
+    return str(error).strip() or type(error).__name__
 
 
 def _scheme(tracking_uri: str) -> str:

@@ -64,13 +64,16 @@ def make_ready(path: Path, create: bool) -> None:
 
     Raises UserError where that cannot be, and where there is something else than a store that this MLflow can read.
     """
-    if create:
-        _make_folder(path.parent)
-        with _alone_in(path.parent):
-            if not path.exists() or _holds_nothing(path):
-                _make(path)
-    elif not path.exists():
-        raise UserError(f"{path}: there is no such MLflow database; check the address in MLFLOW_TRACKING_URI")
+    try:
+        if create:
+            _make_folder(path.parent)
+            with _alone_in(path.parent):
+                if not path.exists() or _holds_nothing(path):
+                    _make(path)
+        elif not path.exists():
+            raise UserError(f"{path}: there is no such MLflow database; check the address in MLFLOW_TRACKING_URI")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be used as an MLflow database: {error.strerror}") from None
     revision = _revision(path)
     verdict = None if revision == newest_revision() else schema_fault(revision, uri_of(path))
     # what an older MLflow has written is brought up to date by MLflow itself where it can, but not by who only reads

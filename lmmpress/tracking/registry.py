@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from lmmpress.credentials import without_credentials
 from lmmpress.errors import UserError
 from lmmpress.tracking.client import explained, open_client, resolving_models_in
 
@@ -96,10 +97,10 @@ def _followed(client: "MlflowClient", name: str, source: str) -> str:
     if place.startswith("file:") or ("://" not in place and ":/" not in place):
         folder = Path(unquote(urlsplit(place).path) if place.startswith("file:") else place)
         if not folder.is_dir():
+            leads = f"its source {without_credentials(source)} is no directory here" if source else "it has no source"
             raise UserError(
-                f"{name} does not say where its checkpoint lies: its source {source or 'is empty and'} leads to no "
-                f"directory of this machine{f' ({folder})' if place else ''}; set its tag {TAG} to a directory or "
-                "s3:// address"
+                f"{name} does not say where its checkpoint lies: {leads}; set its tag {TAG} to a directory or s3:// "
+                "address"
             )
         return str(_checkpoint_in(folder, name))
     return str(_checkpoint_in(_fetched(client, name, place), name))
@@ -121,7 +122,7 @@ def _fetched(client: "MlflowClient", name: str, place: str) -> Path:
                 artifact_uri=place, dst_path=folder, tracking_uri=client.tracking_uri
             )
     except (ImportError, OSError) as error:
-        raise UserError(f"{name} cannot be fetched from {place}: {error}; {otherwise}") from error
+        raise UserError(f"{name} cannot be fetched from {without_credentials(place)}: {error}; {otherwise}") from error
     return Path(fetched)
 
 
