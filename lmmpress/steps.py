@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from lmmpress.algorithm import Planned
 from lmmpress.data import Row, Split
@@ -175,10 +176,7 @@ def evaluate(materials: Materials, checkpoint: str, role: Role) -> tuple[torch.T
 
     record = _once(materials, "evaluate", inputs, work)
     if len(record["right"]) != len(materials.split(role).rows):
-        raise UserError(
-            f"{materials.store.root_address}: records/{_name('evaluate', inputs)}.json speaks of another number of "
-            "rows than the data has, so no lmmpress wrote it; remove it"
-        )
+        raise _strange(materials, "evaluate", inputs, "speaks of another number of rows than the data has")
     return torch.tensor([mark == "1" for mark in record["right"]]), record["seconds"]
 
 
@@ -198,7 +196,13 @@ def speed(materials: Materials, checkpoints: Sequence[str]) -> tuple[list[Speed]
         return {"speeds": [one.model_dump() for one in found], "environment": _environment(materials)}
 
     record = _once(materials, "speed", inputs, work)
-    return [Speed.model_validate(one) for one in record["speeds"]], record["environment"], record["seconds"]
+    try:
+        speeds = [Speed.model_validate(one) for one in record["speeds"]]
+    except ValidationError:
+        speeds = []
+    if len(speeds) != len(checkpoints):
+        raise _strange(materials, "speed", inputs, "says of speeds what this lmmpress cannot read")
+    return speeds, record["environment"], record["seconds"]
 
 
 def _subject(materials: Materials, checkpoint: str, rows: Split) -> Subject:
@@ -352,6 +356,11 @@ def _once(
         # where another process was first, its answer is the one that everybody goes on from
         record = materials.store.write_record(name, record)
     return record
+
+
+def _strange(materials: Materials, part: Part, inputs: dict[str, Any], what: str) -> UserError:
+    """What to tell of a record that this lmmpress has not written."""
+    return UserError(f"{materials.store.root_address}: records/{_name(part, inputs)}.json {what}; remove it")
 
 
 def _subjects(inputs: dict[str, Any]) -> Subjects:

@@ -186,6 +186,15 @@ def test_nothing_is_removed_where_it_is_unknown_what_others_use(store: Store, tm
     remove_run(store, OURS, dry_run=False)
 
 
+def test_records_that_say_what_no_part_says_stay(store: Store, tmp_path: Path) -> None:
+    Steps(store, tmp_path)
+    for number, found in enumerate([{"checkpoint": [1]}, {"checkpoint": {}, "of": 3}, {"submission": "[" * 10_000}]):
+        store.objects.write(f"records/strange-{number}.json", json.dumps(found).encode(), None)
+    store.objects.delete("records/strange-1.json")  # this one is damaged, and would have to be set aside first
+    remove_run(store, OURS, dry_run=False)
+    assert {"records/strange-0.json", "records/strange-2.json"} <= names(store)
+
+
 def test_a_removal_that_was_cut_off_is_finished_by_the_same_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

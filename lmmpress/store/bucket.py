@@ -75,14 +75,13 @@ class BucketObjects:
     def read(self, name: str) -> Found | None:
         def get() -> Found:
             response = self._there(name, lambda: self._client.get_object(self._bucket, self._prefix + name))
-            too_much = True
-            try:
-                data = response.read(SMALL + 1)
-                too_much = len(data) > SMALL
-            finally:
-                response.close() if too_much else response.release_conn()
-            if too_much:
+            if int(response.headers.get("Content-Length", 0)) > SMALL:
+                response.close()
                 raise UnreadableError(self.address, name, f"has more than {SMALL} bytes, and none has")
+            try:
+                data = response.read()
+            finally:
+                response.release_conn()
             self._note_clock(response.headers)
             modified = parsedate_to_datetime(response.headers["Last-Modified"]).timestamp()
             return Found(data, response.headers["ETag"].strip('"'), modified)

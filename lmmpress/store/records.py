@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lmmpress.result import Speed
 from lmmpress.store.manifest import first_fault
 
 OF = "of"
@@ -36,7 +35,10 @@ class RunNote(BaseModel):
 
 
 class _Part(BaseModel):
-    """What a part of a step found, and the seconds that took; later versions may say more."""
+    """What a part of a step found, and the seconds that took; later versions may say more.
+
+    A store holds the records of every version that has worked in it: what is asked for here, all of them say.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -62,7 +64,7 @@ class _Evaluate(_Part):
 
 
 class _Speed(_Part):
-    speeds: list[Speed]
+    speeds: list[dict[str, Any]]  # as the version that measured them told them
     environment: dict[str, str]
 
 

@@ -1,4 +1,4 @@
-"""Folders of one process beside a store, and the locks that processes share."""
+"""Folders of one process beside a store, gone when the process ends."""
 
 import atexit
 import os

@@ -116,7 +116,7 @@ def _removal(held: _Held, key: str) -> Removal:
         for name, record in held.records.items()
         if name in (f"{RUN}{key}", f"{DTYPE}{key}")
         or (name.startswith(SUBMISSION) and _submitted_for(record) == key)
-        or record.get("checkpoint") in lost
+        or lost & _results(record)
         or (_is_of(record, mine) and not any(_is_of(record, other) for other in uses.values()))
     ]
     tensors = sorted(f"tensors/{name}.json" for name in gone if f"tensors/{name}.json" in held.manifests)
@@ -135,9 +135,10 @@ def _removal(held: _Held, key: str) -> Removal:
 def _uses(held: _Held) -> dict[str, _Uses]:
     """What each run uses."""
     made = [
-        (subjects, str(record["checkpoint"]))
+        (subjects, result)
         for record in held.records.values()
-        if record.get("checkpoint") and (subjects := subjects_of(record))
+        for result in _results(record)
+        if (subjects := subjects_of(record))
     ]
     uses = {}
     for key, history in held.histories.items():
@@ -168,6 +169,11 @@ def _add_pending(used: _Uses, made: list[tuple[Subjects, str]]) -> None:
         if not found:
             return
         used.checkpoints |= found
+
+
+def _results(record: dict[str, Any]) -> set[str]:
+    """The checkpoint that a record says was made, if it says so of one."""
+    return digests_of({"checkpoint": record.get("checkpoint")})
 
 
 def _is_of(record: dict[str, Any], used: _Uses) -> bool:

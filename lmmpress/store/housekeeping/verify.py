@@ -86,7 +86,7 @@ def _wrong_step(name: str, history: list[dict[str, Any]]) -> Faults:
         try:
             step_of(entry)
         except ValueError:
-            return [Fault(name=name, fault=f"says of step {number} what no lmmpress does")]
+            return [Fault(name=name, fault=f"says of step {number} what this lmmpress cannot read")]
     return []
 
 
