@@ -31,8 +31,13 @@ _WORTH_SHOWING = 32 << 20  # bytes
 _said: set[str] = set()
 
 
+def begin_saying() -> None:
+    """A run begins: what was said of another one may be said again."""
+    _said.clear()
+
+
 def say_once(words: str) -> None:
-    """A line on stderr for people, at most once in this process."""
+    """A line on stderr for people, at most once a run."""
     if words not in _said:
         _said.add(words)
         console.print(words)

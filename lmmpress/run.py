@@ -22,7 +22,7 @@ from lmmpress.lmm.read_anatomy import read_config
 from lmmpress.lmm.weights import check_finite
 from lmmpress.materials import PARTS, ROLES, Materials, Part, automatic_dtype, split_of
 from lmmpress.plan import Axis, Plan, digest_of
-from lmmpress.progress import console, note
+from lmmpress.progress import begin_saying, console, note
 from lmmpress.pruning.predict import Size, predict
 from lmmpress.result import DataInfo, Headline, Result, RunInfo, Speed, StepResult
 from lmmpress.rows import read_splits
@@ -50,6 +50,7 @@ class Run:
 def check(plan: Plan) -> tuple[Path, list[Size]]:
     """The teacher's directory and the sizes that the plan asks for, once plan, model and data have been found to fit
     together; UserError otherwise."""
+    begin_saying()
     teacher = open_checkpoint(plan.model)
     sizes = predict(read_checkpoint(teacher), plan)
     check_finite(teacher)

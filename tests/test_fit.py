@@ -20,6 +20,7 @@ from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.examples import check_rows, encode
 from lmmpress.lmm.fit import fitted, mend_files, mends, was_blind
 from lmmpress.lmm.processor import load_processor
+from lmmpress.progress import begin_saying
 
 BLIP2, LLAVA, TEXT = "llama", "llava-clip-llama", "text-glm"
 ROW = {
@@ -29,6 +30,11 @@ ROW = {
     "task": "t",
     "split": "test",
 }
+
+
+@pytest.fixture(autouse=True)
+def a_new_run() -> None:
+    begin_saying()
 
 
 @pytest.fixture
@@ -143,8 +149,10 @@ def test_query_tokens_are_taken_from_the_config_and_a_picture_reaches_the_model(
 
 def test_what_is_put_right_is_said_once(copy_of, rows, capsys) -> None:
     checkpoint = copy_of(BLIP2, processor_config={"num_query_tokens": 9})
-    for _ in range(3):
-        fitted(load_processor(checkpoint), read_checkpoint(checkpoint).config)
+    again = checkpoint.with_name("again")
+    shutil.copytree(checkpoint, again)
+    for folder in (checkpoint, again, checkpoint):
+        fitted(load_processor(folder), read_checkpoint(folder).config)
     assert capsys.readouterr().err.count("num_query_tokens is 9") == 1
 
 

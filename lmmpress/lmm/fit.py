@@ -39,13 +39,13 @@ def fitted(processor: Any, config: Config) -> Any:
     if _cuts(processor, tokenizer):
         longest = tokenizer.init_kwargs.get("max_length")
         say_once(
-            f"{where}: the tokenizer was saved with truncation or padding"
+            "the tokenizer was saved with truncation or padding"
             f"{f' to {longest} tokens' if longest else ''}; it is switched off, so that prompts are whole"
         )
         _leave_whole(tokenizer)
     for name, value in mends(processor, config).items():
         has = getattr(processor, name, None)
-        say_once(f"{where}: the processor's {name} is {has}, the model's config says {value}; the config is followed")
+        say_once(f"the processor's {name} is {has}, the model's config says {value}; the config is followed")
         setattr(processor, name, value)
     _check_tokens(processor, tokenizer, config, where)
     return processor
