@@ -92,6 +92,10 @@ def test_keys_that_may_do_everything_are_warned_of(new_bucket: Callable[[], str]
     assert other not in whole.said
     assert "outside" not in whole.said
     assert [entry.name for entry in BucketObjects(f"s3://{bucket}").entries("")] == ["elsewhere/secret"]
+    # what lies on the way to a prefix is not outside of it
+    deep = check_buckets(Addresses(store=f"s3://{bucket}/elsewhere/secret/store"), here=False)[1]
+    assert "list all of bucket" in deep.said
+    assert "read outside" not in deep.said
 
 
 RIGHTS = {

@@ -27,7 +27,7 @@ def test_a_store_needs_its_prefix_and_what_is_read_is_only_read() -> None:
                 "Effect": "Allow",
                 "Action": ["s3:ListBucket"],
                 "Resource": ["arn:aws:s3:::ads"],
-                "Condition": {"StringLike": {"s3:prefix": ["store", "store/*", "models", "models/*"]}},
+                "Condition": {"StringLike": {"s3:prefix": ["store/*", "models/*"]}},
             },
             {
                 "Effect": "Allow",
@@ -51,7 +51,7 @@ def test_each_bucket_has_statements_of_its_own_and_a_whole_bucket_no_condition()
         ("s3:ListBucketMultipartUploads", ["arn:aws:s3:::runs"], None),
         ("s3:ListBucket", ["arn:aws:s3:::runs"], None),
         ("s3:GetBucketLocation", ["arn:aws:s3:::ads"], None),
-        ("s3:ListBucket", ["arn:aws:s3:::ads"], {"StringLike": {"s3:prefix": ["models", "models/*"]}}),
+        ("s3:ListBucket", ["arn:aws:s3:::ads"], {"StringLike": {"s3:prefix": ["models/*"]}}),
         ("s3:ListMultipartUploadParts", ["arn:aws:s3:::runs/*"], None),
         ("s3:GetObject", ["arn:aws:s3:::ads/models/*"], None),
     ]

@@ -138,6 +138,7 @@ def test_outside_of_the_prefix_everything_is_refused(limited: Limited) -> None:
         lambda: client._create_multipart_upload(limited.bucket, "models/new", {}),
         lambda: list(client.list_objects(limited.bucket)),
         lambda: list(client.list_objects(limited.bucket, "other/")),
+        lambda: list(client.list_objects(limited.bucket, "store")),
         lambda: client.get_bucket_policy(limited.bucket),
         lambda: client.delete_bucket_policy(limited.bucket),
         lambda: client.remove_bucket(limited.bucket),

@@ -92,10 +92,10 @@ class Prober:
         bucket = self._where.bucket
         key = self._key("")
         if listed:
-            inside = tuple(f"{one.prefix}/" for one in known if one.bucket == bucket)
+            inside = [f"{one.prefix}/" for one in known if one.bucket == bucket]
             for item in self._client.list_objects(bucket):
-                if not str(item.object_name).startswith(inside):
-                    key = str(item.object_name)
+                key = str(item.object_name)
+                if not (item.is_dir and any(one.startswith(key) for one in inside)):
                     if item.is_dir:
                         first = next(iter(self._client.list_objects(bucket, key, recursive=True)), None)
                         key = str(first.object_name) if first else key

@@ -26,9 +26,9 @@ class Place:
         return f"arn:aws:s3:::{self.bucket}/{self.prefix}/*" if self.prefix else f"arn:aws:s3:::{self.bucket}/*"
 
     @property
-    def listed(self) -> list[str]:
-        """What a request to list may begin with."""
-        return [self.prefix, f"{self.prefix}/*"] if self.prefix else ["*"]
+    def listed(self) -> str:
+        """What a request to list may ask for. With its slash: `store` alone would list `storehouse` too."""
+        return f"{self.prefix}/*" if self.prefix else "*"
 
 
 def place(address: str) -> Place:
@@ -51,7 +51,7 @@ def policy(write: Iterable[Place], read: Iterable[Place] = (), principal: str | 
         arn = f"arn:aws:s3:::{bucket}"
         on_bucket = ON_BUCKET if any(one.bucket == bucket for one in write) else ON_BUCKET[:1]
         statements.append({"Effect": "Allow", **who, "Action": list(on_bucket), "Resource": [arn]})
-        prefixes = list(dict.fromkeys(prefix for one in here for prefix in one.listed))
+        prefixes = list(dict.fromkeys(one.listed for one in here))
         listing: Document = {"Effect": "Allow", **who, "Action": [LIST], "Resource": [arn]}
         if "*" not in prefixes:
             listing["Condition"] = {"StringLike": {"s3:prefix": prefixes}}
