@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from lmmpress.data import METADATA, read_split
 from lmmpress.errors import UserError
-from lmmpress.lmm.checkpoint import cuts_of, read_checkpoint, read_record
-from lmmpress.lmm.digest import RECORD
+from lmmpress.lmm.checkpoint import read_checkpoint
+from lmmpress.lmm.files import INDEX, RECORD, WEIGHTS
 from lmmpress.lmm.processor import load_processor
-from lmmpress.lmm.weights import INDEX, WEIGHTS, stored_shapes
+from lmmpress.lmm.record import cuts_of, read_record
+from lmmpress.lmm.weights import stored_shapes
 
 QUICK, LONG = 25, 100
 odd = st.one_of(
