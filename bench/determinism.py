@@ -1,7 +1,7 @@
 """How far distillation differs between processors: python bench/determinism.py [--quick]
 
 One machine stands for several: the environment limits the instructions that torch, oneDNN and MKL use. Each setting
-runs in a process of its own; printed is the largest difference from the first setting:
+runs in a process of its own; printed as JSON is the largest difference from the first setting:
 
 exact    what tests/test_distillation.py records: float64, equal bits to begin with, 18 updates; losses and weights
 run      the sample cut short and distilled in float32: decisions, losses of each step, and digests of checkpoints
@@ -95,6 +95,7 @@ def main() -> None:
     if args.one:
         print(json.dumps({"exact": exact, "run": run}[args.one]()))
         return
+    told: dict[str, dict[str, Any]] = {}
     for what in ["exact"] if args.quick else ["exact", "run"]:
         first: dict[str, Any] | None = None
         for name, environment in SETTINGS.items():
@@ -102,7 +103,8 @@ def main() -> None:
             done = subprocess.run(command, env=os.environ | environment, stdout=subprocess.PIPE, check=True)
             found = json.loads(done.stdout.splitlines()[-1])
             first = first or found
-            print(f"{what}, {name}: {json.dumps(compared(first, found))}", flush=True)
+            told.setdefault(what, {})[name] = compared(first, found)
+    print(json.dumps(told, indent=1))
 
 
 def compared(first: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
