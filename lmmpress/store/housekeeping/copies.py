@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from lmmpress.errors import UserError
+from lmmpress.lmm.files import choose
 from lmmpress.progress import transfer
 from lmmpress.store.housekeeping.contents import COPIES, entries, manifests, states, stem
 from lmmpress.store.manifest import Manifest
@@ -55,9 +56,7 @@ def copy_checkpoint(directory: Path, target: Store) -> Moved:
 
 def refuse_no_checkpoint(directory: Path) -> None:
     """UserError where a directory is no checkpoint that could be copied."""
-    if not (directory / "config.json").is_file():
-        raise UserError(f"{directory} is no checkpoint: it has no config.json")
-    if not any(path.is_file() for path in directory.glob("*.safetensors")):
+    if not choose(directory).weights:
         raise UserError(f"{directory} is no checkpoint: it has no safetensors weights")
 
 
