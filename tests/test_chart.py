@@ -999,7 +999,7 @@ def run_script(name: str, environment: dict[str, str]) -> subprocess.CompletedPr
     data = one(render("minimal"), "ConfigMap", "press-lmmpress-scripts")["data"]
     command = [sys.executable, "-c", data[f"{name}.py"]]
     return subprocess.run(
-        command, env=environment, capture_output=True, text=True, encoding="utf-8", check=False, timeout=120
+        command, env=environment, capture_output=True, text=True, encoding="utf-8", check=False, timeout=600
     )
 
 

@@ -367,7 +367,7 @@ def as_kubelet(cluster: Kubernetes, own: dict[str, str] | None = None) -> Callab
             capture_output=True,
             text=True,
             encoding="utf-8",
-            timeout=60,
+            timeout=600,
         )
         phase = "Succeeded" if done.returncode == 0 else "Failed"
         ended(cluster, phase, done.stdout + done.stderr)
