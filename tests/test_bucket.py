@@ -27,7 +27,7 @@ from lmmpress.store.bucket import BucketObjects
 from lmmpress.store.cache import cache_folder
 from lmmpress.store.connection import connect
 from lmmpress.store.housekeeping import collect_garbage, verify_store
-from lmmpress.store.objects import Blob, ChangedError
+from lmmpress.store.objects import Blob, ChangedError, MissingError
 from lmmpress.store.state import hold, read_state
 
 MIB = 1 << 20
@@ -390,11 +390,30 @@ def test_what_is_not_allowed_is_said_in_one_line(
     proxy: Proxy, address: str, status: str, code: str, message: str
 ) -> None:
     store = opened(address)
-    proxy.answers = [answer(status, code, "the account 1234 of Mr. Smith")]
+    proxy.answers = [answer(status, code, "the account 1234 of Mr. Smith")] * 2
     with pytest.raises(UserError, match=message) as caught:
         store.read_record("nothing")
     assert "Smith" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_denied_for_a_name_that_no_list_has_means_that_it_is_not_there(
+    proxy: Proxy, address: str, tmp_path: Path
+) -> None:
+    """Ceph before version 21 answers so where keys may list under their prefix alone."""
+    objects = BucketObjects(address)
+    objects.write("records/there.json", b"{}", None)
+    denied = answer("403 Forbidden", "AccessDenied")
+    missing, blob = "a" * 64, "/blobs/aa/"
+    for name in ("/records/not.json HTTP", "/records/there.json HTTP", blob):
+        for method in ("GET", "HEAD"):
+            proxy.instead[name, method] = [denied] * 4
+    assert objects.read("records/not.json") is None
+    with pytest.raises(UserError, match="access is denied"):
+        objects.read("records/there.json")
+    assert not objects.holds(Blob(missing, 3))
+    with pytest.raises(MissingError):
+        objects.fetch(Blob(missing, 3), tmp_path / "fetched", lambda _: None)
 
 
 def test_a_wrong_secret_is_refused(address: str, s3_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
