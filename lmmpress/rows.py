@@ -14,21 +14,25 @@ from lmmpress.materials import ROLES, Role, split_names, split_of
 from lmmpress.plan import Plan, digest_of
 from lmmpress.progress import say_once
 from lmmpress.store import Store
+from lmmpress.store.records import OF, Subjects
 
 _VERSION = 1
 
 
 @dataclass(frozen=True)
 class Checked:
-    """Rows that were found to be good for a model; `name` says which rows and which model."""
+    """Rows that were found to be good for a model; `name` says which rows and which model, `data` are the digests of
+    their splits."""
 
     name: str
     told: dict[str, int]
+    data: list[str]
 
     def note(self, store: Store) -> None:
         """Let a store know, so that they are not checked again."""
         if store.read_record(self.name) is None:
-            store.write_record(self.name, self.told)
+            of = Subjects(checkpoints=[], data=self.data)
+            store.write_record(self.name, {**self.told, OF: of.model_dump()})
 
 
 def read_splits(plan: Plan) -> dict[Role, Split]:
@@ -76,7 +80,7 @@ def check_all_rows(plan: Plan, teacher: Path, known: Store | None = None) -> Che
         "model": sha256_by_name(files.without([*files.weights, INDEX, RECORD])),
         "data": sorted(distinct),
     }
-    checked = Checked(f"rows-{digest_of(inputs)}", told)
+    checked = Checked(f"rows-{digest_of(inputs)}", told, sorted(distinct))
     if known is None or known.read_record(checked.name) is None:
         processor = load_processor(teacher)
         for split in distinct.values():

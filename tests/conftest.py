@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import settings
+from mlflow_server import new_database
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from s3 import MiniStack, Server, free_port
@@ -24,7 +24,7 @@ from lmmpress.lmm.examples import batches, encode, make_batch
 from lmmpress.lmm.forward import answer_logits
 from lmmpress.lmm.processor import load_processor
 from lmmpress.store.connection import connect
-from lmmpress.tracking.client import local_store, open_client
+from lmmpress.tracking.client import local_store
 
 # Tests see no settings of whoever runs them, and talk to their own servers directly.
 for name in list(os.environ):
@@ -191,14 +191,12 @@ def taught(make_checkpoint: Callable[..., Path], data: Path, tmp_path_factory: p
 
 
 @pytest.fixture(scope="session")
-def lineage_in(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]:
+def lineage_in() -> Callable[[Path], str]:
     """Put an empty lineage store into a folder; its tracking URI. A copy: MLflow takes seconds to make one."""
-    empty = tmp_path_factory.mktemp("lineage")
-    open_client(local_store(empty)).search_experiments()
 
     def make(folder: Path) -> str:
         folder.mkdir(exist_ok=True)
-        shutil.copyfile(empty / "mlflow.db", folder / "mlflow.db")
+        new_database(folder / "mlflow.db")
         return local_store(folder)
 
     return make

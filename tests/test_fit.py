@@ -15,7 +15,7 @@ from transformers import AutoProcessor
 
 from lmmpress.data import read_split
 from lmmpress.errors import UserError
-from lmmpress.evaluation.speed import _prepare, answer
+from lmmpress.evaluation.generate import generate, questions
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.examples import check_rows, encode
 from lmmpress.lmm.fit import fitted, mend_files, mends, was_blind
@@ -95,16 +95,6 @@ def test_a_llava_question_without_image_gets_it_in_front(make_checkpoint, rows) 
     assert [row.prompt.count(3) for row in whole.rows] == [4, 4, 4]  # a tower of 16 pixels with patches of 8
 
 
-def test_generation_is_asked_the_same_prompt_that_is_encoded(make_checkpoint, rows) -> None:
-    for kind in (LLAVA, BLIP2):
-        checkpoint = make_checkpoint(kind)
-        split = rows({"question": "背景"})
-        model, processor = load_model(checkpoint), load_processor(checkpoint)
-        prompt = encode(split, processor, read_checkpoint(checkpoint).config).rows[0].prompt
-        assert _prepare(model, processor, split, split.rows)["input_ids"].tolist() == [prompt]
-        shutil.rmtree(split.folder)
-
-
 @pytest.mark.parametrize(
     ("kind", "change", "message"),
     [
@@ -170,8 +160,10 @@ def test_what_is_put_right_is_said_once(copy_of, rows, capsys) -> None:
 def test_what_llava_counts_image_tokens_by_is_taken_from_the_model(copy_of, rows, settings) -> None:
     checkpoint = copy_of(LLAVA, processor_config=settings)
     split = rows({"question": "<image>背景"})
-    assert encoded(checkpoint, split).rows[0].prompt.count(3) == 4
-    assert len(answer(load_model(checkpoint), load_processor(checkpoint), split, split.rows)) == 1
+    examples = encoded(checkpoint, split)
+    assert examples.rows[0].prompt.count(3) == 4
+    model = load_model(checkpoint)
+    assert len(generate(model, questions(model, examples, [0]), 2)) == 1
 
 
 def test_a_processor_that_counts_right_is_left_as_it_is(copy_of) -> None:

@@ -110,7 +110,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def changed(checkpoint: Path, target: Path, settings: Any) -> Path:
     """A copy of a checkpoint with these generation settings."""
     shutil.copytree(checkpoint, target)
-    (target / "generation_config.json").write_text(json.dumps(settings))
+    (target / "generation_config.json").write_text(json.dumps(settings), "utf-8")
     return target
 
 
@@ -124,7 +124,7 @@ def text_only(make_checkpoint, data: Path, tmp_path: Path) -> tuple[Path, Split]
         row = json.loads(line)
         del row["file_name"]
         lines.append(json.dumps(row | {"question": row["question"] + row["answer"]}))
-    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    (folder / "metadata.jsonl").write_text("\n".join(lines), "utf-8")
     from test_other_models import train
 
     checkpoint = make_checkpoint("text-glm")
@@ -148,7 +148,7 @@ def test_the_settings_are_those_that_generate_takes(kind, tmp_path) -> None:
     make_model(config_of(kind)).save_pretrained(tmp_path)
     path = tmp_path / "generation_config.json"
     for settings in (None, TOKENS | {"eos_token_id": [2, 7], "no_repeat_ngram_size": 2}):
-        path.unlink() if settings is None else path.write_text(json.dumps(settings))
+        path.unlink() if settings is None else path.write_text(json.dumps(settings), "utf-8")
         model = load_model(tmp_path)
         generating = model.language_model if kind.startswith("blip2") else model
         assert generation_settings(tmp_path)[0].to_dict() == generating.generation_config.to_dict()
@@ -197,9 +197,9 @@ def test_what_nobody_reads_is_not_refused_and_what_is_read_is(make_checkpoint, t
     source = make_checkpoint("llama")
     checkpoint = changed(source, tmp_path / "one", TOKENS | {"eos_token_id": 7, "min_new_tokens": 4})
     check_greedy(checkpoint, tokenizer_of(load_processor(checkpoint)))
-    config = json.loads((checkpoint / "config.json").read_text())
+    config = json.loads((checkpoint / "config.json").read_text("utf-8"))
     config["text_config"]["eos_token_id"] = 7
-    (checkpoint / "config.json").write_text(json.dumps(config))
+    (checkpoint / "config.json").write_text(json.dumps(config), "utf-8")
     with pytest.raises(UserError, match=r"config\.json, text_config has eos_token_id 7"):
         check_greedy(checkpoint, tokenizer_of(load_processor(checkpoint)))
 

@@ -322,7 +322,7 @@ def test_what_is_no_checkpoint_is_not_copied_and_no_store_is_made_for_it(tmp_pat
     pictures.mkdir()
     (pictures / "0.png").write_bytes(b"x")
     unfinished.mkdir()
-    (unfinished / "config.json").write_text("{}")
+    (unfinished / "config.json").write_text("{}", "utf-8")
     for source, message in (
         (tmp_path / "NOSUCH", "there is no checkpoint"),
         ("/etc/passwd", "there is no checkpoint"),
@@ -372,7 +372,7 @@ def test_a_store_on_a_disk_that_cannot_be_written_is_read(tmp_path: Path) -> Non
         f"{lmmpress} cp {tmp_path}/mount/checkpoints/{digest} {tmp_path}/one && ! {lmmpress} gc {tmp_path}/mount"
     )
     command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8")
     if done.returncode == 77 or "unshare" in done.stderr:
         pytest.skip("this machine does not let users mount a folder of their own")
     assert done.returncode == 0, done.stderr

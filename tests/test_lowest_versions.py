@@ -68,14 +68,14 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # after its own packages; addsitedir reads what those folders add in turn, such as an editable lmmpress
     others = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
     lines = "".join(f"import site; site.addsitedir({path!r})\n" for path in others)
-    (packages / "zz_installed.pth").write_text(lines)
+    (packages / "zz_installed.pth").write_text(lines, "utf-8")
 
     python = folder / "bin" / "python"
 
     def install(*wanted: str) -> None:
         command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps"]
         command += ["--ignore-installed", "--only-binary", ":all:", *wanted]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8")
         assert done.returncode == 0, done.stderr
 
     wanted = lowest()
@@ -90,7 +90,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def not_fitting(python: Path, *names: str) -> list[dict[str, str]]:
     command = [str(python), "-c", NOT_FITTING, *names]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, encoding="utf-8")
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -99,19 +99,23 @@ def test_the_lowest_versions_are_installed(python: Path) -> None:
         "import json, sys; from importlib.metadata import version; print(json.dumps([*map(version, sys.argv[1:])]))"
     )
     names = list(lowest())
-    done = subprocess.run([str(python), "-c", script, *names], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [str(python), "-c", script, *names], capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     for name, version in zip(names, json.loads(done.stdout), strict=True):
         assert Version(version) == Version(lowest()[name]), name
 
 
 @pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["plan", "--preset", "paper", "--json"]])
 def test_the_program_starts_with_them(python: Path, command: list[str]) -> None:
-    done = subprocess.run([str(python), "-m", "lmmpress.cli", *command], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [str(python), "-m", "lmmpress.cli", *command], capture_output=True, text=True, check=False, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("test", TESTS)
 def test_what_matters_works_with_them(python: Path, test: str) -> None:
     command = [str(python), "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", str(ROOT / "tests" / test)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, encoding="utf-8")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]

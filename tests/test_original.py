@@ -45,7 +45,7 @@ def test_what_it_answered_is_shown_on_one_line_and_shortened(raw_plan, data, tmp
     for row in rows:
         row["question"] = "标题\x1b[31m\nerror: forged"
         row["answer"] = "红" * 30 + "绿" * 40
-    (folder / "metadata.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    (folder / "metadata.jsonl").write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
     monkeypatch.setattr("lmmpress.steps.LONGEST", 3)
     plan = strict(raw_plan, data=str(folder))
     with pytest.raises(UserError, match="answers none") as caught:

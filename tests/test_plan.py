@@ -80,7 +80,9 @@ seed: one
 
 
 def test_what_the_command_line_overrides_is_no_fault_of_the_file(tmp_path: Path) -> None:
-    (tmp_path / "plan.yaml").write_text("model: m\ndata: d\nseed: 2024-01-01\nstages: {ffn: {step: 0, max: .nan}}\n")
+    (tmp_path / "plan.yaml").write_text(
+        "model: m\ndata: d\nseed: 2024-01-01\nstages: {ffn: {step: 0, max: .nan}}\n", "utf-8"
+    )
     plan = read_plan(tmp_path / "plan.yaml", ("seed=3", "stages.ffn={step: 1, max: 2}"))
     assert (plan.seed, plan.stages["ffn"].max) == (3, 2)
 
@@ -130,7 +132,7 @@ def test_credentials_in_an_address_are_refused_and_not_repeated(tmp_path: Path, 
 
 
 def test_a_path_may_look_like_an_address(tmp_path: Path) -> None:
-    (tmp_path / "plan.yaml").write_text("model: ./a:b@c\ndata: run?token=1\nstages: {}\n")
+    (tmp_path / "plan.yaml").write_text("model: ./a:b@c\ndata: run?token=1\nstages: {}\n", "utf-8")
     plan = read_plan(tmp_path / "plan.yaml")
     assert (plan.model, plan.data) == (str(tmp_path / "a:b@c"), str(tmp_path / "run?token=1"))
 

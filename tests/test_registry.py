@@ -43,7 +43,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def checkpoint(folder: Path) -> Path:
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text("{}", "utf-8")
     return folder
 
 
@@ -124,7 +124,7 @@ def test_what_leads_to_no_checkpoint_is_one_line(client: MlflowClient, database:
     parts = tmp_path / "parts"
     checkpoint(parts / "model")
     (parts / "components").mkdir()
-    (parts / "MLmodel").write_text("flavors: {}")
+    (parts / "MLmodel").write_text("flavors: {}", "utf-8")
     other = tmp_path / "other"
     other.mkdir()
     client.create_registered_model("circle")

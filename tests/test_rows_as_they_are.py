@@ -186,7 +186,7 @@ def test_a_snapshot_of_the_hugging_face_cache_is_read_through_its_blobs_and_no_o
     snapshot = cache / "snapshots" / "0123abcd"
     snapshot.mkdir(parents=True)
     (cache / "blobs").mkdir()
-    (cache / "blobs" / "aa").write_text(json.dumps(ROW))
+    (cache / "blobs" / "aa").write_text(json.dumps(ROW), "utf-8")
     Image.fromarray(GREY).save(cache / "blobs" / "bb", "PNG")
     (snapshot / "metadata.jsonl").symlink_to("../../blobs/aa")
     (snapshot / "a.png").symlink_to("../../blobs/bb")
@@ -198,7 +198,7 @@ def test_a_snapshot_of_the_hugging_face_cache_is_read_through_its_blobs_and_no_o
     Image.fromarray(GREY).save(other / "bb", "PNG")
     (snapshot / "a.png").unlink()
     (snapshot / "a.png").symlink_to(other / "bb")
-    (cache / "blobs" / "aa").write_text(json.dumps(ROW | {"question": "r"}))
+    (cache / "blobs" / "aa").write_text(json.dumps(ROW | {"question": "r"}), "utf-8")
     assert "points outside of the data set" in fault(snapshot)
 
 

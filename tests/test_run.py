@@ -150,18 +150,18 @@ def test_a_folder_is_not_resumed_with_another_model_or_other_data(plan, tmp_path
                 compress(parse_plan(few), tmp_path / "out", resume=resume)
         assert {path: path.read_bytes() for path in sorted((tmp_path / "out").rglob("*")) if path.is_file()} == before
 
-    rows = (tmp_path / "data" / "metadata.jsonl").read_text()
-    (tmp_path / "data" / "metadata.jsonl").write_text(rows.replace("红色", "黄色"))
+    rows = (tmp_path / "data" / "metadata.jsonl").read_text("utf-8")
+    (tmp_path / "data" / "metadata.jsonl").write_text(rows.replace("红色", "黄色"), "utf-8")
     refused("holds a run of other data .the rows to score and to distill and to gate and to test have changed.")
     (tmp_path / "out" / "question.json").unlink()  # as an older lmmpress left it
     before.pop(tmp_path / "out" / "question.json")
     refused("holds a run of another model, or of other data")
-    (tmp_path / "data" / "metadata.jsonl").write_text(rows)
+    (tmp_path / "data" / "metadata.jsonl").write_text(rows, "utf-8")
     again = compress(parse_plan(few), tmp_path / "out", resume=True)
     assert again.run_key == first.run_key, "an older folder is resumed, and says from then on what it is of"
     before = {path: path.read_bytes() for path in sorted((tmp_path / "out").rglob("*")) if path.is_file()}
-    config = json.loads((tmp_path / "model" / "generation_config.json").read_text())
-    (tmp_path / "model" / "generation_config.json").write_text(json.dumps(config | {"eos_token_id": 3}))
+    config = json.loads((tmp_path / "model" / "generation_config.json").read_text("utf-8"))
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps(config | {"eos_token_id": 3}), "utf-8")
     refused("holds a run of another model .{12}")
     other = compress(parse_plan(few), tmp_path / "other")
     assert other.run_key != first.run_key
@@ -170,7 +170,7 @@ def test_a_folder_is_not_resumed_with_another_model_or_other_data(plan, tmp_path
 
 def test_a_run_killed_while_it_claimed_its_folder_begins_there_again(plan, tmp_path) -> None:
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / ".plan.json.new").write_text('{"mod')
+    (tmp_path / "out" / ".plan.json.new").write_text('{"mod', "utf-8")
     compress(parse_plan(plan | {"stages": {}}), tmp_path / "out", resume=True)
 
 

@@ -95,9 +95,10 @@ def test_a_registered_model_that_says_nothing_of_its_checkpoint(
 ) -> None:
     from lmmpress.tracking.client import open_client
 
-    client = open_client(local_store(tmp_path))
+    client = open_client(local_store(tmp_path), create=True)
     client.create_registered_model("AntGMM")
     client.create_model_version("AntGMM", "https://elsewhere/model")
+    (tmp_path / "config.json").write_text("{}", "utf-8")
     client.create_model_version("AntGMM", str(tmp_path))
     assert address_of("models:/AntGMM/2", local_store(tmp_path)) == str(tmp_path), "its source is a directory"
     for name, message in (

@@ -39,7 +39,7 @@ def subject(make_checkpoint, data: Path, tmp_path: Path):
                 del row["file_name"]
             if row["split"] == "test" and len(lines) < count:
                 lines.append(json.dumps(row))
-        (folder / "metadata.jsonl").write_text("\n".join(lines))
+        (folder / "metadata.jsonl").write_text("\n".join(lines), "utf-8")
         checkpoint = make_checkpoint(kind)
         model, processor = load_model(checkpoint), load_processor(checkpoint)
         examples = encode(read_split(folder, "test"), processor, read_checkpoint(checkpoint).config)

@@ -453,11 +453,11 @@ def test_a_blob_is_known_by_its_bytes() -> None:
 @pytest.mark.parametrize("name", ["lock", "work/opening.lock", "work/own-0.lock"])
 def test_a_link_in_the_place_of_a_lock_is_refused_and_what_it_leads_to_stays(tmp_path: Path, name: str) -> None:
     precious = tmp_path / "precious"
-    precious.write_text("bytes of somebody")
+    precious.write_text("bytes of somebody", "utf-8")
     link = tmp_path / "store" / name
     link.parent.mkdir(parents=True)
     link.symlink_to(precious)
     store = open_store(str(tmp_path / "store"))
     with pytest.raises(UserError, match="is a link, where a store has a file of its own; remove it"), store.scratch():
         store.write_record("a", {"b": 1})
-    assert precious.read_text() == "bytes of somebody"
+    assert precious.read_text("utf-8") == "bytes of somebody"

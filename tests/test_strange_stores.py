@@ -165,7 +165,7 @@ def test_objects_that_are_nearly_sound(
     shutil.copytree(whole, folder, dirs_exist_ok=True)
     kind = data.draw(st.sampled_from(KINDS[:3]))
     path = sorted((folder / "store" / kind).iterdir())[-1]
-    sound = json.loads(path.read_text())
+    sound = json.loads(path.read_text("utf-8"))
     if kind == "runs":
         sound["lease"] = {"holder": "x", "host": "h b n", "pid": 5, "started": "1", "beat": 0, "seconds": 90.0}
     path.write_bytes(json.dumps(data.draw(changed(sound))).encode())
@@ -199,9 +199,9 @@ def test_a_damaged_run_is_named_and_set_aside_and_the_rest_goes_on(
 ) -> None:
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "store" / "runs" / f"{KEY}.json"
-    state = json.loads(path.read_text())
+    state = json.loads(path.read_text("utf-8"))
     spoil(state)
-    path.write_text(json.dumps(state))
+    path.write_text(json.dumps(state), "utf-8")
     address = str(tmp_path / "store")
     assert KEY[:12] in said("ls", address), "as a run, or as what is damaged"
     assert f"runs/{KEY}.json" in {fault.name for fault in verify_store(open_store(address))}
@@ -210,7 +210,7 @@ def test_a_damaged_run_is_named_and_set_aside_and_the_rest_goes_on(
         pass
     _, removed, aside = discard_faults(open_store(address))
     assert removed == [f"runs/{KEY}.json"]
-    assert json.loads((tmp_path / "store" / aside[removed[0]]).read_text()) == state
+    assert json.loads((tmp_path / "store" / aside[removed[0]]).read_text("utf-8")) == state
     assert verify_store(open_store(address)) == []
     assert open_store(address).read_record(EVALUATION), "what was made stays, and a resumed run finds it"
     with open_store(address).run(KEY) as run:
@@ -221,7 +221,7 @@ def test_a_state_from_the_future_blocks_nobody(whole: Path, tmp_path: Path) -> N
     """An archive that was unpacked, or a disk whose clock was set back."""
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "store" / "runs" / f"{KEY}.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"lease": LEASE}))
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"lease": LEASE}), "utf-8")
     os.utime(path, (4e9, 4e9))
     assert "works on it" not in said("ls", str(tmp_path / "store"))
     assert "0 files" in said("gc", str(tmp_path / "store"))
@@ -242,7 +242,7 @@ def test_a_state_from_the_future_blocks_nobody(whole: Path, tmp_path: Path) -> N
 def test_a_manifest_that_no_disk_could_hold_is_damaged(whole: Path, tmp_path: Path, files: dict, fault: str) -> None:
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     told = {"files": {name: {"sha256": "0" * 64, "size": size} for name, size in files.items()}}
-    (tmp_path / "store" / "checkpoints" / f"{'1' * 64}.json").write_text(json.dumps(told))
+    (tmp_path / "store" / "checkpoints" / f"{'1' * 64}.json").write_text(json.dumps(told), "utf-8")
     store = open_store(str(tmp_path / "store"))
     (found,) = verify_store(store)
     assert found.name == f"checkpoints/{'1' * 64}.json"
@@ -273,7 +273,7 @@ def test_a_manifest_that_gives_a_sound_blob_a_wrong_size_is_what_goes(whole: Pat
 def test_links_below_a_store_lead_nowhere(whole: Path, tmp_path: Path) -> None:
     """A folder of the store that leads out of it would be cleaned up as if it were the store's own."""
     (tmp_path / "photos" / "ab").mkdir(parents=True)
-    (tmp_path / "photos" / "ab" / ("ab" + "0" * 62)).write_text("a photo")
+    (tmp_path / "photos" / "ab" / ("ab" + "0" * 62)).write_text("a photo", "utf-8")
     for name in ("blobs", "runs", "checkpoints", "work"):
         folder = tmp_path / name
         shutil.copytree(whole / "store", folder)
@@ -293,7 +293,7 @@ def test_links_below_a_store_lead_nowhere(whole: Path, tmp_path: Path) -> None:
 def test_a_blob_or_record_that_is_a_link_is_damaged_and_its_target_stays(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     secret = tmp_path / "secret.json"
-    secret.write_text("{}")
+    secret.write_text("{}", "utf-8")
     store = open_store(str(tmp_path / "store"))
     blob = store.manifest(next(listed.digest for listed in list_store(store).checkpoints)).files["config.json"].blob
     for path in (tmp_path / "store" / blob.name, tmp_path / "store" / "records" / "x.json"):
@@ -304,7 +304,7 @@ def test_a_blob_or_record_that_is_a_link_is_damaged_and_its_target_stays(whole: 
     assert {blob.name, "records/x.json", "records/pipe.json"} <= found
     discard_faults(store)
     assert verify_store(store) == []
-    assert secret.read_text() == "{}"
+    assert secret.read_text("utf-8") == "{}"
 
 
 @pytest.mark.parametrize("name", ["work/opening.lock", "lock", "work"])
@@ -312,7 +312,7 @@ def test_a_lock_that_is_a_link_is_refused_and_what_it_leads_to_stays(whole: Path
     """Old versions of filelock, which pyproject.toml allows, empty the file that they lock."""
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     victim = tmp_path / "victim"
-    victim.mkdir() if name == "work" else victim.write_text("precious")
+    victim.mkdir() if name == "work" else victim.write_text("precious", "utf-8")
     path = tmp_path / "store" / name
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
@@ -322,7 +322,7 @@ def test_a_lock_that_is_a_link_is_refused_and_what_it_leads_to_stays(whole: Path
         open_checkpoint(f"{tmp_path / 'store'}/checkpoints/{digest}")
         said("gc", str(tmp_path / "store"))
         open_store(str(tmp_path / "store")).write_record("x", {})
-    assert names(tmp_path / "victim") == [] if name == "work" else victim.read_text() == "precious"
+    assert names(tmp_path / "victim") == [] if name == "work" else victim.read_text("utf-8") == "precious"
 
 
 def test_folders_of_others_are_no_stores_and_their_files_are_left_alone(tmp_path: Path) -> None:
@@ -330,12 +330,12 @@ def test_folders_of_others_are_no_stores_and_their_files_are_left_alone(tmp_path
     cache = tmp_path / "models--org--name"
     (cache / "blobs").mkdir(parents=True)
     (cache / "refs").mkdir()
-    (cache / "blobs" / ("1" * 64)).write_text("weights")
+    (cache / "blobs" / ("1" * 64)).write_text("weights", "utf-8")
     assert "there is no store" in said("gc", str(cache), "--grace", "0")
     (cache / "runs").mkdir()
     said("gc", str(cache), "--grace", "0")
     said("verify", str(cache), "--discard")
-    assert (cache / "blobs" / ("1" * 64)).read_text() == "weights"
+    assert (cache / "blobs" / ("1" * 64)).read_text("utf-8") == "weights"
 
 
 def test_an_object_too_large_to_be_one_is_not_read(whole: Path, tmp_path: Path) -> None:

@@ -63,15 +63,17 @@ def copy(make_checkpoint, tmp_path) -> Path:
 
 def edit(path: Path, **changes: object) -> None:
     """Change keys of a JSON file, which is made if need be."""
-    told = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps(told | changes))
+    told = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    path.write_text(json.dumps(told | changes), "utf-8")
 
 
 def add_foreign(checkpoint: Path) -> None:
     """What a stranger may put beside a checkpoint: code that leaves a mark where it runs, and pickles."""
     for name in FOREIGN:
         (checkpoint / name).parent.mkdir(exist_ok=True)
-        (checkpoint / name).write_text(f"open({str(checkpoint.parent / 'ran')!r}, 'w').close()\ndef generate(): ...\n")
+        (checkpoint / name).write_text(
+            f"open({str(checkpoint.parent / 'ran')!r}, 'w').close()\ndef generate(): ...\n", "utf-8"
+        )
 
 
 def point_at_code(checkpoint: Path) -> None:
@@ -79,11 +81,11 @@ def point_at_code(checkpoint: Path) -> None:
     names = {
         f"Auto{kind}": "evil.X" for kind in ("Config", "Model", "ModelForImageTextToText", "Tokenizer", "Processor")
     }
-    config = json.loads((checkpoint / "config.json").read_text())
+    config = json.loads((checkpoint / "config.json").read_text("utf-8"))
     for part in (config, config["text_config"], config["vision_config"]):
         part["auto_map"] = names
     config["text_config"]["attn_implementation"] = "evil/kernel"
-    (checkpoint / "config.json").write_text(json.dumps(config))
+    (checkpoint / "config.json").write_text(json.dumps(config), "utf-8")
     others = {"custom_generate": "evil.py", "fast_tokenizer_files": ["/evil/tokenizer.4.0.0.json"]}
     for name in ("tokenizer", "processor", "preprocessor", "generation"):
         edit(checkpoint / f"{name}_config.json", auto_map=names, init_inputs=["/evil"], **others)
@@ -101,7 +103,7 @@ def test_the_name_of_a_clean_checkpoint_is_what_it_always_was() -> None:
 def test_a_cut_keeps_what_belongs_to_a_checkpoint_and_says_what_it_left(copy, tmp_path) -> None:
     for name in ("README.md", "LICENSE", "NOTICE.txt", "chat_template.jinja", "additional_chat_templates/tool.jinja"):
         (copy / name).parent.mkdir(exist_ok=True)
-        (copy / name).write_text("text")
+        (copy / name).write_text("text", "utf-8")
     wanted, digest = names_in(copy), digest_checkpoint(copy)
     add_foreign(copy)
     assert digest_checkpoint(copy) == digest
@@ -148,7 +150,7 @@ def test_a_checkpoint_of_our_own_types_is_built_by_our_file_whatever_it_says(tmp
     store = open_store(str(tmp_path / "store"))
     stored = store.checkpoint(store.add_checkpoint(apart))
     assert (stored / MODELING).read_bytes() == modeling_code()
-    told = json.loads((stored / "config.json").read_text())
+    told = json.loads((stored / "config.json").read_text("utf-8"))
     assert set(told["auto_map"].values()) == {
         "modeling_lmmpress.LmmpressBlip2Config",
         "modeling_lmmpress.LmmpressBlip2ForConditionalGeneration",
@@ -174,7 +176,7 @@ def test_a_link_that_leads_out_is_refused_by_name(copy, tmp_path, name) -> None:
     elif name == "sub":
         outside.mkdir()
     else:
-        outside.write_text("secret")
+        outside.write_text("secret", "utf-8")
     (copy / name).symlink_to(outside)
     message = refused("prune", copy, "--axis", "block", "--remove", "1", "-o", tmp_path / "cut")
     assert f"{name} is a link that leads out" in message
@@ -182,7 +184,7 @@ def test_a_link_that_leads_out_is_refused_by_name(copy, tmp_path, name) -> None:
 
 
 def test_a_link_to_a_hidden_file_inside_is_refused_too(copy) -> None:
-    (copy / ".env").write_text("TOKEN=secret")
+    (copy / ".env").write_text("TOKEN=secret", "utf-8")
     (copy / "README.md").symlink_to(".env")
     assert "README.md is a link that leads out" in refused("inspect", copy)
 
@@ -264,7 +266,7 @@ def test_one_file_beside_an_index_that_names_others_is_refused(copy, data) -> No
 def test_a_lora_directory_is_named_as_one(copy, tmp_path) -> None:
     (tmp_path / "lora").mkdir()
     for folder in (tmp_path / "lora", copy):
-        (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "evil/base"}')
+        (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "evil/base"}', "utf-8")
         (folder / "adapter_model.safetensors").write_bytes(b"")
         message = refused("inspect", folder)
         assert "LoRA adapter (adapter_config.json)" in message
@@ -274,7 +276,7 @@ def test_a_lora_directory_is_named_as_one(copy, tmp_path) -> None:
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
 def test_a_git_lfs_pointer_is_named_as_one(copy, name) -> None:
     (copy / name).write_text(
-        f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 2336927755350992246\n"
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 2336927755350992246\nutf-8", "utf-8"
     )
     message = refused("inspect", copy)
     assert f"{name} is a git-lfs pointer" in message
@@ -371,7 +373,7 @@ def test_a_weight_that_is_no_number_is_named_before_any_work(copy, tmp_path, dat
     ],
 )
 def test_a_damaged_file_is_one_line_from_every_command(copy, tmp_path, data, name, text, said) -> None:
-    (copy / name).write_text(text)
+    (copy / name).write_text(text, "utf-8")
     commands = (
         ("inspect", copy),
         ("evaluate", copy, "--data", data),
@@ -384,12 +386,12 @@ def test_a_damaged_file_is_one_line_from_every_command(copy, tmp_path, data, nam
 
 def test_the_cuts_of_a_damaged_record_are_refused(copy, tmp_path) -> None:
     for text in ("3", "{", '{"history": [3]}', '{"teacher": 3, "history": []}'):
-        (tmp_path / "record.json").write_text(text)
+        (tmp_path / "record.json").write_text(text, "utf-8")
         message = refused("prune", copy, "--cuts", tmp_path / "record.json", "-o", tmp_path / "cut")
         assert "COMPRESSION.json" in message
     cut = {"tower": "language", "axis": "attention", "amount": 16, "keep": {}}
     told = {"teacher": digest_checkpoint(copy), "history": [{"cut": cut}]}
-    (tmp_path / "record.json").write_text(json.dumps(told))
+    (tmp_path / "record.json").write_text(json.dumps(told), "utf-8")
     assert "another model" in refused("prune", copy, "--cuts", tmp_path / "record.json", "-o", tmp_path / "cut")
 
 
@@ -414,7 +416,7 @@ def test_a_config_of_absurd_sizes_is_one_line_and_soon(copy, part, changes) -> N
 
 @pytest.mark.parametrize("model_type", ["qwen2_5_vl", "mllama", "paligemma", "gemma3", "llama5"])
 def test_a_family_that_is_not_taken_is_not_told_as_a_typing_mistake(tmp_path, model_type) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}), "utf-8")
     message = refused("inspect", tmp_path)
     assert "did you mean" not in message
     assert model_type in message
@@ -433,12 +435,12 @@ def test_the_command_imports_nothing_from_the_current_directory(tmp_path, comman
     here = tmp_path / "here"
     here.mkdir()
     for name in ("typer", "rich", "torch", "typing", "lmmpress_plugin"):
-        (here / f"{name}.py").write_text(MARK.format(str(tmp_path / "ran")))
+        (here / f"{name}.py").write_text(MARK.format(str(tmp_path / "ran")), "utf-8")
     others = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")}
     if path is not None:
         others["PYTHONPATH"] = path.format(elsewhere=tmp_path)
     started = [sys.executable, *command, "--help"]
-    done = subprocess.run(started, cwd=here, env=others, capture_output=True, text=True)
+    done = subprocess.run(started, cwd=here, env=others, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "ran").exists()
 
@@ -446,10 +448,10 @@ def test_the_command_imports_nothing_from_the_current_directory(tmp_path, comman
 def test_processes_that_are_started_have_no_current_directory_on_their_path(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", str(tmp_path / "mine"), ""]))
     show = "import json, sys; print(json.dumps(sys.path))"
-    (tmp_path / "show.py").write_text("import pathlib; pathlib.Path('ran').touch()")
+    (tmp_path / "show.py").write_text("import pathlib; pathlib.Path('ran').touch()", "utf-8")
     command = [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {show!r}])"]
     with inherited():
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, encoding="utf-8")
     told = json.loads(done.stdout)
     assert str(tmp_path / "mine") in told
     assert not {"", str(tmp_path)} & set(told)

@@ -18,8 +18,8 @@ def copy(make_checkpoint, tmp_path) -> Path:
 
 def edit(path: Path, **changes: object) -> None:
     """Change keys of a JSON file, which is made if need be."""
-    told = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps(told | changes))
+    told = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    path.write_text(json.dumps(told | changes), "utf-8")
 
 
 def refused(checkpoint: Path) -> str:
@@ -31,7 +31,7 @@ def refused(checkpoint: Path) -> str:
 
 @pytest.mark.parametrize("text", ["null", "[]", "3", "{", '{"model": ' * 100_000, "{}", '{"model": {"type": "Evil"}}'])
 def test_a_tokenizer_that_is_none_is_one_line(copy, text) -> None:
-    (copy / "tokenizer.json").write_text(text)
+    (copy / "tokenizer.json").write_text(text, "utf-8")
     assert str(copy) in refused(copy)
 
 
@@ -78,9 +78,9 @@ def test_a_processor_of_another_kind_or_size_is_one_line(copy, changes, said) ->
     ],
 )
 def test_sizes_of_pictures_are_bounded_by_what_the_model_takes(copy, changes) -> None:
-    told = json.loads((copy / "processor_config.json").read_text())
+    told = json.loads((copy / "processor_config.json").read_text("utf-8"))
     told["image_processor"] |= changes
-    (copy / "processor_config.json").write_text(json.dumps(told))
+    (copy / "processor_config.json").write_text(json.dumps(told), "utf-8")
     assert str(copy) in refused(copy)
 
 

@@ -89,12 +89,14 @@ def test_no_process_of_a_run_imports_from_the_current_directory(hostile, raw_pla
     plan = on_vision(raw_plan, hostile)
     plan["distillation"] = raw_plan["distillation"] | {"processes": 2}
     for name in ("torch", "kfp", "transformers", "accelerate", "lmmpress_worker", "sitecustomize", "pydantic"):
-        (hostile / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+        (hostile / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n", "utf-8")
     (hostile / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False), "utf-8")
     command = [sys.executable, "-m", "lmmpress.cli", "run", "plan.yaml", "--out", str(tmp_path / "out"), *options]
     others = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
-    done = subprocess.run(command, cwd=hostile, env=others, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=hostile, env=others, capture_output=True, text=True, check=False, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "out" / "result.json").read_text())["steps"][0]["loss"]
+    assert json.loads((tmp_path / "out" / "result.json").read_text("utf-8"))["steps"][0]["loss"]
     assert names_in(tmp_path / "out" / "compressed") <= KEPT | {"model.safetensors", "COMPRESSION.json", MODELING}
     assert not (tmp_path / "ran").exists()

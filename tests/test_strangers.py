@@ -92,7 +92,7 @@ def sound(make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPat
     folder = tmp_path_factory.mktemp("stranger") / "checkpoint"
     shutil.copytree(make_checkpoint("llama"), folder)
     cut = {"tower": "language", "axis": "ffn", "amount": 1, "keep": {"language.ffn.0": [0, 1]}}
-    (folder / RECORD).write_text(json.dumps({"format": 1, "teacher": "0" * 64, "history": [{"cut": cut}]}))
+    (folder / RECORD).write_text(json.dumps({"format": 1, "teacher": "0" * 64, "history": [{"cut": cut}]}), "utf-8")
     return folder
 
 

@@ -102,9 +102,9 @@ def test_there_is_no_other_way_to_the_terminal() -> None:
 def test_a_traceback_repeats_no_secret(tmp_path: Path) -> None:
     """Neither with --debug."""
     plan = {"model": "s3://KEY:hush@b/m", "data": "d", "stages": {}}
-    (tmp_path / "plan.yaml").write_text(json.dumps(plan))
+    (tmp_path / "plan.yaml").write_text(json.dumps(plan), "utf-8")
     command = [sys.executable, "-m", "lmmpress.cli", "plan", str(tmp_path / "plan.yaml"), "--debug"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "holds credentials" in done.stderr
@@ -114,7 +114,7 @@ def test_a_traceback_repeats_no_secret(tmp_path: Path) -> None:
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv(NOTES, str(tmp_path / "notes.jsonl"))
-    with (tmp_path / "tasks.log").open("w") as file:
+    with (tmp_path / "tasks.log").open("w", encoding="utf-8") as file:
         yield _Log(file, tmp_path / "notes.jsonl")
 
 
@@ -138,7 +138,7 @@ def test_the_log_of_tasks_has_no_control_characters_and_no_secrets(log: Any, tmp
         "10:00:00.123 - INFO - Executing task \x1b[96m'prepare'\x1b[0m\n    from https://u:hush@h/m \x1b]0;x\x07\n"
     )
     log.flush()
-    assert (tmp_path / "tasks.log").read_text() == (
+    assert (tmp_path / "tasks.log").read_text("utf-8") == (
         "10:00:00.123 - INFO - Executing task 'prepare'\n    from https://h/m \\x1b]0;x\\x07\n"
     )
 

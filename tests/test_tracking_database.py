@@ -169,7 +169,7 @@ def test_a_database_of_an_older_mlflow_is_to_be_upgraded(tmp_path: Path) -> None
 def test_what_is_no_database_of_mlflows_is_left_alone(tmp_path: Path) -> None:
     folder, text, foreign = tmp_path / "folder", tmp_path / "text", tmp_path / "foreign"
     folder.mkdir()
-    text.write_text("a text, and no database " * 100)
+    text.write_text("a text, and no database " * 100, "utf-8")
     with closing(sqlite3.connect(foreign)) as database:
         database.execute("CREATE TABLE songs (title TEXT)")
     before = text.read_bytes(), foreign.read_bytes()
@@ -200,7 +200,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", "utf-8")
     with pytest.raises(UserError, match="cannot hold the lineage store: Not a directory"):
         open_client(local_store(tmp_path / "file" / "folder"), create=True)
 

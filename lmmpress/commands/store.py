@@ -173,12 +173,12 @@ def store_cp(
     from lmmpress.store.address import existing_store, holds_checkpoint, is_store
     from lmmpress.store.housekeeping import copy_checkpoint, copy_store, refuse_no_checkpoint
 
-    # all that can be said against the source is said before there is a target
+    # all that can be said against both is said before there is a target
+    if holds_checkpoint(target):
+        raise UserError(f"{target} is a checkpoint, and no store; name another place")
     checkpoint = None if is_store(source) else opened(source)
     if checkpoint:
         refuse_no_checkpoint(checkpoint)
-    if holds_checkpoint(target):
-        raise UserError(f"{target} is a checkpoint, and no store; name another place")
     into = open_store(target)
     moved = copy_checkpoint(checkpoint, into) if checkpoint else copy_store(existing_store(source), into)
     if as_json:

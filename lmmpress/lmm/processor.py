@@ -43,6 +43,7 @@ def load_processor(checkpoint: Path) -> Any:
         except Exception as error:  # whatever strange files make transformers raise is the files' fault
             told = first_line(error).replace(str(folder), str(checkpoint))
             raise UserError(f"{checkpoint}: no processor or tokenizer: {told}") from None
+    tokenizer_of(processor).name_or_path = str(checkpoint)  # the folder that transformers was shown is gone
     _check_made(checkpoint, processor, config)
     return processor
 

@@ -17,8 +17,6 @@ def own_folder(workspace: Path) -> Path:
     """A new folder in `workspace` that lives as long as this process; what ended processes left is removed."""
     with lock_of(workspace / "opening.lock"):
         for left in workspace.glob("own-*.lock"):
-            if left.is_symlink():  # nothing that lmmpress left
-                continue
             lock = lock_of(left)
             try:
                 lock.acquire(blocking=False)
