@@ -47,11 +47,12 @@ def lines_of(faults: dict[Place, str], where: str, lines: dict[Place, int] | Non
 
 
 def without_followers(first: dict[Place, str], others: dict[Place, str]) -> dict[Place, str]:
-    """All faults, less those of `others` that only follow from one of `first` at their place or around it."""
+    """All faults, less those of `others` that only follow from one of `first` at their place, around it or inside."""
+    follows = {place[:length] for place in first for length in range(1, len(place) + 1)}
     own = {
         place: fault
         for place, fault in others.items()
-        if not any(place[:length] in first for length in range(len(place) + 1))
+        if place not in follows and not any(place[:length] in first for length in range(len(place) + 1))
     }
     return first | own
 

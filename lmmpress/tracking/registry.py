@@ -121,7 +121,9 @@ def _fetched(client: "MlflowClient", name: str, place: str) -> Path:
             fetched = mlflow.artifacts.download_artifacts(
                 artifact_uri=place, dst_path=folder, tracking_uri=client.tracking_uri
             )
-    except (ImportError, OSError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # whatever an odd address makes MLflow raise is the address' fault
         raise UserError(f"{name} cannot be fetched from {without_credentials(place)}: {error}; {otherwise}") from error
     return Path(fetched)
 
