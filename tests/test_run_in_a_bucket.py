@@ -102,7 +102,7 @@ def test_a_registered_model_that_says_nothing_of_its_checkpoint(
     client.create_model_version("AntGMM", str(tmp_path))
     assert address_of("models:/AntGMM/2", local_store(tmp_path)) == str(tmp_path), "its source is a directory"
     for name, message in (
-        ("models:/AntGMM/1", "set its tag lmmpress.address"),
+        ("models:/AntGMM/1", "set the tag lmmpress.address of models:/AntGMM/1"),
         ("models:/AntGMM/7", "not found"),
         ("models:/AntGMM", "write a registered model as"),
         ("models:/AntGMM/latest", "write a registered model as"),
