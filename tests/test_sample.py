@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -230,3 +233,12 @@ def test_plain_transformers_answers_test_rows(model: Blip2ForConditionalGenerati
 
     keep_first(model, 4)
     assert accuracies(model, encoded, seen, processor.tokenizer.pad_token_id)["all"] < forced["all"] - 0.1
+
+
+def test_the_processes_that_draw_import_nothing_from_the_current_directory(tmp_path: Path) -> None:
+    for name in ("multiprocessing", "numpy", "PIL"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w').close()\n", "utf-8")
+    draw = "from lmmpress.sample import dataset\ndataset.FEW = 0\nassert list(dataset.make_many([('test', 0)], 0, ''))"
+    others = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    subprocess.run([sys.executable, "-P", "-c", draw], cwd=tmp_path, env=others, check=True)
+    assert not (tmp_path / "ran").exists()

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
+from lmmpress.processes import inherited
 from lmmpress.sample.advert import Advert, Row, advert_rng, ask, draw_advert
 from lmmpress.sample.drawing import render
 
@@ -64,7 +65,7 @@ def make_many(places: list[tuple[str, int]], seed: int, note: str) -> Iterator[S
         yield from track(map(partial(make_at, seed), places), note, len(places), transient=True)
         return
     # Spawned, not forked: a process that already runs torch's threads must not be forked.
-    with get_context("spawn").Pool() as pool:
+    with inherited(), get_context("spawn").Pool() as pool:
         samples = pool.imap(partial(make_at, seed), places, chunksize=50)
         yield from track(samples, note, len(places), transient=True)
 
