@@ -236,9 +236,17 @@ def test_plain_transformers_answers_test_rows(model: Blip2ForConditionalGenerati
 
 
 def test_the_processes_that_draw_import_nothing_from_the_current_directory(tmp_path: Path) -> None:
+    hostile, program = tmp_path / "hostile", tmp_path / "program.py"
+    hostile.mkdir()
     for name in ("multiprocessing", "numpy", "PIL"):
-        (tmp_path / f"{name}.py").write_text("open('ran', 'w').close()\n", "utf-8")
-    draw = "from lmmpress.sample import dataset\ndataset.FEW = 0\nassert list(dataset.make_many([('test', 0)], 0, ''))"
+        (hostile / f"{name}.py").write_text("open('ran', 'w').close()\n", "utf-8")
+    program.write_text(
+        "from lmmpress.sample import dataset\n"
+        "if __name__ == '__main__':\n"
+        "    dataset.FEW = 0\n"
+        "    assert list(dataset.make_many([('test', 0)], 0, ''))\n",
+        "utf-8",
+    )
     others = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
-    subprocess.run([sys.executable, "-P", "-c", draw], cwd=tmp_path, env=others, check=True)
-    assert not (tmp_path / "ran").exists()
+    subprocess.run([sys.executable, str(program)], cwd=hostile, env=others, check=True, timeout=120)
+    assert not (hostile / "ran").exists()
