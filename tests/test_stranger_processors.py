@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lmmpress.errors import UserError
+from lmmpress.lmm.files import choose
 from lmmpress.lmm.processor import load_processor
 
 
@@ -118,3 +119,37 @@ def test_a_checkpoint_without_a_tokenizer_says_so(copy, make_checkpoint, tmp_pat
     for path in text.glob("tokenizer*"):
         path.unlink()
     assert "tokenizer" in refused(text)
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        (
+            "processor_config.json",
+            "audio_tokenizer",
+            {"audio_tokenizer_class": "AutoModel", "audio_tokenizer_name_or_path": "../outside"},
+        ),
+        ("tokenizer_config.json", "gguf_file", "../outside/model.gguf"),
+    ],
+)
+def test_a_model_or_file_elsewhere_that_a_processor_names_is_not_opened(
+    copy, make_checkpoint, tmp_path, monkeypatch, file, key, value
+) -> None:
+    shutil.copytree(make_checkpoint("text-glm"), tmp_path / "outside")
+    edit(tmp_path / "outside" / "config.json", auto_map={"AutoConfig": "evil.X"}, model_type="evil")
+    monkeypatch.chdir(copy)  # a path in the file may be one from here
+    edit(copy / file, **{key: value})
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("transformers asks whether to run code"))
+    assert type(load_processor(copy)).__name__ == "Blip2Processor"
+    files = choose(copy)
+    assert key not in json.loads(files.rewritten[file])
+    assert f"{key} of {file}" in files.left
+
+
+@pytest.mark.parametrize("file", ["processor_config.json", "video_preprocessor_config.json"])
+@pytest.mark.parametrize(
+    ("key", "kind"), [("video_processor_type", "video processor"), ("feature_extractor_type", "feature extractor")]
+)
+def test_only_classes_of_the_kind_that_a_key_says_are_looked_up(copy, file, key, kind) -> None:
+    edit(copy / file, part={key: "BertModel"})
+    assert f"{copy / file}: {key} is 'BertModel', which is no {kind}" in refused(copy)

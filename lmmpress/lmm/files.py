@@ -68,7 +68,14 @@ _TEXT = re.compile(r"README\.md|(LICEN[SC]E|NOTICE|COPYING|USE_POLICY)([-_][-_A-
 _TEMPLATE = re.compile(rf"{_TEMPLATES}/[A-Za-z0-9][-_.A-Za-z0-9]*\.jinja")
 _SHARD = re.compile(r"[A-Za-z0-9][-_.A-Za-z0-9]*\.safetensors")
 _ADAPTER = re.compile(r"adapter_config\.json|adapter_model\.(safetensors|bin)|adapter_model-.*\.safetensors")
-_CODE = ("auto_map", "custom_generate", "custom_pipelines", "fast_tokenizer_files")  # or a file of another name
+_CODE = (
+    "auto_map",
+    "custom_generate",
+    "custom_pipelines",
+    "fast_tokenizer_files",  # a file of another name
+    "gguf_file",  # a file at any path
+    "audio_tokenizer",  # a model at any path, about whose code transformers asks on the terminal
+)
 _KERNELS = re.compile(r"_?(attn|experts)_implementation(_internal)?")  # a value with a slash is code on a hub
 _POINTER = b"version https://git-lfs.github.com/spec/v1"
 

@@ -18,6 +18,7 @@ from lmmpress.lmm.read_anatomy import first_line, read_config
 from lmmpress.lmm.strict_json import read_mapping
 
 _LARGEST = 256 << 20  # bytes of a file
+_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 _SIZES = ("size", "crop_size", "pad_size", "image_size", "size_divisor", "patch_size")
 _COUNTS = ("num_query_tokens", "num_additional_image_tokens", "image_seq_length", "image_seq_len")
 _MOST_TOKENS = 1 << 16  # of a picture, where the config says no limit of the text
@@ -55,23 +56,25 @@ def tokenizer_of(processor: Any) -> Any:
 
 def _check_files(checkpoint: Path, folder: Path, config: dict[str, Any]) -> None:
     """Raise UserError where the files of a processor are not what they should be."""
-    from transformers import ImageProcessingMixin, ProcessorMixin
+    from transformers import FeatureExtractionMixin, ImageProcessingMixin, ProcessorMixin
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
     kinds = {
         "tokenizer_class": ("tokenizer", PreTrainedTokenizerBase),
         "processor_class": ("processor", ProcessorMixin),
         "image_processor_type": ("image processor", ImageProcessingMixin),
+        "video_processor_type": ("video processor", ImageProcessingMixin),  # which those of videos are made of
+        "feature_extractor_type": ("feature extractor", (FeatureExtractionMixin, ImageProcessingMixin)),
     }
     told = {"config.json": config}
-    for name in ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json"):
+    for name in ("tokenizer_config.json", *_PROCESSOR_FILES):
         if (folder / name).is_file():
             told[name] = read_mapping(folder / name, _LARGEST, str(checkpoint / name))
     for name, values in told.items():
         for key, value in _values(values):
             if key in kinds and value is not None:
                 _check_class(f"{checkpoint / name}: {key}", value, *kinds[key])
-    for name in ("processor_config.json", "preprocessor_config.json"):
+    for name in _PROCESSOR_FILES:
         values = told.get(name, {})
         if not isinstance(values.get("image_processor", {}), dict):
             raise UserError(f"{checkpoint / name}: image_processor is no JSON object")
@@ -91,7 +94,7 @@ def _values(value: Any) -> Iterator[tuple[str, Any]]:
         yield from _values(inner)
 
 
-def _check_class(where: str, name: Any, kind: str, base: type) -> None:
+def _check_class(where: str, name: Any, kind: str, base: type | tuple[type, ...]) -> None:
     import transformers
 
     if not isinstance(name, str):
