@@ -16,18 +16,20 @@ from urllib.parse import unquote
 
 HIDDEN = "***"
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?P<slashes>/+)")
+# Every pattern looks at a character a bounded number of times, since a text may be long and somebody else's: names
+# and schemes begin where a word does, or have a longest.
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,63}:(?P<slashes>/+)")
 _AUTHORITY = re.compile(r"(?:\[[^\]/]*\](?::\d+)?)?([^/?#]*)")  # without an IPv6 address and its port
 _MISTYPED = re.compile(r"[A-Za-z0-9+.-]+[:;]?[/\\]{2}")  # s3//bucket
 _IMAGE_DIGEST = re.compile(r"@(?=sha\d+:[0-9a-f]{32})")
 _USER = re.compile(rf"(?:^|(?<=[='\"(,\[{{]))(?:{_MISTYPED.pattern})?[\w.+%-]+:(?!/)")  # user:password@host
-_IN_TEXT = re.compile(r"(?P<name>[\w.%+-]+)=(?P<value>[^\s&;#,'\")\]}>]+)")
-_IN_ADDRESS = re.compile(r"(?<=[?&;#])(?P<name>[^=&;#]+)=(?P<value>[^&;#]+)")
+_IN_TEXT = re.compile(r"(?<![\w.%+-])(?P<name>[\w.%+-]+)=(?P<value>[^\s&;#,'\")\]}>]+)")
+_IN_ADDRESS = re.compile(r"(?<=[?&;#])(?P<name>[^=?&;#]+)=(?P<value>[^&;#]+)")
 _KNOWN_FORMS = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:.*?-----END [A-Z ]*PRIVATE KEY-----|.*)"
     r"|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"
     r"|\b(?:gh[pousr]_|github_pat_|glpat-|hf_|xox[abprs]-|sk-)\w[\w-]{18,}"
-    r"|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
+    r"|\beyJ[\w-]{8,2000}\.[\w-]{8,}\.[\w-]*"
     r"|(?<=\bBearer )[^\s'\",]+|(?<=\bBasic )[A-Za-z0-9+/]{8,}=*",
     re.DOTALL,
 )

@@ -209,3 +209,16 @@ def test_no_password_is_too_odd_to_be_left_out(password: str, scheme: str) -> No
 def test_any_text_can_be_looked_at(text: str) -> None:
     address_holds_credentials(text)
     assert without_credentials(without_credentials(text)) == without_credentials(text)
+
+
+@pytest.mark.parametrize(
+    "part", ["a", "a.", "?", "-eyJ", "a:", "a/", "='a", "&a", "-----BEGIN ", "password", "@", "%2"]
+)
+@pytest.mark.parametrize("mark", ["=", "@"])
+def test_a_text_of_any_length_is_looked_at_in_steps_that_grow_with_its_length(part: str, mark: str) -> None:
+    """Were a pattern to begin anew at every character, each of these would take minutes."""
+    assert without_credentials(f"{mark} {part * 100_000}{mark}x").startswith(mark)
+
+
+def test_a_parameter_after_several_question_marks_is_one() -> None:
+    assert without_credentials("https://host/a?b?token=hush") == "https://host/a?b?token=***"

@@ -26,6 +26,7 @@ from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.digest import digest_checkpoint
 from lmmpress.lmm.files import choose
 from lmmpress.lmm.ours import MODELING, modeling_code
+from lmmpress.lmm.strict_json import parse_mapping
 from lmmpress.lmm.verify import verify_for_users
 from lmmpress.lmm.weights import INDEX
 from lmmpress.plan import Axis
@@ -458,3 +459,10 @@ def test_processes_that_are_started_have_no_current_directory_on_their_path(tmp_
     assert os.environ["PYTHONPATH"] == os.pathsep.join(["", str(tmp_path / "mine"), ""])
     assert "PYTHONSAFEPATH" not in os.environ
     assert environment(X="1")["X"] == "1"
+
+
+def test_an_object_of_many_keys_of_which_one_stands_twice_is_answered_soon() -> None:
+    """Were every key counted in all of them, this would take an hour."""
+    keys = ", ".join(f'"{number}": 0' for number in [*range(400_000), 399_999])
+    with pytest.raises(UserError, match="'399999' stands in it twice"):
+        parse_mapping(f"{{{keys}}}".encode(), "header", unique=True)

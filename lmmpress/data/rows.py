@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import posixpath
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -201,8 +201,7 @@ def _once_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """A JSON object; of two values under one key JSON would keep the last and say nothing."""
     made = dict(pairs)
     if len(made) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _TwiceError(repr(next(key for key in keys if keys.count(key) > 1)))
+        raise _TwiceError(repr(Counter(key for key, _ in pairs).most_common(1)[0][0][:_LONGEST_NAME]))
     return made
 
 
