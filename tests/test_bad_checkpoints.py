@@ -75,6 +75,28 @@ def test_an_unknown_tower_lists_those_there_are(copy, tmp_path) -> None:
     assert "vision, qformer, language" in message
 
 
+@pytest.mark.parametrize("amount", [0, -1])
+def test_a_cut_that_removes_nothing_is_refused(copy, tmp_path, amount) -> None:
+    message = refused("prune", copy, "--axis", "block", "--remove", amount, "-o", tmp_path / "out")
+    assert f"block of the language tower: {amount} is nothing to remove, at least 1" in message
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("layer", [-9, 4, [-2, 7]])
+def test_a_vision_layer_that_the_tower_has_not_is_named(make_checkpoint, tmp_path, layer) -> None:
+    folder = shutil.copytree(make_checkpoint("llava-clip-llama"), tmp_path / "llava")
+    message = refused("inspect", spoil(folder, None, vision_feature_layer=layer))
+    assert f"vision_feature_layer is {layer}, and a vision tower of 3 blocks has states -4 to 3" in message
+
+
+def test_what_transformers_says_of_a_config_is_told_with_its_reason(make_checkpoint, tmp_path) -> None:
+    """Its first line ends with a colon."""
+    folder = shutil.copytree(make_checkpoint("llava-clip-llama"), tmp_path / "llava")
+    message = refused("inspect", spoil(folder, None, vision_feature_select_strategy="foo"))
+    assert "Validation error for field 'vision_feature_select_strategy': " in message
+    assert "foo" in message
+
+
 def test_an_unknown_part_of_a_known_family_is_named(copy) -> None:
     assert "unknown model family 'mamba'" in refused("inspect", spoil(copy, model_type="mamba"))
 

@@ -1,6 +1,7 @@
 """Data is somebody else's: every fault is told with its row."""
 
 import contextlib
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lmmpress.data import open_image, read_split
+from lmmpress.data import open_image, open_picture, read_split
 from lmmpress.errors import UserError
 from lmmpress.lmm.checkpoint import read_checkpoint
 from lmmpress.lmm.examples import batches, encode, make_batch
@@ -46,15 +47,31 @@ def test_a_limit_takes_images_evenly_and_all_rows_of_an_image(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("{", "line 2: not JSON"),
+        (
+            "{",
+            "line 2: not JSON: Expecting property name enclosed in double quotes at character 2; a line holds one JSON",
+        ),
+        (
+            json.dumps(GOOD) + ",",
+            "line 2: not JSON: Extra data at character .*; a line holds one JSON object and nothing",
+        ),
         ("[" * 100_000, "line 2: not JSON"),
         ([1], "line 2: a row is a JSON object"),
-        (GOOD | {"answer": ""}, "line 2: answer is missing"),
-        (GOOD | {"question": 3}, "line 2: question is missing or no text"),
+        ({"question": "q"}, "line 2: answer is missing; a row has question, answer, task, split"),
+        (GOOD | {"answer": None}, "line 2: answer is missing"),
+        (GOOD | {"answer": " \n"}, "line 2: answer is empty; fill it in, or leave the row out"),
+        (GOOD | {"answer": 3}, "line 2: answer is 3, which is no text; write it as text, in quotes"),
+        (GOOD | {"answer": ["x" * 99]}, r'line 2: answer is \["x{35}\.\.\., which is no text'),
         (GOOD | {"file_name": "b.png"}, "line 2: image 'b.png' is missing"),
         (GOOD | {"file_name": "../d.png"}, "points outside"),
         (GOOD | {"file_name": "/etc/passwd"}, "points outside"),
         (GOOD | {"file_name": 7}, "file_name is no text"),
+        (
+            GOOD | {"file_name": ""},
+            "file_name is no text; it is the path of one image, and a row without image has none",
+        ),
+        (GOOD | {"file_name": "https://h/a.png"}, "image 'https://h/a.png' is an address; fetch it into the data set"),
+        (GOOD | {"file_name": "images\\a.png"}, "is missing; write / between folders"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path, row, message) -> None:
@@ -71,8 +88,48 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path) -> None:
 
 
 def test_an_empty_split_lists_those_that_have_rows(tmp_path) -> None:
-    with pytest.raises(UserError, match="'distill' has no rows; the splits are test"):
+    with pytest.raises(UserError, match="'distill' has no rows; the splits are test; choose among them, by splits in"):
         read_split(write(tmp_path / "d", GOOD), "distill")
+
+
+def test_a_file_without_rows_is_named(tmp_path) -> None:
+    folder = write(tmp_path / "d", GOOD)
+    (folder / "metadata.jsonl").write_text("\n \n", "utf-8")
+    with pytest.raises(UserError, match=r"metadata\.jsonl holds no rows"):
+        read_split(folder, "test")
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n"
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (LFS, "is a git-lfs pointer and not the file itself; run `git lfs pull` there"),
+        (gzip.compress(b"{}"), "is compressed by gzip; unpack it"),
+        (b"PAR1\x15\x04", "is a Parquet file; write its rows as lines of JSON"),
+        (b"PK\x03\x04", "is a zip archive; unpack it"),
+    ],
+)
+def test_metadata_that_is_another_kind_of_file_is_named_as_what_it_is(tmp_path, raw, message) -> None:
+    folder = write(tmp_path / "d", GOOD)
+    (folder / "metadata.jsonl").write_bytes(raw)
+    with pytest.raises(UserError, match=message):
+        read_split(folder, "test")
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"", "it is empty; fetch it again"),
+        (LFS, "it is a git-lfs pointer and not the file itself; run `git lfs pull` there"),
+        (b"<!DOCTYPE html>", "it is none of JPEG, .*, or is damaged; convert it, or fetch it again"),
+    ],
+)
+def test_an_image_that_is_none_is_named_as_what_it_is(tmp_path, raw, message) -> None:
+    (tmp_path / "a.png").write_bytes(raw)
+    with pytest.raises(UserError, match=message):
+        open_picture(tmp_path / "a.png")
 
 
 def test_a_folder_without_metadata_is_no_data_set(tmp_path) -> None:

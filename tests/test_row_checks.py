@@ -159,7 +159,7 @@ def test_splits_that_the_plan_names_are_used_as_they_are(plan_for, folder) -> No
     renamed(folder, score="train", distill="train", gate="validation")
     plan = plan_for(splits={"score": "train", "distill": "train", "gate": "test", "test": "test"})
     assert split_names(plan)["gate"] == "test"
-    with pytest.raises(UserError, match=r"split 'gate' has no rows; the splits are test, train, validation; name them"):
+    with pytest.raises(UserError, match=r"split 'gate' has no rows; the splits are test, train, validation; choose"):
         read_splits(plan_for(splits={"score": "train", "distill": "train"}))
 
 

@@ -238,7 +238,7 @@ def png_of(width: int, height: int) -> bytes:
         (png_of(60_000, 60_000), "it has more than 100,000,000 pixels"),
         (png_of(2010, 10), "one side more than 200 times the other"),
         (saved(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "TIFF"), "values that are not finite"),
-        (b"", "it is none of"),
+        (b"", "it is empty"),
     ],
 )
 def test_what_is_no_picture_is_refused_before_it_is_decoded(tmp_path, raw, message) -> None:

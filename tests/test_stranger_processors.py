@@ -36,6 +36,20 @@ def test_a_tokenizer_that_is_none_is_one_line(copy, text) -> None:
     assert str(copy) in refused(copy)
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["tokenizer.json", "tokenizer_config.json"], "it has none of tokenizer.json, tokenizer.model, "),
+        (["processor_config.json"], "it has none of processor_config.json, preprocessor_config.json; copy them from"),
+    ],
+)
+def test_files_that_are_not_there_at_all_are_named(copy, names, said) -> None:
+    """Transformers makes an empty tokenizer of nothing, and speaks of a hub where there is no processor."""
+    for name in names:
+        (copy / name).unlink()
+    assert said in refused(copy)
+
+
 @pytest.mark.parametrize("name", ["BertModel", "pipeline", "models", "Blip2Processor", ["PreTrainedTokenizerFast"], 3])
 @pytest.mark.parametrize("file", ["tokenizer_config.json", "config.json"])
 def test_only_tokenizer_classes_are_looked_up(copy, name, file) -> None:
@@ -52,7 +66,7 @@ def test_only_tokenizer_classes_are_looked_up(copy, name, file) -> None:
         ({"image_processor": {"image_processor_type": "BertModel"}}, "which is no image processor"),
         ({"image_processor": 3}, "image_processor is no JSON object"),
         ({"num_query_tokens": 10**9}, "num_query_tokens is 1000000000"),
-        ({"num_query_tokens": "many"}, "num_query_tokens is many"),
+        ({"num_query_tokens": "4"}, "num_query_tokens is '4'"),
         ({"num_query_tokens": -1}, "num_query_tokens is -1"),
     ],
 )

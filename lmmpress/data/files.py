@@ -7,6 +7,9 @@ from pathlib import Path
 
 from lmmpress.errors import UserError
 
+# how the file begins that git leaves in place of one that git-lfs has not fetched
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
+
 _CACHED = ("datasets--", "models--", "spaces--")  # how folders of the Hugging Face cache begin
 
 

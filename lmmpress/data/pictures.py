@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lmmpress.data.files import read_bytes
+from lmmpress.data.files import LFS_POINTER, read_bytes
 from lmmpress.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
@@ -59,7 +59,7 @@ def picture_of(raw: bytes) -> Image.Image:
     except UserError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
-        raise UserError(_fault(error)) from None
+        raise UserError(_fault(error, raw)) from None
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -113,9 +113,13 @@ def _opened(raw: bytes) -> Image.Image:
     return image
 
 
-def _fault(error: Exception) -> str:
+def _fault(error: Exception, raw: bytes) -> str:
+    if not raw:
+        return "it is empty; fetch it again"
+    if raw.startswith(LFS_POINTER):
+        return "it is a git-lfs pointer and not the file itself; run `git lfs pull` there"
     if isinstance(error, Image.UnidentifiedImageError):
-        return f"it is none of {', '.join(FORMATS)}, or is damaged"
+        return f"it is none of {', '.join(FORMATS)}, or is damaged; convert it, or fetch it again"
     if isinstance(error, Image.DecompressionBombError):
         return f"it has more than {MOST_PIXELS:,} pixels"
     reason = (str(error).splitlines() or [""])[0]

@@ -126,8 +126,13 @@ def _stamp(folder: Path) -> int:
 def _split(folder: Path, stamp: int, name: str, limit: int | None) -> Split:
     rows = [row for row, split in _read(folder, stamp) if split == name]
     if not rows:
-        there = ", ".join(_split_names(folder, stamp)) or "none"
-        raise UserError(f"{folder}: split {name!r} has no rows; the splits are {there}; name them in the plan's splits")
+        there = ", ".join(_split_names(folder, stamp))
+        if not there:
+            raise UserError(f"{folder / METADATA} holds no rows")
+        raise UserError(
+            f"{folder}: split {name!r} has no rows; the splits are {there}; choose among them, by splits in a plan, or "
+            "by --split"
+        )
     if limit is not None and limit < len(rows):
         rows = _evenly(rows, limit)
     with_image, without = ([row for row in rows if (row.file_name is None) is none] for none in (False, True))
@@ -175,14 +180,21 @@ def _row(line: str, folder: Path, place: str, number: int, images: set[str]) -> 
         raw = json.loads(line, object_pairs_hook=_once_each)
     except _TwiceError as error:
         raise UserError(f"{place}: the key {error} stands twice in the row; keep one") from None
-    except (ValueError, RecursionError):
-        raise UserError(f"{place}: not JSON") from None
+    except (ValueError, RecursionError) as error:
+        why = f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else str(error)
+        raise UserError(f"{place}: not JSON: {why}; a line holds one JSON object and nothing beside it") from None
     if not isinstance(raw, dict):
-        raise UserError(f"{place}: a row is a JSON object")
+        raise UserError(f"{place}: a row is a JSON object, each on a line of its own")
     for key, longest in _TEXTS.items():
         text = raw.get(key)
-        if not isinstance(text, str) or not text.strip():
-            raise UserError(f"{place}: {key} is missing or no text")
+        if text is None:
+            raise UserError(f"{place}: {key} is missing; a row has {', '.join(_TEXTS)}")
+        if not isinstance(text, str):
+            told = json.dumps(text)
+            shown = told if len(told) <= 40 else f"{told[:37]}..."
+            raise UserError(f"{place}: {key} is {shown}, which is no text; write it as text, in quotes")
+        if not text.strip():
+            raise UserError(f"{place}: {key} is empty; fill it in, or leave the row out")
         if len(text) > longest:
             raise UserError(f"{place}: {key} has {len(text):,} characters, more than {longest:,}; shorten it")
         _check_characters(key, text, place)
@@ -217,12 +229,15 @@ def _check_characters(key: str, text: str, place: str) -> None:
 
 def _check_image_name(file_name: object, folder: Path, place: str) -> None:
     if not isinstance(file_name, str) or not file_name or "\0" in file_name:
-        raise UserError(f"{place}: file_name is no text")
+        raise UserError(f"{place}: file_name is no text; it is the path of one image, and a row without image has none")
     _check_characters("file_name", file_name, place)
+    if "://" in file_name:
+        raise UserError(f"{place}: image {file_name!r} is an address; fetch it into the data set and name the file")
     try:
         check_file(folder, file_name)
     except UserError as error:
-        raise UserError(f"{place}: image {error}") from None
+        hint = "; write / between folders" if "\\" in file_name else ""
+        raise UserError(f"{place}: image {error}{hint}") from None
 
 
 @dataclass(frozen=True)

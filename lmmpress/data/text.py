@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
-from lmmpress.data.files import check_file
+from lmmpress.data.files import LFS_POINTER, check_file
 from lmmpress.errors import UserError
 
 LONGEST_FILE = 2 << 30  # bytes
@@ -19,12 +19,22 @@ _WIDE = (
     ("UTF-16", (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"{\0", b"\0{")),
 )
 
+# how files begin that are no text, what they are, and what to do
+_OTHERS = (
+    (LFS_POINTER, "is a git-lfs pointer and not the file itself", "run `git lfs pull` there"),
+    (b"\x1f\x8b", "is compressed by gzip", "unpack it (gunzip)"),
+    (b"\x28\xb5\x2f\xfd", "is compressed by zstd", "unpack it (unzstd)"),
+    (b"PK\x03\x04", "is a zip archive", "unpack it"),
+    (b"PAR1", "is a Parquet file", "write its rows as lines of JSON"),
+)
+
 
 def read_lines(folder: Path, name: str) -> Iterator[tuple[int, str]]:
     """The lines of a UTF-8 file of a data set with their numbers, from 1; a byte-order mark is skipped.
 
-    Raises UserError for a file that is not UTF-8, with the line and the encoding that it looks like, for one that is no
-    regular file inside of the folder, and for a file or a line that is too long.
+    Raises UserError for a file that is not UTF-8, with the line and the encoding that it looks like, for one that is
+    compressed or no text, for one that is no regular file inside of the folder, and for a file or a line that is too
+    long.
     """
     path = folder / name
     try:
@@ -34,7 +44,10 @@ def read_lines(folder: Path, name: str) -> Iterator[tuple[int, str]]:
     if (size := os.stat(path).st_size) > LONGEST_FILE:
         raise UserError(f"{path} has {size:,} bytes, more than {LONGEST_FILE:,}; split the data set")
     with path.open("rb") as file:
-        start = file.read(4)
+        start = file.read(64)
+        for sign, what, remedy in _OTHERS:
+            if start.startswith(sign):
+                raise UserError(f"{path} {what}; {remedy}")
         for encoding, signs in _WIDE:
             if start.startswith(signs):
                 raise UserError(f"{path} is {encoding}, not UTF-8; convert it: iconv -f {encoding} -t UTF-8")

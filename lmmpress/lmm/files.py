@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lmmpress.data.files import LFS_POINTER
 from lmmpress.errors import UserError
 from lmmpress.lmm.ours import APART, CLASSES, MODELING, is_apart, modeling_code, says_apart
 from lmmpress.lmm.strict_json import read_mapping
@@ -45,7 +46,7 @@ _CONFIGS = (
     "video_preprocessor_config.json",
 )
 _OBJECTS = ("special_tokens_map.json", "added_tokens.json", "chat_template.json")  # JSON objects that name no code
-_VOCABULARY = (
+VOCABULARY = (
     "tokenizer.json",
     "tokenizer.model",
     "vocab.json",
@@ -61,7 +62,7 @@ _VOCABULARY = (
 # the most bytes that a file of that name may have
 _LIMITS = (
     {name: 16 * _MIB for name in (*_CONFIGS, *_OBJECTS, "chat_template.jinja", SUMS)}
-    | {name: 256 * _MIB for name in (*_VOCABULARY, INDEX, RECORD)}
+    | {name: 256 * _MIB for name in (*VOCABULARY, INDEX, RECORD)}
     | {MODELING: _MIB}
 )
 _TEXT = re.compile(r"README\.md|(LICEN[SC]E|NOTICE|COPYING|USE_POLICY)([-_][-_A-Za-z0-9]*)?(\.(txt|md|rst))?", re.I)
@@ -77,7 +78,6 @@ _CODE = (
     "audio_tokenizer",  # a model at any path, about whose code transformers asks on the terminal
 )
 _KERNELS = re.compile(r"_?(attn|experts)_implementation(_internal)?")  # a value with a slash is code on a hub
-_POINTER = b"version https://git-lfs.github.com/spec/v1"
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ def _check_file(checkpoint: Path, name: str, path: Path, limit: int | None) -> N
         raise UserError(f"{checkpoint}: {name} has {status.st_size} bytes; such a file may have {limit} at most")
     if status.st_size < 1024:
         with path.open("rb") as file:
-            if file.read(len(_POINTER)) == _POINTER:
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
                 raise UserError(
                     f"{checkpoint}: {name} is a git-lfs pointer and not the file itself: run `git lfs pull` there, "
                     "or fetch the checkpoint again"

@@ -13,12 +13,12 @@ from typing import Any
 
 from lmmpress.errors import UserError
 from lmmpress.lmm.apart import make_known
-from lmmpress.lmm.files import shown
+from lmmpress.lmm.files import VOCABULARY, shown
 from lmmpress.lmm.read_anatomy import first_line, read_config
 from lmmpress.lmm.strict_json import read_mapping
 
 _LARGEST = 256 << 20  # bytes of a file
-_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
+_PROCESSORS = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 _SIZES = ("size", "crop_size", "pad_size", "image_size", "size_divisor", "patch_size")
 _COUNTS = ("num_query_tokens", "num_additional_image_tokens", "image_seq_length", "image_seq_len")
 _MOST_TOKENS = 1 << 16  # of a picture, where the config says no limit of the text
@@ -43,7 +43,11 @@ def load_processor(checkpoint: Path) -> Any:
             processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # whatever strange files make transformers raise is the files' fault
             told = first_line(error).replace(str(folder), str(checkpoint))
-            raise UserError(f"{checkpoint}: no processor or tokenizer: {told}") from None
+            lacks = _lacks(folder, VOCABULARY) or ("vision_config" in config and _lacks(folder, _PROCESSORS[:2]))
+            raise UserError(f"{checkpoint}: no processor or tokenizer: {lacks or told}") from None
+        # transformers makes an empty tokenizer of nothing; a tokenizer of bytes needs no file
+        if getattr(type(tokenizer_of(processor)), "vocab_files_names", None) and (lacks := _lacks(folder, VOCABULARY)):
+            raise UserError(f"{checkpoint}: no tokenizer: {lacks}")
     tokenizer_of(processor).name_or_path = str(checkpoint)  # the folder that transformers was shown is gone
     _check_made(checkpoint, processor, config)
     return processor
@@ -52,6 +56,13 @@ def load_processor(checkpoint: Path) -> Any:
 def tokenizer_of(processor: Any) -> Any:
     """The tokenizer of what `load_processor` gave."""
     return getattr(processor, "tokenizer", processor)
+
+
+def _lacks(folder: Path, names: tuple[str, ...]) -> str | None:
+    """What to do where none of the files of those names is there; None where one is."""
+    if any((folder / name).is_file() for name in names):
+        return None
+    return f"it has none of {', '.join(names)}; copy them from the original model"
 
 
 def _check_files(checkpoint: Path, folder: Path, config: dict[str, Any]) -> None:
@@ -67,14 +78,14 @@ def _check_files(checkpoint: Path, folder: Path, config: dict[str, Any]) -> None
         "feature_extractor_type": ("feature extractor", (FeatureExtractionMixin, ImageProcessingMixin)),
     }
     told = {"config.json": config}
-    for name in ("tokenizer_config.json", *_PROCESSOR_FILES):
+    for name in ("tokenizer_config.json", *_PROCESSORS):
         if (folder / name).is_file():
             told[name] = read_mapping(folder / name, _LARGEST, str(checkpoint / name))
     for name, values in told.items():
         for key, value in _values(values):
             if key in kinds and value is not None:
                 _check_class(f"{checkpoint / name}: {key}", value, *kinds[key])
-    for name in _PROCESSOR_FILES:
+    for name in _PROCESSORS:
         values = told.get(name, {})
         if not isinstance(values.get("image_processor", {}), dict):
             raise UserError(f"{checkpoint / name}: image_processor is no JSON object")
@@ -121,7 +132,7 @@ def _check_size(where: str, key: str, value: Any, config: dict[str, Any]) -> Non
 
 def _check_number(where: str, number: Any, least: int, most: int, what: str) -> None:
     if type(number) is not int or not least <= number <= most:
-        raise UserError(f"{where} is {str(number)[:40]}; this model takes {least} to {most} {what}")
+        raise UserError(f"{where} is {repr(number)[:40]}; this model takes {least} to {most} {what}")
 
 
 def _most_tokens(config: dict[str, Any]) -> int:

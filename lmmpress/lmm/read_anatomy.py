@@ -101,8 +101,9 @@ def _made_by(config: dict[str, Any]) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an exception says, in one line."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """What an exception says, in one line: its first, with the second where the first only announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def resized(config: dict[str, Any], cut: Cut, anatomy: Anatomy) -> dict[str, Any]:

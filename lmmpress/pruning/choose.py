@@ -33,6 +33,8 @@ def choose(anatomy: Anatomy, tower: str, axis: Axis, amount: int, scores: Scores
 
 def check_amount(body: AxisAnatomy, tower: str, axis: Axis, amount: int) -> None:
     """Raise UserError, naming the nearest legal value, where an axis cannot lose that amount."""
+    if amount < 1:
+        raise UserError(f"{axis} of the {tower} tower: {amount} is nothing to remove, at least {body.unit}")
     if amount >= body.width:
         raise UserError(
             f"{axis} of the {tower} tower is {body.width} wide: {amount} cannot be removed, at most "

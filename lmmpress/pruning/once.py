@@ -23,6 +23,7 @@ from lmmpress.lmm.record import cuts_of, parse_record, read_record
 from lmmpress.lmm.verify import verify_cut
 from lmmpress.lmm.weights import check_finite
 from lmmpress.plan import Axis, Importance
+from lmmpress.progress import say_once
 from lmmpress.pruning.choose import check_amount, choose
 
 
@@ -88,6 +89,8 @@ def _write(source: Path, cuts: list[Cut], target: Path) -> None:
 
 def _scores(source: Path, anatomy: Anatomy, data: Path, split: str, settings: Importance) -> Scores:
     name = usual_splits(data).get(split, split)
+    if name != split:
+        say_once(f"{data}: the data has the usual splits: {name} scores")
     examples = encode(read_split(data, name, settings.rows), load_processor(source), anatomy.config)
     model = load_model(source)
     return score(

@@ -19,6 +19,7 @@ def declare(config: Config, shapes: Shapes, at: Place) -> Declaration:
     vision = config["vision_config"]
     if vision["model_type"] not in _VISION:
         raise UserError(f"LLaVA with vision tower {vision['model_type']!r}: known are {', '.join(_VISION)}")
+    _check_states(config["vision_feature_layer"], vision)
     text = config["text_config"]
     inner = family_of(text).declare(text, shapes, Place("model.language_model.", "lm_head"))
     language = replace(
@@ -45,6 +46,17 @@ def resize(config: Config, cut: Cut) -> Config:
     if cut.axis is Axis.block:
         changed["vision_feature_layer"] = _read_states(config["vision_feature_layer"], vision, cut)
     return changed
+
+
+def _check_states(layers: int | list[int], vision: Config) -> None:
+    """Raise UserError where the config reads a hidden state that the vision tower has not."""
+    states = vision["num_hidden_layers"] + 1
+    for layer in layers if isinstance(layers, list) else [layers]:
+        if not -states <= layer < states:
+            raise UserError(
+                f"config.json: vision_feature_layer is {layers}, and a vision tower of {states - 1} blocks has states "
+                f"{-states} to {states - 1}; one of the two is another model's"
+            )
 
 
 def _read_states(layers: int | list[int], vision: Config, cut: Cut) -> int | list[int]:
