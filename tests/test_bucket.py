@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from shlex import quote
 
 import pytest
 import trustme
@@ -622,7 +623,7 @@ def test_a_full_disk_under_the_cache_is_said_in_one_line_and_breaks_nothing(addr
         "    except UserError as error:\n"
         "        print(error)\n"
     )
-    inside = f'mount -t tmpfs -o size=8m none {disk} && exec {sys.executable} -c "$CODE"'
+    inside = f'mount -t tmpfs -o size=8m none {quote(str(disk))} && exec {quote(sys.executable)} -c "$CODE"'
     command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", inside]
     if subprocess.run([*command[:4], "true"], capture_output=True, check=False).returncode:
         pytest.skip("this machine does not let users mount a small disk of their own")

@@ -11,6 +11,7 @@ import pytest
 from decisions import decision
 from store_worker import make_checkpoint
 from test_store import contents
+from tiny import nameable
 from typer.testing import CliRunner
 
 from lmmpress.cli import app
@@ -344,7 +345,7 @@ def test_a_checkpoint_is_not_made_a_store_of(address: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "name", ["a b", "100%25 done", "run?x=1", "hash#tag", "空 ü", "[x]*", ":name:", "-dash", "a\nb"]
+    "name", nameable(["a b", "100%25 done", "run?x=1", "hash#tag", "空 ü", "[x]*", ":name:", "-dash", "a\nb"])
 )
 def test_a_path_is_a_path_whatever_its_characters(tmp_path: Path, name: str) -> None:
     made = make_checkpoint(tmp_path / "made", 0)

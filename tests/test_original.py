@@ -115,7 +115,7 @@ def test_a_processor_that_makes_no_place_for_pictures_is_noticed(make_checkpoint
     def words_alone(images, text, return_tensors):
         return {"input_ids": processor.tokenizer(text)["input_ids"]} | dict(processor.image_processor(images))
 
-    words_alone.tokenizer = processor.tokenizer
+    words_alone.tokenizer, words_alone.image_processor = processor.tokenizer, processor.image_processor
     assert not sees(load_model(checkpoint), rows, words_alone, read_checkpoint(checkpoint))
 
 

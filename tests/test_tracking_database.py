@@ -15,12 +15,15 @@ import sqlalchemy.event
 from mlflow import MlflowClient
 from mlflow_server import new_database
 from sqlalchemy.engine import Engine
+from tiny import nameable
 
 from lmmpress.errors import UserError
 from lmmpress.tracking.client import local_store, open_client
 from lmmpress.tracking.database import newest_revision, path_of, uri_of
 
-NAMES = ["run?x=1", "100%25 done", "50%", "a#b", "a b", "ü", "new\nline", "bytes\udcff", ":memory:", "a?b/%20"]
+NAMES = nameable(
+    ["run?x=1", "100%25 done", "50%", "a#b", "a b", "ü", "new\nline", "bytes\udcff", ":memory:", "a?b/%20"]
+)
 OLDER = "400f98739977"  # the schema that MLflow 3.0 added logged models to
 
 
