@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from lmmpress.data import open_image, open_picture, read_split, usual_splits
 from lmmpress.data.leaks import check_leak
-from lmmpress.data.pictures import as_rgb, is_plain
+from lmmpress.data.pictures import as_rgb, is_plain, picture_of
 from lmmpress.data.text import likely_encoding
 from lmmpress.errors import UserError
 
@@ -424,3 +424,14 @@ def test_a_row_of_many_keys_of_which_one_stands_twice_is_answered_soon(tmp_path)
     (tmp_path / "metadata.jsonl").write_text(f"{{{row}}}\n", "utf-8")
     with pytest.raises(UserError, match="line 1: the key '399999' stands twice"):
         read_split(tmp_path, "test")
+
+
+def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded() -> None:
+    """A scan of a few bytes is a pass over all pixels: a file of 10 MB may take hours."""
+    file = io.BytesIO()
+    Image.new("L", (64, 64), 128).save(file, "JPEG", progressive=True)
+    raw = file.getvalue()
+    last = raw[raw.rindex(b"\xff\xda") : -2]
+    assert picture_of(raw[:-2] + last * 100 + b"\xff\xd9").size == (64, 64)
+    with pytest.raises(UserError, match="it is a JPEG of more than 200 scans"):
+        picture_of(raw[:-2] + last * 200 + b"\xff\xd9")

@@ -17,6 +17,7 @@ from lmmpress.errors import UserError
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MOST_PIXELS = 100_000_000
 MOST_BYTES = 512 << 20
+MOST_SCANS = 200  # of a JPEG, each of which is a pass over all pixels, for a few bytes; usual ones have 10
 LONGEST_SHAPE = 200  # times as long as wide: a processor that scales the shorter side makes the longer one grow
 
 # Pillow warns of large pictures with a limit of its own, below ours; ours is an error
@@ -35,6 +36,7 @@ _TURNS = {
 _DEEP = ("I", "F")  # more than 8 bits in one channel; and modes that begin with I;16
 # what stands before EXIF, or before XMP, which may hold an orientation too
 _EXIF_IN_PNG = (b"eXIf", b"Raw profile type ", b"XML:com.adobe.xmp")
+_SCAN = b"\xff\xda"  # what begins a scan of a JPEG
 _EXIF_IN_JPEG = (b"Exif", b"http://ns.adobe.com/xap")
 
 
@@ -110,6 +112,8 @@ def _opened(raw: bytes) -> Image.Image:
         raise UserError(f"it has {width} x {height} pixels, more than {MOST_PIXELS:,}")
     if max(width, height) > LONGEST_SHAPE * min(width, height):
         raise UserError(f"it has {width} x {height} pixels, one side more than {LONGEST_SHAPE} times the other")
+    if image.format in ("JPEG", "MPO") and raw.count(_SCAN) > MOST_SCANS:
+        raise UserError(f"it is a JPEG of more than {MOST_SCANS} scans; save it again")
     return image
 
 
