@@ -1,5 +1,6 @@
 """The report is one HTML page that needs nothing else and says what the result says."""
 
+import json
 import re
 import unicodedata
 from html.parser import HTMLParser
@@ -292,3 +293,19 @@ def test_ticks_are_round_and_labels_keep_apart() -> None:
     assert log_ticks(900, 12_000) == [1000, 2000, 5000, 10_000]
     assert spread([10, 11, 90], 16, 0, 100) == [10, 26, 90]
     assert spread([95, 99], 16, 0, 100) == [84, 100]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"seconds": float("nan")}, {"seconds": float("inf")}, {"parameters": 10**400}, {"parameters": -(10**400)}],
+)
+def test_numbers_that_no_run_has_are_one_line_and_the_old_page_stays(tmp_path: Path, changes: dict) -> None:
+    result = json.loads(fabricated().model_dump_json())
+    for part in (result, *result["steps"]):
+        part.update({key: value for key, value in changes.items() if isinstance(part.get(key), int | float)})
+    (tmp_path / "result.json").write_text(json.dumps(result), "utf-8")
+    (tmp_path / "plan.json").write_text(PLAN.model_dump_json(), "utf-8")
+    (tmp_path / "report.html").write_text("old", "utf-8")
+    with pytest.raises(UserError, match=r"result\.json: not what lmmpress writes"):
+        report_of(tmp_path)
+    assert (tmp_path / "report.html").read_text("utf-8") == "old"

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from lmmpress.data import read_split
 from lmmpress.errors import UserError
+from lmmpress.lmm.examples import check_rows
 from lmmpress.lmm.files import choose
 from lmmpress.lmm.processor import load_processor
+from lmmpress.lmm.read_anatomy import complete, read_config
 
 
 @pytest.fixture
@@ -167,3 +170,25 @@ def test_a_model_or_file_elsewhere_that_a_processor_names_is_not_opened(
 def test_only_classes_of_the_kind_that_a_key_says_are_looked_up(copy, file, key, kind) -> None:
     edit(copy / file, part={key: "BertModel"})
     assert f"{copy / file}: {key} is 'BertModel', which is no {kind}" in refused(copy)
+
+
+def test_a_pattern_that_the_tokenizers_library_gives_up_is_one_line_with_its_row(copy, data) -> None:
+    """It panics then, which Python sees as no Exception."""
+    pattern = {"type": "Split", "pattern": {"Regex": "(图+)+$"}, "behavior": "Isolated", "invert": False}
+    edit(copy / "tokenizer.json", pre_tokenizer=pattern)
+    rows = [json.loads(line) for line in (data / "metadata.jsonl").read_text("utf-8").splitlines()[:1]]
+    folder = shutil.copytree(data, copy.parent / "rows")
+    rows[0] |= {"question": "图" * 3000 + "!", "split": "test"}
+    (folder / "metadata.jsonl").write_text(json.dumps(rows[0]) + "\n", "utf-8")
+    with pytest.raises(UserError, match=r"line 1, asking '图.*the checkpoint's processor fails at this row") as caught:
+        check_rows(read_split(folder, "test"), load_processor(copy), complete(read_config(copy)))
+    assert len(caught.value.lines) == 1
+
+
+def test_rules_and_added_tokens_of_any_number_are_refused_before_they_are_used(copy) -> None:
+    edit(copy / "tokenizer.json", normalizer={"type": "Sequence", "normalizers": [{"type": "Lowercase"}] * 1001})
+    assert "its normalizer has more than 1000 rules" in refused(copy)
+    token = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    many = [token | {"id": number, "content": f"x{number}"} for number in range(30)]
+    edit(copy / "tokenizer.json", normalizer=None, added_tokens=many)
+    assert "added_tokens has 30 tokens; this model takes 29 at most" in refused(copy)

@@ -18,7 +18,7 @@ from lmmpress.data import Row, Split, open_image
 from lmmpress.data.rows import open_images
 from lmmpress.errors import UserError
 from lmmpress.lmm.fit import asked, fitted, puts_image_in_front
-from lmmpress.lmm.processor import tokenizer_of
+from lmmpress.lmm.processor import PASSED_ON, tokenizer_of
 from lmmpress.progress import track
 
 Tensors = dict[str, torch.Tensor]
@@ -218,9 +218,9 @@ class Encoder:
         """Whatever a processor of somebody else raises becomes one line with the row that it was at."""
         try:
             yield
-        except UserError:
+        except PASSED_ON:
             raise
-        except Exception as error:
+        except BaseException as error:  # a panic of the tokenizers library is no Exception
             reason = (str(error).splitlines() or [""])[0]
             raise UserError(
                 f"{self.split.place(row)}: the checkpoint's processor fails at this row, or soon after it: "

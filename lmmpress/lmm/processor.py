@@ -23,8 +23,14 @@ _SIZES = ("size", "crop_size", "pad_size", "image_size", "size_divisor", "patch_
 _COUNTS = ("num_query_tokens", "num_additional_image_tokens", "image_seq_length", "image_seq_len")
 _MOST_TOKENS = 1 << 16  # of a picture, where the config says no limit of the text
 _LEAST_PIXELS = 2048  # a side that every picture may have, however small the vision tower's
+_MOST_ADDED = 1 << 16
+_MOST_RULES = 1000  # of a normalizer or the like; each is a pass over a text
 _MOST_GROWTH = 64  # how many times longer all rules of a tokenizer together may make a text
 _LARGEST_CHARSMAP = 8 << 20  # characters
+
+PASSED_ON = (UserError, KeyboardInterrupt, SystemExit, GeneratorExit)
+"""What is no fault of a processor's files; all else is that its code raises, panics of the tokenizers library included,
+which are no Exception."""
 
 
 def load_processor(checkpoint: Path) -> Any:
@@ -41,7 +47,9 @@ def load_processor(checkpoint: Path) -> Any:
         _check_files(checkpoint, folder, config)
         try:
             processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except Exception as error:  # whatever strange files make transformers raise is the files' fault
+        except PASSED_ON:
+            raise
+        except BaseException as error:  # whatever strange files make transformers raise is the files' fault
             told = first_line(error).replace(str(folder), str(checkpoint))
             lacks = _lacks(folder, VOCABULARY) or ("vision_config" in config and _lacks(folder, _PROCESSORS[:2]))
             raise UserError(f"{checkpoint}: no processor or tokenizer: {lacks or told}") from None
@@ -95,6 +103,16 @@ def _check_files(checkpoint: Path, folder: Path, config: dict[str, Any]) -> None
         rules = read_mapping(folder / "tokenizer.json", _LARGEST, str(checkpoint / "tokenizer.json"))
         for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
             _check_growth(f"{checkpoint / 'tokenizer.json'}: its {part}", rules.get(part))
+        _check_added(f"{checkpoint / 'tokenizer.json'}: added_tokens", rules.get("added_tokens"), config)
+
+
+def _check_added(where: str, tokens: Any, config: dict[str, Any]) -> None:
+    """Raise UserError where more tokens are added than the model has: each costs far more than a usual one."""
+    text = config.get("text_config")
+    rows = (text if isinstance(text, dict) else config).get("vocab_size")
+    most = min(rows, _MOST_ADDED) if type(rows) is int else _MOST_ADDED
+    if isinstance(tokens, list) and len(tokens) > most:
+        raise UserError(f"{where} has {len(tokens)} tokens; this model takes {most} at most")
 
 
 def _values(value: Any) -> Iterator[tuple[str, Any]]:
@@ -149,6 +167,8 @@ def _most_pixels(config: dict[str, Any]) -> int:
 
 def _check_growth(where: str, rules: Any) -> None:
     """Raise UserError where rules of a tokenizer may make a text many times longer, each what the one before made."""
+    if sum(key == "type" for key, _ in _values(rules)) > _MOST_RULES:
+        raise UserError(f"{where} has more than {_MOST_RULES} rules; no model needs that")
     if prod(_growths(rules)) > _MOST_GROWTH:
         raise UserError(f"{where} may make a text more than {_MOST_GROWTH} times longer; no model needs that")
 
@@ -194,7 +214,9 @@ def _check_made(checkpoint: Path, processor: Any, config: dict[str, Any]) -> Non
         if (images := getattr(processor, "image_processor", None)) is not None:
             pixels = images(images=Image.new("RGB", (32, 24)), return_tensors="pt")["pixel_values"]
             sides = list(pixels.shape[-2:])
-    except Exception as error:  # whatever strange settings make it raise is the settings' fault
+    except PASSED_ON:
+        raise
+    except BaseException as error:  # whatever strange settings make it raise is the settings' fault
         told = f"{type(error).__name__}: {first_line(error)}"
         raise UserError(f"{checkpoint}: its processor fails on a word and a blank picture: {told}") from None
     if not all(type(token) is int for token in tokens) or max(sides) > _most_pixels(config):

@@ -45,7 +45,11 @@ def report_of(directory: Path) -> Path:
     Raises UserError where one of the two is missing or not what lmmpress wrote.
     """
     path = directory / "report.html"
-    write_report(_read(directory / "result.json", Result), _read(directory / "plan.json", Plan), path)
+    result, plan = _read(directory / "result.json", Result), _read(directory / "plan.json", Plan)
+    try:
+        write_report(result, plan, path)
+    except (ArithmeticError, ValueError, LookupError):  # an hour of NaN minutes, a model of 10**400 parameters
+        raise UserError(f"{directory / 'result.json'}: not what lmmpress writes: no run has its numbers") from None
     return path
 
 
