@@ -466,3 +466,9 @@ def test_an_object_of_many_keys_of_which_one_stands_twice_is_answered_soon() -> 
     keys = ", ".join(f'"{number}": 0' for number in [*range(400_000), 399_999])
     with pytest.raises(UserError, match="'399999' stands in it twice"):
         parse_mapping(f"{{{keys}}}".encode(), "header", unique=True)
+
+
+def test_a_record_of_more_steps_than_any_run_has_is_refused(copy) -> None:
+    (copy / "COMPRESSION.json").write_text(json.dumps({"history": [{}] * 4097}), "utf-8")
+    with pytest.raises(UserError, match=r"is no COMPRESSION\.json: history: List should have at most 4096 items"):
+        read_checkpoint(copy)

@@ -1,9 +1,9 @@
 """COMPRESSION.json: where a checkpoint comes from, and everything that was done to its teacher since."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lmmpress.errors import UserError
 from lmmpress.lmm.cut import Cut
@@ -11,6 +11,7 @@ from lmmpress.lmm.files import RECORD, choose
 from lmmpress.lmm.strict_json import read_mapping
 
 _LARGEST = 256 << 20  # bytes
+_MOST_ENTRIES = 4096  # far more than any run has; making a cut again takes a while
 
 
 class _Entry(BaseModel):
@@ -40,7 +41,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     teacher: str | None = None
-    history: list[_Entry] = []
+    history: Annotated[list[_Entry], Field(max_length=_MOST_ENTRIES)] = []
     plan: _Plan | None = None
     run_key: str | None = None
 
