@@ -42,6 +42,7 @@ def compress(plan: Plan, out: Path, recorder: Recorder | None = None, resume: bo
     a run of another plan, model or data.
     """
     begun = time.perf_counter()
+    check_folder(out)
     teacher, _ = check(plan)
     elsewhere = open_store(plan.store) if plan.store else None
     checked = check_all_rows(plan, teacher, elsewhere or held_store(out))
@@ -92,12 +93,31 @@ def claim(out: Path, plan: Plan, teacher: Path, resume: bool) -> None:
                 )
             if not resume:
                 raise UserError(f"{out} holds this run already; add --resume to carry it on, or choose another --out")
-        elif out.is_dir() and any(entry.name not in ("mlflow.db", _aside(out / PLAN).name) for entry in out.iterdir()):
-            raise UserError(f"{out} is not empty and holds no run; choose an empty or new folder with --out")
+        check_folder(out)
         out.mkdir(parents=True, exist_ok=True)
         _write(out / PLAN, plan.model_dump_json(indent=1))
         _write(out / QUESTION, asked.model_dump_json(indent=1))
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise UserError(f"{out} cannot be used as the run's folder: {error.strerror}") from None
+
+
+def check_folder(out: Path) -> None:
+    """Raise UserError where no run can have that folder: where it is a file or below one, may not be written to, or
+    holds something and no run.
+
+    It takes no time, so it is asked before rows and weights are read.
+    """
+    try:
+        there = next(place for place in (out, *out.absolute().parents) if place.exists())
+        if not there.is_dir():
+            raise UserError(f"{out} cannot be used as the run's folder: {there} is no directory")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise UserError(f"{out} cannot be used as the run's folder: {there} may not be written to")
+        if (out / PLAN).is_file() or there != out:
+            return
+        if any(entry.name not in ("mlflow.db", _aside(out / PLAN).name) for entry in out.iterdir()):
+            raise UserError(f"{out} is not empty and holds no run; choose an empty or new folder with --out")
+    except PermissionError as error:
         raise UserError(f"{out} cannot be used as the run's folder: {error.strerror}") from None
 
 

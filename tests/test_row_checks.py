@@ -189,3 +189,15 @@ def test_a_model_that_was_blind_begins_another_run(plan_for, make_checkpoint, tm
     plan = plan_for()
     keys = {begin(plan, store, path)[0] for path in (blind, make_checkpoint("llama"))}
     assert len(keys) == 2
+
+
+@pytest.mark.parametrize("kind", ["a file", "below a file", "a folder of others"])
+def test_a_folder_that_no_run_can_have_is_told_before_rows_are_read(plan_for, folder, tmp_path, kind) -> None:
+    (folder / "metadata.jsonl").write_text("{", "utf-8")
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "file").touch()
+    out = {"a file": taken / "file", "below a file": taken / "file" / "out", "a folder of others": taken}[kind]
+    with pytest.raises(UserError, match=r"cannot be used as the run's folder|is not empty and holds no run"):
+        compress(plan_for(), out)
+    assert [path.name for path in taken.iterdir()] == ["file"]

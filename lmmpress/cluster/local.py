@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from lmmpress.cluster.compile import Granularity, make_pipeline, write_pipeline
-from lmmpress.compression import claim, deliver, held_store
+from lmmpress.compression import check_folder, claim, deliver, held_store
 from lmmpress.errors import UserError
 from lmmpress.parameters import arguments_of
 from lmmpress.plan import Plan
@@ -40,6 +40,7 @@ def compress_in_tasks(plan: Plan, name: str, out: Path, granularity: Granularity
     from kfp.components import load_component_from_file
 
     begun = time.perf_counter()
+    check_folder(out)
     teacher, _ = check(plan)
     elsewhere = open_store(plan.store) if plan.store else None
     checked = check_all_rows(plan, teacher, elsewhere or held_store(out))
