@@ -95,6 +95,16 @@ def test_a_llava_question_without_image_gets_it_in_front(make_checkpoint, rows) 
     assert [row.prompt.count(3) for row in whole.rows] == [4, 4, 4]  # a tower of 16 pixels with patches of 8
 
 
+def test_answers_that_no_text_can_equal_are_counted(make_checkpoint, rows, capsys) -> None:
+    checkpoint = make_checkpoint(BLIP2)
+    split = rows({"answer": "红色"}, {"answer": "紫"}, {"answer": "橙"})
+    check_rows(split, load_processor(checkpoint), read_checkpoint(checkpoint).config)
+    said = [line for line in capsys.readouterr().err.splitlines() if "has no token for" in line]
+    assert len(said) == 1
+    assert "line 2" in said[0]
+    assert "as 2 answers of split test do" in said[0]
+
+
 @pytest.mark.parametrize(
     ("kind", "change", "message"),
     [

@@ -19,7 +19,7 @@ from lmmpress.data.rows import open_images
 from lmmpress.errors import UserError
 from lmmpress.lmm.fit import asked, fitted, puts_image_in_front
 from lmmpress.lmm.processor import PASSED_ON, tokenizer_of
-from lmmpress.progress import track
+from lmmpress.progress import say_once, track
 
 Tensors = dict[str, torch.Tensor]
 _TEXTS_AT_ONCE = 1000
@@ -128,6 +128,7 @@ def check_rows(split: Split, processor: Any, config: dict[str, Any]) -> None:
     """
     encoder = Encoder(split, processor, config)
     answers = encoder.answers(split.rows)
+    encoder.tell_unknown(answers)
     texts = [asked(split, row, encoder.processor) for row in split.rows]
     first = split.rows[0]
     image = None if first.file_name is None else open_image(split, first.file_name)
@@ -188,6 +189,16 @@ class Encoder:
                     f"{self.split.place(row)}: the tokenizer makes nothing of the answer {row.answer[:40]!r}; change it"
                 )
         return [[*answer, self._tokenizer.eos_token_id] for answer in found]
+
+    def tell_unknown(self, answers: list[list[int]]) -> None:
+        """Say how many answers hold what the tokenizer has no token for, the end token left out."""
+        unknown = self._tokenizer.unk_token_id
+        rows = [row for row, answer in zip(self.split.rows, answers, strict=True) if unknown in answer[:-1]]
+        if rows:
+            say_once(
+                f"{self.split.place(rows[0])}: the answer holds what the tokenizer has no token for, as {len(rows)} "
+                f"answers of split {self.split.name} do; generated text can never equal them, though tokens can"
+            )
 
     def tokens(self, texts: Sequence[str], rows: Sequence[Row], **how: Any) -> list[list[int]]:
         """Token ids of the texts that belong to rows, without those of pictures."""
