@@ -19,6 +19,7 @@ from lmmpress.commands.shared import (
     PlanFile,
     faster,
     in_short,
+    local,
     opened,
     out,
     say,
@@ -64,6 +65,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Compress a model: result.json, report.html, compressed/ and the lineage in mlflow.db."""
+    directory = local(directory)
     plan = the_plan(plan_file, "sample" if sample else None, overrides)
     from lmmpress.tracking.registry import located, name_of_compressed
 
@@ -149,7 +151,7 @@ def prune(
     from lmmpress.pruning.once import prune_checkpoint, prune_like
     from lmmpress.store import open_data
 
-    source = opened(checkpoint)
+    source, target = opened(checkpoint), local(target)
     if cuts is not None and axis is None and remove is None:
         made = prune_like(source, target, cuts)
     elif cuts is None and axis is not None and remove is not None:

@@ -165,3 +165,14 @@ def test_a_run_on_a_full_disk_is_told_how_it_is_carried_on(plan_file, tmp_path, 
 
 def test_a_model_that_became_slower_is_not_called_faster() -> None:
     assert (faster(4.6), faster(1.0), faster(0.5)) == ("4.6x faster", "1.0x faster", "2.0x slower")
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/out", "s3://KEY:hush@bucket/out", "s3:/bucket/out"])
+def test_an_address_is_no_folder_to_write_to(plan_file, make_checkpoint, tmp_path, monkeypatch, address) -> None:
+    monkeypatch.chdir(tmp_path)
+    prune = ["prune", str(make_checkpoint("llama")), "--axis", "block", "--remove", "1", "-o", address]
+    for command in (prune, ["run", str(plan_file), "--out", address]):
+        with pytest.raises(UserError, match="writes to a folder of this machine") as caught:
+            run(*command)
+        assert "hush" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.yaml"]

@@ -1,5 +1,6 @@
 """What the commands share: their options, their plan, and how numbers are written."""
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 out = Terminal()
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY.KEY=VALUE", help="Change a setting of the plan.")]
 Checkpoint = Annotated[
@@ -65,6 +67,15 @@ def opened(address: str) -> Path:
     from lmmpress.tracking.registry import located
 
     return open_checkpoint(located(address))
+
+
+def local(path: Path) -> Path:
+    """A path of this machine. Raises UserError for an address: a folder of that name is not what was meant."""
+    if _ADDRESS.match(str(path)):
+        raise UserError(
+            f"{path}: this command writes to a folder of this machine; `store cp` writes to buckets"
+        )
+    return path
 
 
 def in_bytes(number: int) -> str:
