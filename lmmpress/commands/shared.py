@@ -72,9 +72,7 @@ def opened(address: str) -> Path:
 def local(path: Path) -> Path:
     """A path of this machine. Raises UserError for an address: a folder of that name is not what was meant."""
     if _ADDRESS.match(str(path)):
-        raise UserError(
-            f"{path}: this command writes to a folder of this machine; `store cp` writes to buckets"
-        )
+        raise UserError(f"{path}: this command writes to a folder of this machine; `store cp` writes to buckets")
     return path
 
 
