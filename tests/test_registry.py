@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from mlflow import MlflowClient
@@ -60,6 +61,11 @@ def experiment(client: MlflowClient, name: str, place: str) -> str:
     return client.create_experiment(name, artifact_location=place)
 
 
+def path_at(uri: str) -> Path:
+    """The folder that a file URI names."""
+    return Path(unquote(urlsplit(uri).path))
+
+
 def test_the_tag_says_it(client: MlflowClient, database: str) -> None:
     assert address_of(register(client, "tagged", "/nowhere", address="s3://b/p"), database) == "s3://b/p"
 
@@ -80,14 +86,14 @@ def test_a_logged_model_of_ours_says_where_its_checkpoint_lies(client: MlflowCli
 def test_a_logged_model_of_others_is_followed_to_its_artifacts(client: MlflowClient, database: str, tmp_path) -> None:
     model = client.create_logged_model(experiment(client, "logged", tmp_path.as_uri()), "theirs")
     name = register(client, "theirs", f"models:/{model.model_id}")
-    place = Path(model.artifact_location.removeprefix("file://"))
+    place = path_at(model.artifact_location)
     checkpoint(place)
     assert address_of(name, database) == str(place)
 
 
 def test_a_runs_artifacts_are_followed(client: MlflowClient, database: str, tmp_path: Path) -> None:
     run = client.create_run(experiment(client, "runs", tmp_path.as_uri()))
-    place = checkpoint(Path(run.info.artifact_uri.removeprefix("file://")) / "deep" / "model")
+    place = checkpoint(path_at(run.info.artifact_uri) / "deep" / "model")
     assert address_of(register(client, "of a run", f"runs:/{run.info.run_id}/deep/model"), database) == str(place)
     assert address_of(register(client, "its parent", f"runs:/{run.info.run_id}/deep"), database) == str(place)
 
