@@ -29,7 +29,6 @@ from lmmpress.errors import UserError, traceback_of
 from lmmpress.plan import Axis, Evaluation, Importance
 from lmmpress.system import is_full, system_says
 from lmmpress.terminal import Table
-from lmmpress.visible import visible
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -208,17 +207,17 @@ def inspect(checkpoint: Checkpoint, as_json: AsJson = False) -> None:
         table.add_row(name, *("" for _ in Axis), in_short(counts[name]))
     out.print(table)
     if history:
-        out.print(f"made from teacher {visible(facts['teacher'])[:12]}:", highlight=False)
+        out.print(f"made from teacher {str(facts['teacher'])[:12]}:", highlight=False)
         steps = Table("from", "what")
         for entry in history:
             what = "distilled" if entry.get("distilled") else f"{entry['axis']} of {entry['tower']} -{entry['amount']}"
-            steps.add_row(visible(entry["made_from"])[:12], visible(what))
+            steps.add_row(str(entry["made_from"])[:12], what)
         out.print(steps)
     if record.get("plan"):
         stages = ", ".join(f"{axis} -{stage['max']}" for axis, stage in record["plan"]["stages"].items())
         alpha = record["plan"]["tolerance"]["alpha"]
         words = f"by a plan of {stages}, with alpha {alpha} (run {record['run_key'][:12]})"
-        out.print(visible(words), highlight=False)
+        out.print(words)
 
 
 @app.command()
@@ -239,7 +238,7 @@ def evaluate(
         return
     table = Table("task", "accuracy")
     for task, accuracy in found["accuracy_by_task"].items():
-        table.add_row(visible(task), f"{accuracy:.4f}")
+        table.add_row(task, f"{accuracy:.4f}")
     table.add_row("all", f"{found['accuracy']:.4f}", style="bold")
     out.print(table)
     latency = found["latency_ms"]
@@ -320,7 +319,7 @@ def _print_result(result: dict[str, Any]) -> None:
         f"lost {result['drop']:.4f} ({interval['low']:.4f} to {interval['high']:.4f})",
     )
     for task, accuracy in before["accuracy_by_task"].items():
-        table.add_row(f"  {visible(task)}", f"{accuracy:.4f}", f"{after['accuracy_by_task'][task]:.4f}", "")
+        table.add_row(f"  {task}", f"{accuracy:.4f}", f"{after['accuracy_by_task'][task]:.4f}", "")
     old, new = before["samples_per_second"], after["samples_per_second"]
     table.add_row(f"samples/s at batch {before['batch_size']}", f"{old:.1f}", f"{new:.1f}", faster(new / old))
     for quantile in ("p50", "p95"):

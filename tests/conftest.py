@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -88,6 +89,12 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
         return made[key]
 
     return make
+
+
+@pytest.fixture
+def copy(make_checkpoint: Callable[..., Path], tmp_path: Path) -> Path:
+    """A checkpoint to spoil."""
+    return shutil.copytree(make_checkpoint("llama"), tmp_path / "copy")
 
 
 def make_processor(kind: str = "llama") -> Any:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from test_bad_checkpoints import refused, spoil
 from test_cli import run
 from test_families import cut_of
-from tiny import config_of, make_model
+from tiny import config_of, edit, make_model
 from typer.testing import CliRunner
 
 from lmmpress.cli import app
@@ -54,18 +54,6 @@ FOREIGN = (
     "additional_chat_templates/evil.py",
     MODELING,
 )
-
-
-@pytest.fixture
-def copy(make_checkpoint, tmp_path) -> Path:
-    """A checkpoint to spoil."""
-    return shutil.copytree(make_checkpoint("llama"), tmp_path / "copy")
-
-
-def edit(path: Path, **changes: object) -> None:
-    """Change keys of a JSON file, which is made if need be."""
-    told = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    path.write_text(json.dumps(told | changes), "utf-8")
 
 
 def add_foreign(checkpoint: Path) -> None:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tiny import edit
 
 from lmmpress.data import read_split
 from lmmpress.errors import UserError
@@ -12,18 +13,6 @@ from lmmpress.lmm.examples import check_rows
 from lmmpress.lmm.files import choose
 from lmmpress.lmm.processor import load_processor
 from lmmpress.lmm.read_anatomy import complete, read_config
-
-
-@pytest.fixture
-def copy(make_checkpoint, tmp_path) -> Path:
-    """A checkpoint to spoil."""
-    return shutil.copytree(make_checkpoint("llama"), tmp_path / "copy")
-
-
-def edit(path: Path, **changes: object) -> None:
-    """Change keys of a JSON file, which is made if need be."""
-    told = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    path.write_text(json.dumps(told | changes), "utf-8")
 
 
 def refused(checkpoint: Path) -> str:

@@ -1,7 +1,9 @@
 """Tiny random models of the real classes, one config for each family, whose every parameter is alive."""
 
+import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -150,3 +152,9 @@ def nameable(names: list[str]) -> list[str]:
             return False
 
     return [name for name in names if can_be(name)]
+
+
+def edit(path: Path, **changes: object) -> None:
+    """Change keys of a JSON file, which is made if need be."""
+    told = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    path.write_text(json.dumps(told | changes), "utf-8")
