@@ -1,5 +1,6 @@
 """S3 servers for the tests: real processes on real sockets, and a proxy that breaks connections on purpose."""
 
+import math
 import os
 import select
 import signal
@@ -116,6 +117,7 @@ class Proxy(_Front):
     `answers`       the next requests get these bytes instead of the server's answer
     `instead`       the same for requests of a method whose first line has a word in it
     `silent`        take requests and never answer
+    `silent_after`  the same, from so many requests on
     `flip`          change a byte, after so many, of the next answer that is as long
     `swallow`       pass on so many requests and cut the connection when they are answered
     """
@@ -125,6 +127,7 @@ class Proxy(_Front):
         self.answers: list[bytes] = []
         self.instead: dict[tuple[str, str], list[bytes]] = {}
         self.silent = False
+        self.silent_after: int | None = None
         self.flip: int | None = None
         self.swallow = 0
         self.requests: list[str] = []
@@ -151,7 +154,7 @@ class Proxy(_Front):
                         if first.endswith(b"HTTP/1.1"):
                             answered = 0
                             self.requests.append(first.decode().removesuffix(" HTTP/1.1"))
-                            while self.silent:
+                            while self.silent or len(self.requests) > (self.silent_after or math.inf):
                                 time.sleep(0.05)
                             if told := self._told_instead(first.decode()):
                                 self._answer(client, data, told.pop(0))

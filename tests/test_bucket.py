@@ -173,10 +173,13 @@ def test_a_writer_that_was_killed_leaves_parts_that_the_next_one_does_not_send_a
     proxy: Proxy, address: str, tmp_path: Path
 ) -> None:
     made = make_checkpoint(tmp_path / "made", 0, {"model.safetensors": 40 * MIB})
+    proxy.requests.clear()
+    proxy.silent_after = 12  # of 15, the last ones make an object of the parts and tell of it
     writer = subprocess.Popen([sys.executable, "-c", SENDER, address, made], cwd=Path(__file__).parent)
     await_that(lambda: proxy.sent > 30 * MIB)
     writer.kill()
     writer.wait()
+    proxy.silent_after = None
     assert list(opened(address).objects.entries("checkpoints/")) == [], "a reader sees nothing of it"
     before = proxy.sent
     digest = opened(address).add_checkpoint(made)
@@ -194,11 +197,14 @@ def test_a_reader_that_was_killed_leaves_ranges_that_the_next_one_does_not_fetch
     made = make_checkpoint(tmp_path / "made", 0, {"model.safetensors": 60 * MIB})
     digest = opened(address).add_checkpoint(made)
     forget_cache()
+    proxy.requests.clear()
+    proxy.silent_after = 10  # of 12 ranges and a few more, so that it is killed in the middle however fast it is
     reader = subprocess.Popen([sys.executable, "-c", FETCHER, address, digest], cwd=Path(__file__).parent)
     journals = Path(cache_folder()) / "partial"
     await_that(lambda: any(len(path.read_text("utf-8").split()) > 4 for path in journals.glob("*.parts")))
     reader.kill()
     reader.wait()
+    proxy.silent_after = None
     proxy.requests.clear()
     assert contents(opened(address).checkpoint(digest)) == contents(made)
     assert len(blob_requests(proxy, "GET")) <= 12 - 4 + 1  # of 12 ranges, and the config
