@@ -20,8 +20,8 @@ test-long: $(STAMP)
 test-radosgw: $(STAMP)
 	command -v radosgw >/dev/null || \
 		{ apt-get update && apt-get install -y --no-install-recommends radosgw ceph-mon ceph-osd; }
-	$(BIN)/pytest --s3-server radosgw tests/test_store.py tests/test_bucket.py tests/test_housekeeping.py \
-		tests/test_rights_enforced.py
+	$(BIN)/pytest --s3-server radosgw tests/store/test_store.py tests/store/test_bucket.py tests/store/test_housekeeping.py \
+		tests/store/test_rights_enforced.py
 
 check: $(STAMP)
 	$(BIN)/ruff check .

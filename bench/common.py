@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lmmpress.materials import Materials
+from lmmpress.engine.materials import Materials
 from lmmpress.plan import parse_plan
 from lmmpress.presets import preset
 from lmmpress.store import open_store

@@ -12,10 +12,10 @@ import sys
 
 from common import sample_materials, show
 
-from lmmpress import steps
+from lmmpress.engine import steps
 from lmmpress.evaluation.accuracy import by_task, image_of_row
-from lmmpress.gate import paired_drop
-from lmmpress.pruning.predict import predict
+from lmmpress.evaluation.gate import paired_drop
+from lmmpress.pruning.sizes import predict
 
 
 def main() -> None:

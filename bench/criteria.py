@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from common import sample_materials, show, spread
 
-from lmmpress.importance import answer_loss, score
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.examples import batches, make_batch
 from lmmpress.plan import Axis, Importance
 from lmmpress.pruning.choose import choose
+from lmmpress.pruning.importance import answer_loss, score
 
 CRITERIA = {
     "dataset": {"accumulation": "dataset"},

@@ -3,7 +3,7 @@
 One machine stands for several: the environment limits the instructions that torch, oneDNN and MKL use. Each setting
 runs in a process of its own; printed as JSON is the largest difference from the first setting:
 
-exact    what tests/test_distillation.py records: float64, equal bits to begin with, 18 updates; losses and weights
+exact    what test_distillation.py records: float64, equal bits to begin with, 18 updates; losses and weights
 run      the sample cut short and distilled in float32: decisions, losses of each step, and digests of checkpoints
 
 docs/determinism.md has the figures.
@@ -30,12 +30,12 @@ SETTINGS: dict[str, dict[str, str]] = {
 
 
 def exact() -> dict[str, Any]:
-    """The loss that tests/test_distillation.py records, and the sum of each weight of what was distilled."""
-    sys.path.insert(0, str(ROOT / "tests"))
-    from conftest import make_processor, write_data
-    from plain_distillation import exact_values
+    """The loss that test_distillation.py records, and the sum of each weight of what was distilled."""
+    sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "distillation")]
+    from support.data import make_processor, write_data
+    from support.plain_distillation import exact_values
+    from support.tiny import config_of, make_model
     from test_distillation import ROWS, SETTINGS, distil
-    from tiny import config_of, make_model
 
     from lmmpress.data import read_split
     from lmmpress.lmm.checkpoint import read_checkpoint

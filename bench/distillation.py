@@ -16,10 +16,10 @@ import torch
 from common import paired, sample_materials, show
 
 from lmmpress.distillation.train import distill
-from lmmpress.importance import answer_loss
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.examples import batches, make_batch
 from lmmpress.pruning.choose import choose
+from lmmpress.pruning.importance import answer_loss
 
 
 def main() -> None:

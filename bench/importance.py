@@ -8,10 +8,10 @@ import argparse
 import torch
 from common import paired, sample_materials, show
 
-from lmmpress.importance import answer_loss, score
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.examples import batches, make_batch
 from lmmpress.plan import Importance
+from lmmpress.pruning.importance import answer_loss, score
 
 
 def main() -> None:

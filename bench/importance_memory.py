@@ -16,10 +16,10 @@ import sys
 import torch
 from common import rss, show
 
-from lmmpress.importance import answer_loss, score
 from lmmpress.lmm.examples import Batch
 from lmmpress.lmm.read_anatomy import anatomy_of
 from lmmpress.plan import Importance
+from lmmpress.pruning.importance import answer_loss, score
 
 SETTINGS = {
     "bare": None,

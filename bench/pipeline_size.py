@@ -11,12 +11,12 @@ from typing import Any
 import yaml
 from common import show
 
-from lmmpress.cluster import compile as compiling
-from lmmpress.cluster.estimate import LIMIT, estimate
-from lmmpress.cluster.profile import Profile
-from lmmpress.parameters import steps_of
+from lmmpress.kubeflow import compile as compiling
+from lmmpress.kubeflow.estimate import LIMIT, estimate
 from lmmpress.plan import parse_plan
 from lmmpress.presets import preset
+from lmmpress.tasks.parameters import steps_of
+from lmmpress.tasks.profile import Profile
 
 ADDRESSES = {"model": "s3://models/antgmm", "data": "/data/maad", "store": "s3://models/store"}
 

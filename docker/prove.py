@@ -322,9 +322,9 @@ def compile_pipeline(target: Path, raw: dict[str, Any]) -> dict[str, Any]:
     """Compile the pipeline of a plan; gives the arguments of its first task."""
     from kfp import compiler
 
-    from lmmpress.parameters import arguments_of
     from lmmpress.pipelines.compression import compression
     from lmmpress.plan import parse_plan
+    from lmmpress.tasks.parameters import arguments_of
 
     plan = parse_plan(raw)
     arguments = arguments_of(plan, "proved")

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from lmmpress.cluster.profile import Profile
 from lmmpress.plan import Plan
+from lmmpress.tasks.profile import Profile
 
 CHART = Path(__file__).parent / "lmmpress"
 BEGIN, END = "<!-- values: made by helm/generate.py -->", "<!-- end of values -->"

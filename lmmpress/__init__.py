@@ -5,14 +5,14 @@ import sys
 
 # the command, or `python -m lmmpress.cli`, which is called so until it has been found: before anything is imported
 if [os.path.basename(name) for name in sys.argv[:1]] in (["lmmpress"], ["-m"]):
-    from lmmpress.safe_path import forget_current_directory
+    from lmmpress.host.safe_path import forget_current_directory
 
     forget_current_directory()
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lmmpress.compression import compress
+    from lmmpress.engine.compression import compress
     from lmmpress.plan import Plan
 
 __version__ = "0.1.0"
@@ -22,7 +22,7 @@ __all__ = ["Plan", "compress"]
 def __getattr__(name: str) -> Any:
     """Import what is heavy only when it is asked for."""
     if name == "compress":
-        from lmmpress.compression import compress
+        from lmmpress.engine.compression import compress
 
         return compress
     if name == "Plan":

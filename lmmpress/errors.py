@@ -2,8 +2,8 @@
 
 import traceback
 
-from lmmpress.credentials import without_credentials
-from lmmpress.visible import visible
+from lmmpress.printing.credentials import without_credentials
+from lmmpress.printing.visible import visible
 
 
 class UserError(Exception):

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lmmpress.credentials import address_holds_credentials, address_without_credentials
 from lmmpress.errors import UserError
-from lmmpress.faults import faults_of, lines_of, without_followers
-from lmmpress.plain_yaml import Document, Place, parse_value, read_document
+from lmmpress.printing.credentials import address_holds_credentials, address_without_credentials
+from lmmpress.settings.faults import faults_of, lines_of, without_followers
+from lmmpress.settings.plain_yaml import Document, Place, parse_value, read_document
 
 ADDRESSES = ("model", "data", "store")
 """The settings that say where something lies."""

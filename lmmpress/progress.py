@@ -18,7 +18,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from lmmpress.terminal import Terminal, fit
+from lmmpress.printing.terminal import Terminal, fit
 
 T = TypeVar("T")
 

@@ -12,18 +12,17 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import settings
-from mlflow_server import new_database
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
-from s3 import MiniStack, Server, free_port
-from tiny import config_of, make_model
+from support.data import make_processor, write_data
+from support.mlflow_server import new_database
+from support.s3 import MiniStack, Server, free_port
+from support.tiny import config_of, make_model
 
 from lmmpress.data import read_split
-from lmmpress.importance import answer_loss
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint, save_trained
 from lmmpress.lmm.examples import batches, encode, make_batch
 from lmmpress.lmm.forward import answer_logits
 from lmmpress.lmm.processor import load_processor
+from lmmpress.pruning.importance import answer_loss
 from lmmpress.store.connection import connect
 from lmmpress.tracking.client import local_store
 
@@ -44,7 +43,6 @@ settings.load_profile("repeatable")
 logging.getLogger("transformers").setLevel(logging.ERROR)
 
 MODELS_IN_FULL = ("llava-clip-llama", "text-glm")
-COLORS = {"红色": (220, 30, 30), "绿色": (30, 200, 30), "蓝色": (30, 30, 220), "黄色": (220, 220, 20)}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -67,7 +65,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run's result is not loaded by a process of its own, which takes seconds; test_saving.py and the runs of
     test_cli.py do it for real."""
-    monkeypatch.setattr("lmmpress.steps.verify_for_users", lambda checkpoint: None)
+    monkeypatch.setattr("lmmpress.engine.steps.verify_for_users", lambda checkpoint: None)
 
 
 @pytest.fixture(scope="session")
@@ -95,54 +93,6 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
 def copy(make_checkpoint: Callable[..., Path], tmp_path: Path) -> Path:
     """A checkpoint to spoil."""
     return shutil.copytree(make_checkpoint("llama"), tmp_path / "copy")
-
-
-def make_processor(kind: str = "llama") -> Any:
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-    from transformers import Blip2Processor, BlipImageProcessorPil, LlavaProcessor, PreTrainedTokenizerFast
-
-    characters = sorted(set("图片的背景颜色是什么?标题:新品包邮限时" + "".join(COLORS)))
-    vocabulary = {
-        token: number for number, token in enumerate(["<pad>", "<s>", "</s>", "<image>", "<unk>", *characters])
-    }
-    raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    raw.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-    )
-    if kind == "text-glm":
-        return tokenizer
-    images = BlipImageProcessorPil(size={"height": 16, "width": 16})
-    if kind.startswith("llava"):
-        tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
-        return LlavaProcessor(
-            images, tokenizer, patch_size=8, vision_feature_select_strategy="default", num_additional_image_tokens=1
-        )
-    return Blip2Processor(images, tokenizer, num_query_tokens=4)
-
-
-def write_data(folder: Path, sizes: dict[str, int]) -> Path:
-    """Flat coloured pictures, two questions each, disjoint by split."""
-    (folder / "images").mkdir(parents=True)
-    lines, number = [], 0
-    for split, count in sizes.items():
-        for _ in range(count):
-            answer = list(COLORS)[number % len(COLORS)]
-            shade = tuple(min(255, value + number % 7) for value in COLORS[answer])
-            name = f"images/{number:04d}.png"
-            comment = PngInfo()  # no two files are the same, though some pictures are
-            comment.add_text("number", str(number))
-            Image.new("RGB", (16, 16), shade).save(folder / name, pnginfo=comment)
-            for question in ("图片的背景颜色是什么?", "标题:新品包邮 背景颜色?"):
-                row = {"file_name": name, "question": question, "answer": answer, "task": "color", "split": split}
-                lines.append(json.dumps(row, ensure_ascii=False))
-            number += 1
-    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -215,7 +165,7 @@ def s3_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("s3") / "data"
     folder.mkdir()
     if request.config.getoption("--s3-server") == "radosgw":
-        from radosgw import RadosGateway
+        from support.radosgw import RadosGateway
 
         server: Server = RadosGateway(folder, free_port())
     else:

@@ -14,6 +14,6 @@ def attention_prune(
     summary: Output[Markdown],
 ) -> None:
     """Cut the least important head dimensions: step `index` of stage attention."""
-    from lmmpress.tasks import prune
+    from lmmpress.tasks.bodies import prune
 
     prune(store, run, "attention", index).show(model, metrics, summary)

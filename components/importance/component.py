@@ -15,6 +15,6 @@ def importance(
     summary: Output[Markdown],
 ) -> None:
     """Score the checkpoint that a step cuts (Eq. 1-4)."""
-    from lmmpress.tasks import importance
+    from lmmpress.tasks.bodies import importance
 
     importance(store, run, stage, index).show(model, metrics, summary)

@@ -35,7 +35,7 @@ def prepare(
 ):
     """Check what is asked of the pipeline, take the teacher into the store and note what is to be done."""
     asked = {key: value for key, value in locals().items() if key not in ("teacher", "metrics", "summary")}
-    from lmmpress.tasks import prepare
+    from lmmpress.tasks.bodies import prepare
 
     prepared = prepare(**asked)
     prepared.outcome.show(teacher, metrics, summary)

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lmmpress.data.files import LFS_POINTER, read_bytes
 from lmmpress.errors import UserError
+from lmmpress.files.bounded import LFS_POINTER, read_bytes
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MOST_PIXELS = 100_000_000

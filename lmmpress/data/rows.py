@@ -18,10 +18,10 @@ from typing import TypeVar
 
 from PIL import Image
 
-from lmmpress.data.files import check_file, read_bytes
 from lmmpress.data.pictures import MOST_BYTES, is_plain, picture_of
 from lmmpress.data.text import read_lines
 from lmmpress.errors import UserError
+from lmmpress.files.bounded import check_file, read_bytes
 
 In = TypeVar("In")
 Out = TypeVar("Out")

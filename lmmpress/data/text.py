@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
-from lmmpress.data.files import LFS_POINTER, check_file
 from lmmpress.errors import UserError
+from lmmpress.files.bounded import LFS_POINTER, check_file
 
 LONGEST_FILE = 2 << 30  # bytes
 LONGEST_LINE = 8 << 20  # bytes

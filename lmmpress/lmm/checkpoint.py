@@ -13,15 +13,15 @@ from typing import Any
 import torch
 
 from lmmpress.errors import UserError
+from lmmpress.files.allow_list import INDEX, RECORD, SUMS, WEIGHTS, choose, lay_out, say_what_is_left, shown
+from lmmpress.files.own_types import MODELING, is_apart
 from lmmpress.lmm.anatomy import Anatomy, Shape, Shapes
-from lmmpress.lmm.apart import make_known, ship
 from lmmpress.lmm.cut import Cut, TensorCut, compose
 from lmmpress.lmm.families.registry import family_of
-from lmmpress.lmm.files import INDEX, RECORD, SUMS, WEIGHTS, choose, lay_out, say_what_is_left, shown
 from lmmpress.lmm.fit import mend_files
-from lmmpress.lmm.ours import MODELING, is_apart
 from lmmpress.lmm.read_anatomy import anatomy_of, complete, config_after, first_line, read_config
 from lmmpress.lmm.record import read_record
+from lmmpress.lmm.remote_code import make_known, ship
 from lmmpress.lmm.weights import WeightFile, stored_shapes, sync, weight_files, write_weights
 
 ONE_FILE = 64 << 20  # bytes of weights below which a checkpoint of one file stays one

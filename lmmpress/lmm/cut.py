@@ -113,7 +113,7 @@ class TensorCut:
     def values(self, tensor: str, value: torch.Tensor) -> torch.Tensor:
         """The tensor's kept values, rescaled where norms or attention scores ask for it.
 
-        torch multiplies half precision by a number in float32 and rounds once (tests/test_cut.py holds it to
+        torch multiplies half precision by a number in float32 and rounds once (tests/lmm/test_cut.py holds it to
         that).
         """
         for dim, rows in self.index(tensor):

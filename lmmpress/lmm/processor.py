@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from lmmpress.errors import UserError
-from lmmpress.lmm.apart import make_known
-from lmmpress.lmm.files import VOCABULARY, shown
+from lmmpress.files.allow_list import VOCABULARY, shown
+from lmmpress.files.strict_json import read_mapping
 from lmmpress.lmm.read_anatomy import first_line, read_config
-from lmmpress.lmm.strict_json import read_mapping
+from lmmpress.lmm.remote_code import make_known
 
 _LARGEST = 256 << 20  # bytes of a file
 _PROCESSORS = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")

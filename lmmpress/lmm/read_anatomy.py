@@ -7,13 +7,13 @@ from typing import Any
 import torch
 
 from lmmpress.errors import UserError
+from lmmpress.files.allow_list import clean_config
 from lmmpress.lmm.anatomy import Anatomy, Shapes, check_slices
-from lmmpress.lmm.apart import expressed, make_known
 from lmmpress.lmm.bounds import check_bounds
 from lmmpress.lmm.cut import Cut, TensorCut, check_cut, shapes_after
 from lmmpress.lmm.declare import build_tower
 from lmmpress.lmm.families.registry import family_of
-from lmmpress.lmm.files import clean_config
+from lmmpress.lmm.remote_code import expressed, make_known
 from lmmpress.plan import Axis
 
 

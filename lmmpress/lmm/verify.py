@@ -15,16 +15,16 @@ import torch
 from safetensors.torch import save_file
 
 from lmmpress.errors import UserError
+from lmmpress.files.allow_list import choose, lay_out
+from lmmpress.files.own_types import MODELING, is_apart, modeling_code
+from lmmpress.host.processes import environment
 from lmmpress.lmm import reload
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.checkpoint import load_model, name_in_model, read_checkpoint
 from lmmpress.lmm.cut import Cut, Kept, TensorCut, compose, masked, shapes_after
 from lmmpress.lmm.families.registry import family_of
-from lmmpress.lmm.files import choose, lay_out
-from lmmpress.lmm.ours import MODELING, is_apart, modeling_code
 from lmmpress.lmm.probe import Tensors, probe_inputs, probe_logits
 from lmmpress.lmm.weights import WeightFile, weight_files
-from lmmpress.processes import environment
 
 _SHARE_OF_MEMORY = 0.5
 

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from lmmpress.errors import UserError
+from lmmpress.files.allow_list import INDEX, WEIGHTS, Files, choose, weight_map
+from lmmpress.files.strict_json import parse_mapping
 from lmmpress.lmm.anatomy import Shape, Shapes
-from lmmpress.lmm.files import INDEX, WEIGHTS, Files, choose, weight_map
-from lmmpress.lmm.strict_json import parse_mapping
 
 _DTYPES = {
     "F64": torch.float64,

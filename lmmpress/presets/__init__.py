@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lmmpress.errors import UserError
-from lmmpress.plain_yaml import read_document
+from lmmpress.settings.plain_yaml import read_document
 
 
 def preset(name: str, with_data: bool = True) -> dict[str, Any]:

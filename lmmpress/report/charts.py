@@ -11,10 +11,10 @@ from itertools import groupby
 
 from markupsafe import Markup
 
-from lmmpress.report.axes import linear, log_ticks, logarithmic, round_ticks, spread
+from lmmpress.printing.visible import visible
+from lmmpress.report.scales import linear, log_ticks, logarithmic, round_ticks, spread
 from lmmpress.report.words import duration, percent, short_count
 from lmmpress.result import Result, StepResult
-from lmmpress.visible import visible
 
 TOP, BOTTOM = 44, 44
 PARTS = ("importance", "prune", "distill", "evaluate")

@@ -14,9 +14,9 @@ from pydantic import BaseModel, ValidationError
 
 from lmmpress.errors import UserError
 from lmmpress.plan import Plan
+from lmmpress.printing.visible import visible
 from lmmpress.report import charts, words
 from lmmpress.result import Result
-from lmmpress.visible import visible
 
 M = TypeVar("M", bound=BaseModel)
 

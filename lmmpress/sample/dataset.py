@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
-from lmmpress.processes import inherited
+from lmmpress.host.processes import inherited
 from lmmpress.sample.advert import Advert, Row, advert_rng, ask, draw_advert
 from lmmpress.sample.drawing import render
 

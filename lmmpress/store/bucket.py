@@ -2,7 +2,7 @@
 
 Blobs above one part go up in parts, several at a time, and come down in ranges; both carry on where they were cut off.
 Writes on condition, single parts and lists of uploads are not in the client's public interface: its names with an
-underscore are used here and in probe.py alone, and tests/test_bucket.py holds them to what is expected of them.
+underscore are used here and in probe.py alone, and tests/store/test_bucket.py holds them to what is expected of them.
 """
 
 import hashlib

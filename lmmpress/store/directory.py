@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lmmpress.errors import UserError
-from lmmpress.lmm.digest import sha256_of
+from lmmpress.files.digest import sha256_of
 from lmmpress.store.locks import lock_of
 from lmmpress.store.objects import (
     SMALL,

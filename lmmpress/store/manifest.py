@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from lmmpress.lmm.digest import digest_files
+from lmmpress.files.digest import digest_files
 from lmmpress.store.objects import Blob, UnreadableError
 
 LARGEST = 5 << 40  # bytes of a file: what S3 takes

@@ -20,11 +20,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lmmpress.errors import UserError
+from lmmpress.printing.visible import visible
 from lmmpress.progress import console
 from lmmpress.result import StepResult
 from lmmpress.store.manifest import first_fault
 from lmmpress.store.objects import ChangedError, Found, Objects, UnreadableError
-from lmmpress.visible import visible
 
 LEASE = 90.0  # seconds
 DIGEST = re.compile("[0-9a-f]{64}")

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmmpress.errors import UserError
-from lmmpress.lmm.digest import sha256_of
-from lmmpress.lmm.files import choose, say_what_is_left
+from lmmpress.files.allow_list import choose, say_what_is_left
+from lmmpress.files.digest import sha256_of
 from lmmpress.progress import transfer
 from lmmpress.store.manifest import File, Manifest, parse_manifest
 from lmmpress.store.objects import (
@@ -143,8 +143,8 @@ class Store:
     def add_checkpoint(self, directory: Path) -> str:
         """Take in a checkpoint directory; its digest is its name. Files that are there already are not sent again.
 
-        What `lmmpress.lmm.files` leaves out of a directory is not taken in, and one line says so. A directory from
-        `scratch` is the store's from then on, and may not be changed afterwards.
+        What the allow list leaves out of a directory is not taken in, and one line says so. A directory from `scratch`
+        is the store's from then on, and may not be changed afterwards.
         """
         files = choose(directory)
         say_what_is_left(directory, files)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from lmmpress.credentials import without_credentials
 from lmmpress.errors import UserError
+from lmmpress.printing.credentials import without_credentials
 from lmmpress.progress import console
 from lmmpress.tracking.database import make_ready, path_of, schema_fault, uri_for_mlflow, uri_of
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from lmmpress.credentials import without_credentials
 from lmmpress.errors import UserError
+from lmmpress.printing.credentials import without_credentials
 from lmmpress.tracking.client import explained, open_client, resolving_models_in
 
 if TYPE_CHECKING:

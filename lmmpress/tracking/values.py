@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from lmmpress.printing.visible import visible
 from lmmpress.result import Headline, Result, RunInfo
-from lmmpress.visible import visible
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Metric

@@ -10,10 +10,10 @@ from functools import lru_cache
 from typing import Any
 
 from lmmpress.errors import UserError
+from lmmpress.files.own_types import APART
 from lmmpress.lmm.anatomy import Projector, Shapes
 from lmmpress.lmm.cut import Cut
 from lmmpress.lmm.declare import TowerPlan
-from lmmpress.lmm.ours import APART
 
 Config = dict[str, Any]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from lmmpress.errors import UserError
-from lmmpress.lmm.files import choose
+from lmmpress.files.allow_list import choose
 from lmmpress.progress import transfer
 from lmmpress.store.housekeeping.contents import COPIES, entries, manifests, states, stem
 from lmmpress.store.manifest import Manifest

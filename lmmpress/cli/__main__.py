@@ -1,0 +1,5 @@
+"""`python -m lmmpress.cli`."""
+
+from lmmpress.cli.app import main
+
+main()

@@ -1,1 +1,0 @@
-"""Kubernetes: what a cluster is like, what a pod gets of it, submitting."""

@@ -1,1 +1,0 @@
-"""The commands that work on one thing each: a store, a cluster."""

@@ -1,0 +1,1 @@
+"""What a cluster lacks: a module for each group of checks."""

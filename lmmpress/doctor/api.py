@@ -1,0 +1,66 @@
+"""The API of Kubernetes: does it answer, and is the namespace fit for our pods?"""
+
+from lmmpress.doctor.demands import home
+from lmmpress.doctor.finding import Finding, failed, ok, unknown, warning
+from lmmpress.doctor.reader import Cluster, UnseenError, at, text
+from lmmpress.tasks.profile import Profile
+
+OLDEST = (1, 28)
+"""The oldest version of Kubernetes whose answers these checks were written for; no limit of Kubeflow's own."""
+
+
+def check_api(profile: Profile, cluster: Cluster) -> list[Finding]:
+    """Reachable, whom it takes us for, and how old it is."""
+    name = "API"
+    try:
+        told = cluster.get("/version")
+    except UnseenError as error:
+        if error.status in (401, 403):
+            mend = "log in again, or name the right context: kubectl config get-contexts, then --context"
+            return [failed(name, f"{cluster.host} lets nobody in like this: {error}", mend)]
+        mend = "kubectl cluster-info; is the VPN up, and is this the right --context?"
+        return [failed(name, f"{cluster.host} ({cluster.name}): {error}", mend)]
+    version = text(told.get("gitVersion"))
+    try:
+        major, minor = (int(text(told.get(key)).rstrip("+")) for key in ("major", "minor"))
+    except ValueError:
+        return [unknown(name, f"{cluster.host} answers, and tells no version", "kubectl version")]
+    if (major, minor) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        mend = f"upgrade the cluster to Kubernetes {oldest} or newer"
+        return [warning(name, f"Kubernetes {version} is older than {oldest}, the oldest these checks know", mend)]
+    return [ok(name, f"{cluster.host}: Kubernetes {version}")]
+
+
+def check_namespace(profile: Profile, cluster: Cluster) -> list[Finding]:
+    """There, not on its way out, and a PodSecurity level that lets our pods and Argo's containers in."""
+    name, namespace = "namespace", home(profile)
+    found = cluster.named(f"/api/v1/namespaces/{namespace}")
+    if found is None:
+        mend = f"kubectl create namespace {namespace}, or name another in kubeflow.namespace"
+        return [failed(name, f"there is no namespace {namespace}", mend)]
+    if at(found, "status", "phase") == "Terminating":
+        mend = f"kubectl get namespace {namespace} -o yaml says what holds it; make it again when it is gone"
+        return [failed(name, f"{namespace} is being deleted", mend)]
+    level = text(at(found, "metadata", "labels", "pod-security.kubernetes.io/enforce"))
+    if level in ("", "privileged", "baseline"):
+        return [ok(name, f"{namespace}, PodSecurity {level or 'as the cluster has it, none set here'}")]
+    if level != "restricted":
+        mend = f"kubectl label namespace {namespace} pod-security.kubernetes.io/enforce=baseline --overwrite"
+        return [failed(name, f"{namespace}: there is no PodSecurity level {level!r}", mend)]
+    mend = (
+        "set executor.securityContext in workflow-controller-configmap (runAsNonRoot, seccompProfile RuntimeDefault, "
+        f"drop ALL), or kubectl label namespace {namespace} pod-security.kubernetes.io/enforce=baseline --overwrite"
+    )
+    try:
+        settings = cluster.named(
+            f"/api/v1/namespaces/{profile.kubeflow.system}/configmaps/workflow-controller-configmap"
+        )
+    except UnseenError as error:
+        said = f"{namespace} is restricted; whether Argo's own containers keep to that could not be read: {error}"
+        return [unknown(name, said, mend)]
+    data = at(settings, "data")
+    written = " ".join(text(data.get(key)) for key in ("executor", "config")) if isinstance(data, dict) else ""
+    if "seccompProfile" in written and "runAsNonRoot" in written:
+        return [ok(name, f"{namespace}, PodSecurity restricted, and Argo's containers keep to it")]
+    return [failed(name, f"{namespace} is restricted, and Argo's own containers do not keep to that", mend)]

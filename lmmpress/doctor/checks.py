@@ -1,0 +1,79 @@
+"""The checks, one after the other."""
+
+from collections.abc import Callable
+
+from lmmpress.doctor import api, kubeflow, nodes, permissions, quotas, references, storage
+from lmmpress.doctor.demands import BY_GRANULARITY
+from lmmpress.doctor.finding import Finding, unknown
+from lmmpress.doctor.reader import Cluster, UnseenError
+from lmmpress.tasks.profile import COMPONENTS, Profile
+
+Check = Callable[[Profile, Cluster], list[Finding]]
+Tell = Callable[[str], None]
+
+
+def checks(components: tuple[str, ...] = COMPONENTS) -> dict[str, Check]:
+    """Every check of the cluster by its name; nodes and quotas for the pods of these components."""
+    return {
+        "namespace": api.check_namespace,
+        "permission to submit": permissions.check_submitting,
+        "permissions of the pods": permissions.check_running,
+        "CRDs": kubeflow.check_kinds,
+        "Kubeflow and Argo": kubeflow.check_workers,
+        "Kubeflow's API": kubeflow.check_endpoint,
+        "service account": references.check_account,
+        "secrets": references.check_secrets,
+        "pull secrets": references.check_pull_secrets,
+        "claims": storage.check_storage,
+        "queue": references.check_queue,
+        "quotas": lambda profile, cluster: quotas.check_quotas(profile, cluster, components),
+        "nodes": lambda profile, cluster: nodes.check_nodes(profile, cluster, components),
+    }
+
+
+BEFORE_SUBMITTING = (
+    "namespace",
+    "permission to submit",
+    "permissions of the pods",
+    "service account",
+    "secrets",
+    "pull secrets",
+    "claims",
+    "queue",
+    "quotas",
+    "nodes",
+)
+"""The checks that `submit` makes first. Whether Kubeflow answers it learns by itself."""
+
+
+def examine(
+    profile: Profile, cluster: Cluster, chosen: dict[str, Check], tell: Tell = lambda name: None
+) -> list[Finding]:
+    """What the chosen checks find, the API's own first: where that does not answer, no other can be made."""
+    tell("API")
+    found = made("API", api.check_api, profile, cluster)
+    if any(one.status == "failed" for one in found):
+        return found + [unknown(name, "not looked at: the API of Kubernetes does not answer") for name in chosen]
+    for name, check in chosen.items():
+        tell(name)
+        found += made(name, check, profile, cluster)
+    return found
+
+
+def made(name: str, check: Check, profile: Profile, cluster: Cluster) -> list[Finding]:
+    """A check's findings; where it cannot be made, that is what was found."""
+    try:
+        return check(profile, cluster)
+    except UnseenError as error:
+        mend = (
+            "ask somebody who may, or have it allowed: kubectl auth can-i --list" if error.status in (401, 403) else ""
+        )
+        return [unknown(name, f"could not be looked at: {error}", mend)]
+    except Exception as error:  # an answer that nobody has thought of is no reason to know nothing of the rest
+        return [unknown(name, f"an answer that is not understood ({type(error).__name__}: {error})")]
+
+
+def before_submitting(profile: Profile, cluster: Cluster, granularity: str) -> list[Finding]:
+    """What would keep a run from running."""
+    every = checks(BY_GRANULARITY[granularity])
+    return examine(profile, cluster, {name: every[name] for name in BEFORE_SUBMITTING})

@@ -1,0 +1,166 @@
+"""From inside: a short Job that tries bucket and MLflow as a task would, with its image, Secrets and account."""
+
+import json
+import re
+import time
+import uuid
+from contextlib import suppress
+from dataclasses import asdict
+
+from lmmpress.doctor.demands import account, home
+from lmmpress.doctor.finding import Finding, failed, unknown
+from lmmpress.doctor.outside import ASKED, MARK, Addresses
+from lmmpress.doctor.reader import Cluster, Node, UnseenError, at, mapping, mappings, text
+from lmmpress.tasks.profile import Profile
+
+SECONDS = 300.0  # that pulling the image and asking may take
+PAUSE = 2.0
+_STUCK = {
+    "ErrImagePull": "check image and pull_secrets in the profile",
+    "ImagePullBackOff": "check image and pull_secrets in the profile",
+    "InvalidImageName": "check image in the profile",
+    "CreateContainerConfigError": "check the names and keys in secrets of the profile",
+    "CreateContainerError": "check the image: it has to have python3",
+    "RunContainerError": "check the image: it has to have python3",
+}
+
+
+def check_from_inside(profile: Profile, cluster: Cluster, addresses: Addresses) -> list[Finding]:
+    """The findings of a pod; the Job is removed again, whatever came of it."""
+    namespace, job = home(profile), manifest(profile, addresses)
+    called = str(at(job, "metadata", "name"))
+    jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
+    try:
+        cluster.post(jobs, job)
+    except UnseenError as error:
+        mend = f"kubectl auth can-i create jobs -n {namespace}; quotas and policies of {namespace}"
+        return [failed("inside", f"the Job is refused: {error}", mend)]
+    try:
+        return _follow(cluster, namespace, called, jobs)
+    finally:
+        with suppress(UnseenError):
+            cluster.delete(f"{jobs}/{called}")
+
+
+def _follow(cluster: Cluster, namespace: str, called: str, jobs: str) -> list[Finding]:
+    until, waits = time.monotonic() + SECONDS, "no pod was made"
+    mend = f"kubectl describe job {called} -n {namespace} while `lmmpress doctor --inside` runs"
+    while time.monotonic() < until:
+        pods = cluster.items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=f"job-name={called}")
+        phase = text(at(pods, 0, "status", "phase"))
+        if phase in ("Succeeded", "Failed"):
+            return _read(cluster, namespace, text(at(pods, 0, "metadata", "name")), phase)
+        for status in mappings(at(pods, 0, "status", "containerStatuses")):
+            waiting = mapping(at(status, "state", "waiting"))
+            reason = text(waiting.get("reason"))
+            if reason in _STUCK:
+                return [
+                    failed(
+                        "inside", f"the pod does not start: {reason}: {text(waiting.get('message'))}", _STUCK[reason]
+                    )
+                ]
+            waits = reason or waits
+        for condition in mappings(at(pods, 0, "status", "conditions")):
+            if condition.get("reason") == "Unschedulable":
+                waits = f"no node takes the pod: {text(condition.get('message'))}"
+        if not pods:
+            for condition in mappings(at(cluster.find(f"{jobs}/{called}"), "status", "conditions")):
+                if condition.get("type") == "Failed" and condition.get("status") == "True":
+                    return [failed("inside", f"the Job failed: {text(condition.get('message'))}", mend)]
+        time.sleep(PAUSE)
+    return [failed("inside", f"no answer after {SECONDS:.0f} s: {waits}", mend)]
+
+
+def _read(cluster: Cluster, namespace: str, pod: str, phase: str) -> list[Finding]:
+    """What the pod has printed."""
+    log = cluster.text(f"/api/v1/namespaces/{namespace}/pods/{pod}/log", tailLines="200")
+    found = [one for line in log.splitlines() if line.startswith(MARK) and (one := _finding(line.removeprefix(MARK)))]
+    if found:
+        return found
+    if re.search("No module named '?lmmpress", log):
+        mend = "build the image from this version of lmmpress, or name the right one in the profile"
+        return [failed("inside", "the image has no doctor in it: it is older than this lmmpress, or another one", mend)]
+    last = next((line for line in reversed(log.splitlines()) if line.strip()), "it printed nothing")
+    if phase == "Failed":
+        return [failed("inside", f"the pod failed: {last}", "run the image by hand: kubectl run -it --rm")]
+    return [unknown("inside", f"the pod ended and told nothing: {last}")]
+
+
+def _finding(line: str) -> Finding | None:
+    try:
+        told = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    parts = [text(mapping(told).get(key)) for key in ("check", "status", "said", "mend")]
+    name, status, said, mend = parts
+    if status not in ("ok", "warning", "failed", "unknown"):
+        return None
+    return Finding(f"inside: {name}", status, said, mend)  # type: ignore[arg-type]
+
+
+def manifest(profile: Profile, addresses: Addresses) -> Node:
+    """The Job: the image, account, Secrets and environment of a task, little of everything else, and soon gone."""
+    pod = profile.pod("prepare")
+    environment: list[Node] = [
+        {"name": name, "value": value}
+        for name, value in {"HOME": "/tmp", "LMMPRESS_CACHE": "/tmp/cache", **profile.environment}.items()
+    ]
+    environment.append({"name": ASKED, "value": json.dumps(asdict(addresses))})
+    for secret in (profile.secrets.store, profile.secrets.mlflow):
+        for key, name in secret.keys.items() if secret else ():
+            reference = {"name": secret.name, "key": key}  # type: ignore[union-attr]
+            environment.append({"name": name, "valueFrom": {"secretKeyRef": reference}})
+    container = {
+        "name": "doctor",
+        "image": profile.image,
+        "imagePullPolicy": profile.pull_policy,
+        "command": ["python3", "-m", "lmmpress.doctor.outside"],
+        "env": environment,
+        "resources": {"requests": {"cpu": "250m", "memory": "512Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+    }
+    spec: Node = {
+        "restartPolicy": "Never",
+        "serviceAccountName": account(profile),
+        "securityContext": {
+            "runAsUser": profile.security.user,
+            "runAsGroup": profile.security.group,
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": [{"name": "tmp", "emptyDir": {}}],
+        "imagePullSecrets": [{"name": name} for name in profile.pull_secrets],
+    }
+    if pod.node_selector:
+        spec["nodeSelector"] = pod.node_selector
+    if pod.tolerations:
+        spec["tolerations"] = [_toleration(one.model_dump(exclude_none=True)) for one in pod.tolerations]
+    terms = [one for one in pod.affinity or [] if one.weight is None]
+    if terms:
+        expressions = [{"matchExpressions": [one.model_dump() for one in term.expressions]} for term in terms]
+        required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": expressions}}
+        spec["affinity"] = {"nodeAffinity": required}
+    labels = {"app.kubernetes.io/name": "lmmpress-doctor"}
+    queue = {"kueue.x-k8s.io/queue-name": profile.queue} if profile.queue else {}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": f"lmmpress-doctor-{uuid.uuid4().hex[:8]}", "labels": labels | queue},
+        "spec": {
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": int(SECONDS),
+            "ttlSecondsAfterFinished": 300,
+            "template": {
+                # Istio's proxy would outlive our container, and the Job with it
+                "metadata": {"labels": labels | {"sidecar.istio.io/inject": "false"}},
+                "spec": spec,
+            },
+        },
+    }
+
+
+def _toleration(told: Node) -> Node:
+    seconds = told.pop("toleration_seconds", None)
+    return told if seconds is None else told | {"tolerationSeconds": seconds}

@@ -1,0 +1,94 @@
+"""Kubeflow Pipelines and Argo: their APIs, versions and health."""
+
+import re
+
+from lmmpress.doctor.demands import home
+from lmmpress.doctor.finding import Finding, failed, ok, unknown, warning
+from lmmpress.doctor.reader import Cluster, Node, UnseenError, at, mappings, text, whole
+from lmmpress.errors import UserError
+from lmmpress.tasks.profile import Profile
+
+KINDS = {
+    "Argo": ("argoproj.io", "v1alpha1", ("workflows", "workflowtaskresults", "workflowtasksets")),
+    "Kubeflow Pipelines": ("kubeflow.org", "v1beta1", ("scheduledworkflows",)),
+}
+WORKERS = {
+    "ml-pipeline": "its API",
+    "ml-pipeline-persistenceagent": "without it no run is ever seen to end",
+    "workflow-controller": "Argo, which starts the pods",
+}
+OLDEST = {"ml-pipeline": (2, 15), "workflow-controller": (3, 5)}
+"""Kubeflow's as docs/kubeflow.md has it; Argo's is a guess on the safe side: 3.7 and 4.0 are what was read."""
+_INSTALL = "https://www.kubeflow.org/docs/components/pipelines/operator-guides/installation"
+
+
+def check_kinds(profile: Profile, cluster: Cluster) -> list[Finding]:
+    """The resources that their CRDs add, as the API serves them; everybody who may log in may see that."""
+    found = []
+    for name, (group, version, kinds) in KINDS.items():
+        served = cluster.find(f"/apis/{group}/{version}")
+        names = {text(one.get("name")) for one in mappings(at(served, "resources"))}
+        lacking = [f"{kind}.{group}" for kind in kinds if kind not in names]
+        if served is not None and not isinstance(served.get("resources"), list):
+            found.append(unknown(f"CRDs of {name}", f"{group}/{version} is served and lists no resources"))
+        elif lacking:
+            mend = f"install {name} with its cluster-scoped resources: {_INSTALL}; then kubectl get crd {lacking[0]}"
+            found.append(failed(f"CRDs of {name}", f"the cluster has no {', '.join(lacking)} ({version})", mend))
+        else:
+            found.append(ok(f"CRDs of {name}", f"{group}/{version}"))
+    return found
+
+
+def check_workers(profile: Profile, cluster: Cluster) -> list[Finding]:
+    """Those who do the work: is each there, ready, and new enough?"""
+    return [_worker(name, why, profile, cluster) for name, why in WORKERS.items()]
+
+
+def _worker(name: str, why: str, profile: Profile, cluster: Cluster) -> Finding:
+    places = list(dict.fromkeys((profile.kubeflow.system, home(profile))))
+    found, place, refused = None, places[0], None
+    for place in places:
+        try:
+            found = cluster.named(f"/apis/apps/v1/namespaces/{place}/deployments/{name}")
+        except UnseenError as error:
+            refused = error
+        if found is not None:
+            break
+    if found is None and refused is not None:
+        return unknown(name, f"{why}: {refused}", f"kubectl get deployment {name} -n {places[0]}, by who may")
+    if found is None:
+        said = f"{why}: there is no such deployment in {' or '.join(places)}, where it was looked for"
+        return unknown(name, said, f"kubectl get deployment -A | grep {name}; is Kubeflow Pipelines installed?")
+    ready, image = whole(at(found, "status", "readyReplicas")), _image(found)
+    version = re.search(r":v?(\d+)\.(\d+)[^@/]*(?=@|$)", image)
+    if ready < 1:
+        mend = f"kubectl describe deployment {name} -n {place}; kubectl logs deployment/{name} -n {place}"
+        return failed(name, f"{why}: no pod of it is ready in {place}", mend)
+    if version is None:
+        return ok(name, f"{why}: ready in {place} (version not told by {image or 'its image'})")
+    told, oldest = f"{version[1]}.{version[2]}", OLDEST.get(name)
+    if oldest and (int(version[1]), int(version[2])) < oldest:
+        needed = ".".join(map(str, oldest))
+        mend = f"upgrade to {needed} or newer: {_INSTALL}"
+        return failed(name, f"{why}: version {told} in {place}; {needed} or newer is needed", mend)
+    return ok(name, f"{why}: {image.rpartition(':')[2].partition('@')[0] or told}, {ready} ready in {place}")
+
+
+def _image(deployment: Node) -> str:
+    containers = mappings(at(deployment, "spec", "template", "spec", "containers"))
+    return text(containers[0].get("image")) if containers else ""
+
+
+def check_endpoint(profile: Profile, cluster: Cluster) -> list[Finding]:
+    """Kubeflow's own API, where `submit` goes."""
+    name = "Kubeflow's API"
+    if not profile.kubeflow.host:
+        return [warning(name, "the profile does not say where pipelines are submitted to", "set kubeflow.host")]
+    from lmmpress.kubeflow.submit import probe
+
+    try:
+        probe(profile.kubeflow)
+    except UserError as error:
+        mend = f"give kubeflow.host the address that people use, or: kubectl port-forward -n {profile.kubeflow.system} "
+        return [failed(name, str(error), f"{mend}svc/ml-pipeline-ui 8080:80 and kubeflow.host: http://localhost:8080")]
+    return [ok(name, f"{profile.kubeflow.host} answers")]

@@ -1,0 +1,281 @@
+"""What is beyond Kubernetes: the bucket and MLflow, tried as a task uses them; from here, or from a pod.
+
+`python3 -m lmmpress.doctor.outside` is what the Job of `inside` runs. So nothing is imported here that an image
+of ours lacks, and the client of Kubernetes is not in it.
+"""
+
+import json
+import os
+import re
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from urllib.parse import urlsplit
+
+import certifi
+import urllib3
+
+from lmmpress.data import METADATA
+from lmmpress.doctor.finding import Finding, failed, ok, unknown, warning
+from lmmpress.errors import UserError
+from lmmpress.printing.credentials import address_without_credentials
+
+MARK = "lmmpress-doctor "
+ASKED = "LMMPRESS_DOCTOR"
+OLDEST = (3, 0)
+"""MLflow's first version with logged models, which lineage is made of."""
+
+_PATIENCE = 4.0  # seconds
+_CREDENTIALS = "there are no credentials"
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """What a plan names."""
+
+    store: str | None = None
+    model: str | None = None
+    data: str | None = None
+
+
+def check_outside(addresses: Addresses, here: bool) -> list[Finding]:
+    """The bucket and MLflow that the environment names. `here`: on a person's machine, which may lack credentials and
+    the cluster's own names."""
+    return check_buckets(addresses, here) + check_mlflow(here)
+
+
+def check_buckets(addresses: Addresses, here: bool) -> list[Finding]:
+    found = []
+    store = addresses.store
+    if store and store.startswith("s3://"):
+        found.append(_guarded(f"store {store}", here, partial(_try_store, store)))
+        if found[-1].status in ("ok", "warning"):
+            found.append(_guarded(f"keys of {store}", here, lambda _: _try_keys(addresses, here)))
+    for kind, address, landmark in (("model", addresses.model, "config.json"), ("data", addresses.data, METADATA)):
+        if address and address.startswith("s3://") and not re.search(r"/checkpoints/[0-9a-f]{64}/?$", address):
+            found.append(_guarded(f"{kind} {address}", here, partial(_try_folder, address, landmark)))
+    return found
+
+
+def _try_store(address: str, name: str) -> Finding:
+    """Write, read, refuse what has changed, remove: with one small object that nothing else looks at.
+
+    It is only written where the keys may remove it again.
+    """
+    from lmmpress.doctor.keys import check_enough, denied, mend_rights
+    from lmmpress.store.bucket import BucketObjects
+    from lmmpress.store.objects import ChangedError
+    from lmmpress.store.rights import place
+
+    objects = BucketObjects(address, patience=_PATIENCE)
+    if lacks := check_enough(name, address, place(address), _PATIENCE):
+        return lacks
+    key, begun = f"doctor/{uuid.uuid4().hex}.json", time.monotonic()
+    needed = "a server with conditional writes (If-None-Match and If-Match on PutObject): see docs/store.md"
+    objects.write(key, b'{"written": 1}', None)
+    try:
+        try:
+            found = objects.read(key)
+        except UserError as error:
+            if not denied(error):
+                raise
+            return failed(name, "the keys lack s3:GetObject", mend_rights(address))
+        if found is None or found.data != b'{"written": 1}':
+            return failed(name, "what was written is not what is read", "look into the server, or a cache before it")
+        try:
+            objects.write(key, b'{"written": 2}', None)
+        except ChangedError:
+            pass
+        else:
+            return failed(
+                name, "the server overwrites what If-None-Match forbids: two runs could spoil each other", needed
+            )
+        objects.write(key, b'{"written": 3}', found.tag)
+        try:
+            objects.write(key, b'{"written": 4}', found.tag)
+        except ChangedError:
+            pass
+        else:
+            return failed(name, "the server overwrites what If-Match forbids: two runs could spoil each other", needed)
+        if key not in {entry.name for entry in objects.entries("doctor/")}:
+            return failed(name, "what was written is not listed", "allow s3:ListBucket, or look into the server")
+        ahead = objects.now() - time.time()
+        if abs(ahead) > 300:
+            return warning(name, f"the server's clock is {ahead:.0f} s off ours", "set the clocks (chrony, NTP)")
+    finally:
+        objects.delete(key)
+    took = 1000 * (time.monotonic() - begun)
+    return ok(name, f"written, read, listed, written on condition and removed in {took:.0f} ms")
+
+
+def _try_keys(addresses: Addresses, here: bool) -> Finding:
+    """What the keys may do beyond the store, the model and the data that the plan names."""
+    from lmmpress.doctor.keys import check_excess
+    from lmmpress.store.rights import place
+
+    named = (addresses.store, addresses.model, addresses.data)
+    known = [place(one) for one in named if one and one.startswith("s3://")]
+    return check_excess(str(addresses.store), known[0], known, _PATIENCE, here)
+
+
+def _try_folder(address: str, landmark: str, name: str) -> Finding:
+    from lmmpress.doctor.keys import check_readable
+    from lmmpress.store.bucket import BucketObjects
+
+    objects = BucketObjects(address, patience=_PATIENCE)
+    if lacks := check_readable(name, objects, landmark):
+        return lacks
+    if objects.read(landmark) is None:
+        mend = f"lmmpress store ls {address.rpartition('/')[0]}, or put it there: {address}/{landmark}"
+        return failed(name, f"there is no {landmark}", mend)
+    return ok(name, f"{landmark} is there and can be read")
+
+
+def _guarded(name: str, here: bool, attempt: Callable[[str], Finding]) -> Finding:
+    """An attempt's finding, or what its one line means."""
+    from minio.error import MinioException
+
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    try:
+        return attempt(name)
+    except UserError as error:
+        said = str(error)
+    except (MinioException, OSError, ValueError) as error:
+        said = f"{type(error).__name__}: {error}"
+    if here and _CREDENTIALS in said:
+        return unknown(name, "no credentials here to try it with", "--inside tries it from a pod, with the Secret")
+    if here and _of_the_cluster(endpoint) and "no answer" in said:
+        return unknown(name, f"{endpoint} is a name of the cluster, not known here", "--inside tries it from a pod")
+    mend = said.rpartition("; ")[2] if "; " in said else "check AWS_ENDPOINT_URL and the keys of secrets.store"
+    return failed(name, said, mend)
+
+
+def check_mlflow(here: bool) -> list[Finding]:
+    """Health, version, and whether the registry may be read."""
+    uri = (os.environ.get("MLFLOW_TRACKING_URI") or "").rstrip("/")
+    if not uri:
+        mend = "environment: {MLFLOW_TRACKING_URI: http://...} in the profile"
+        return [warning("MLflow", "MLFLOW_TRACKING_URI is not set: no lineage is recorded", mend)]
+    name = f"MLflow {address_without_credentials(uri)}"
+    if urlsplit(uri).scheme not in ("http", "https"):
+        if uri.startswith(("databricks", "arn:")):
+            return [unknown(name, "its API is not one that this looks at", "lmmpress run tells whether it takes runs")]
+        return [failed(name, "pods share no file: this is no address of a server", "MLFLOW_TRACKING_URI: http://...")]
+    try:
+        return [_try_mlflow(name, uri, here)]
+    except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        reason = str(error).rpartition(": ")[2] or type(error).__name__
+        if here and _of_the_cluster(uri):
+            return [unknown(name, "this is a name of the cluster, not reachable from here", "--inside asks from a pod")]
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            mend = "name its authority's file in MLFLOW_TRACKING_SERVER_CERT_PATH"
+            return [failed(name, "the server's certificate is not trusted", mend)]
+        return [failed(name, f"no answer: {reason[:200]}", "check MLFLOW_TRACKING_URI; is the server up?")]
+
+
+def _try_mlflow(name: str, uri: str, here: bool) -> Finding:
+    insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1")
+    pool = urllib3.PoolManager(
+        timeout=urllib3.Timeout(connect=5, read=15),
+        retries=False,
+        ca_certs=os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or certifi.where(),
+        cert_reqs="CERT_NONE" if insecure else "CERT_REQUIRED",
+    )
+    headers = _authorization()
+    health = pool.request("GET", f"{uri}/health", headers=headers)
+    told = pool.request("GET", f"{uri}/version", headers=headers)
+    asked = "/api/2.0/mlflow/registered-models/search?max_results=1"
+    registry = pool.request("GET", uri + asked, headers=headers)
+    body = registry.data[:500].decode("utf-8", "replace")
+    host = urlsplit(uri).netloc.rpartition("@")[2]
+    for answer in (health, told, registry):
+        words = answer.data[:500].decode("utf-8", "replace").lower()
+        if answer.status in (400, 403) and "host" in words and ("invalid" in words or "rebinding" in words):
+            mend = f"MLFLOW_SERVER_ALLOWED_HOSTS={host},localhost:* in the environment of the server"
+            return failed(name, f"refuses the name it is called by ({host}): HTTP {answer.status}", mend)
+    if registry.status in (401, 403):
+        given = "the user or token is not accepted" if headers else "it asks for a user"
+        mend = "secrets.mlflow in the profile: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        if here and not headers:
+            return unknown(name, f"{given}, and there is none here", f"--inside asks from a pod; {mend}")
+        return failed(name, f"HTTP {registry.status}: {given}", mend)
+    if health.status != 200:
+        mend = "kubectl logs of the server; is MLFLOW_TRACKING_URI its root?"
+        return failed(name, f"HTTP {health.status} where its health is told", mend)
+    version = told.data[:50].decode("utf-8", "replace").strip().strip('"')
+    number = re.match(r"(\d+)\.(\d+)", version)
+    if told.status != 200 or number is None:
+        mend = "is MLFLOW_TRACKING_URI the root of an MLflow server, and none of its pages?"
+        return failed(name, "answers, and tells no version of MLflow", mend)
+    if (int(number[1]), int(number[2])) < OLDEST:
+        return failed(
+            name, f"MLflow {version}: logged models came with 3.0", "upgrade the server to MLflow 3.10 or newer"
+        )
+    if registry.status != 200:
+        mend = "mlflow server --backend-store-uri postgresql://... : a registry needs a database"
+        return failed(name, f"MLflow {version}, and HTTP {registry.status} where models are registered", mend)
+    try:
+        listed = isinstance(json.loads(registry.data), dict)
+    except (ValueError, RecursionError):
+        listed = False
+    if not listed:
+        said = f"MLflow {version}, and its registry answers with no JSON: {body[:60]}"
+        return failed(name, said, "is there a page to log in before it? Give the server's own address")
+    return ok(name, f"MLflow {version}, its registry answers")
+
+
+def _authorization() -> dict[str, str]:
+    """As MLflow's own client does it."""
+    user, password, token = (
+        os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("USERNAME", "PASSWORD", "TOKEN")
+    )
+    if user and password:
+        return dict(urllib3.make_headers(basic_auth=f"{user}:{password}"))
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _of_the_cluster(address: str) -> bool:
+    """Whether a name is one that only the cluster's own DNS knows."""
+    host = urlsplit(address).hostname or ""
+    if host.endswith((".svc", ".cluster.local")):
+        return True
+    if host.count(".") > 1:
+        return False
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError:
+        return True
+    return False
+
+
+@contextmanager
+def as_pods_see(environment: dict[str, str]) -> Iterator[None]:
+    """What the profile says of the environment, where one's own says nothing."""
+    lacking = {key: value for key, value in environment.items() if key not in os.environ}
+    os.environ.update(lacking)
+    try:
+        yield
+    finally:
+        for key in lacking:
+            os.environ.pop(key, None)
+
+
+def main() -> None:
+    """What runs in the pod: each finding a line of JSON."""
+    addresses = Addresses(**json.loads(os.environ.get(ASKED, "{}")))
+    try:
+        found = check_outside(addresses, here=False)
+    except Exception as error:
+        found = [unknown("inside", f"{type(error).__name__}: {error}")]
+    for one in found:
+        print(MARK + json.dumps(asdict(one)), flush=True)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

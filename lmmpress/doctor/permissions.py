@@ -1,0 +1,143 @@
+"""Permissions: exactly those that submitting and running need, asked of Kubernetes itself."""
+
+import os
+from dataclasses import dataclass
+
+from lmmpress.doctor.demands import account, home
+from lmmpress.doctor.finding import Finding, failed, ok, unknown, warning
+from lmmpress.doctor.reader import Cluster, Node, UnseenError, at, mapping, text
+from lmmpress.tasks.profile import Profile
+
+REVIEWS = "/apis/authorization.k8s.io/v1"
+
+
+@dataclass(frozen=True)
+class Right:
+    """One thing that somebody has to be allowed."""
+
+    verb: str
+    group: str
+    resource: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        group = f".{self.group}" if self.group else ""
+        return f"{self.verb} {self.resource}{group}" + (f"/{self.name}" if self.name else "")
+
+    def attributes(self, namespace: str) -> Node:
+        resource, _, below = self.resource.partition("/")
+        told = {"namespace": namespace, "verb": self.verb, "group": self.group, "resource": resource}
+        return told | ({"name": self.name} if self.name else {}) | ({"subresource": below} if below else {})
+
+
+SUBMITTING = tuple(
+    Right(verb, "pipelines.kubeflow.org", resource)
+    for resource in ("experiments", "runs")
+    for verb in ("create", "get", "list")
+)
+"""Whoever submits, where Kubeflow has several users; with one it asks nobody."""
+
+RUNNING = (
+    Right("create", "argoproj.io", "workflowtaskresults"),
+    Right("patch", "argoproj.io", "workflowtaskresults"),
+    Right("get", "argoproj.io", "workflows"),
+    Right("get", "", "configmaps", "kfp-launcher"),
+    Right("get", "", "pods"),
+)
+"""The service account of the pods, by the source of Kubeflow 2.17 and Argo 4.0: Argo's executor tells results,
+Kubeflow's driver and launcher read their run, their pod and the settings of the namespace."""
+
+INSIDE = (
+    Right("create", "batch", "jobs"),
+    Right("delete", "batch", "jobs"),
+    Right("list", "", "pods"),
+    Right("get", "", "pods/log"),
+)
+"""Whoever asks for --inside."""
+
+
+def check_submitting(profile: Profile, cluster: Cluster) -> list[Finding]:
+    name, namespace = "permission to submit", home(profile)
+    if namespace == profile.kubeflow.system:
+        return [ok(name, f"pipelines run in {namespace}, where Kubeflow asks for none")]
+    lacking = _lacking_of_ours(cluster, namespace, SUBMITTING)
+    if not lacking:
+        return [ok(name, f"may create and read experiments and runs in {namespace}")]
+    said = f"may not {', '.join(map(str, lacking))} in {namespace}"
+    mend = (
+        f"kubectl create rolebinding lmmpress-submit -n {namespace} --clusterrole=kubeflow-edit --user=YOU, by an "
+        "administrator"
+    )
+    if os.environ.get("KFP_TOKEN"):  # Kubeflow sees the token's owner, whom this is not asked of
+        return [warning(name, f"this kubeconfig's user {said}; Kubeflow is asked with KFP_TOKEN instead", mend)]
+    return [failed(name, said, mend)]
+
+
+def check_inside(profile: Profile, cluster: Cluster) -> list[Finding]:
+    name, namespace = "permission to look inside", home(profile)
+    lacking = _lacking_of_ours(cluster, namespace, INSIDE)
+    if not lacking:
+        return [ok(name, f"may start and remove a Job in {namespace}")]
+    mend = f"kubectl create rolebinding lmmpress-doctor -n {namespace} --clusterrole=edit --user=YOU, or no --inside"
+    return [failed(name, f"may not {', '.join(map(str, lacking))} in {namespace}", mend)]
+
+
+def check_running(profile: Profile, cluster: Cluster) -> list[Finding]:
+    """Asked on the service account's behalf, which not everybody may."""
+    name, namespace = "permissions of the pods", home(profile)
+    who = f"system:serviceaccount:{namespace}:{account(profile)}"
+    groups = ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"]
+    lacking = []
+    try:
+        for right in RUNNING:
+            spec = {"user": who, "groups": groups, "resourceAttributes": right.attributes(namespace)}
+            body = _review("LocalSubjectAccessReview", spec) | {"metadata": {"namespace": namespace}}
+            if not _allowed(cluster, f"{REVIEWS}/namespaces/{namespace}/localsubjectaccessreviews", body):
+                lacking.append(right)
+    except UnseenError as error:
+        first = RUNNING[0]
+        mend = f"an administrator asks: kubectl auth can-i {first.verb} {first.resource}.{first.group} -n {namespace}"
+        return [unknown(name, f"may not be asked of {account(profile)}: {error}", f"{mend} --as={who}")]
+    if not lacking:
+        return [ok(name, f"{account(profile)} may do what Argo and Kubeflow do in a pod")]
+    mend = " && ".join(
+        _role(f"lmmpress-pods-{number}", of_group, namespace, account(profile))
+        for number, of_group in enumerate(_by_group(lacking), 1)
+    )
+    return [failed(name, f"{account(profile)} may not {', '.join(map(str, lacking))}", mend)]
+
+
+def _by_group(rights: list[Right]) -> list[list[Right]]:
+    return [[right for right in rights if right.group == group] for group in sorted({one.group for one in rights})]
+
+
+def _role(name: str, rights: list[Right], namespace: str, who: str) -> str:
+    """The commands that allow it."""
+    verbs = ",".join(sorted({right.verb for right in rights}))
+    things = ",".join(sorted({f"{right.resource}.{right.group}".rstrip(".") for right in rights}))
+    return (
+        f"kubectl create role {name} -n {namespace} --verb={verbs} --resource={things} && kubectl create rolebinding "
+        f"{name} -n {namespace} --role={name} --serviceaccount={namespace}:{who}"
+    )
+
+
+def _lacking_of_ours(cluster: Cluster, namespace: str, rights: tuple[Right, ...]) -> list[Right]:
+    lacking = []
+    for right in rights:
+        body = _review("SelfSubjectAccessReview", {"resourceAttributes": right.attributes(namespace)})
+        if not _allowed(cluster, f"{REVIEWS}/selfsubjectaccessreviews", body):
+            lacking.append(right)
+    return lacking
+
+
+def _review(kind: str, spec: Node) -> Node:
+    return {"apiVersion": "authorization.k8s.io/v1", "kind": kind, "spec": spec}
+
+
+def _allowed(cluster: Cluster, path: str, body: Node) -> bool:
+    answer = cluster.post(path, body)
+    allowed = at(answer, "status", "allowed")
+    if not isinstance(allowed, bool):
+        fault = text(mapping(answer.get("status")).get("evaluationError"))
+        raise UnseenError(200, fault or "the answer does not say whether it is allowed")
+    return allowed

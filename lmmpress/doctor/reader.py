@@ -1,0 +1,217 @@
+"""The API of Kubernetes as plain JSON, through the connection of its own client.
+
+Its typed models raise where an answer lacks what they expect. A doctor has to say something of any answer, so it reads
+dictionaries, and whatever is not what it should be reads as nothing.
+"""
+
+import json
+import os
+from decimal import Decimal, DecimalException
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import urllib3
+
+from lmmpress.doctor.finding import printable
+from lmmpress.errors import UserError
+
+CONNECT, READ = 5.0, 15.0  # seconds
+_LARGEST = 256 << 20  # bytes of one answer
+_MOST_PAGES = 200
+
+Node = dict[str, Any]
+
+
+class UnseenError(Exception):
+    """There is no answer, or one that says no; `status` is HTTP's, None where nothing was answered."""
+
+    def __init__(self, status: int | None, said: str) -> None:
+        super().__init__(printable(said))
+        self.status = status
+
+
+class NoClusterError(Exception):
+    """Nothing on this machine says where a cluster is."""
+
+
+class Cluster:
+    """What a client of Kubernetes is connected to. Nothing is sent until something is asked."""
+
+    def __init__(self, client: Any, name: str) -> None:
+        self._client, self.name = client, name
+        self.host = str(client.configuration.host).rstrip("/")
+
+    def get(self, path: str, **query: str) -> Node:
+        """The answer to a GET; UnseenError where there is none, or it is no JSON object."""
+        return self._object("GET", path, query, None)
+
+    def find(self, path: str) -> Node | None:
+        """The same; None where there is no such thing."""
+        try:
+            return self.get(path)
+        except UnseenError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def named(self, path: str) -> Node | None:
+        """The object of the name that the path ends with; None where there is none."""
+        found = self.find(path)
+        if found is not None and at(found, "metadata", "name") != path.rpartition("/")[2]:
+            raise UnseenError(200, "the answer is another thing than was asked for")
+        return found
+
+    def items(self, path: str, **query: str) -> list[Node]:
+        """All objects of a list, page after page."""
+        found: list[Node] = []
+        passed: set[str] = set()
+        for _ in range(_MOST_PAGES):
+            page = self.get(path, limit="500", **query)
+            if not isinstance(page.get("items"), list):
+                raise UnseenError(200, "the answer is no list of objects")
+            found += mappings(page["items"])
+            following = text(at(page, "metadata", "continue"))
+            if not following:
+                return found
+            if following in passed:
+                raise UnseenError(200, "the list never ends: its pages repeat")
+            passed.add(following)
+            query = query | {"continue": following}
+        raise UnseenError(200, f"the list has more than {_MOST_PAGES} pages")
+
+    def post(self, path: str, body: Node) -> Node:
+        return self._object("POST", path, {}, body)
+
+    def delete(self, path: str) -> None:
+        self._ask("DELETE", path, {"propagationPolicy": "Background"}, None)
+
+    def text(self, path: str, **query: str) -> str:
+        return self._ask("GET", path, query, None).decode("utf-8", "replace")
+
+    def _object(self, method: str, path: str, query: dict[str, str], body: Node | None) -> Node:
+        data = self._ask(method, path, query, body)
+        try:
+            answer = json.loads(data)
+        except (ValueError, RecursionError):
+            raise UnseenError(200, "the answer is no JSON") from None
+        if not isinstance(answer, dict):
+            raise UnseenError(200, "the answer is no JSON object")
+        return answer
+
+    def _ask(self, method: str, path: str, query: dict[str, str], body: Node | None) -> bytes:
+        headers = dict(self._client.default_headers) | {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        try:
+            self._client.update_params_for_auth(headers, [], ["BearerToken"])
+            answer = self._client.rest_client.pool_manager.request(
+                method,
+                self.host + path + ("?" + "&".join(f"{key}={quote(query[key])}" for key in query) if query else ""),
+                body=None if body is None else json.dumps(body).encode(),
+                headers=headers,
+                timeout=urllib3.Timeout(connect=CONNECT, read=READ),
+                retries=False,
+                preload_content=False,
+            )
+            data: bytes = answer.read(_LARGEST)
+            answer.release_conn()
+        except Exception as error:  # sockets, TLS, HTTP, and the plugins that people log in with
+            raise UnseenError(None, f"no answer: {_reason(error)}") from None
+        if not 200 <= answer.status < 300:
+            raise UnseenError(answer.status, f"HTTP {answer.status}{_told(data)}")
+        return data
+
+
+def connect(context: str | None = None) -> Cluster:
+    """The cluster of the kubeconfig (KUBECONFIG, else ~/.kube/config), or else the one that this process is a pod of.
+
+    Raises NoClusterError where there is neither, and UserError where the kubeconfig cannot be used.
+    """
+    try:
+        from kubernetes import client, config
+    except ImportError:
+        raise UserError("this needs the client of Kubernetes: pip install 'lmmpress[cluster]'") from None
+    configuration = client.Configuration()
+    configuration.retries = False
+    files = os.environ.get("KUBECONFIG") or os.path.expanduser("~/.kube/config")
+    there = [file for file in files.split(os.pathsep) if file and Path(file).is_file()]
+    if not there:
+        try:
+            config.load_incluster_config(configuration)
+        except config.ConfigException:
+            told = (
+                f"KUBECONFIG names no file that is there ({files})"
+                if os.environ.get("KUBECONFIG")
+                else ("there is no kubeconfig: set KUBECONFIG, or write ~/.kube/config")
+            )
+            raise NoClusterError(told) from None
+        return Cluster(client.ApiClient(configuration), "the cluster of this pod")
+    try:
+        config.load_kube_config(os.pathsep.join(there), context, configuration, persist_config=False)
+        connected = client.ApiClient(configuration)
+    except Exception as error:  # as many kinds as there are ways to write one
+        raise UserError(
+            f"kubeconfig {os.pathsep.join(there)}: {_reason(error)}; `kubectl config get-contexts` lists what it has"
+        ) from None
+    return Cluster(connected, f"context {context}" if context else "the current context")
+
+
+def at(value: Any, *path: str | int) -> Any:
+    """What lies there in nested dictionaries and lists; None where nothing does."""
+    for key in path:
+        if isinstance(value, dict):
+            value = value.get(key)
+        elif isinstance(value, list) and isinstance(key, int) and -len(value) <= key < len(value):
+            value = value[key]
+        else:
+            return None
+    return value
+
+
+def mapping(value: Any) -> Node:
+    """A dictionary, empty where it is none."""
+    return value if isinstance(value, dict) else {}
+
+
+def mappings(value: Any) -> list[Node]:
+    """The dictionaries of a list."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def text(value: Any) -> str:
+    """A string, empty where it is none."""
+    return value if isinstance(value, str) else ""
+
+
+def whole(value: Any) -> int:
+    """A whole number, 0 where it is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def amount(value: Any) -> Decimal | None:
+    """A quantity of Kubernetes such as 500m or 16Gi; None where it is none."""
+    from kubernetes.utils.quantity import parse_quantity
+
+    if not isinstance(value, str | int | float) or isinstance(value, bool) or len(str(value)[:100]) > 64:
+        return None
+    try:
+        found = Decimal(parse_quantity(value))
+        return found if found.is_finite() and abs(found.adjusted()) < 64 else None
+    except (ValueError, DecimalException, ArithmeticError):
+        return None
+
+
+def _told(data: bytes) -> str:
+    """The sentence of a refusal."""
+    try:
+        said = text(mapping(json.loads(data)).get("message"))
+    except (ValueError, RecursionError):
+        said = ""
+    return f": {said}" if said else ""
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    said = lines[-1].rpartition(">: ")[2] if lines else ""
+    return printable(said or type(error).__name__)

@@ -1,0 +1,150 @@
+"""What the profile names: is each of it there, and what it should be?"""
+
+import base64
+import binascii
+import json
+from decimal import Decimal
+
+from lmmpress.doctor.demands import Asked, account, asked, home, in_words
+from lmmpress.doctor.finding import Finding, failed, ok, some, unknown, warning
+from lmmpress.doctor.reader import Cluster, Node, UnseenError, amount, at, mapping, mappings, text
+from lmmpress.tasks.profile import COMPONENTS, Profile, Secret
+
+_LOGIN = {"kubernetes.io/dockerconfigjson": ".dockerconfigjson", "kubernetes.io/dockercfg": ".dockercfg"}
+
+
+def check_secrets(profile: Profile, cluster: Cluster) -> list[Finding]:
+    """Each with every key that a pod reads of it, none of them empty."""
+    named = {"store": profile.secrets.store, "mlflow": profile.secrets.mlflow}
+    return [_secret(use, secret, home(profile), cluster) for use, secret in named.items() if secret]
+
+
+def _secret(use: str, secret: Secret, namespace: str, cluster: Cluster) -> Finding:
+    name = f"secret {secret.name} ({use})"
+    make = f"kubectl create secret generic {secret.name} -n {namespace} " + " ".join(
+        f"--from-literal={key}=..." for key in secret.keys
+    )
+    try:
+        found = cluster.named(f"/api/v1/namespaces/{namespace}/secrets/{secret.name}")
+    except UnseenError as error:
+        mend = f"kubectl describe secret {secret.name} -n {namespace}, by who may; it needs {', '.join(secret.keys)}"
+        return unknown(name, f"may not be looked at: {error}", mend)
+    if found is None:
+        return failed(name, f"there is none in {namespace}", make)
+    data = mapping(found.get("data"))
+    lacking = [key for key in secret.keys if not data.get(key)]
+    if lacking:
+        said = f"has no {', '.join(lacking)}" + (f"; it has {some(sorted(data))}" if data else "; it is empty")
+        return failed(name, said, f"{make} --dry-run=client -o yaml | kubectl apply -f -, or change secrets.{use}.keys")
+    return ok(name, f"has {', '.join(secret.keys)}")
+
+
+def check_account(profile: Profile, cluster: Cluster) -> list[Finding]:
+    name, namespace = "service account", home(profile)
+    if cluster.named(f"/api/v1/namespaces/{namespace}/serviceaccounts/{account(profile)}") is None:
+        mend = f"kubectl create serviceaccount {account(profile)} -n {namespace}, or change service_account"
+        return [failed(name, f"there is no {account(profile)} in {namespace}", mend)]
+    return [ok(name, f"{account(profile)} in {namespace}")]
+
+
+def check_pull_secrets(profile: Profile, cluster: Cluster) -> list[Finding]:
+    """There, and for the registry that the image comes from."""
+    return [_pull_secret(name, profile, cluster) for name in profile.pull_secrets]
+
+
+def _pull_secret(secret: str, profile: Profile, cluster: Cluster) -> Finding:
+    name, namespace = f"pull secret {secret}", home(profile)
+    registry = registry_of(profile.image)
+    make = (
+        f"kubectl create secret docker-registry {secret} -n {namespace} --docker-server={registry} "
+        "--docker-username=... --docker-password=..."
+    )
+    try:
+        found = cluster.named(f"/api/v1/namespaces/{namespace}/secrets/{secret}")
+    except UnseenError as error:
+        return unknown(name, f"may not be looked at: {error}", f"kubectl describe secret {secret} -n {namespace}")
+    if found is None:
+        return failed(name, f"there is none in {namespace}", make)
+    kind = text(found.get("type"))
+    if kind not in _LOGIN:
+        return failed(name, f"is of type {kind or 'none'}: it logs in to no registry", make)
+    try:
+        told = json.loads(base64.b64decode(text(at(found, "data", _LOGIN[kind]))))
+    except (ValueError, RecursionError, binascii.Error):
+        return failed(name, "what it holds cannot be read", make)
+    logins = mapping(told.get("auths") if kind.endswith("json") and isinstance(told, dict) else told)
+    if not any(registry in one for one in logins):
+        said = f"logs in to {some(sorted(logins)) or 'nothing'}; the image is from {registry}"
+        return warning(name, said, make)
+    return ok(name, f"for {registry}")
+
+
+def registry_of(image: str) -> str:
+    """The host that an image comes from."""
+    first, slash, _ = image.partition("/")
+    return first if slash and ("." in first or ":" in first or first == "localhost") else "docker.io"
+
+
+def check_queue(profile: Profile, cluster: Cluster) -> list[Finding]:
+    """The LocalQueue of Kueue, the ClusterQueue behind it, and what that one gives."""
+    if not profile.queue:
+        return []
+    name, namespace = f"queue {profile.queue}", home(profile)
+    group = cluster.find("/apis/kueue.x-k8s.io")
+    version = text(at(group, "preferredVersion", "version"))
+    if group is None:
+        return [failed(name, "the cluster has no Kueue", "install it (https://kueue.sigs.k8s.io), or leave out queue")]
+    if not version:
+        return [unknown(name, "Kueue tells no version of its API", "kubectl api-versions | grep kueue")]
+    base = f"/apis/kueue.x-k8s.io/{version}"
+    found = cluster.named(f"{base}/namespaces/{namespace}/localqueues/{profile.queue}")
+    if found is None:
+        mend = f"kubectl get localqueues -n {namespace} lists those there; name one in queue, or have it made"
+        return [failed(name, f"there is no such LocalQueue in {namespace}", mend)]
+    behind = text(at(found, "spec", "clusterQueue"))
+    if stopped := _stopped(name, found, f"localqueue {profile.queue} -n {namespace}"):
+        return [stopped]
+    try:
+        whole = cluster.named(f"{base}/clusterqueues/{behind}") if behind else None
+    except UnseenError as error:
+        said = f"takes pods; its ClusterQueue {behind} could not be looked at: {error}"
+        return [unknown(name, said, f"kubectl describe clusterqueue {behind}, by who may")]
+    if whole is None:
+        mend = f"kubectl get clusterqueues, then name one in localqueue {profile.queue}"
+        return [failed(name, f"its ClusterQueue {behind or '(none named)'} is not there", mend)]
+    if stopped := _stopped(name, whole, f"clusterqueue {behind}"):
+        return [stopped]
+    return [_given(name, behind, whole, asked(profile, COMPONENTS))]
+
+
+def _stopped(name: str, queue: Node, where: str) -> Finding | None:
+    policy = text(at(queue, "spec", "stopPolicy"))
+    if policy not in ("", "None"):
+        mend = f'kubectl patch {where} --type=merge -p \'{{"spec":{{"stopPolicy":"None"}}}}\''
+        return failed(name, f"{where} is stopped ({policy})", mend)
+    for one in mappings(at(queue, "status", "conditions")):
+        if one.get("type") == "Active" and one.get("status") != "True":
+            said = f"{where} is not active: {text(one.get('message')) or text(one.get('reason'))}"
+            return failed(name, said, f"kubectl describe {where}")
+    return None
+
+
+def _given(name: str, behind: str, queue: Node, demands: list[Asked]) -> Finding:
+    """Whether a ClusterQueue gives what pods ask for: a resource that it does not cover is waited for forever."""
+    most: dict[str, Decimal] = {}
+    for flavor in (
+        one for group in mappings(at(queue, "spec", "resourceGroups")) for one in mappings(group.get("flavors"))
+    ):
+        for resource in mappings(flavor.get("resources")):
+            key = text(resource.get("name"))
+            most[key] = max(most.get(key, Decimal(0)), amount(resource.get("nominalQuota")) or Decimal(0))
+    alone = not (at(queue, "spec", "cohort") or at(queue, "spec", "cohortName"))
+    for one in demands:
+        for key, wanted in one.requests.items():
+            change = f"kubectl edit clusterqueue {behind}: nominalQuota of {key}"
+            if key not in most:
+                return failed(name, f"ClusterQueue {behind} gives no {key}, which {one} asks for", change)
+            if alone and wanted > most[key]:
+                gives, needs = in_words(key, most[key]), in_words(key, wanted)
+                return failed(name, f"ClusterQueue {behind} gives {gives} {key}; {one} asks for {needs}", change)
+    return ok(name, f"ClusterQueue {behind} gives {', '.join(sorted(most)) or 'nothing that is asked for'}")

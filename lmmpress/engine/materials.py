@@ -1,0 +1,220 @@
+"""What the steps of a run share: the teacher, the data as the models see it, and what is computed of them once."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from accelerate import Accelerator
+
+from lmmpress.data import Split, open_data, read_split, usual_splits
+from lmmpress.evaluation.greedy import end_tokens
+from lmmpress.lmm.anatomy import Anatomy
+from lmmpress.lmm.checkpoint import load_model
+from lmmpress.lmm.examples import Batch, Examples, batches, encode, from_tensors, to_tensors
+from lmmpress.lmm.fit import FITTED, was_blind
+from lmmpress.lmm.forward import answer_logits, answer_states, visual_features
+from lmmpress.lmm.processor import load_processor
+from lmmpress.lmm.read_anatomy import anatomy_of, read_config
+from lmmpress.plan import Plan, Splits, digest_of
+from lmmpress.pruning.sizes import towers_of
+from lmmpress.store import Store
+from lmmpress.store.records import Subjects
+
+Role = Literal["score", "distill", "gate", "test"]
+ROLES: tuple[Role, ...] = ("score", "distill", "gate", "test")
+Part = Literal["sight", "importance", "prune", "distill", "evaluate", "speed", "load"]
+PARTS: frozenset[Part] = frozenset(get_args(Part))
+
+_CACHE_VERSION = 1
+_BATCH = 64
+
+
+def split_names(plan: Plan) -> dict[Role, str]:
+    """What the data calls the split of each role: as the plan says, or the usual names where the plan names no splits
+    and the data has none of ours."""
+    usual = usual_splits(open_data(plan.data)) if plan.splits == Splits() else {}
+    return {role: usual.get(role) or getattr(plan.splits, role) for role in ROLES}
+
+
+def split_of(plan: Plan, role: Role) -> Split:
+    """The rows that a plan uses in a role."""
+    limits = {"score": plan.importance.rows, "distill": plan.distillation.rows}
+    return read_split(open_data(plan.data), split_names(plan)[role], limits.get(role))
+
+
+def automatic_dtype() -> torch.dtype:
+    """What `dtype: auto` stands for on this machine: bfloat16 on GPUs that have it, float32 elsewhere."""
+    device = Accelerator().device.type
+    return torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+@dataclass
+class Materials:
+    """Opened lazily: a step that finds its answer in the store never encodes data or loads the teacher.
+
+    `original` is the digest of the teacher, which the store holds. `makes` are the parts that this process may make;
+    what other parts find, it takes from the store alone.
+    """
+
+    plan: Plan
+    store: Store
+    original: str
+    makes: frozenset[Part] = PARTS
+
+    @cached_property
+    def accelerator(self) -> Accelerator:
+        return Accelerator()
+
+    @cached_property
+    def teacher(self) -> Path:
+        """The teacher's files, to be read only."""
+        return self.store.checkpoint(self.original)
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """The teacher's anatomy."""
+        return self.anatomy_of(self.original)
+
+    def anatomy_of(self, checkpoint: str) -> Anatomy:
+        """The anatomy of a checkpoint in the store, without its weights."""
+        if checkpoint not in self._anatomies:
+            self._anatomies[checkpoint] = anatomy_of(read_config(self.store.checkpoint(checkpoint, weights=False)))
+        return self._anatomies[checkpoint]
+
+    def split(self, role: Role) -> Split:
+        """The rows of a role, as they are; results of them are named by their digest."""
+        split = split_of(self.plan, role)
+        if self._was_blind:
+            return replace(split, digest=digest_of({"data": split.digest, "fitted": FITTED}))
+        return split
+
+    @cached_property
+    def _was_blind(self) -> bool:
+        return was_blind(self.store.checkpoint(self.original, weights=False), self.anatomy.config)
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """What is computed in."""
+        named = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+        return named.get(self.plan.dtype) or automatic_dtype()
+
+    @cached_property
+    def examples(self) -> "_Splits":
+        """The rows of each role, encoded."""
+        return _Splits(self)
+
+    @cached_property
+    def ends(self) -> frozenset[int]:
+        """The tokens that end an answer in generation; a cut does not change them."""
+        return end_tokens(self.store.checkpoint(self.original, weights=False))
+
+    @cached_property
+    def frozen(self) -> tuple[str, ...]:
+        """Prefixes of the tensors that no step changes: the image side, unless one of its towers is cut."""
+        cut = set(towers_of(self.plan, self.anatomy)) & set(self.anatomy.image_towers)
+        return () if cut else self.anatomy.image_side
+
+    @cached_property
+    def sees_once(self) -> bool:
+        """Whether the visual features stay what the teacher makes them, and are to be cached."""
+        return self.plan.distillation.caches and bool(self.frozen)
+
+    @cached_property
+    def _anatomies(self) -> dict[str, Anatomy]:
+        return {}
+
+    @cached_property
+    def _features(self) -> dict[str, torch.Tensor | None]:
+        return {}
+
+    def features(self, role: Role) -> torch.Tensor | None:
+        """The teacher's visual features [images, tokens, width] of a role's images; None where they are not cached."""
+        if not self.sees_once:
+            return None
+        examples = self.examples[role]
+        if examples.split.digest not in self._features:
+            name = self._cache_name("features", examples)
+            found = self.store.read_tensors(name)
+            if found is None:
+                made = visual_features(self.teacher_model, examples, self.anatomy, _BATCH)
+                found = {} if made is None else {"features": made}
+                self.store.write_tensors(name, found, self._subjects(examples.split))
+            self._features[examples.split.digest] = found.get("features")
+        return self._features[examples.split.digest]
+
+    @cached_property
+    def teacher_model(self) -> torch.nn.Module:
+        return load_model(self.teacher, self.dtype).requires_grad_(False).to(self.accelerator.device)
+
+    @cached_property
+    def teacher_states(self) -> torch.Tensor:
+        """The hidden states that the teacher's head reads at every answer position of the distillation rows."""
+        examples = self.examples["distill"]
+        name = self._cache_name("states", examples)
+        found = self.store.read_tensors(name)
+        if found is None:
+            order = batches(examples, _BATCH)
+            made = answer_states(self.teacher_model, examples, self.anatomy.projector, self.features("distill"), order)
+            found = {"states": made}
+            self.store.write_tensors(name, found, self._subjects(examples.split))
+        return found["states"]
+
+    def teacher_logits(self, batch: Batch) -> torch.Tensor:
+        """The teacher's logits [positions, vocabulary] of a distillation batch, from cached states where there are."""
+        with torch.no_grad():
+            if self.plan.distillation.caches:
+                head = self.teacher_model.get_output_embeddings()  # type: ignore[operator]
+                states = self.teacher_states[batch.number.cpu()].to(self.accelerator.device, self.dtype)
+                logits: torch.Tensor = head(states)
+                return logits
+            return answer_logits(self.teacher_model, batch, self.examples["distill"], self.anatomy.projector, None)
+
+    def logits(self, model: torch.nn.Module, batch: Batch, role: Role) -> torch.Tensor:
+        """Any model's logits at a batch's answer positions, with cached visual features where they hold."""
+        return answer_logits(model, batch, self.examples[role], self.anatomy.projector, self.features(role))
+
+    def student_logits(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """A float32 student's logits at a distillation batch's answer positions, computed in the plan's dtype."""
+        features = self.features("distill")  # made outside of autocast, which would change them
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.dtype is torch.bfloat16):
+            return answer_logits(model, batch, self.examples["distill"], self.anatomy.projector, features)
+
+    def _subjects(self, split: Split) -> Subjects:
+        """What is computed of the teacher and a split."""
+        return Subjects(checkpoints=[self.original], data=[split.digest])
+
+    def _cache_name(self, what: str, examples: Examples) -> str:
+        inputs = {
+            "version": _CACHE_VERSION,
+            "teacher": self.original,
+            "data": examples.split.digest,
+            "dtype": str(self.dtype),
+            "device": self.accelerator.device.type,
+        }
+        return f"{what}-{digest_of(inputs)}"
+
+
+class _Splits(dict[Role, Examples]):
+    """Encodes a role's split when it is first asked for."""
+
+    def __init__(self, materials: Materials) -> None:
+        super().__init__()
+        self._materials = materials
+
+    def __missing__(self, role: Role) -> Examples:
+        store, split = self._materials.store, self._materials.split(role)
+        inputs = {"version": _CACHE_VERSION, "teacher": self._materials.original, "data": split.digest}
+        name = f"examples-{digest_of(inputs)}"
+        found = store.read_tensors(name)
+        if found is None:
+            self[role] = self._encode(split)
+            store.write_tensors(name, to_tensors(self[role]), self._materials._subjects(split))
+        else:
+            self[role] = from_tensors(found, split, lambda: self._encode(split).pixels)
+        return self[role]
+
+    def _encode(self, split: Split) -> Examples:
+        processor = load_processor(self._materials.store.checkpoint(self._materials.original, weights=False))
+        return encode(split, processor, self._materials.anatomy.config)

@@ -1,0 +1,341 @@
+"""Which files of a directory are its checkpoint: the one place that decides it.
+
+A directory may come from anywhere. Its checkpoint is what transformers needs of it, by a list of names and forms:
+configs, tokenizer, processor, chat templates, safetensors weights, model card and licence, COMPRESSION.json, and this
+library's own modelling file where the config asks for it. Everything else is left where it is: what names the
+checkpoint, what is copied, stored and sent, and what transformers is shown, is this set and no other.
+
+Nothing in it names code: `auto_map` and its like are taken out of the configs, but for our own model types. Only
+regular files count. A link is followed where it stays inside the directory or leads to a blob of the same Hugging Face
+cache; any other is refused by name. Needs neither torch nor transformers.
+"""
+
+import json
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lmmpress.errors import UserError
+from lmmpress.files.bounded import LFS_POINTER
+from lmmpress.files.own_types import APART, CLASSES, MODELING, is_apart, modeling_code, says_apart
+from lmmpress.files.strict_json import read_mapping
+from lmmpress.printing.visible import visible
+from lmmpress.progress import console
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+RECORD = "COMPRESSION.json"
+SUMS = "SHA256SUMS"
+_TEMPLATES = "additional_chat_templates"
+
+_MIB = 1 << 20
+_CONFIGS = (
+    CONFIG,
+    "generation_config.json",
+    "tokenizer_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+)
+_OBJECTS = ("special_tokens_map.json", "added_tokens.json", "chat_template.json")  # JSON objects that name no code
+VOCABULARY = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
+    "spm.model",
+    "sentencepiece.model",
+    "sentencepiece.bpe.model",
+    "tekken.json",
+    "tiktoken.model",
+)
+# the most bytes that a file of that name may have
+_LIMITS = (
+    {name: 16 * _MIB for name in (*_CONFIGS, *_OBJECTS, "chat_template.jinja", SUMS)}
+    | {name: 256 * _MIB for name in (*VOCABULARY, INDEX, RECORD)}
+    | {MODELING: _MIB}
+)
+_TEXT = re.compile(r"README\.md|(LICEN[SC]E|NOTICE|COPYING|USE_POLICY)([-_][-_A-Za-z0-9]*)?(\.(txt|md|rst))?", re.I)
+_TEMPLATE = re.compile(rf"{_TEMPLATES}/[A-Za-z0-9][-_.A-Za-z0-9]*\.jinja")
+_SHARD = re.compile(r"[A-Za-z0-9][-_.A-Za-z0-9]*\.safetensors")
+_ADAPTER = re.compile(r"adapter_config\.json|adapter_model\.(safetensors|bin)|adapter_model-.*\.safetensors")
+_CODE = (
+    "auto_map",
+    "custom_generate",
+    "custom_pipelines",
+    "fast_tokenizer_files",  # a file of another name
+    "gguf_file",  # a file at any path
+    "audio_tokenizer",  # a model at any path, about whose code transformers asks on the terminal
+)
+_KERNELS = re.compile(r"_?(attn|experts)_implementation(_internal)?")  # a value with a slash is code on a hub
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a checkpoint: those `taken` as they are, by name, with where their bytes lie; those `rewritten`,
+    with their new bytes, since they named code. `left` says what of the directory is left out, `weights` which of the
+    taken are weights."""
+
+    taken: dict[str, Path]
+    rewritten: dict[str, bytes]
+    weights: tuple[str, ...]
+    left: tuple[str, ...]
+
+    def without(self, names: Collection[str]) -> "Files":
+        """The same without the files of those names."""
+        return replace(
+            self,
+            taken={name: path for name, path in self.taken.items() if name not in names},
+            rewritten={name: data for name, data in self.rewritten.items() if name not in names},
+            weights=tuple(name for name in self.weights if name not in names),
+        )
+
+    @property
+    def are_clean(self) -> bool:
+        """Whether the directory is its checkpoint as it stands."""
+        return not self.left and not self.rewritten
+
+
+def choose(checkpoint: Path) -> Files:
+    """The files of the checkpoint in a directory.
+
+    Raises UserError where it is none; where a link leads out of it, a file of it is none, too large or a git-lfs
+    pointer; where a config is not what configs are; and where it is not certain which weights are meant.
+    """
+    entries = _entries(checkpoint)
+    if adapters := sorted(name for name in entries if _ADAPTER.fullmatch(name)):
+        raise UserError(
+            f"{checkpoint} holds a LoRA adapter ({adapters[0]}), which is no whole model: load it with peft, "
+            "merge_and_unload() it into its base model, save_pretrained() that, and use what was saved"
+        )
+    if CONFIG not in entries:
+        raise UserError(f"{checkpoint} is no checkpoint: it has no {CONFIG}")
+    taken: dict[str, Path] = {}
+    left: list[str] = []
+    weights = _weights(checkpoint, entries)
+    for name, path in entries.items():
+        if name in weights:
+            limit: int | None = None
+        elif (limit := _limit(name)) is None:
+            left.append(name)
+            continue
+        _check_file(checkpoint, name, path, limit)
+        if _TEXT.fullmatch(name) and not _is_text(path):
+            left.append(name)
+        else:
+            taken[name] = path
+    configs = {
+        name: read_mapping(taken[name], _LIMITS[name], f"{checkpoint / name}")
+        for name in (*_CONFIGS, *_OBJECTS)
+        if name in taken
+    }
+    rewritten: dict[str, bytes] = {}
+    for name in _CONFIGS:
+        if name in configs:
+            clean, gone = _without_code(configs[name])
+            if name == CONFIG:
+                _refuse_other_weights(checkpoint, clean)
+                clean = _with_own_code(clean)
+            if clean != configs[name]:
+                rewritten[name] = (json.dumps(clean, indent=2, ensure_ascii=False) + "\n").encode()
+                left += [f"{key} of {name}" for key in gone]
+    if _is_ours(configs[CONFIG]):
+        if MODELING not in taken or taken[MODELING].read_bytes() != modeling_code():
+            rewritten[MODELING] = modeling_code()
+    elif MODELING in taken:
+        left.append(MODELING)
+        del taken[MODELING]
+    kept = {name: path for name, path in sorted(taken.items()) if name not in rewritten}
+    return Files(kept, rewritten, tuple(name for name in weights if name in kept), tuple(dict.fromkeys(left)))
+
+
+def may_belong(name: str) -> bool:
+    """Whether a file of that name can be part of a checkpoint, or says why a directory is none: what lies in a bucket
+    is fetched only then."""
+    return _limit(name) is not None or bool(_SHARD.fullmatch(name)) or name == "adapter_config.json"
+
+
+def say_what_is_left(checkpoint: Path, files: Files) -> None:
+    """One line that says what of a directory is left out, if anything is."""
+    told = [visible(name) for name in files.left]
+    if told:
+        listed = ", ".join(told[:8]) + (f" and {len(told) - 8} more" if len(told) > 8 else "")
+        console.print(f"left out of {visible(checkpoint)}: {listed} (no part of a checkpoint)", highlight=False)
+
+
+def lay_out(files: Files, folder: Path, link: bool = False) -> None:
+    """Write files of a checkpoint into a folder: copies, or links to what need not be written anew."""
+    for name, path in files.taken.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        if link:
+            (folder / name).symlink_to(path)
+        else:
+            shutil.copyfile(path, folder / name)
+    for name, data in files.rewritten.items():
+        (folder / name).write_bytes(data)
+
+
+@contextmanager
+def shown(checkpoint: Path) -> Iterator[Path]:
+    """A directory that holds the files of a checkpoint and nothing else: what transformers is shown of it."""
+    with tempfile.TemporaryDirectory(prefix="lmmpress-") as folder:
+        lay_out(choose(checkpoint), Path(folder), link=True)
+        yield Path(folder)
+
+
+def clean_config(checkpoint: Path) -> dict[str, Any]:
+    """The config of a checkpoint, which names no code but our own."""
+    files = choose(checkpoint)
+    if CONFIG in files.rewritten:
+        config: dict[str, Any] = json.loads(files.rewritten[CONFIG])
+        return config
+    return read_mapping(files.taken[CONFIG], _LIMITS[CONFIG], f"{checkpoint / CONFIG}")
+
+
+def weight_map(index: Path) -> dict[str, str]:
+    """What an index of shards says: the file of every tensor; UserError where it is no index."""
+    told = read_mapping(index, _LIMITS[INDEX]).get("weight_map")
+    if not isinstance(told, dict) or not told:
+        raise UserError(f"{index} is no index of shards: it has no weight_map")
+    for tensor, name in told.items():
+        if not isinstance(name, str) or not _SHARD.fullmatch(name):
+            raise UserError(f"{index} is no index of shards: {tensor} is to lie in {name!r}, which names no shard")
+    return told
+
+
+def _entries(checkpoint: Path) -> dict[str, Path]:
+    """What stands in a directory by its name, with the real path of it; a folder's name ends with a slash. Folders are
+    not entered, but for that of chat templates."""
+    if not checkpoint.is_dir():
+        raise UserError(f"{checkpoint} is no checkpoint: there is no such directory")
+    root = Path(os.path.realpath(checkpoint))
+    found: dict[str, Path] = {}
+    for folder in ("", f"{_TEMPLATES}/"):
+        if folder and f"{_TEMPLATES}/" not in found:
+            continue
+        for entry in sorted(os.scandir(checkpoint / folder), key=lambda entry: entry.name):
+            name, real = folder + entry.name, Path(os.path.realpath(entry.path))
+            if entry.is_symlink() and not _may_lead_to(real, root):
+                raise UserError(
+                    f"{checkpoint}: {name} is a link that leads out of the checkpoint; put the file itself there, or "
+                    "remove it"
+                )
+            if not real.is_dir():
+                found[name] = real
+            elif not entry.name.startswith("."):  # .git, .cache: what tools keep for themselves
+                found[f"{name}/"] = real
+    if any(_TEMPLATE.fullmatch(name) for name in found):
+        del found[f"{_TEMPLATES}/"]
+    found.pop(".gitattributes", None)  # not worth a word: every checkpoint of the hub has one
+    return found
+
+
+def _may_lead_to(real: Path, root: Path) -> bool:
+    """Whether a link in the directory `root` may lead there: inside of it, or to a blob of the same cache."""
+    if real.is_relative_to(root):
+        return not any(part.startswith(".") for part in real.relative_to(root).parts)
+    repository = root.parent.parent
+    in_cache = root.parent.name == "snapshots" and repository.name.startswith("models--")
+    return in_cache and real.parent == repository / "blobs"
+
+
+def _limit(name: str) -> int | None:
+    """The most bytes that a file of a checkpoint may have; None where a checkpoint has no such file."""
+    if _TEXT.fullmatch(name) or _TEMPLATE.fullmatch(name):
+        return 16 * _MIB
+    return _LIMITS.get(name)
+
+
+def _check_file(checkpoint: Path, name: str, path: Path, limit: int | None) -> None:
+    try:
+        status = path.stat()
+    except OSError:
+        raise UserError(
+            f"{checkpoint}: {name} is a link to a file that is not there; fetch the checkpoint again"
+        ) from None
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{checkpoint}: {name} is no regular file")
+    if limit is not None and status.st_size > limit:
+        raise UserError(f"{checkpoint}: {name} has {status.st_size} bytes; such a file may have {limit} at most")
+    if status.st_size < 1024:
+        with path.open("rb") as file:
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise UserError(
+                    f"{checkpoint}: {name} is a git-lfs pointer and not the file itself: run `git lfs pull` there, "
+                    "or fetch the checkpoint again"
+                )
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        return "\0" not in path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+
+
+def _weights(checkpoint: Path, entries: dict[str, Path]) -> tuple[str, ...]:
+    """The names of the weight files: the shards that the index names, or the one file; UserError where there is more
+    than one answer."""
+    if INDEX not in entries:
+        return (WEIGHTS,) if WEIGHTS in entries else ()
+    _check_file(checkpoint, INDEX, entries[INDEX], _LIMITS[INDEX])
+    shards = tuple(sorted(set(weight_map(checkpoint / INDEX).values())))
+    others = [name for name in entries if name == WEIGHTS or re.fullmatch(r"model-.*\.safetensors", name)]
+    if unlisted := sorted(set(others) - set(shards)):
+        raise UserError(
+            f"{checkpoint} holds shards that its index does not name: {', '.join(unlisted)}; remove these or the index"
+        )
+    return shards
+
+
+def _refuse_other_weights(checkpoint: Path, config: dict[str, Any]) -> None:
+    if config.get("transformers_weights") is not None:
+        raise UserError(
+            f"{checkpoint}: its {CONFIG} names other weights (transformers_weights: "
+            f"{config['transformers_weights']!r}); lmmpress reads {WEIGHTS} or what {INDEX} lists: remove that key, "
+            "and name the weights so"
+        )
+
+
+def _without_code(value: Any) -> tuple[Any, list[str]]:
+    """A config without the keys that name code, however deep they stand; and those keys."""
+    gone: list[str] = []
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, list):
+            return [walk(inner) for inner in value]
+        if not isinstance(value, dict):
+            return value
+        named = [key for key, inner in value.items() if _leads_elsewhere(key, inner)]
+        gone.extend(named)
+        return {key: walk(inner) for key, inner in value.items() if key not in named}
+
+    return walk(value), gone
+
+
+def _leads_elsewhere(key: str, value: Any) -> bool:
+    """Whether a key of a config makes transformers run code, or open files that are no part of the checkpoint."""
+    if _KERNELS.fullmatch(key):
+        return "/" in json.dumps(value)
+    return key in _CODE or (key == "init_inputs" and bool(value))
+
+
+def _with_own_code(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with what ours say of their classes, if it is one of ours."""
+    if not _is_ours(config):
+        return config
+    return config | says_apart(config["model_type"].removeprefix(APART))
+
+
+def _is_ours(config: dict[str, Any]) -> bool:
+    return is_apart(config) and str(config["model_type"]).removeprefix(APART) in CLASSES

@@ -1,0 +1,1 @@
+"""This machine: its processes, what they import, what its system answers."""

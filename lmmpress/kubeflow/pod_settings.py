@@ -1,0 +1,86 @@
+"""A profile applied to the tasks of a pipeline as it is compiled."""
+
+from kfp import kubernetes
+from kfp.dsl.pipeline_task import PipelineTask
+from kfp.dsl.structures import ResourceSpec
+
+from lmmpress.tasks.profile import ON_GPU, Pod, Profile, Resources
+
+CACHE = "/cache"
+_LONGER_THAN_ANY_TASK = "31536000s"
+"""Backing off ends this long after the *first* try began, and its pod with it: a year, so that it never does."""
+
+
+def place(task: PipelineTask, profile: Profile) -> PipelineTask:
+    """Give a task's pod what the profile says for its component."""
+    component = task.component_spec.name.replace("-", "_")
+    pod = profile.pod(component)
+    task.set_caching_options(False)
+    _container(task, pod, profile)
+    _scheduling(task, pod, profile)
+    _disks(task, pod, profile)
+    for secret in (profile.secrets.store, profile.secrets.mlflow):
+        if secret:
+            kubernetes.use_secret_as_env(task, secret.name, secret.keys)
+    kubernetes.set_security_context(
+        task, run_as_user=profile.security.user, run_as_group=profile.security.group, run_as_non_root=True
+    )
+    kubernetes.set_image_pull_policy(task, profile.pull_policy)
+    if profile.pull_secrets:
+        kubernetes.set_image_pull_secrets(task, profile.pull_secrets)
+    return task
+
+
+def _container(task: PipelineTask, pod: Pod, profile: Profile) -> None:
+    """Image, environment and resources, put where the task's own setters put them: each call of those would read the
+    source of all its callers.
+    """
+    if task.container_spec is None:
+        raise AssertionError(f"{task.name} is no task of one container")
+    task.container_spec.image = profile.image
+    # nothing but /tmp need be written to: so the image may be mounted read-only
+    environment = {"HOME": "/tmp", "LMMPRESS_CACHE": CACHE, **profile.environment}
+    task.container_spec.env = {**(task.container_spec.env or {}), **environment}
+    requests, limits = pod.requests or Resources(), pod.limits or Resources()
+    task.container_spec.resources = ResourceSpec(
+        cpu_request=requests.cpu,
+        memory_request=requests.memory,
+        cpu_limit=limits.cpu,
+        memory_limit=limits.memory,
+        accelerator_type=pod.gpu_type if pod.gpus else None,
+        accelerator_count=str(pod.gpus) if pod.gpus else None,
+    )
+
+
+def _scheduling(task: PipelineTask, pod: Pod, profile: Profile) -> None:
+    if pod.retries and pod.retries.count:
+        task.set_retry(
+            pod.retries.count,
+            backoff_duration=f"{pod.retries.seconds}s",
+            backoff_factor=pod.retries.factor,
+            backoff_max_duration=_LONGER_THAN_ANY_TASK,
+        )
+    if pod.timeout:
+        kubernetes.set_timeout(task, pod.timeout)
+    for key, value in (pod.node_selector or {}).items():
+        kubernetes.add_node_selector(task, key, value)
+    for one in pod.tolerations or []:
+        kubernetes.add_toleration(task, one.key, one.operator, one.value, one.effect, one.toleration_seconds)
+    for affinity in pod.affinity or []:
+        expressions = [one.model_dump() for one in affinity.expressions]
+        kubernetes.add_node_affinity(task, expressions, weight=affinity.weight)
+    if profile.queue:
+        kubernetes.add_pod_label(task, "kueue.x-k8s.io/queue-name", profile.queue)
+
+
+def _disks(task: PipelineTask, pod: Pod, profile: Profile) -> None:
+    kubernetes.empty_dir_mount(task, "tmp", "/tmp")
+    if profile.cache.claim:
+        kubernetes.mount_pvc(task, profile.cache.claim, CACHE)
+    else:
+        kubernetes.empty_dir_mount(task, "cache", CACHE, size_limit=profile.cache.size)
+    component = task.component_spec.name.replace("-", "_")
+    if pod.shm or (component in ON_GPU and (pod.gpus or 0) > 1):
+        kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=pod.shm or "8Gi")
+    for volume in profile.volumes:
+        kubernetes.mount_pvc(task, volume.claim, volume.path)

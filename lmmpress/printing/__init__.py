@@ -1,0 +1,1 @@
+"""What is printed: no markup, no control characters, no credentials."""

@@ -1,0 +1,103 @@
+"""One cut of one checkpoint, for those who want a cut and no run."""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from lmmpress.data import read_split, usual_splits
+from lmmpress.errors import UserError
+from lmmpress.files.digest import digest_checkpoint
+from lmmpress.lmm.anatomy import Anatomy
+from lmmpress.lmm.checkpoint import (
+    apply_cuts,
+    load_model,
+    read_checkpoint,
+)
+from lmmpress.lmm.cut import Cut
+from lmmpress.lmm.examples import batches, encode, make_batch
+from lmmpress.lmm.forward import answer_logits
+from lmmpress.lmm.processor import load_processor
+from lmmpress.lmm.record import cuts_of, parse_record, read_record
+from lmmpress.lmm.verify import verify_cut
+from lmmpress.lmm.weights import check_finite
+from lmmpress.plan import Axis, Importance
+from lmmpress.progress import say_once
+from lmmpress.pruning.choose import check_amount, choose
+from lmmpress.pruning.importance import Scores, answer_loss, score
+
+
+def prune_checkpoint(
+    source: Path, target: Path, tower: str, axis: Axis, amount: int, data: Path | None, split: str, settings: Importance
+) -> Cut:
+    """Cut `source` along one axis into the new directory `target`, scored on a split of the data.
+
+    Raises UserError where the cut is not legal, the target exists, or data is needed and not given.
+    """
+    anatomy = read_checkpoint(source)
+    check_amount(anatomy.tower(tower).axes[axis], tower, axis, amount)
+    if target.exists():
+        raise UserError(f"{target} exists; name a new directory")
+    check_finite(source)
+    scores = None
+    if axis is not Axis.block:
+        if data is None:
+            raise UserError(f"a cut along {axis} is scored on data; give --data")
+        scores = _scores(source, anatomy, data, split, settings)
+    cut = choose(anatomy, tower, axis, amount, scores)
+    _write(source, [cut], target)
+    return cut
+
+
+def prune_like(source: Path, target: Path, record: Path) -> list[Cut]:
+    """Make all the cuts that a COMPRESSION.json lists, at once, of the teacher that it names.
+
+    Raises UserError where the file is none, where `source` is another model, and where the target exists.
+    """
+    if target.exists():
+        raise UserError(f"{target} exists; name a new directory")
+    if not record.is_file():
+        raise UserError(f"{record}: there is no such file")
+    told = parse_record(record, str(record))
+    teacher = told.get("teacher")
+    if teacher is None:
+        raise UserError(f"{record} is no COMPRESSION.json that names a teacher and its cuts")
+    cuts = cuts_of(told)
+    if not cuts:
+        raise UserError(f"{record} lists no cuts")
+    if (digest := digest_checkpoint(source)) != teacher:
+        raise UserError(f"the cuts of {record} were made for the checkpoint {teacher[:12]}, {source} is {digest[:12]}")
+    check_finite(source)
+    _write(source, cuts, target)
+    return cuts
+
+
+def _write(source: Path, cuts: list[Cut], target: Path) -> None:
+    """The cut checkpoint, whole or not at all."""
+    digest = digest_checkpoint(source)
+    before = read_record(source) or {"format": 1, "teacher": digest, "history": []}
+    entries = [{"pruned_from": digest, "cut": cut.model_dump(mode="json")} for cut in cuts]
+    aside = target.with_name(f".{target.name}.new")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        apply_cuts(source, cuts, aside, before | {"history": [*before["history"], *entries]})
+        verify_cut(source, cuts, aside)
+        aside.rename(target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _scores(source: Path, anatomy: Anatomy, data: Path, split: str, settings: Importance) -> Scores:
+    name = usual_splits(data).get(split, split)
+    if name != split:
+        say_once(f"{data}: the data has the usual splits: {name} scores")
+    examples = encode(read_split(data, name, settings.rows), load_processor(source), anatomy.config)
+    model = load_model(source)
+    return score(
+        model,
+        anatomy,
+        [make_batch(examples, chosen) for chosen in batches(examples, settings.batch_size)],
+        lambda batch: answer_loss(answer_logits(model, batch, examples, anatomy.projector, None), batch),
+        settings,
+        torch.Generator().manual_seed(0),
+    ).scores

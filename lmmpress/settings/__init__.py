@@ -1,0 +1,1 @@
+"""YAML as plain data, and a line for each fault in it."""

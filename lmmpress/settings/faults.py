@@ -1,0 +1,141 @@
+"""What is wrong with settings, one line for each fault, with its place and the nearest known key."""
+
+import difflib
+import types
+from enum import EnumType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from lmmpress.settings.plain_yaml import Place
+
+MOST = 20
+_LONGEST = 80
+_UNKNOWN = "unknown key"
+_VERBS = ("is ", "has ", "holds ", "looks ", "stands ", "takes ", "asks ", "contains ")
+
+
+def faults_of(error: ValidationError, model: type[BaseModel]) -> dict[Place, str]:
+    """The faults of settings by their places; a place that matches none of several forms has one line with all of
+    them."""
+    found: dict[Place, list[str]] = {}
+    inputs: dict[Place, Any] = {}
+    for one in error.errors(include_url=False, include_context=False):
+        place, known = _walk(model, one["loc"])
+        message = _message(one["type"], one["msg"], place, known, one["input"])
+        said = found.setdefault(place, [])
+        if message not in said:
+            said.append(message)
+        if not one["type"].startswith(("extra", "missing", "enum", "value_error")):
+            inputs[place] = one["input"]
+    return {
+        place: ", or ".join([said[0], *(one.removeprefix("input should be ") for one in said[1:])])
+        + (f", got {_shown(inputs[place])}" if place in inputs else "")
+        for place, said in found.items()
+    }
+
+
+def lines_of(faults: dict[Place, str], where: str, lines: dict[Place, int] | None = None) -> list[str]:
+    """A line for each fault in the order of the file: where it is, its place, and what is wrong."""
+    told = []
+    for place, fault in faults.items():
+        line = _line(place, lines or {})
+        told.append((line, f"{where}, line {line}: " if line else f"{where}: ", _sentence(".".join(place), fault)))
+    told.sort(key=lambda one: one[0])
+    more = [f"{where}: {len(told) - MOST} more faults"] if len(told) > MOST else []
+    return [at + sentence for _, at, sentence in told[:MOST]] + more
+
+
+def without_followers(first: dict[Place, str], others: dict[Place, str]) -> dict[Place, str]:
+    """All faults, less those of `others` that only follow from one of `first` at their place, around it or inside."""
+    follows = {place[:length] for place in first for length in range(1, len(place) + 1)}
+    own = {
+        place: fault
+        for place, fault in others.items()
+        if place not in follows and not any(place[:length] in first for length in range(len(place) + 1))
+    }
+    return first | own
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """What to write instead of a name that is not known."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+
+
+def _line(place: Place, lines: dict[Place, int]) -> int:
+    """The line of a place; of a key that is missing that of its section, and 0 where there is none."""
+    return lines.get(place, lines.get(place[:-1], 0) if len(place) > 1 else 0)
+
+
+def _sentence(place: str, fault: str) -> str:
+    if not place:
+        return fault
+    if fault.startswith(_UNKNOWN):
+        return fault.replace(_UNKNOWN, f"{_UNKNOWN} {place}", 1)
+    return f"{place} {fault}" if fault.startswith(_VERBS) else f"{place}: {fault}"
+
+
+def _message(kind: str, words: str, place: Place, known: list[str], value: Any) -> str:
+    name = place[-1] if place else ""
+    if kind in ("extra_forbidden", "enum") and known:
+        return f"{_UNKNOWN}; {nearest(name, known)}"
+    if kind == "missing":
+        return "is missing"
+    if kind in ("model_type", "dict_type"):
+        return "input should be a section of settings"
+    words = words.removeprefix("Value error, ").removesuffix(", got a number with a fractional part")
+    return words[:1].lower() + words[1:]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict | list | set | tuple):
+        return f"a {'section' if isinstance(value, dict) else 'list'} of {len(value)}"
+    if value is None:
+        return "nothing"
+    text = repr(value) if isinstance(value, str | int | float | bool) else type(value).__name__
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."
+
+
+def _walk(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[Place, list[str]]:
+    """The keys of an error's location, without what pydantic adds to them, and the keys that are known at its end."""
+    annotation: Any = model
+    place: list[str] = []
+    known: list[str] = []
+    key: Any = str
+    for part in location:
+        annotation = _bare(annotation)
+        origin, arguments = get_origin(annotation), get_args(annotation)
+        if part == "[key]":
+            known = list(map(str, key)) if isinstance(key, EnumType) else []
+            continue
+        if origin in (Union, types.UnionType):  # the part says which of the forms was tried
+            tried: list[Any] = [form for form in arguments if _is(form, str(part))]
+            annotation = tried[0] if tried else Any
+            continue
+        place.append(str(part))
+        known = []
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            known = list(annotation.model_fields)
+            field = annotation.model_fields.get(str(part))
+            annotation = field.annotation if field else Any
+        elif origin is dict:
+            key, annotation = _bare(arguments[0]), arguments[1]
+        elif origin is list:
+            annotation = arguments[0]
+    return tuple(place), known
+
+
+def _bare(annotation: Any) -> Any:
+    """A type without what is annotated, and without None beside it."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) in (Union, types.UnionType):
+        forms = tuple(form for form in get_args(annotation) if form is not type(None))
+        return _bare(forms[0]) if len(forms) == 1 else Union[forms]  # noqa: UP007 (forms are known only now)
+    return annotation
+
+
+def _is(annotation: Any, part: str) -> bool:
+    bare = _bare(annotation)
+    return isinstance(bare, type) and bare.__name__ == part

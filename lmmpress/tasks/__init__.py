@@ -1,0 +1,1 @@
+"""What pods run: the body of each task, its parameters and the profile of a cluster."""

@@ -1,0 +1,100 @@
+"""What a task shows in the pages of Kubeflow."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmmpress.engine.algorithm import takes_over
+from lmmpress.printing.visible import visible
+from lmmpress.result import Result, StepResult
+from lmmpress.store import Store
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a task shows in the pages of Kubeflow: the address of the checkpoint it is about, facts about it, metrics,
+    and a few lines of Markdown."""
+
+    address: str
+    summary: str
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    facts: Mapping[str, str | None] = field(default_factory=dict)
+
+    def show(self, model: Any, metrics: Any, summary: Any) -> None:
+        """Fill in the artifacts of a component: a Model, Metrics, and a Markdown.
+
+        The model's uri is the store's address behind a scheme of ours: Kubeflow takes what it does not know for
+        recorded, and tries to move what it does.
+        """
+        model.uri = f"lmmpress+{self.address if '://' in self.address else f'file://{self.address}'}"
+        model.metadata.update({"address": self.address} | {key: text for key, text in self.facts.items() if text})
+        for name, value in self.metrics.items():
+            if value is not None:
+                metrics.log_metric(name, float(value))
+        Path(summary.path).parent.mkdir(parents=True, exist_ok=True)
+        Path(summary.path).write_text(self.summary + "\n", "utf-8")
+
+
+def of_result(result: Result) -> Outcome:
+    """The closing table."""
+    before, after = result.original, result.compressed
+    rows: list[list[Any]] = [
+        ["parameters", before.parameters, after.parameters],
+        ["test accuracy", f"{before.accuracy:.4f}", f"{after.accuracy:.4f}"],
+        ["samples/s", f"{before.samples_per_second:.1f}", f"{after.samples_per_second:.1f}"],
+        ["latency p50, ms", f"{before.latency_ms.p50:.1f}", f"{after.latency_ms.p50:.1f}"],
+    ]
+    if before.natural_tokens is not None and after.natural_tokens is not None:
+        rows.append(["tokens of its own answers", f"{before.natural_tokens:.1f}", f"{after.natural_tokens:.1f}"])
+    metrics = {
+        "accuracy": after.accuracy,
+        "drop": result.drop,
+        "parameters": after.parameters,
+        "reduction": result.reduction["all"],
+        "samples_per_second": after.samples_per_second,
+        "latency_ms_p50": after.latency_ms.p50,
+        "natural_tokens": after.natural_tokens,
+        "seconds": result.seconds,
+    }
+    facts = {"run_key": result.run_key, "teacher": before.checkpoint}
+    return Outcome(after.address, table(["", "original", "compressed"], rows), metrics, facts)
+
+
+def of_step(store: Store, step: StepResult) -> Outcome:
+    """What the gate said of a step."""
+    metrics = {
+        "accepted": float(step.decision == "accepted"),
+        "accuracy": step.accuracy,
+        "drop": step.drop,
+        "parameters": step.parameters,
+    }
+    facts = {"decision": step.decision, "parent": step.parent}
+    return Outcome(address_left(store, step), f"**{step.decision}**: {step.reason}", metrics, facts)
+
+
+def address_left(store: Store, step: StepResult) -> str:
+    """The address of the checkpoint that the run goes on from after a step."""
+    goes_on = step.checkpoint if takes_over(step.decision) and step.checkpoint else step.parent
+    return store.address(goes_on)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table in Markdown; what came from files stands in it as it is, not as markup."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else re.sub(r"([|`*_<>\[\]\\])", r"\\\1", visible(value))
+
+
+def accuracy_text(value: float | None) -> str:
+    """An accuracy, or why there is none."""
+    return "not finite" if value is None else f"{value:.4f}"
+
+
+def by(name: str, values: Mapping[str, int]) -> dict[str, float]:
+    """Numbers of parts as metrics."""
+    return {f"{name}_{part}": float(value) for part, value in values.items()}

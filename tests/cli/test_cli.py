@@ -1,0 +1,178 @@
+"""The command line: what it prints, and how it fails: one line, exit code 2, nothing half-written."""
+
+import errno
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lmmpress.cli.app import app, main
+from lmmpress.cli.shared import faster
+from lmmpress.errors import UserError
+
+
+def run(*arguments: object, code: int = 0) -> str:
+    """Run a command in this process; errors of users reach the test as they are."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+def fail(*arguments: object, cwd: Path | None = None) -> str:
+    """Run the real program; its one line of error."""
+    command = [sys.executable, "-m", "lmmpress.cli", *map(str, arguments)]
+    environment = os.environ | {"COLUMNS": "400"}
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=cwd, env=environment)
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+@pytest.fixture
+def plan_file(raw_plan, tmp_path: Path) -> Path:
+    raw_plan["stages"] = {"block": {"step": 1, "max": 1}}
+    (tmp_path / "plan.yaml").write_text(json.dumps(raw_plan), "utf-8")
+    return tmp_path / "plan.yaml"
+
+
+def test_plan_prints_sizes_as_json() -> None:
+    sizes = json.loads(run("plan", "--preset", "paper", "--json", "--set", "stages={block: {step: 20, max: 40}}"))
+    assert [size["widths"]["language.block"] for size in sizes] == [48, 28, 8]
+
+
+def test_plan_prints_sizes_as_a_table() -> None:
+    assert "5.436 B" in run("plan", "--preset", "paper", "--set", "stages={}")
+
+
+def test_prune_inspect_and_evaluate(make_checkpoint, data, tmp_path) -> None:
+    pruned = tmp_path / "pruned"
+    run("prune", make_checkpoint("llama"), "--axis", "ffn", "--remove", 16, "--data", data, "-o", pruned)
+    facts = json.loads(run("inspect", pruned, "--json"))
+    assert facts["widths"]["language"]["ffn"] == 48
+    assert facts["history"][0]["axis"] == "ffn"
+    assert "ffn of language -16" in run("inspect", pruned)
+    assert json.loads(run("evaluate", pruned, "--data", data, "--json"))["rows"] == 16
+
+
+def test_run_leaves_what_others_read(plan_file, tmp_path) -> None:
+    shown = run("run", plan_file, "--out", tmp_path / "out")
+    assert "smaller" in shown
+    assert {"result.json", "report.html", "compressed", "mlflow.db", "store"} <= {
+        p.name for p in (tmp_path / "out").iterdir()
+    }
+    result = json.loads(run("run", plan_file, "--out", tmp_path / "out", "--resume", "--json"))
+    assert {"original", "compressed", "reduction", "steps", "run_key", "seconds"} <= result.keys()
+    (tmp_path / "out" / "report.html").unlink()
+    run("report", tmp_path / "out")
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_a_misspelt_key_is_one_line_and_exit_code_2(plan_file, tmp_path) -> None:
+    assert "did you mean 'alpha'" in fail("run", plan_file, "--out", tmp_path / "out", "--set", "tolerance.alpa=0.1")
+    assert not (tmp_path / "out").exists()
+
+
+def test_debug_shows_the_traceback(plan_file, tmp_path) -> None:
+    command = [sys.executable, "-m", "lmmpress.cli", "run", plan_file, "--out", tmp_path, "--set", "x=1", "--debug"]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda plan: plan["stages"].update(attention={"step": 3, "max": 3}), "nearest legal value is 8"),
+        (lambda plan: plan["stages"].update(block={"step": 1, "max": 4}), "at most 3"),
+        (lambda plan: plan["splits"].update(gate="nothing"), "'nothing' has no rows"),
+        (lambda plan: plan.update(model="/nowhere"), "is no checkpoint"),
+        (lambda plan: plan.update(store="ftp://host"), "a store is a directory or s3://"),
+        (lambda plan: plan["splits"].update(gate="distill", score="score"), ""),
+    ],
+)
+def test_a_run_that_cannot_work_leaves_nothing_behind(raw_plan, tmp_path, spoil, message) -> None:
+    from lmmpress.engine.compression import compress
+    from lmmpress.errors import UserError
+    from lmmpress.plan import parse_plan
+
+    raw_plan["splits"] = {}
+    spoil(raw_plan)
+    if not message:
+        # measuring where one learned is allowed if the plan says so itself
+        compress(parse_plan(raw_plan | {"stages": {}}), tmp_path / "out")
+        return
+    with pytest.raises(UserError, match=message):
+        compress(parse_plan(raw_plan), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "x"), "x: no space left on the disk; free some and run the"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "x"), "x: no space left on the disk; free some and run the"),
+        (
+            RuntimeError("I/O error: No space left on device (os error 28)"),
+            "no space left on the disk; free some and run",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), "x: Permission denied"),
+    ],
+)
+def test_what_the_system_says_is_told_in_one_line_that_fits_the_command(monkeypatch, capsys, error, again) -> None:
+    """`prune` has no --resume to be advised."""
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("lmmpress.cli.app.app", fail)
+    monkeypatch.setattr("sys.argv", ["lmmpress", "prune"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert again in told
+    assert "resume" not in told
+
+
+def test_a_full_disk_is_told_in_one_line(plan_file, tmp_path) -> None:
+    """A limit on the size of written files stands in for the disk that is full."""
+    program = shlex.join([sys.executable, "-m", "lmmpress.cli", "run", str(plan_file), "--out", str(tmp_path / "out")])
+    command = ["bash", "-c", f"ulimit -f 40; exec {program}"]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_on_a_full_disk_is_told_how_it_is_carried_on(plan_file, tmp_path, monkeypatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "blob")
+
+    monkeypatch.setattr("lmmpress.engine.compression.make_steps", full)
+    done = CliRunner().invoke(app, ["run", str(plan_file), "--out", str(tmp_path / "out")])
+    assert isinstance(done.exception, UserError)
+    assert "carry on with the same command and --resume" in str(done.exception)
+    monkeypatch.setattr("lmmpress.engine.compression.check", full)
+    done = CliRunner().invoke(app, ["run", str(plan_file), "--out", str(tmp_path / "never")])
+    assert not isinstance(done.exception, UserError), "there is no run yet that could be carried on"
+    assert isinstance(done.exception, OSError)
+
+
+def test_a_model_that_became_slower_is_not_called_faster() -> None:
+    assert (faster(4.6), faster(1.0), faster(0.5)) == ("4.6x faster", "1.0x faster", "2.0x slower")
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/out", "s3://KEY:hush@bucket/out", "s3:/bucket/out"])
+def test_an_address_is_no_folder_to_write_to(plan_file, make_checkpoint, tmp_path, monkeypatch, address) -> None:
+    monkeypatch.chdir(tmp_path)
+    prune = ["prune", str(make_checkpoint("llama")), "--axis", "block", "--remove", "1", "-o", address]
+    for command in (prune, ["run", str(plan_file), "--out", address]):
+        with pytest.raises(UserError, match="writes to a folder of this machine") as caught:
+            run(*command)
+        assert "hush" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.yaml"]

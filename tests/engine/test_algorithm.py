@@ -1,0 +1,100 @@
+"""Algorithm 1 without models: which step follows which decision."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmmpress.engine.algorithm import Planned, next_step
+from lmmpress.plan import Plan, parse_plan
+from lmmpress.result import Decision, StepResult
+
+PLAN = parse_plan(
+    {
+        "model": "m",
+        "data": "d",
+        "stages": {"block": {"step": 2, "max": 5}, "ffn": {"step": 8, "max": 16}, "io": {"step": 4, "max": 4}},
+    }
+)
+
+
+def decided(planned: Planned, decision: Decision, number: int) -> StepResult:
+    return StepResult(
+        stage=planned.axis,
+        index=planned.index,
+        tower="language",
+        removed=planned.amount,
+        decision=decision,
+        reason="told so by the test",
+        parent=planned.parent,
+        checkpoint=f"checkpoint {number}",
+        address=None,
+        parameters=1,
+        parameters_by_tower={},
+        accuracy_pruned=None,
+        accuracy=None,
+        accuracy_by_task={},
+        reference=1.0,
+        drop=None,
+        drop_interval=None,
+        score_reliability=None,
+        loss=[],
+        seconds={},
+    )
+
+
+def follow(plan: Plan, decisions: list[Decision]) -> tuple[list[Planned], list[StepResult], Planned | str]:
+    """Every step that was planned, each answered with the next decision, as long as there are any."""
+    steps: list[Planned] = []
+    history: list[StepResult] = []
+    for number, decision in enumerate(decisions):
+        planned = next_step(plan, "original", history)
+        if isinstance(planned, str):
+            break
+        steps.append(planned)
+        history.append(decided(planned, decision, number))
+    return steps, history, next_step(plan, "original", history)
+
+
+def test_accepted_steps_follow_each_other_to_the_end() -> None:
+    steps, _, end = follow(PLAN, ["accepted"] * 6)
+    assert [(step.axis, step.index, step.amount) for step in steps] == [
+        ("block", 0, 2),
+        ("block", 1, 2),
+        ("block", 2, 1),
+        ("ffn", 0, 8),
+        ("ffn", 1, 8),
+        ("io", 0, 4),
+    ]
+    assert [step.parent for step in steps] == ["original", *(f"checkpoint {number}" for number in range(5))]
+    assert end == "checkpoint 5"
+
+
+def test_a_step_that_is_rolled_back_ends_its_stage_and_the_next_starts_from_the_last_accepted() -> None:
+    steps, _, _ = follow(PLAN, ["accepted", "rolled back", "accepted"])
+    assert [(step.axis, step.parent) for step in steps[1:]] == [("block", "checkpoint 0"), ("ffn", "checkpoint 0")]
+
+
+def test_a_step_that_is_kept_ends_its_stage_and_is_gone_on_from() -> None:
+    steps, _, _ = follow(PLAN, ["kept", "accepted"])
+    assert [(step.axis, step.parent) for step in steps] == [("block", "original"), ("ffn", "checkpoint 0")]
+
+
+def test_accuracy_is_compared_with_the_start_of_the_stage_or_with_the_original() -> None:
+    steps, _, _ = follow(PLAN, ["accepted"] * 6)
+    assert [step.reference for step in steps] == ["original"] * 3 + ["checkpoint 2"] * 2 + ["checkpoint 4"]
+    original = parse_plan(PLAN.model_dump(mode="json") | {"tolerance": {"reference": "original"}})
+    assert {step.reference for step in follow(original, ["accepted"] * 6)[0]} == {"original"}
+
+
+@given(st.lists(st.sampled_from(["accepted", "rolled back", "kept"]), max_size=8))
+def test_a_history_cut_anywhere_leads_to_the_same_next_step(decisions: list[Decision]) -> None:
+    """What a process that carries a run on relies on."""
+    steps, history, _ = follow(PLAN, decisions)
+    for number, step in enumerate(steps):
+        assert next_step(PLAN, "original", history[:number]) == step
+
+
+@given(st.lists(st.sampled_from(["accepted", "rolled back", "kept"]), min_size=6, max_size=6))
+def test_a_run_ends_with_the_last_checkpoint_that_took_over(decisions: list[Decision]) -> None:
+    _, history, end = follow(PLAN, decisions)
+    taken = [step.checkpoint for step in history if step.decision != "rolled back"]
+    assert end == (taken[-1] if taken else "original")

@@ -1,0 +1,135 @@
+"""Before the first step: the original answers some rows of the gate's split right, and other pictures change what it
+says. A gate whose original is right on no row would accept everything."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from support.data import write_data
+
+from lmmpress.data import read_split
+from lmmpress.engine.compression import compress
+from lmmpress.errors import UserError
+from lmmpress.evaluation.sight import asked_about_pictures, sees
+from lmmpress.lmm.checkpoint import load_model, read_checkpoint
+from lmmpress.lmm.processor import load_processor
+from lmmpress.plan import parse_plan
+
+pytestmark = pytest.mark.usefixtures("trusting")
+
+
+def strict(raw_plan, **changes):
+    return parse_plan(raw_plan | {"tolerance": {"alpha": 0.9}} | changes)
+
+
+def test_an_original_that_answers_nothing_right_is_refused_with_three_of_its_answers(raw_plan, tmp_path) -> None:
+    with pytest.raises(UserError, match="answers none of the 16 rows of split 'gate' right") as caught:
+        compress(strict(raw_plan), tmp_path / "out")
+    (line,) = caught.value.lines
+    assert line.count(" it says ") == line.count(", wanted is ") == 3
+    assert 'to "图片的背景颜色是什么?" it says ' in line
+    assert ', wanted is "红色"' in line
+    assert "tolerance.allow_zero: true" in line
+    assert not list((tmp_path / "out" / "store" / "records").glob("prune-*")), "no step was begun"
+    with pytest.raises(UserError, match="answers none"):
+        compress(strict(raw_plan), tmp_path / "out", resume=True)
+
+
+def test_what_it_answered_is_shown_on_one_line_and_shortened(raw_plan, data, tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    shutil.copytree(data / "images", folder / "images")
+    rows = [json.loads(line) for line in (data / "metadata.jsonl").read_text("utf-8").splitlines()]
+    for row in rows:
+        row["question"] = "标题\x1b[31m\nerror: forged"
+        row["answer"] = "红" * 30 + "绿" * 40
+    (folder / "metadata.jsonl").write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
+    monkeypatch.setattr("lmmpress.engine.steps.LONGEST", 3)
+    plan = strict(raw_plan, data=str(folder))
+    with pytest.raises(UserError, match="answers none") as caught:
+        compress(plan, tmp_path / "out")
+    (line,) = caught.value.lines
+    assert r"标题\x1b[31m\nerror: forged" in line
+    assert "红" * 30 + " ... " + "绿" * 20 + '"' in line
+    assert "without an end, wanted is" in line
+
+
+def test_a_plan_may_allow_it(raw_plan, tmp_path) -> None:
+    tolerance = {"alpha": 0.9, "allow_zero": True}
+    result = compress(parse_plan(raw_plan | {"tolerance": tolerance, "stages": {}}), tmp_path / "out")
+    assert result.steps == []
+
+
+def test_what_was_found_of_the_original_is_not_measured_again(raw_plan, taught, tmp_path, monkeypatch) -> None:
+    plan = strict(raw_plan, model=str(taught), stages={})
+    compress(plan, tmp_path / "out")
+    for name in ("sees", "answered_right", "generate"):
+        monkeypatch.setattr(f"lmmpress.engine.steps.{name}", lambda *_, **__: pytest.fail("this was done already"))
+    compress(plan, tmp_path / "out", resume=True)
+
+
+def blind(source: Path, target: Path) -> Path:
+    """A copy of a BLIP-2 whose pictures all turn into the same."""
+    shutil.copytree(source, target)
+    model = load_model(source)
+    torch.nn.init.zeros_(model.language_projection.weight)
+    model.save_pretrained(target)
+    return target
+
+
+def test_a_model_that_no_picture_reaches_is_refused(raw_plan, taught, tmp_path) -> None:
+    plan = strict(raw_plan, model=str(blind(taught, tmp_path / "blind")))
+    with pytest.raises(UserError, match="no picture reaches the model: rows of split 'gate'") as caught:
+        compress(plan, tmp_path / "out")
+    assert len(caught.value.lines) == 1
+    with pytest.raises(UserError, match="no picture reaches"):
+        compress(plan, tmp_path / "out", resume=True)
+
+
+@pytest.mark.parametrize("kind", ["llama", "opt", "flan-t5", "llava-clip-llama"])
+def test_tiny_models_see_and_pictures_that_are_all_alike_are_no_reason_to_doubt_it(
+    make_checkpoint, tmp_path, kind
+) -> None:
+    folder = write_data(tmp_path / "data", {"gate": 3})
+    if kind.startswith("llava"):
+        path = folder / "metadata.jsonl"
+        path.write_text(path.read_text("utf-8").replace('"question": "', '"question": "<image>'), "utf-8")
+    checkpoint = make_checkpoint(kind)
+    model, processor, anatomy = load_model(checkpoint), load_processor(checkpoint), read_checkpoint(checkpoint)
+    assert sees(model, asked_about_pictures(read_split(folder, "gate")), processor, anatomy)
+    for path in sorted((folder / "images").iterdir())[1:]:
+        path.write_bytes((folder / "images" / "0000.png").read_bytes())
+    alike = read_split(folder, "gate")
+    assert sees(model, asked_about_pictures(alike), processor, anatomy)
+    assert sees(model, asked_about_pictures(read_split(folder, "gate", 1)), processor, anatomy)
+
+
+def test_a_processor_that_makes_no_place_for_pictures_is_noticed(make_checkpoint, data) -> None:
+    checkpoint = make_checkpoint("llama")
+    processor = load_processor(checkpoint)
+    rows = asked_about_pictures(read_split(data, "gate"))
+    assert len(rows.rows) == len(rows.image_names()) == 4
+
+    def words_alone(images, text, return_tensors):
+        return {"input_ids": processor.tokenizer(text)["input_ids"]} | dict(processor.image_processor(images))
+
+    words_alone.tokenizer, words_alone.image_processor = processor.tokenizer, processor.image_processor
+    assert not sees(load_model(checkpoint), rows, words_alone, read_checkpoint(checkpoint))
+
+
+def test_a_test_split_of_one_row_is_measured(raw_plan, taught, data, tmp_path) -> None:
+    """Of one image nothing is known about others: the interval of the drop is all that it can be."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    shutil.copytree(data / "images", folder / "images")
+    lines = (data / "metadata.jsonl").read_text("utf-8").splitlines()
+    kept = [line for line in lines if '"split": "test"' not in line]
+    kept += [line for line in lines if '"split": "test"' in line][:1]
+    (folder / "metadata.jsonl").write_text("\n".join(kept), "utf-8")
+    plan = strict(raw_plan, model=str(taught), data=str(folder), stages={"ffn": {"step": 16, "max": 16}})
+    result = compress(plan, tmp_path / "out")
+    assert (result.drop_interval.low, result.drop_interval.high) == (-1, 1)
+    assert result.original.accuracy in (0.0, 1.0)
+    assert result.compressed.samples_per_second > 0

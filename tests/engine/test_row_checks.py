@@ -1,0 +1,203 @@
+"""What is wrong with a row is told before the first step, whichever split it is in, and nothing is left behind."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.data import write_data
+
+from lmmpress.data import Split
+from lmmpress.engine import row_checks as checks
+from lmmpress.engine.compression import compress
+from lmmpress.engine.materials import split_names, split_of
+from lmmpress.engine.row_checks import check_all_rows, read_splits
+from lmmpress.engine.run import begin, check
+from lmmpress.errors import UserError
+from lmmpress.plan import Plan, parse_plan
+from lmmpress.store import open_store
+from lmmpress.tasks import bodies as tasks
+from lmmpress.tasks.parameters import arguments_of
+
+SIZES = {"score": 2, "distill": 4, "gate": 2, "test": 2}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_data(tmp_path / "data", SIZES)
+
+
+@pytest.fixture
+def plan_for(raw_plan: dict[str, Any], folder: Path) -> Callable[..., Plan]:
+    def make(**changes: Any) -> Plan:
+        return parse_plan(raw_plan | {"data": str(folder), "stages": {"block": {"step": 1, "max": 1}}} | changes)
+
+    return make
+
+
+def change_rows(folder: Path, split: str, **changes: Any) -> None:
+    """Change the last row of a split; a value of None takes the key away."""
+    path = folder / "metadata.jsonl"
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    row = [row for row in rows if row["split"] == split][-1]
+    row.update(changes)
+    lines = [json.dumps({key: value for key, value in row.items() if value is not None}) for row in rows]
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def cut_short(folder: Path) -> None:
+    last = sorted((folder / "images").iterdir())[-1]
+    last.write_bytes(last.read_bytes()[:70])
+
+
+FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "truncated picture": (cut_short, "0009.png cannot be read as an image: .* line 19, asking"),
+    "question too long": (
+        lambda folder: change_rows(folder, "test", question="图" * 100),
+        "line 20.*the model takes 96",
+    ),
+    "image token": (lambda folder: change_rows(folder, "test", question="<image>图"), "line 20.*holds <image>"),
+}
+
+
+@pytest.fixture
+def broken(folder: Path, request: pytest.FixtureRequest) -> str:
+    """A data set with a fault in its last test row; what is told of it."""
+    make, message = FAULTS[request.param]
+    make(folder)
+    return message
+
+
+@pytest.mark.parametrize("broken", FAULTS, indirect=True)
+def test_a_fault_of_the_test_split_ends_a_run_before_anything_is_written(
+    broken, plan_for, make_checkpoint, tmp_path
+) -> None:
+    plan = plan_for(model=str(make_checkpoint("opt")))
+    with pytest.raises(UserError, match=broken):
+        compress(plan, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("broken", ["truncated picture"], indirect=True)
+def test_a_fault_of_the_test_split_ends_a_pipelines_first_task(broken, plan_for, tmp_path, capsys) -> None:
+    plan = plan_for(store=str(tmp_path / "store"))
+    with pytest.raises(SystemExit) as ended:
+        tasks.prepare(stages=["block"], **arguments_of(plan, "name"))
+    assert ended.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "0009.png cannot be read as an image" in line
+    assert not list(open_store(str(tmp_path / "store")).objects.entries("checkpoints/"))
+
+
+@pytest.mark.parametrize("broken", ["truncated picture"], indirect=True)
+def test_a_fault_of_the_test_split_ends_a_local_pipeline_before_its_tasks(broken, plan_for, tmp_path) -> None:
+    pytest.importorskip("kfp")
+    from lmmpress.kubeflow.local_runner import compress_in_tasks
+
+    with pytest.raises(UserError, match=broken):
+        compress_in_tasks(plan_for(), "name", tmp_path / "out", "stage")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("broken", ["truncated picture"], indirect=True)
+def test_lazy_checks_leave_it_for_later_and_say_so(broken, plan_for, folder, capsys) -> None:
+    plan = plan_for(data_checks="lazy")
+    teacher, _ = check(plan)
+    assert check_all_rows(plan, teacher) is None
+    told = capsys.readouterr().err
+    assert f"{folder}: data_checks is lazy: 20 rows and 10 images are checked when they are first used" in told
+
+
+def test_rows_are_checked_once_for_the_same_model_and_data(plan_for, folder, tmp_path, monkeypatch, capsys) -> None:
+    seen: list[str] = []
+
+    def noted(split: Split, processor: Any, config: Any) -> None:
+        seen.append(split.name)
+
+    monkeypatch.setattr(checks, "check_rows", noted)
+    plan, store = plan_for(), open_store(str(tmp_path / "store"))
+    teacher, _ = check(plan)
+    checked = check_all_rows(plan, teacher, store)
+    assert checked is not None
+    assert seen == ["score", "distill", "gate", "test"]
+    assert "20 rows and 10 images are checked" in capsys.readouterr().err
+    checked.note(store)
+    assert check_all_rows(plan, teacher, store) == checked
+    assert len(seen) == 4
+    longer = tmp_path / "longer"
+    shutil.copytree(folder, longer)
+    change_rows(longer, "test", answer="红")
+    check_all_rows(plan_for(data=str(longer)), teacher, store)
+    assert len(seen) == 8
+
+
+# --- which splits a run uses ---
+
+
+def renamed(folder: Path, **names: str) -> None:
+    path = folder / "metadata.jsonl"
+    text = path.read_text("utf-8")
+    for old, new in names.items():
+        text = text.replace(f'"split": "{old}"', f'"split": "{new}"')
+    path.write_text(text, "utf-8")
+
+
+def test_the_usual_splits_are_used_and_said(plan_for, folder, tmp_path, capsys) -> None:
+    renamed(folder, score="train", distill="train", gate="validation")
+    plan = plan_for()
+    result = compress(plan, tmp_path / "out")
+    assert len(result.steps) == 1
+    assert split_names(plan) == {"score": "train", "distill": "train", "gate": "validation", "test": "test"}
+    assert len(split_of(plan, "distill").rows) == 12
+    told = "train scores and distils, validation is the gate's, test tests"
+    assert capsys.readouterr().err.count(told) == 1
+
+
+def test_splits_that_the_plan_names_are_used_as_they_are(plan_for, folder) -> None:
+    renamed(folder, score="train", distill="train", gate="validation")
+    plan = plan_for(splits={"score": "train", "distill": "train", "gate": "test", "test": "test"})
+    assert split_names(plan)["gate"] == "test"
+    with pytest.raises(UserError, match=r"split 'gate' has no rows; the splits are test, train, validation; choose"):
+        read_splits(plan_for(splits={"score": "train", "distill": "train"}))
+
+
+def test_a_picture_that_is_learned_from_and_measured_on_is_refused(plan_for, folder) -> None:
+    shutil.copyfile(folder / "images" / "0002.png", folder / "images" / "0009.png")
+    with pytest.raises(UserError, match=r"image images/0009\.png is in the test and in the distill split \(under"):
+        check(plan_for())
+    names = {"score": "score", "distill": "test", "gate": "gate", "test": "test"}
+    check(plan_for(splits=names))  # a plan that names one split for both means it
+
+
+def test_rows_of_text_in_two_splits_are_counted_aloud(plan_for, folder, make_checkpoint, capsys) -> None:
+    path = folder / "metadata.jsonl"
+    rows = [json.loads(line) | {"file_name": None} for line in path.read_text("utf-8").splitlines()]
+    path.write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
+    check(plan_for(model=str(make_checkpoint("text-glm"))))
+    assert "4 of the 4 rows of the test split have the same question and answer" in capsys.readouterr().err
+
+
+def test_a_model_that_was_blind_begins_another_run(plan_for, make_checkpoint, tmp_path) -> None:
+    """What was computed while no picture reached the model is not used again."""
+    store = open_store(str(tmp_path / "store"))
+    blind = tmp_path / "blind"
+    shutil.copytree(make_checkpoint("llama"), blind)
+    held = json.loads((blind / "processor_config.json").read_text("utf-8"))
+    (blind / "processor_config.json").write_text(json.dumps(held | {"num_query_tokens": None}), "utf-8")
+    plan = plan_for()
+    keys = {begin(plan, store, path)[0] for path in (blind, make_checkpoint("llama"))}
+    assert len(keys) == 2
+
+
+@pytest.mark.parametrize("kind", ["a file", "below a file", "a folder of others"])
+def test_a_folder_that_no_run_can_have_is_told_before_rows_are_read(plan_for, folder, tmp_path, kind) -> None:
+    (folder / "metadata.jsonl").write_text("{", "utf-8")
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "file").touch()
+    out = {"a file": taken / "file", "below a file": taken / "file" / "out", "a folder of others": taken}[kind]
+    with pytest.raises(UserError, match=r"cannot be used as the run's folder|is not empty and holds no run"):
+        compress(plan_for(), out)
+    assert [path.name for path in taken.iterdir()] == ["file"]

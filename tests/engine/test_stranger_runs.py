@@ -1,0 +1,102 @@
+"""Whole runs on a stranger's checkpoint, in a stranger's directory: nothing of his is run, nothing is passed on."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from safetensors.torch import load_file, save_file
+from test_families import cut_of
+from test_stranger_files import FOREIGN, add_foreign, names_in, point_at_code
+
+from lmmpress.engine.compression import compress
+from lmmpress.errors import UserError
+from lmmpress.evaluation.gate import Verdict
+from lmmpress.files.digest import digest_checkpoint
+from lmmpress.files.own_types import MODELING, modeling_code
+from lmmpress.lmm.checkpoint import apply_cuts, read_checkpoint
+from lmmpress.plan import Axis, Plan
+
+KEPT = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "processor_config.json"}
+
+
+@pytest.fixture
+def hostile(make_checkpoint, tmp_path) -> Path:
+    """A BLIP-2 with code beside it that leaves the mark `ran` where it runs."""
+    copy = shutil.copytree(make_checkpoint("llama"), tmp_path / "copy")
+    add_foreign(copy)
+    return copy
+
+
+def on_vision(raw_plan: dict[str, Any], model: Path) -> dict[str, Any]:
+    """A plan of one step, whose result needs our modelling file."""
+    stages = {"attention": {"step": 8, "max": 8}}
+    distillation = raw_plan["distillation"] | {"epochs": 0}
+    tolerance = raw_plan["tolerance"] | {"alpha": 0.9}
+    changes = {"model": str(model), "towers": ["vision"], "stages": stages, "distillation": distillation}
+    return raw_plan | changes | {"tolerance": tolerance, "store": None}
+
+
+def test_code_beside_the_teacher_never_runs_and_is_never_delivered(hostile, raw_plan, tmp_path) -> None:
+    result = compress(Plan.model_validate(on_vision(raw_plan, hostile)), tmp_path / "out")
+    delivered = tmp_path / "out" / "compressed"
+    assert names_in(delivered) <= KEPT | {"model.safetensors", "COMPRESSION.json", MODELING}
+    assert (delivered / MODELING).read_bytes() == modeling_code()
+    assert digest_checkpoint(delivered) == result.compressed.checkpoint
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("stages", [{}, {"block": {"step": 1, "max": 1}}])
+def test_our_file_is_delivered_with_a_teacher_that_points_elsewhere(
+    hostile, raw_plan, tmp_path, monkeypatch, trusting, stages
+) -> None:
+    """Where the result is the teacher itself: no stages, or every step rolled back. (That a fresh process loads it, and
+    runs nothing else, test_stranger_files.py shows.)"""
+    apart = tmp_path / "apart"
+    apply_cuts(hostile, [cut_of(read_checkpoint(hostile), "vision", Axis.attention)], apart)
+    add_foreign(apart)
+    point_at_code(apart)
+    monkeypatch.setattr("lmmpress.engine.steps.decide", lambda *_: Verdict("rolled back", "for this test", 0.0, None))
+    plan = on_vision(raw_plan, apart) | {"towers": ["language"], "stages": stages}
+    result = compress(Plan.model_validate(plan), tmp_path / "out")
+    delivered = tmp_path / "out" / "compressed"
+    assert [step.decision for step in result.steps] == ["rolled back"] * len(stages)
+    assert result.compressed.checkpoint == result.original.checkpoint == digest_checkpoint(delivered)
+    assert not (set(FOREIGN) - {MODELING}) & names_in(delivered)
+    assert (delivered / MODELING).read_bytes() == modeling_code()
+    assert "evil" not in "".join(path.read_text("utf-8") for path in delivered.glob("*.json"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_weight_that_is_no_number_ends_a_run_before_it_begins(hostile, raw_plan, tmp_path) -> None:
+    values = load_file(hostile / "model.safetensors")
+    values["query_tokens"][0, 0, 0] = float("nan")
+    save_file(values, hostile / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"model\.safetensors: query_tokens holds NaN or infinity"):
+        compress(Plan.model_validate(on_vision(raw_plan, hostile)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("options", [[], ["--engine", "kfp-local", "--granularity", "stage"]])
+def test_no_process_of_a_run_imports_from_the_current_directory(hostile, raw_plan, tmp_path, options) -> None:
+    """A model repository that brings its own plan, and modules named as those that every process imports."""
+    plan = on_vision(raw_plan, hostile)
+    plan["distillation"] = raw_plan["distillation"] | {"processes": 2}
+    for name in ("torch", "kfp", "transformers", "accelerate", "lmmpress_worker", "sitecustomize", "pydantic"):
+        (hostile / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n", "utf-8")
+    (hostile / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False), "utf-8")
+    command = [sys.executable, "-m", "lmmpress.cli", "run", "plan.yaml", "--out", str(tmp_path / "out"), *options]
+    others = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    done = subprocess.run(
+        command, cwd=hostile, env=others, capture_output=True, text=True, check=False, encoding="utf-8"
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "result.json").read_text("utf-8"))["steps"][0]["loss"]
+    assert names_in(tmp_path / "out" / "compressed") <= KEPT | {"model.safetensors", "COMPRESSION.json", MODELING}
+    assert not (tmp_path / "ran").exists()

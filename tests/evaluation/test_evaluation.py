@@ -1,0 +1,68 @@
+"""One forward pass per row measures what greedy generation would answer."""
+
+import pytest
+import torch
+from support.plain import plain_answers
+
+from lmmpress.data import read_split
+from lmmpress.evaluation.accuracy import answered_right, by_task
+from lmmpress.evaluation.evaluate_checkpoint import evaluate_checkpoint
+from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
+from lmmpress.lmm.examples import encode
+from lmmpress.lmm.forward import visual_features
+from lmmpress.lmm.processor import load_processor
+from lmmpress.plan import Axis, Evaluation
+from lmmpress.pruning.choose import choose
+from lmmpress.sample import MODEL
+from lmmpress.sample.dataset import build
+
+
+@pytest.fixture(scope="module")
+def adverts(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("adverts") / "data", sizes={"score": 4, "distill": 4, "gate": 4, "test": 24})
+
+
+@pytest.mark.parametrize("blocks_removed", [0, 5])
+def test_forward_accuracy_equals_greedy_generation_row_by_row(adverts, tmp_path, blocks_removed) -> None:
+    """The sample model, and the same with blocks missing, which answers wrongly in many ways."""
+    checkpoint = MODEL
+    if blocks_removed:
+        checkpoint = tmp_path / "cut"
+        apply_cuts(MODEL, [choose(read_checkpoint(MODEL), "language", Axis.block, blocks_removed, None)], checkpoint)
+    model, processor = load_model(checkpoint), load_processor(checkpoint)
+    split = read_split(adverts, "test")
+    examples = encode(split, processor, read_checkpoint(checkpoint).config)
+    right = answered_right(model, examples, read_checkpoint(checkpoint).projector, None, 32)
+    answers = []
+    for at in range(0, len(split.rows), 40):
+        rows = split.rows[at : at + 40]
+        answers += plain_answers(model, processor, split, rows)
+    generated = torch.tensor([text == row.answer for text, row in zip(answers, split.rows, strict=True)])
+    assert torch.equal(right, generated)
+    assert right.sum() > 0
+    assert (right.sum() < len(right)) or not blocks_removed
+
+
+def test_cached_features_measure_the_same(adverts) -> None:
+    model, anatomy = load_model(MODEL), read_checkpoint(MODEL)
+    examples = encode(read_split(adverts, "test"), load_processor(MODEL), read_checkpoint(MODEL).config)
+    features = visual_features(model, examples, anatomy, 16)
+    seen = answered_right(model, examples, anatomy.projector, None, 32)
+    assert torch.equal(seen, answered_right(model, examples, anatomy.projector, features, 32))
+
+
+def test_a_checkpoint_is_measured_as_a_whole(adverts) -> None:
+    found = evaluate_checkpoint(MODEL, adverts, "test", Evaluation(samples=8, batch_size=4, latency_samples=2))
+    assert found["rows"] == 120
+    assert found["accuracy"] == pytest.approx(sum(found["accuracy_by_task"].values()) / 5)
+    assert found["latency_ms"]["p50"] <= found["latency_ms"]["p95"]
+    assert found["tokens"] == pytest.approx(found["natural_tokens"], rel=0.1), "it ends its answers where it should"
+    assert sum(found["parameters_by_tower"].values()) == found["parameters"]
+
+
+def test_accuracy_by_task_averages_to_the_whole(adverts) -> None:
+    examples = encode(read_split(adverts, "gate"), load_processor(MODEL), read_checkpoint(MODEL).config)
+    right = torch.arange(len(examples.rows)) % 3 > 0
+    tasks = by_task(examples.split, right)
+    assert len(tasks) == 5
+    assert sum(tasks.values()) / 5 == pytest.approx(float(right.double().mean()))

@@ -1,0 +1,113 @@
+"""The gate on fabricated measurements: every branch."""
+
+import pytest
+import torch
+
+from lmmpress.engine.algorithm import ends_stage, takes_over
+from lmmpress.evaluation.gate import decide, paired_drop
+from lmmpress.plan import Tolerance
+
+ROWS = 1000
+OWNER = torch.arange(ROWS)
+
+
+def right(count: int) -> torch.Tensor:
+    return torch.arange(ROWS) < count
+
+
+def verdict(reference: int, measured: int | None, **tolerance):
+    return decide(right(reference), None if measured is None else right(measured), OWNER, Tolerance(**tolerance))
+
+
+@pytest.mark.parametrize(("measured", "decision"), [(951, "accepted"), (950, "rolled back"), (949, "rolled back")])
+def test_a_step_is_accepted_only_if_its_drop_is_below_alpha(measured, decision) -> None:
+    assert verdict(970, measured, alpha=0.02).decision == decision
+
+
+@pytest.mark.parametrize("alpha", [k / ROWS for k in range(1, 400, 7)])
+def test_a_drop_equal_to_alpha_is_never_below_it(alpha) -> None:
+    assert verdict(900, 900 - round(alpha * ROWS), alpha=alpha).decision == "rolled back"
+
+
+def test_a_gain_is_accepted() -> None:
+    found = verdict(900, 950, alpha=0.001)
+    assert (found.decision, found.drop) == ("accepted", -0.05)
+
+
+def test_rolling_back_ends_the_stage_and_keeps_the_last_accepted() -> None:
+    found = verdict(900, 700, alpha=0.1)
+    assert ends_stage(found.decision)
+    assert not takes_over(found.decision)
+
+
+def test_keep_ends_the_stage_with_the_step_that_broke_alpha() -> None:
+    found = verdict(900, 700, alpha=0.1, on_violation="keep")
+    assert found.decision == "kept"
+    assert ends_stage(found.decision)
+    assert takes_over(found.decision)
+
+
+@pytest.mark.parametrize("on_violation", ["rollback", "keep"])
+def test_a_loss_that_is_not_finite_is_rolled_back_with_the_reason(on_violation) -> None:
+    found = verdict(900, None, on_violation=on_violation)
+    assert found.decision == "rolled back"
+    assert "not finite" in found.reason
+
+
+def test_the_bound_can_decide_instead_of_the_drop() -> None:
+    """A drop of 0.010 +- 0.006 is below 0.015, its upper bound is not."""
+    assert verdict(900, 890, alpha=0.015).decision == "accepted"
+    found = verdict(900, 890, alpha=0.015, confidence=0.95)
+    assert found.decision == "rolled back"
+    assert found.interval.high > 0.015
+
+
+def test_the_interval_is_paired() -> None:
+    """Equal accuracies on equal rows leave little doubt; equal accuracies on other rows leave much."""
+    same = paired_drop(right(900), right(900), OWNER, 0.95)
+    other = paired_drop(right(900), right(900).flip(0), OWNER, 0.95)
+    assert same[0] == other[0] == 0
+    assert same[1].high < 0.003
+    assert other[1].high > 0.02
+
+
+def test_rows_about_one_image_do_not_count_as_independent() -> None:
+    lost_together = torch.arange(ROWS) % 50 >= 5
+    by_row = paired_drop(right(ROWS), lost_together, OWNER, 0.95)[1]
+    by_image = paired_drop(right(ROWS), lost_together, OWNER // 5, 0.95)[1]
+    assert by_image.high - by_image.low > 2 * (by_row.high - by_row.low)
+
+
+def test_the_interval_covers_the_true_drop_as_often_as_it_says() -> None:
+    generator = torch.Generator().manual_seed(0)
+    covered = 0
+    for _ in range(400):
+        before = torch.rand(ROWS, generator=generator) < 0.95
+        after = before & (torch.rand(ROWS, generator=generator) < 0.98)
+        _, interval = paired_drop(before, after, OWNER, 0.95)
+        covered += interval.low <= 0.95 * 0.02 <= interval.high
+    assert 0.91 <= covered / 400 <= 0.98
+
+
+@pytest.mark.parametrize("rows", [1, 2, 100])
+def test_one_image_says_nothing_of_others(rows) -> None:
+    """However many rows ask about it: a narrow interval would be one about this image alone."""
+    drop, interval = paired_drop(torch.ones(rows) > 0, torch.ones(rows) > 0, torch.zeros(rows, dtype=torch.long), 0.95)
+    assert (drop, interval.low, interval.high) == (0, -1, 1)
+    found = decide(torch.ones(rows) > 0, torch.ones(rows) > 0, torch.zeros(rows).long(), Tolerance(confidence=0.95))
+    assert found.decision == "rolled back"
+
+
+def test_no_interval_is_wider_than_a_drop_can_be() -> None:
+    for rows in (2, 3, 10):
+        for before, after in ((1, 0), (0, 1), (1, 1)):
+            owner, ones = torch.arange(rows), torch.ones(rows)
+            drop, interval = paired_drop(ones * before > 0, ones * after > 0, owner, 0.999)
+            assert -1 <= interval.low <= drop <= interval.high <= 1
+
+
+def test_images_that_all_lose_the_same_leave_the_doubt_of_few_rows() -> None:
+    """No variance was seen; that few rows could have hidden it stays in the interval."""
+    few, many = (paired_drop(torch.ones(n) > 0, torch.ones(n) > 0, torch.arange(n), 0.95)[1] for n in (4, 400))
+    assert few.high > 0.3
+    assert many.high < 0.01

@@ -1,0 +1,136 @@
+"""Speed is measured at the right answers' lengths, whatever a model would answer; its own lengths stand beside it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from support.plain import plain_tokens
+
+from lmmpress.data import read_split
+from lmmpress.evaluation.generate import generate, lengths, questions
+from lmmpress.evaluation.speed import Subject, measure_speeds, sampled
+from lmmpress.lmm.checkpoint import load_model, read_checkpoint
+from lmmpress.lmm.examples import encode
+from lmmpress.lmm.processor import load_processor, tokenizer_of
+from lmmpress.plan import Evaluation
+from lmmpress.result import Headline, Speed
+
+KINDS = ("llama", "opt", "flan-t5", "llava-clip-llama", "text-glm")
+END = 2
+
+
+@pytest.fixture
+def subject(make_checkpoint, data: Path, tmp_path: Path):
+    """A tiny model with rows of a data set as its kind wants them; their questions differ in length."""
+
+    def make(kind: str, count: int = 6) -> Subject:
+        folder = tmp_path / f"data of {kind} {count}"
+        folder.mkdir()
+        shutil.copytree(data / "images", folder / "images")
+        lines = []
+        for line in (data / "metadata.jsonl").read_text("utf-8").splitlines():
+            row = json.loads(line)
+            row["answer"] *= 1 + len(lines) % 3
+            if kind.startswith("llava"):
+                row["question"] = "<image>" + row["question"]
+            if kind.startswith("text"):
+                del row["file_name"]
+            if row["split"] == "test" and len(lines) < count:
+                lines.append(json.dumps(row))
+        (folder / "metadata.jsonl").write_text("\n".join(lines), "utf-8")
+        checkpoint = make_checkpoint(kind)
+        model, processor = load_model(checkpoint), load_processor(checkpoint)
+        examples = encode(read_split(folder, "test"), processor, read_checkpoint(checkpoint).config)
+        return Subject(model, tokenizer_of(processor), examples, frozenset({END}))
+
+    return make
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_answers_what_each_of_its_rows_is_answered_alone(subject, make_checkpoint, kind) -> None:
+    """By what the processor itself makes of a row: no padding of rows with other lengths shows."""
+    one = subject(kind)
+    split, ends = one.examples.split, frozenset({END})
+    found = generate(one.model, questions(one.model, one.examples, range(6)), 7)
+    for row, tokens, length in zip(split.rows, found.tolist(), lengths(found, ends), strict=True):
+        alone = plain_tokens(one.model, load_processor(make_checkpoint(kind)), split, [row], 7)
+        assert tokens[:length] == alone[0].tolist()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("ends", [list(range(64)), [END], None])
+def test_as_many_tokens_as_asked_for_whether_the_model_ends_at_once_or_never(subject, kind, ends) -> None:
+    one = subject(kind)
+    generating = getattr(one.model, "language_model", one.model) if kind in ("llama", "opt", "flan-t5") else one.model
+    generating.generation_config.eos_token_id = ends
+    generating.generation_config.pad_token_id = 0 if ends == [END] else None
+    for rows in (range(6), [3]):
+        inputs = questions(one.model, one.examples, rows)
+        assert generate(one.model, inputs, 9, exactly=True).shape == (len(rows), 9)
+        natural = lengths(generate(one.model, inputs, 9), frozenset(ends or []))
+        assert all(length == 1 for length in natural) or ends != list(range(64))
+        assert all(length == 9 for length in natural) or ends is not None
+
+
+def test_answers_end_where_the_model_takes_no_more(subject) -> None:
+    """Positions of OPT are learned: there are 96, and there is no embedding for one more."""
+    one = subject("opt")
+    inputs = questions(one.model, one.examples, [0])
+    prompt = inputs["input_ids"].shape[1]
+    assert generate(one.model, inputs, 500, exactly=True).shape == (1, 96 - prompt)
+
+
+def test_lengths_count_the_end_token() -> None:
+    tokens = torch.tensor([[5, 2, 0, 0], [5, 6, 7, 8], [2, 0, 0, 0], [5, 6, 9, 2]])
+    assert lengths(tokens, frozenset({2})) == [2, 4, 1, 4]
+    assert lengths(tokens, frozenset({2, 6})) == [2, 2, 1, 2]
+    assert lengths(tokens, frozenset()) == [4, 4, 4, 4]
+
+
+def test_a_model_that_never_ends_is_asked_for_no_more_tokens_than_one_that_ends_at_once(subject, monkeypatch) -> None:
+    asked: list[tuple[str, int, bool]] = []
+
+    def counting(model, inputs, most, exactly=False):
+        asked.append((model.name, most, exactly))
+        return generate(model, inputs, most, exactly)
+
+    monkeypatch.setattr("lmmpress.evaluation.speed.generate", counting)
+    short, long = subject("llama"), subject("llama", 5)
+    long = Subject(long.model, long.tokenizer, short.examples, frozenset())
+    short = Subject(short.model, short.tokenizer, short.examples, frozenset(range(64)))
+    short.model.name, long.model.name = "short", "long"
+    speeds = measure_speeds([short, long], Evaluation(batch_size=4, latency_samples=3))
+    timed = {name: [most for model, most, exactly in asked if exactly and model == name] for name in ("short", "long")}
+    assert timed["short"] == timed["long"]
+    answers = [len(row.answer) for row in short.examples.rows]
+    assert timed["long"][:2] == [max(answers[:4]), max(answers[4:])]
+    assert timed["long"][-3:] == answers[:3]
+    assert [speed.tokens for speed in speeds] == [sum(answers) / len(answers)] * 2
+    assert [speed.natural_tokens for speed in speeds] == [1, 32]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize("latency_samples", [1, 2, 32])
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_few_rows_are_measured(subject, rows, latency_samples, batch_size) -> None:
+    settings = Evaluation(batch_size=batch_size, latency_samples=latency_samples)
+    (speed,) = measure_speeds([subject("text-glm", rows)], settings)
+    assert speed.samples_per_second > 0
+    assert 0 < speed.latency_ms.p50 <= speed.latency_ms.p95
+    assert (speed.latency_ms.p50 == speed.latency_ms.p95) == (min(rows, latency_samples) == 1)
+
+
+def test_rows_are_taken_evenly_over_the_split(subject) -> None:
+    split = subject("text-glm", 6).examples.split
+    assert sampled(split, Evaluation(samples=3)).rows == (split.rows[0], split.rows[2], split.rows[4])
+    assert sampled(split, Evaluation(samples=100)).rows == split.rows
+
+
+def test_what_older_versions_measured_can_be_read() -> None:
+    old = {"batch_size": 32, "samples_per_second": 12.5, "latency_ms": {"p50": 3.0, "p95": 4.0}}
+    assert Speed.model_validate(old).tokens is None
+    models = {"checkpoint": "c", "address": "a", "parameters": 1, "parameters_by_tower": {}}
+    headline = Headline.model_validate(old | models | {"accuracy": 1.0, "accuracy_by_task": {}})
+    assert headline.natural_tokens is None

@@ -1,0 +1,248 @@
+"""A plan says what it means or is refused in one line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from lmmpress.errors import UserError
+from lmmpress.lmm.read_anatomy import anatomy_of, read_config
+from lmmpress.plan import Plan, Stage, parse_plan, read_plan
+from lmmpress.presets import preset
+from lmmpress.pruning.sizes import predict
+
+RAW = {"model": "m", "data": "d", "stages": {"ffn": {"step": 8, "max": 16}}}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("tolerence={}", "did you mean 'tolerance'"),
+        ("distillation.epoch=2", "did you mean 'epochs'"),
+        ("stages.fnn={step: 1, max: 2}", "did you mean 'ffn'"),
+        ("stages.ffn.stepp=2", "did you mean 'step'"),
+        ("tolerance.alpha=0", "tolerance.alpha: input should be greater than 0"),
+        ("tolerance.alpha=1", "tolerance.alpha: input should be less than 1"),
+        ("distillation.kl=backward", "'reverse' or 'forward'"),
+        ("stages.ffn.step=0", "stages.ffn.step"),
+        ("towers=[audio]", "towers"),
+        ("trust_remote_code=true", "trust_remote_code"),
+        ("model.path=x", "no section"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_the_right_one(override, message) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        parse_plan(RAW, (override,))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_model_is_named() -> None:
+    with pytest.raises(UserError, match="model is missing"):
+        parse_plan({"data": "d", "stages": {}})
+
+
+def refused(tmp_path: Path, text: str, *overrides: str) -> list[str]:
+    """The lines that a plan file is refused with, without the path that each begins with."""
+    path = tmp_path / "plan.yaml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(UserError) as caught:
+        read_plan(path, overrides)
+    return [line.removeprefix(str(path)).removeprefix(", ").removeprefix(": ") for line in caught.value.lines]
+
+
+def test_all_faults_of_a_plan_are_told_with_their_lines(tmp_path: Path) -> None:
+    text = """
+model: m
+data: 2024-01-01
+tolerence: {alpha: 0.1}
+tolerance:
+  alpha: 2
+  confidence: maybe
+distillation: {epochs: -1, learning_rate: .inf}
+seed: 1
+seed: one
+"""
+    assert refused(tmp_path, text) == [
+        "stages is missing",
+        "line 3: data is a date, and settings are text, numbers, lists and mappings; put it in quotes if text is meant",
+        "line 4: unknown key tolerence; did you mean 'tolerance'?",
+        "line 6: tolerance.alpha: input should be less than 1, got 2",
+        "line 7: tolerance.confidence: input should be 'none', or a valid number, unable to parse string as a number, "
+        "got 'maybe'",
+        "line 8: distillation.learning_rate is no finite number: .inf",
+        "line 8: distillation.epochs: input should be greater than or equal to 0, got -1",
+        "line 10: seed stands twice, first in line 9",
+    ]
+
+
+def test_what_the_command_line_overrides_is_no_fault_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text(
+        "model: m\ndata: d\nseed: 2024-01-01\nstages: {ffn: {step: 0, max: .nan}}\n", "utf-8"
+    )
+    plan = read_plan(tmp_path / "plan.yaml", ("seed=3", "stages.ffn={step: 1, max: 2}"))
+    assert (plan.seed, plan.stages["ffn"].max) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("seed=[1", "--set seed, line 1, column 3: not YAML: expected ',' or ']', but got the end"),
+        ("seed=2024-01-01", "--set seed is a date"),
+        ("seed=1e999999999999999999999", "seed: input should be a valid integer"),
+        ("distillation.learning_rate=.nan", "--set distillation.learning_rate is no finite number: .nan"),
+        ("stages.ffn={step: 1, max: 10_000_000}", "stages.ffn asks for 10000000 steps; a stage has at most 10000"),
+        ("seed", "--set seed: write it as key.key=value"),
+        ("=", "unknown key"),
+        (".".join(["a"] * 5000) + "=1", "unknown key a"),
+    ],
+)
+def test_a_value_of_the_command_line_is_read_as_carefully(override: str, told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_plan(RAW, (override,))
+    assert told in str(caught.value)
+    assert len(caught.value.lines) == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_no_number_of_a_plan_is_infinite(value: float) -> None:
+    with pytest.raises(UserError, match="finite number"):
+        parse_plan(RAW | {"distillation": {"learning_rate": value}})
+
+
+@pytest.mark.parametrize("key", ["model", "data", "store"])
+@pytest.mark.parametrize(
+    "address",
+    ["s3://KEY:hush@b/p", "s3:/KEY:hush@b/p", "KEY:hush@b/p", "s3://b/p?X-Amz-Signature=hush", "https://hush@host/m"],
+)
+def test_credentials_in_an_address_are_refused_and_not_repeated(tmp_path: Path, key: str, address: str) -> None:
+    (line,) = refused(tmp_path, json.dumps(RAW | {key: address}))
+    assert line.startswith(f"line 1: {key} holds credentials, and a plan is kept and shown: write ")
+    assert "environment" in line
+    assert "hush" not in line
+    with pytest.raises(UserError) as caught:
+        parse_plan(RAW, (f"{key}={address}",))
+    assert "hush" not in str(caught.value)
+    with pytest.raises(ValidationError) as bare:
+        Plan.model_validate(RAW | {key: address})
+    assert "hush" not in str(bare.value)
+
+
+def test_a_path_may_look_like_an_address(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text("model: ./a:b@c\ndata: run?token=1\nstages: {}\n", "utf-8")
+    plan = read_plan(tmp_path / "plan.yaml")
+    assert (plan.model, plan.data) == (str(tmp_path / "a:b@c"), str(tmp_path / "run?token=1"))
+
+
+keys = st.sampled_from([*Plan.model_fields, "step", "max", "ffn", "block", "alpha", "rows", "kl", "confidence", "x"])
+leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["s3://k:hush@b", "none", "1e400", "largest"])
+)
+settings_of_any_form = st.recursive(
+    leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4), max_leaves=12
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.dictionaries(keys, settings_of_any_form, max_size=8), st.booleans())
+def test_any_settings_are_a_plan_or_refused_in_lines(raw: dict[str, Any], whole: bool) -> None:
+    try:
+        plan = parse_plan(RAW | raw if whole else raw)
+        assert Plan.model_validate_json(plan.model_dump_json()) == plan
+    except UserError as error:
+        told = error.lines
+        assert told
+        assert all(line.startswith("plan: ") and "hush" not in line for line in told)
+
+
+def test_paths_are_taken_from_the_plans_folder(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text("model: ./m\ndata: ./d\nstore: s3://b/p\nstages: {}\n", "utf-8")
+    plan = read_plan(tmp_path / "plan.yaml")
+    assert plan.model == str(tmp_path / "m")
+    assert plan.store == "s3://b/p"
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: b: c", "\t"])
+def test_what_is_no_mapping_is_refused(tmp_path: Path, text) -> None:
+    (tmp_path / "plan.yaml").write_text(text, "utf-8")
+    with pytest.raises(UserError):
+        read_plan(tmp_path / "plan.yaml")
+
+
+def test_the_last_step_of_a_stage_is_smaller_where_step_does_not_divide_max() -> None:
+    assert Stage(step=4, max=10).amounts() == [4, 4, 2]
+    assert Stage(step=4, max=8).amounts() == [4, 4]
+    assert Stage(step=9, max=8).amounts() == [8]
+
+
+def test_stages_keep_the_order_they_are_written_in() -> None:
+    swapped = RAW | {"stages": {"io": {"step": 1, "max": 1}, "block": {"step": 1, "max": 1}}}
+    plan = parse_plan(swapped)
+    assert list(plan.stages) == ["io", "block"]
+    assert plan.key_settings()["stages"][0][0] == "io"
+
+
+def test_where_things_lie_does_not_change_what_a_run_is() -> None:
+    assert parse_plan(RAW).key_settings() == parse_plan(RAW, ("model=elsewhere", "store=there")).key_settings()
+    assert parse_plan(RAW).key_settings() != parse_plan(RAW, ("seed=1",)).key_settings()
+
+
+@pytest.fixture(scope="module")
+def paper_sizes():
+    raw = preset("paper")
+    plan = parse_plan(raw)
+    return predict(anatomy_of(read_config(Path(plan.model))), plan)
+
+
+def test_the_papers_preset_gives_the_sizes_of_table_2(paper_sizes) -> None:
+    """5.44 B, 0.906 B after blocks, 0.53 B after FFN and attention, 0.40 B at the end: the derived language tower."""
+    billions = {(size.stage, size.index): size.parameters_by_tower["language"] / 1e9 for size in paper_sizes}
+    assert billions["original", 0] == pytest.approx(5.44, abs=0.005)
+    assert billions["block", 9] == pytest.approx(0.906, abs=0.0005)
+    assert billions["attention", 7] == pytest.approx(0.53, abs=0.005)
+    assert billions["io", 7] == pytest.approx(0.40, abs=0.005)
+    assert len(paper_sizes) == 1 + 10 + 8 + 8 + 8
+
+
+def test_sizes_of_blocks_agree_with_arithmetic(paper_sizes) -> None:
+    for size in paper_sizes:
+        blocks, ffn, attention, io = (size.widths[f"language.{axis}"] for axis in ("block", "ffn", "attention", "io"))
+        norms = (2 * blocks + 1) * io
+        wanted = blocks * (4 * io * attention + 2 * io * ffn) + norms
+        assert size.parameters_by_tower["language"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stages.attention.step=100", "nearest legal value is 96 or 192"),
+        ("stages.block.max=48", "at most 47"),
+        ("stages.io.step=100", "nearest legal value is 96 or 144"),
+        ("towers=[audio]", "towers"),
+    ],
+)
+def test_illegal_amounts_are_refused_before_any_work(override, message) -> None:
+    with pytest.raises(UserError, match=message):
+        plan = parse_plan(preset("paper"), (override,))
+        predict(anatomy_of(read_config(Path(plan.model))), plan)
+
+
+def test_largest_goes_to_whatever_tower_is_largest_at_each_step() -> None:
+    plan = parse_plan(preset("paper"), ("towers=[largest]", "stages={block: {step: 8, max: 48}}"))
+    towers = [size.tower for size in predict(anatomy_of(read_config(Path(plan.model))), plan)[1:]]
+    assert towers[0] == "language"
+    assert towers[-1] == "vision"
+
+
+def test_a_plan_survives_json() -> None:
+    plan = parse_plan(RAW)
+    assert type(plan).model_validate_json(plan.model_dump_json()) == plan
+    assert json.loads(plan.model_dump_json())["stages"] == {"ffn": {"step": 8, "max": 16}}

@@ -1,0 +1,455 @@
+"""The compiled pipelines: what is in them, how large they are, and that one file serves any plan of the same stages."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from support.paths import ROOT
+from typer.testing import CliRunner
+
+from lmmpress.cli.app import app
+from lmmpress.errors import UserError
+from lmmpress.kubeflow.compile import compile_plan
+from lmmpress.kubeflow.estimate import LIMIT, estimate
+from lmmpress.kubeflow.ir import share
+from lmmpress.plan import Axis, Plan, parse_plan
+from lmmpress.tasks.parameters import arguments_of, plan_of, steps_of
+from lmmpress.tasks.profile import COMPONENTS, ON_GPU, Profile, read_profile
+
+PLAN = {
+    "model": "s3://models/antgmm",
+    "data": "/data/maad",
+    "store": "s3://models/store",
+    "stages": {
+        "block": {"step": 4, "max": 40},
+        "ffn": {"step": 768, "max": 6144},
+        "attention": {"step": 96, "max": 768},
+        "io": {"step": 96, "max": 768},
+    },
+}
+PROFILE = {
+    "image": "registry.example.com/lmmpress@sha256:" + "1" * 64,
+    "pull_secrets": ["registry"],
+    "service_account": "lmmpress",
+    "queue": "gpu-team-ads",
+    "secrets": {"store": {"name": "lmmpress-store"}, "mlflow": {"name": "lmmpress-mlflow"}},
+    "environment": {"AWS_ENDPOINT_URL": "http://s3.storage:9000", "MLFLOW_TRACKING_URI": "http://mlflow.lmmpress:5000"},
+    "cache": {"claim": "lmmpress-cache"},
+    "volumes": [{"claim": "ads", "path": "/data"}],
+    "ttl": 604800,
+    "defaults": {
+        "requests": {"cpu": 4, "memory": "16Gi"},
+        "limits": {"memory": "32Gi"},
+        "node_selector": {"pool": "gpu"},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "affinity": [{"expressions": [{"key": "gpu.kind", "operator": "In", "values": ["H100", "A100"]}]}],
+        "timeout": 86400,
+        "retries": {"count": 3, "seconds": 60},
+    },
+    "components": {"distill": {"gpus": 4, "shm": "16Gi"}, "gate": {"requests": {"cpu": 1, "memory": "4Gi"}}},
+}
+
+
+def compiled(tmp_path: Path, granularity: Any, raw: dict[str, Any] = PLAN, profile: Any = PROFILE) -> tuple[Any, Any]:
+    target = tmp_path / f"{granularity}.yaml"
+    compile_plan(parse_plan(raw), "antgmm", Profile.model_validate(profile), granularity, target)
+    spec, *platform = yaml.safe_load_all(target.read_text("utf-8"))
+    return spec, platform[0] if platform else {}
+
+
+def pods_of(spec: Any, platform: Any) -> dict[str, tuple[Any, Any]]:
+    """The container and the pod settings of each component, by its name."""
+    settings_of = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    return {
+        label.removeprefix("exec-").rstrip("-0123456789").replace("-", "_"): (executor["container"], settings_of[label])
+        for label, executor in spec["deploymentSpec"]["executors"].items()
+    }
+
+
+@pytest.mark.parametrize(("granularity", "most"), [("step", 150_000), ("stage", 25_000)])
+def test_a_pipeline_is_small_with_everything_that_a_profile_can_say(tmp_path, granularity, most) -> None:
+    spec, platform = compiled(tmp_path, granularity)
+    assert (tmp_path / f"{granularity}.yaml").stat().st_size < most
+    deepest = max(steps_of(parse_plan(PLAN)).values(), key=len)
+    assert len(deepest) == 10
+    raw, stored = estimate(spec, platform, len(deepest))
+    assert raw > stored
+    assert stored < LIMIT / 2
+
+
+def test_the_estimate_grows_with_what_is_in_the_pipeline(tmp_path) -> None:
+    by_step, by_stage = compiled(tmp_path, "step"), compiled(tmp_path, "stage")
+    assert estimate(*by_step, 10) > estimate(*by_step, 2) > estimate(*by_stage, 2)
+    bare = compiled(tmp_path, "step", profile={})
+    assert estimate(*bare, 10) < estimate(*by_step, 10)
+
+
+@pytest.mark.parametrize("granularity", ["step", "stage"])
+def test_every_reference_in_a_pipeline_leads_somewhere_and_nothing_is_written_twice(tmp_path, granularity) -> None:
+    spec, platform = compiled(tmp_path, granularity)
+    components, executors = spec["components"], spec["deploymentSpec"]["executors"]
+    used = set()
+    for dag in (spec["root"], *components.values()):
+        for name, task in dag.get("dag", {}).get("tasks", {}).items():
+            used.add(task["componentRef"]["name"])
+            assert set(task.get("dependentTasks", [])) <= dag["dag"]["tasks"].keys() - {name}
+    assert used == components.keys()
+    labels = {component["executorLabel"] for component in components.values() if "executorLabel" in component}
+    assert labels == executors.keys()
+    assert labels == platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].keys()
+    before = json.dumps([spec, platform], sort_keys=True)
+    share(spec, platform)
+    assert json.dumps([spec, platform], sort_keys=True) == before
+
+
+def test_the_loops_are_bounded_run_in_order_and_are_gated_by_what_the_state_says(tmp_path) -> None:
+    spec, _ = compiled(tmp_path, "step")
+    for stage in PLAN["stages"]:
+        (loop,) = spec["components"][f"comp-stage-{stage}"]["dag"]["tasks"].values()
+        assert loop["iteratorPolicy"]["parallelismLimit"] == 1
+        assert loop["parameterIterator"]["items"] == {"inputParameter": "pipelinechannel--steps"}
+        body = spec["components"][loop["componentRef"]["name"]]["dag"]["tasks"]
+        gated = [task for task in body.values() if "triggerPolicy" in task]
+        (asked,) = (task for task in body.values() if task["componentRef"]["name"] == "comp-due")
+        assert len(gated) == 1
+        assert re.search(r"== 'open'$", gated[0]["triggerPolicy"]["condition"])
+        assert asked["cachingOptions"] == {}
+        parts = spec["components"][gated[0]["componentRef"]["name"]]["dag"]["tasks"]
+        made = [task["componentRef"]["name"].removeprefix("comp-") for task in parts.values()]
+        scores = [] if stage == "block" else ["importance"]
+        assert sorted(made) == sorted([*scores, f"{stage}-prune", "distill", "evaluate", "gate"])
+        first = [name for name, task in parts.items() if not task.get("dependentTasks")]
+        assert len(first) == 1
+        assert all(len(task["dependentTasks"]) == 1 for name, task in parts.items() if name not in first)
+
+
+@pytest.mark.parametrize("granularity", ["step", "stage"])
+def test_a_pipeline_holds_no_secret_and_no_address_of_this_machine(tmp_path, granularity, monkeypatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush")
+    monkeypatch.setenv("KFP_TOKEN", "hush-token")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    target = tmp_path / "pipeline.yaml"
+    plan = parse_plan(PLAN | {"model": str(tmp_path / "antgmm"), "store": None})
+    warnings = compile_plan(plan, "antgmm", Profile.model_validate(PROFILE), granularity, target)
+    text = target.read_text("utf-8")
+    for private in (str(tmp_path), str(Path.home()), str(ROOT), sys.prefix, "hush", "127.0.0.1", "localhost"):
+        assert private not in text
+    assert [warning.split(" ")[0] for warning in warnings] == ["model", "store"]
+    needed = yaml.safe_load_all(text)
+    inputs = next(iter(needed))["root"]["inputDefinitions"]["parameters"]
+    assert [name for name, one in inputs.items() if "defaultValue" not in one] == ["model", "store"]
+
+
+def test_pods_get_what_the_profile_says_and_gpus_only_where_something_computes(tmp_path) -> None:
+    pods = pods_of(*compiled(tmp_path, "step")) | pods_of(*compiled(tmp_path, "stage"))
+    assert set(pods) == set(COMPONENTS)
+    for component, (container, pod) in pods.items():
+        gpus = container["resources"].get("accelerator", {}).get("resourceCount")
+        wanted = {"distill": "4"}.get(component, "1" if component in ON_GPU else None)
+        assert gpus == wanted, component
+        assert container["image"] == PROFILE["image"]
+        environment = {one["name"]: one["value"] for one in container["env"]}
+        assert environment["AWS_ENDPOINT_URL"] == "http://s3.storage:9000"
+        assert environment["HOME"] == "/tmp"
+        assert pod["securityContext"] == {"runAsUser": "65532", "runAsGroup": "65532", "runAsNonRoot": True}
+        assert [one["secretName"] for one in pod["secretAsEnv"]] == ["lmmpress-store", "lmmpress-mlflow"]
+        assert pod["podMetadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "gpu-team-ads"}
+        assert pod["nodeSelector"]["labels"] == {"pool": "gpu"}
+        assert pod["tolerations"][0]["key"] == "nvidia.com/gpu"
+        assert pod["nodeAffinity"][0]["matchExpressions"][0]["values"] == ["H100", "A100"]
+        assert pod["activeDeadlineSeconds"] == "86400"
+        assert [one["secretName"] for one in pod["imagePullSecret"]] == ["registry"]
+        assert {one["mountPath"] for one in pod["pvcMount"]} == {"/cache", "/data"}
+        mounts = {one["mountPath"]: one for one in pod["emptyDirMounts"]}
+        assert "/tmp" in mounts
+        assert ("/dev/shm" in mounts) == (component == "distill")
+    assert pods["distill"][1]["emptyDirMounts"][1] == {
+        "volumeName": "shm",
+        "mountPath": "/dev/shm",
+        "medium": "Memory",
+        "sizeLimit": "16Gi",
+    }
+    assert pods["gate"][0]["resources"]["resourceCpuRequest"] == "1"
+    assert pods["evaluate"][0]["resources"]["resourceCpuRequest"] == "4"
+    spec, platform = compiled(tmp_path, "step")
+    assert platform["platforms"]["kubernetes"]["pipelineConfig"]["resourceTtlOnCompletion"] == 604800
+    retries = [
+        task["retryPolicy"]
+        for dag in spec["components"].values()
+        for task in dag.get("dag", {}).get("tasks", {}).values()
+        if "retryPolicy" in task
+    ]
+    assert retries
+    assert all(one["maxRetryCount"] == 3 and one["backoffDuration"] == "60s" for one in retries)
+
+
+def test_one_file_serves_another_plan_of_the_same_stages(tmp_path) -> None:
+    one = compiled(tmp_path, "step")
+    other = PLAN | {
+        "model": "s3://models/other",
+        "seed": 7,
+        "tolerance": {"alpha": 0.01},
+        "distillation": {"epochs": 1},
+    }
+    other["stages"] = {axis: {"step": 1, "max": 2} for axis in PLAN["stages"]}
+    two = compiled(tmp_path, "step", other)
+    for spec, _ in (one, two):
+        for parameter in spec["root"]["inputDefinitions"]["parameters"].values():
+            parameter.pop("defaultValue", None)
+    assert one == two
+
+
+plans = st.builds(
+    lambda stages, alpha, seed, epochs, rate, towers, rows, confidence: parse_plan(
+        {
+            "model": "s3://m/m",
+            "data": "s3://m/d",
+            "store": "s3://m/s",
+            "stages": stages,
+            "seed": seed,
+            "towers": towers,
+            "tolerance": {"alpha": alpha, "confidence": confidence},
+            "importance": {"rows": rows},
+            "distillation": {"epochs": epochs, "learning_rate": rate},
+        }
+    ),
+    st.lists(st.sampled_from([axis.value for axis in Axis]), min_size=1, unique=True).flatmap(
+        lambda axes: st.fixed_dictionaries(
+            {axis: st.fixed_dictionaries({"step": st.integers(1, 500), "max": st.integers(1, 5000)}) for axis in axes}
+        )
+    ),
+    st.floats(0.001, 0.9),
+    st.integers(0, 2**31),
+    st.integers(0, 20),
+    st.floats(1e-9, 1.0),
+    st.sampled_from([["language"], ["largest"], ["vision", "language"]]),
+    st.none() | st.integers(1, 10**6),
+    st.sampled_from(["none", 0.9]),
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(plans)
+def test_a_plan_survives_being_the_parameters_of_a_pipeline(plan: Plan) -> None:
+    arguments = arguments_of(plan, "name")
+    # what a pipeline makes of numbers inside of mappings
+    arguments["settings"] = json.loads(json.dumps(arguments["settings"]), parse_int=float)
+    arguments.pop("name")
+    found = plan_of([axis.value for axis in plan.stages], **arguments)
+    assert found == plan
+    assert list(found.stages) == list(plan.stages)
+    assert found.key_settings() == plan.key_settings()
+
+
+def test_nothing_is_said_twice_in_the_parameters() -> None:
+    arguments = arguments_of(parse_plan(PLAN), "antgmm")
+    arguments.pop("name")
+    for said in ({"tolerance": {"alpha": 0.5}}, {"stages": {"block": {"step": 2}}}, {"seed": 3}):
+        with pytest.raises(UserError, match="is a parameter of the pipeline"):
+            plan_of(list(PLAN["stages"]), **arguments | {"settings": said})
+    with pytest.raises(UserError, match="did you mean 'towers'"):
+        plan_of(list(PLAN["stages"]), **arguments | {"settings": {"tower": ["language"]}})
+    with pytest.raises(UserError, match="no section"):
+        plan_of(list(PLAN["stages"]), **arguments | {"settings": {"tolerance": 3}})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"imagee": "x"}, "unknown key imagee; did you mean 'image'"),
+        ({"components": {"distil": {}}}, "did you mean 'distill'"),
+        ({"components": {"distill": {"gpu": 1}}}, "unknown key components.distill.gpu"),
+        ({"environment": {"AWS_SECRET_ACCESS_KEY": "x"}}, "looks like a secret"),
+        ({"environment": {"MLFLOW_TRACKING_TOKEN": "x"}}, "looks like a secret"),
+        ({"defaults": {"requests": {"memory": "16 GB"}}}, "no quantity"),
+        ({"defaults": {"gpus": -1}}, "greater than or equal to 0"),
+        ({"volumes": [{"claim": "x", "path": "data"}]}, "no absolute path"),
+        ({"secrets": {"store": {"name": "Not A Name"}}}, "no name in Kubernetes"),
+        ({"security": {"user": 0}}, "greater than or equal to 1"),
+    ],
+)
+def test_a_profile_that_is_none_is_refused_in_one_line(tmp_path, change, message) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(yaml.safe_dump(PROFILE | change), "utf-8")
+    with pytest.raises(UserError, match=re.escape(message)) as found:
+        read_profile(path)
+    assert "\n" not in str(found.value)
+    assert str(found.value).startswith(str(path))
+
+
+def refused(tmp_path: Path, raw: dict[str, Any]) -> list[str]:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(yaml.safe_dump(raw, sort_keys=False), "utf-8")
+    with pytest.raises(UserError) as caught:
+        read_profile(path)
+    return [line.removeprefix(f"{path}, ") for line in caught.value.lines]
+
+
+def test_all_faults_of_a_profile_are_told_with_their_lines(tmp_path) -> None:
+    raw = {"imagee": "x", "ttl": -1, "environment": {"DB_PWD": "x"}, "components": {"distil": {}, "gate": {"gpu": 1}}}
+    assert refused(tmp_path, raw) == [
+        "line 1: unknown key imagee; did you mean 'image'?",
+        "line 2: ttl: input should be greater than or equal to 0, got -1",
+        "line 4: environment.DB_PWD looks like a secret: put it into a Secret and name that in secrets",
+        "line 6: components.distil is no component; did you mean 'distill'?",
+        "line 8: unknown key components.gate.gpu; did you mean 'gpus'?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raw", "place"),
+    [
+        ({"image": "user:hush@registry.example.com/lmmpress@sha256:" + "1" * 64}, "image"),
+        ({"environment": {"HTTPS_PROXY": "http://u:hush@proxy:3128"}}, "environment.HTTPS_PROXY"),
+        ({"environment": {"MLFLOW_TRACKING_URI": "postgresql://u:hu/sh@host/db"}}, "environment.MLFLOW_TRACKING_URI"),
+        ({"environment": {"WHERE": "https://host/m?X-Amz-Signature=hush"}}, "environment.WHERE"),
+        ({"environment": {"JAVA_OPTS": "-Xmx1g -Dhttp.proxyPassword=hush"}}, "environment.JAVA_OPTS"),
+        ({"environment": {"HUB": "hf_hush567890123456789012"}}, "environment.HUB"),
+        ({"environment": {"PGPASSWORD": "hush"}}, "environment.PGPASSWORD"),
+        ({"environment": {"DB_PASS": "hush"}}, "environment.DB_PASS"),
+        ({"kubeflow": {"host": "https://u:hush@kubeflow"}}, "kubeflow.host"),
+        ({"kubeflow": {"ui": "https://kubeflow/?access_token=hush"}}, "kubeflow.ui"),
+        ({"queue": "u:hush@queue"}, "queue"),
+        ({"defaults": {"node_selector": {"pool": "u:hush@x"}}}, "defaults.node_selector.pool"),
+        ({"components": {"gate": {"tolerations": [{"key": "a", "value": "u:hush@x"}]}}},
+         "components.gate.tolerations.0.value"),
+        ({"defaults": {"affinity": [{"expressions": [{"key": "a", "operator": "In", "values": ["u:hush@x"]}]}]}},
+         "defaults.affinity.0.expressions.0.values.0"),
+    ],
+)  # fmt: skip
+def test_a_profile_holds_no_secret_wherever_it_is_written(tmp_path, raw, place) -> None:
+    (line,) = refused(tmp_path, raw)
+    assert f": {place} " in line
+    assert "put it into a Secret" in line or "put them into a Secret" in line
+    assert "secrets" in line
+    assert "hush" not in line
+    with pytest.raises(ValidationError) as bare:
+        Profile.model_validate(raw)
+    assert "hush" not in str(bare.value)
+
+
+def test_what_only_sounds_like_a_secret_is_none() -> None:
+    names = ("AWS_REGION", "MONKEY", "TOKENIZERS_PARALLELISM", "AWS_WEB_IDENTITY_TOKEN_FILE", "NO_PROXY", "KMS_KEY_ID")
+    Profile.model_validate({"environment": dict.fromkeys(names, "x.example.org,10.0.0.0/8")})
+
+
+@pytest.mark.parametrize("key", ["model", "data", "store"])
+@pytest.mark.parametrize("command", ["compile", "submit", "run", "kfp-local", "plan"])
+def test_no_command_takes_a_plan_with_a_secret_or_repeats_it(tmp_path, key, command) -> None:
+    """And none has written anything by then."""
+    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(PROFILE), "utf-8")
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN | {key: "s3://KEY:hush@bucket/p"}), "utf-8")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*")}
+    options = {
+        "compile": ["compile", "-o", str(tmp_path / "pipeline.yaml"), "--cluster", str(tmp_path / "cluster.yaml")],
+        "submit": ["submit", "--cluster", str(tmp_path / "cluster.yaml")],
+        "run": ["run", "--out", str(tmp_path / "out")],
+        "kfp-local": ["run", "--out", str(tmp_path / "out"), "--engine", "kfp-local"],
+        "plan": ["plan"],
+    }[command]
+    found = CliRunner().invoke(app, [*options, str(tmp_path / "plan.yaml")])
+    assert isinstance(found.exception, UserError)
+    assert f"{key} holds credentials, and a plan is kept and shown: write s3://bucket/p" in str(found.exception)
+    assert "hush" not in f"{found.exception}{found.output}"
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*")} == before
+
+
+def test_the_parameters_of_a_pipeline_hold_no_secret_either() -> None:
+    arguments = arguments_of(parse_plan(PLAN), "antgmm")
+    arguments.pop("name")
+    with pytest.raises(UserError, match="the pipeline's parameters: store holds credentials") as caught:
+        plan_of(list(PLAN["stages"]), **arguments | {"store": "s3://KEY:hush@bucket/p"})
+    assert "hush" not in str(caught.value)
+    with pytest.raises(UserError, match="no section of a plan"):
+        plan_of(list(PLAN["stages"]), **arguments | {"settings": {"stages": 3}})
+
+
+def test_the_documented_profile_has_every_key_and_is_one() -> None:
+    (told,) = re.findall(r"```yaml\n(image: .*?)```", (ROOT / "docs" / "kubeflow.md").read_text("utf-8"), re.DOTALL)
+    raw = yaml.safe_load(told)
+    profile = Profile.model_validate(raw)
+    assert raw.keys() == Profile.model_fields.keys()
+    assert raw["kubeflow"].keys() == type(profile.kubeflow).model_fields.keys()
+    pod = {key for one in (raw["defaults"], *raw["components"].values()) for key in one}
+    assert pod == type(profile.defaults).model_fields.keys()
+
+
+def test_what_is_seldom_meant_is_warned_of_and_with_strict_refused(tmp_path) -> None:
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN), "utf-8")
+    odd = PROFILE | {"image": "lmmpress:latest", "components": {"ffn_prune": {"gpus": 2}}}
+    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(odd), "utf-8")
+    target = tmp_path / "pipeline.yaml"
+    command = ["compile", str(tmp_path / "plan.yaml"), "--cluster", str(tmp_path / "cluster.yaml"), "-o", str(target)]
+    told = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+    assert told["bytes"] == target.stat().st_size
+    assert "no digest" in told["warnings"][0]
+    assert "components.ffn_prune asks for 2 GPUs, which would lie idle there" in told["warnings"][1]
+    target.unlink()
+    refused = CliRunner().invoke(app, [*command, "--strict"])
+    assert isinstance(refused.exception, UserError)
+    assert not target.exists()
+
+
+def test_without_the_sdk_of_kubeflow_one_line_says_what_to_install(tmp_path, monkeypatch) -> None:
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN), "utf-8")
+    monkeypatch.setitem(sys.modules, "kfp.kubernetes", None)
+    found = CliRunner().invoke(app, ["compile", str(tmp_path / "plan.yaml"), "-o", str(tmp_path / "x.yaml")])
+    assert "pip install 'lmmpress[cluster]'" in str(found.exception)
+
+
+def test_reading_the_state_needs_no_torch_and_the_library_needs_no_kubeflow() -> None:
+    """No component imports torch before it needs it; nothing below the components imports what schedules them."""
+    script = """
+import sys
+import lmmpress.tasks.bodies, lmmpress.components.due, lmmpress.components.distill, lmmpress.pipelines.compression
+assert not {"torch", "transformers", "mlflow"} & sys.modules.keys(), "imported by the modules alone"
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+    script = """
+import sys
+import lmmpress.tasks.bodies, lmmpress.engine.compression
+assert not {"kfp", "kubernetes", "mlflow"} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_every_component_says_what_it_is() -> None:
+    folders = sorted(path.parent.name for path in (ROOT / "components").glob("*/component.py"))
+    assert folders == sorted(COMPONENTS)
+    for name in folders:
+        folder = ROOT / "components" / name
+        told = yaml.safe_load((folder / "metadata.yaml").read_text("utf-8"))
+        assert told["name"] == name
+        assert told["dependencies"]["kubeflow"]
+        readme = (folder / "README.md").read_text("utf-8")
+        source = (folder / "component.py").read_text("utf-8")
+        for parameter in re.findall(r"^    (\w+): (?:Output\[\w+\]|str|int)(?: = \w+)?,$", source, re.MULTILINE):
+            known = re.search(rf"\b{parameter}\b", readme) or re.search(r"_(step|max)$", parameter)
+            assert known, f"{name}/README.md says nothing of {parameter}"
+        assert len(re.findall(r"^    from lmmpress\.", source, re.MULTILINE)) == 1, "one call into the library"
+        at_top = re.findall(r"^(?:from|import) (\w+)", source, re.MULTILINE)
+        assert set(at_top) <= {"kfp", "typing"}
+
+
+def test_every_package_is_installed() -> None:
+    import tomllib
+
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["packages"]
+    found = {
+        ".".join(("lmmpress", *path.parent.relative_to(top).parts))
+        for top in (ROOT / "lmmpress",)
+        for path in top.rglob("*.py")
+    } | {
+        ".".join(("lmmpress", *path.parent.relative_to(ROOT).parts))
+        for top in ("components", "pipelines")
+        for path in (ROOT / top).rglob("*.py")
+    }
+    assert sorted(told) == sorted(found)

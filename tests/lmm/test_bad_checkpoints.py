@@ -1,0 +1,212 @@
+"""Checkpoints that are broken, foreign or hostile: one line that says what is wrong and what to do."""
+
+import json
+import shutil
+import struct
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+from support.tiny import config_of, make_model
+from test_cli import run
+from test_families import cut_of
+
+from lmmpress.errors import UserError
+from lmmpress.files.digest import digest_checkpoint
+from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
+from lmmpress.lmm.record import read_record
+from lmmpress.lmm.weights import INDEX
+from lmmpress.plan import Axis
+
+
+@pytest.fixture
+def copy(make_checkpoint, tmp_path) -> Path:
+    """A checkpoint to spoil."""
+    return shutil.copytree(make_checkpoint("llama"), tmp_path / "copy")
+
+
+@pytest.fixture
+def shards(copy) -> Path:
+    """The same in several files."""
+    load_model(copy).save_pretrained(copy.parent / "shards", max_shard_size="100KB")
+    return copy.parent / "shards"
+
+
+def refused(*arguments: object) -> str:
+    """The one line that a command is refused with."""
+    with pytest.raises(UserError) as caught:
+        run(*arguments)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def spoil(checkpoint: Path, part: str | None = "text_config", **changes: object) -> Path:
+    config = json.loads((checkpoint / "config.json").read_text("utf-8"))
+    (config if part is None else config[part]).update(changes)
+    (checkpoint / "config.json").write_text(json.dumps(config), "utf-8")
+    return checkpoint
+
+
+def test_weights_that_contradict_the_config_are_named(copy) -> None:
+    assert "weights contradict config.json" in refused("inspect", spoil(copy, intermediate_size=128))
+
+
+def test_missing_tensors_are_listed(copy) -> None:
+    assert "lacks tensors" in refused("inspect", spoil(copy, num_hidden_layers=5))
+
+
+def test_unknown_tensors_are_listed_and_never_dropped(copy) -> None:
+    message = refused("inspect", spoil(copy, num_hidden_layers=3))
+    assert "does not know" in message
+    assert "language_model.model.layers.3." in message
+
+
+def test_an_unknown_family_lists_those_there_are(tmp_path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "lama"}', "utf-8")
+    message = refused("inspect", tmp_path)
+    assert "did you mean 'llama'" in message
+    assert "blip-2" in message
+
+
+def test_an_unknown_tower_lists_those_there_are(copy, tmp_path) -> None:
+    message = refused("prune", copy, "--axis", "block", "--remove", "1", "--tower", "audio", "-o", tmp_path / "out")
+    assert "no tower 'audio'" in message
+    assert "vision, qformer, language" in message
+
+
+@pytest.mark.parametrize("amount", [0, -1])
+def test_a_cut_that_removes_nothing_is_refused(copy, tmp_path, amount) -> None:
+    message = refused("prune", copy, "--axis", "block", "--remove", amount, "-o", tmp_path / "out")
+    assert f"block of the language tower: {amount} is nothing to remove, at least 1" in message
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("layer", [-9, 4, [-2, 7]])
+def test_a_vision_layer_that_the_tower_has_not_is_named(make_checkpoint, tmp_path, layer) -> None:
+    folder = shutil.copytree(make_checkpoint("llava-clip-llama"), tmp_path / "llava")
+    message = refused("inspect", spoil(folder, None, vision_feature_layer=layer))
+    assert f"vision_feature_layer is {layer}, and a vision tower of 3 blocks has states -4 to 3" in message
+
+
+def test_what_transformers_says_of_a_config_is_told_with_its_reason(make_checkpoint, tmp_path) -> None:
+    """Its first line ends with a colon."""
+    folder = shutil.copytree(make_checkpoint("llava-clip-llama"), tmp_path / "llava")
+    message = refused("inspect", spoil(folder, None, vision_feature_select_strategy="foo"))
+    assert "Validation error for field 'vision_feature_select_strategy': " in message
+    assert "foo" in message
+
+
+def test_an_unknown_part_of_a_known_family_is_named(copy) -> None:
+    assert "unknown model family 'mamba'" in refused("inspect", spoil(copy, model_type="mamba"))
+
+
+def test_a_config_of_a_newer_transformers_says_so(copy) -> None:
+    newer = spoil(copy, None, transformers_version="99.0.0")
+    message = refused("inspect", spoil(newer, hidden_size="wide"))
+    assert "written by transformers 99.0.0" in message
+    assert "upgrade transformers" in message
+
+
+def test_quantised_checkpoints_are_told_how_to_become_plain(copy) -> None:
+    assert "dequantise" in refused(
+        "inspect", spoil(copy, None, quantization_config={"quant_method": "gptq", "bits": 4})
+    )
+
+
+def test_pickles_are_refused_and_the_way_out_named(copy) -> None:
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    message = refused("inspect", copy)
+    assert "never opens" in message
+    assert "safe_serialization=True" in message
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff" * 64, b"\x10" + b"\0" * 7 + b"{not json at all"])
+def test_a_damaged_weight_file_is_one_line(copy, damage) -> None:
+    (copy / "model.safetensors").write_bytes(damage)
+    with pytest.raises(UserError, match="safetensors"):
+        run("inspect", copy)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        [],
+        {"a": {}},
+        {"a": 3},
+        {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0]}},
+        {"a": {"dtype": "F32", "shape": [-1, -2], "data_offsets": [0, 8]}},
+        {"a": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}},
+        {"a": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}},
+        {"a": {"dtype": "F32", "shape": ["2"], "data_offsets": [0, 8]}},
+    ],
+)
+def test_a_header_that_lies_is_one_line(copy, header) -> None:
+    text = json.dumps(header).encode()
+    (copy / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + b"\0" * 16)
+    with pytest.raises(UserError, match=r"model\.safetensors"):
+        run("inspect", copy)
+
+
+def test_a_shard_that_is_not_there_is_named(shards) -> None:
+    gone = sorted(shards.glob("*.safetensors"))[1]
+    gone.unlink()
+    assert gone.name in refused("inspect", shards)
+
+
+def test_a_shard_that_the_index_forgets_is_named(shards) -> None:
+    index = json.loads((shards / INDEX).read_text("utf-8"))
+    last = sorted(set(index["weight_map"].values()))[-1]
+    index["weight_map"] = {name: file for name, file in index["weight_map"].items() if file != last}
+    (shards / INDEX).write_text(json.dumps(index), "utf-8")
+    assert f"its index does not name: {last}" in refused("inspect", shards)
+
+
+def test_tensors_that_index_and_shards_disagree_about_are_named(shards) -> None:
+    index = json.loads((shards / INDEX).read_text("utf-8"))
+    name = next(iter(index["weight_map"]))
+    del index["weight_map"][name]
+    (shards / INDEX).write_text(json.dumps(index), "utf-8")
+    assert f"do not agree about {name}" in refused("inspect", shards)
+
+
+@pytest.mark.parametrize("index", ["{}", "[]", '{"weight_map": {"a": "../../secret.safetensors"}}', "nonsense"])
+def test_an_index_that_is_none_is_one_line(shards, index) -> None:
+    (shards / INDEX).write_text(index, "utf-8")
+    with pytest.raises(UserError, match="index"):
+        run("inspect", shards)
+
+
+def test_the_cuts_of_another_model_are_refused(copy, make_checkpoint, tmp_path) -> None:
+    anatomy = read_checkpoint(copy)
+    cut = cut_of(anatomy, "language", Axis.ffn)
+    record = {"teacher": digest_checkpoint(copy), "history": [{"cut": cut.model_dump(mode="json")}]}
+    apply_cuts(copy, [cut], tmp_path / "cut", record)
+    again = tmp_path / "again"
+    run("prune", copy, "--cuts", tmp_path / "cut" / "COMPRESSION.json", "-o", again)
+    assert digest_checkpoint(again) == digest_checkpoint(tmp_path / "cut")
+    assert read_record(again)["teacher"] == digest_checkpoint(copy)
+    other = load_file(copy / "model.safetensors")
+    other["query_tokens"] += 1
+    save_file(other, copy / "model.safetensors", metadata={"format": "pt"})
+    message = refused("prune", copy, "--cuts", tmp_path / "cut" / "COMPRESSION.json", "-o", tmp_path / "third")
+    assert "were made for the checkpoint" in message
+    assert not (tmp_path / "third").exists()
+
+
+@pytest.mark.parametrize("record", ["", "[]", '{"teacher": "x"}', '{"teacher": "x", "history": [{"cut": 3}]}'])
+def test_a_file_that_lists_no_cuts_is_one_line(copy, tmp_path, record) -> None:
+    (tmp_path / "record.json").write_text(record, "utf-8")
+    with pytest.raises(UserError, match=r"COMPRESSION\.json|lists no cuts"):
+        run("prune", copy, "--cuts", tmp_path / "record.json", "-o", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pooling_head_that_ties_the_width_is_told_as_the_reason(tmp_path) -> None:
+    config = config_of("llava-siglip-mistral")
+    config["vision_config"]["vision_use_head"] = True
+    make_model(config).save_pretrained(tmp_path / "source")
+    cut = cut_of(read_checkpoint(tmp_path / "source"), "vision", Axis.io)
+    with pytest.raises(UserError, match="pooling head"):
+        apply_cuts(tmp_path / "source", [cut], tmp_path / "cut")
+    assert not (tmp_path / "cut").exists()

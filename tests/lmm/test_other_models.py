@@ -1,0 +1,92 @@
+"""A whole run on models of other kinds than the sample's: an encoder-decoder, LLaVA, and a language model alone."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from support.plain import plain_answers
+
+from lmmpress.data import read_split
+from lmmpress.engine.compression import compress
+from lmmpress.evaluation.accuracy import answered_right
+from lmmpress.lmm.checkpoint import load_model, read_checkpoint
+from lmmpress.lmm.examples import encode, make_batch
+from lmmpress.lmm.forward import answer_logits, visual_features
+from lmmpress.lmm.processor import load_processor
+from lmmpress.lmm.record import read_record
+from lmmpress.plan import parse_plan
+
+KINDS = ("flan-t5", "llava-clip-llama", "text-glm")
+
+
+@pytest.fixture
+def rows(data: Path, tmp_path: Path):
+    """The data set as a kind of model wants it: LLaVA's questions name the image's place, text alone has no image."""
+
+    def write(kind: str) -> Path:
+        folder = tmp_path / "data"
+        folder.mkdir()
+        shutil.copytree(data / "images", folder / "images")
+        lines = []
+        for line in (data / "metadata.jsonl").read_text("utf-8").splitlines():
+            row = json.loads(line)
+            if kind.startswith("llava"):
+                row["question"] = "<image>" + row["question"]
+            if kind.startswith("text"):
+                del row["file_name"]
+                row["question"] += row["answer"]
+            lines.append(json.dumps(row, ensure_ascii=False))
+        (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+        return folder
+
+    return write
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_from_end_to_end(make_checkpoint, rows, raw_plan, tmp_path, kind) -> None:
+    plan = parse_plan(raw_plan | {"model": str(make_checkpoint(kind)), "data": str(rows(kind))})
+    result = compress(plan, tmp_path / "out")
+    assert [step.decision for step in result.steps] == ["accepted"] * 5
+    assert result.compressed.parameters < result.original.parameters
+    record = read_record(tmp_path / "out" / "compressed")
+    assert record["teacher"] == result.original.checkpoint
+    assert record["plan"]["tolerance"]["alpha"] == 0.9
+    assert sum("cut" in entry for entry in record["history"]) == 5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_forward_pass_measures_what_generation_answers(make_checkpoint, rows, kind) -> None:
+    checkpoint = make_checkpoint(kind)
+    model, processor = load_model(checkpoint), load_processor(checkpoint)
+    split = read_split(rows(kind), "distill")
+    examples = encode(split, processor, read_checkpoint(checkpoint).config)
+    train(model, examples, read_checkpoint(checkpoint))
+    right = answered_right(model, examples, read_checkpoint(checkpoint).projector, None, 8)
+    texts = [plain_answers(model, processor, split, [row])[0] for row in split.rows]
+    generated = torch.tensor([text.replace(" ", "") == row.answer for text, row in zip(texts, split.rows, strict=True)])
+    assert torch.equal(right, generated), texts
+    assert right.sum() > 0
+
+
+def train(model, examples, anatomy) -> None:
+    """A few steps, so that some rows are answered right and some are not."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    batch = make_batch(examples, list(range(len(examples.rows))))
+    for _ in range(12):
+        logits = answer_logits(model, batch, examples, anatomy.projector, None)
+        torch.nn.functional.cross_entropy(logits, batch.targets).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("kind", ["flan-t5", "llava-clip-llama"])
+def test_cached_features_give_the_same_logits(make_checkpoint, rows, kind) -> None:
+    checkpoint = make_checkpoint(kind)
+    model, anatomy = load_model(checkpoint), read_checkpoint(checkpoint)
+    examples = encode(read_split(rows(kind), "test"), load_processor(checkpoint), anatomy.config)
+    features = visual_features(model, examples, anatomy, 4)
+    batch = make_batch(examples, [5, 0, 2])
+    seen, cached = (answer_logits(model, batch, examples, anatomy.projector, given) for given in (None, features))
+    assert torch.allclose(seen, cached, atol=1e-5)

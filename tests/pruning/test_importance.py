@@ -1,0 +1,136 @@
+"""Scores are what Eq. 1-4 say they are."""
+
+import pytest
+import torch
+
+from lmmpress.data import read_split
+from lmmpress.lmm.checkpoint import load_model, read_checkpoint
+from lmmpress.lmm.examples import batches, encode, make_batch
+from lmmpress.lmm.forward import answer_logits
+from lmmpress.lmm.processor import load_processor
+from lmmpress.plan import Importance
+from lmmpress.pruning.importance import agreement, answer_loss, score
+
+
+@pytest.fixture(scope="module")
+def scene(make_checkpoint, data):
+    """Model in float64, its anatomy, batches of four and single samples, and the loss."""
+    checkpoint = make_checkpoint("llama")
+    model, anatomy = load_model(checkpoint).double(), read_checkpoint(checkpoint)
+    examples = encode(read_split(data, "score"), load_processor(checkpoint), read_checkpoint(checkpoint).config)
+    made = {size: [make_batch(examples, chosen) for chosen in batches(examples, size)] for size in (1, 4)}
+
+    def loss(batch):
+        return answer_loss(answer_logits(model, batch, examples, None, None), batch)
+
+    return model, anatomy, made, loss
+
+
+def run(scene, size: int = 4, **settings):
+    model, anatomy, made, loss = scene
+    return score(model, anatomy, made[size], loss, Importance(**settings), torch.Generator().manual_seed(0))
+
+
+def elementwise(scene, size: int, accumulation: str) -> dict[str, torch.Tensor]:
+    """|g * theta| of every parameter, by plain autograd, accumulated as asked."""
+    model, _, made, loss = scene
+    samples = sum(len(batch.examples) for batch in made[size])
+    total = {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters()}
+    for batch in made[size]:
+        model.zero_grad()
+        (loss(batch) * len(batch.examples) / samples).backward()
+        for name, parameter in model.named_parameters():
+            grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            product = grad * parameter.detach()
+            total[name] += product if accumulation == "dataset" else product.abs()
+    model.zero_grad()
+    return {name: value.abs() for name, value in total.items()}
+
+
+def brute_force(anatomy, parts: dict[str, torch.Tensor], counted_only: bool) -> dict[str, torch.Tensor]:
+    """Eq. 2-4 dimension by dimension: sum whatever a dimension owns, found by marking it in the index space."""
+    scores = {}
+    for name, group in anatomy.groups().items():
+        totals = torch.zeros(group.size, dtype=torch.float64)
+        for piece in group.slices:
+            if piece.counted or not counted_only:
+                value = parts[piece.tensor].movedim(piece.dim, 0)
+                outer, size, inner = piece.view
+                for place in range(outer * size * inner):
+                    totals[piece.offset + place // inner % size] += value[place].sum()
+        scores[name] = totals
+    return scores
+
+
+@pytest.mark.parametrize(("accumulation", "size"), [("dataset", 4), ("batch", 4), ("sample", 1)])
+@pytest.mark.parametrize("owned", ["equations", "all"])
+def test_group_scores_equal_the_elementwise_sum(scene, accumulation, size, owned) -> None:
+    found = run(scene, size, accumulation=accumulation, owned=owned).scores
+    wanted = brute_force(scene[1], elementwise(scene, size, accumulation), owned == "equations")
+    assert found.keys() == wanted.keys()
+    for name in wanted:
+        assert torch.allclose(found[name].double(), wanted[name], rtol=1e-9), name
+
+
+def test_an_element_score_is_the_loss_change_when_the_element_shrinks(make_checkpoint, data) -> None:
+    """Eq. 1: (L(theta) - L((1 - e) theta)) / e tends to dL/dtheta * theta as e shrinks.
+
+    On OPT, since transformers' RMS norms compute in float32 whatever the model's dtype.
+    """
+    checkpoint = make_checkpoint("opt")
+    model = load_model(checkpoint).double()
+    examples = encode(read_split(data, "score"), load_processor(checkpoint), read_checkpoint(checkpoint).config)
+    batch = make_batch(examples, [0, 1, 2, 3])
+
+    def loss() -> torch.Tensor:
+        return answer_loss(answer_logits(model, batch, examples, None, None), batch)
+
+    loss().backward()
+    generator = torch.Generator().manual_seed(0)
+    for name in ("self_attn.k_proj", "self_attn.out_proj", "fc1", "fc2"):
+        parameter = model.get_submodule(f"language_model.model.decoder.layers.1.{name}").weight
+        place = tuple(int(torch.randint(0, size, (), generator=generator)) for size in parameter.shape)
+        wanted, before = float(parameter.grad[place] * parameter[place]), float(parameter[place])
+        errors = []
+        with torch.no_grad():
+            for shrink in (1e-2, 1e-3, 1e-4):
+                start = float(loss())
+                parameter[place] = before * (1 - shrink)
+                errors.append(abs((start - float(loss())) / shrink - wanted))
+                parameter[place] = before
+        assert errors[2] <= errors[0] / 10 or errors[2] < 1e-9
+
+
+@pytest.mark.parametrize("passes", [2, 5])
+def test_several_passes_give_the_scores_of_one(scene, passes) -> None:
+    one = run(scene, accumulation="dataset").scores
+    several = run(scene, accumulation="dataset", passes=passes).scores
+    assert all(torch.allclose(one[name], several[name], rtol=1e-9) for name in one)
+
+
+def test_magnitude_sums_absolute_weights(scene) -> None:
+    model, anatomy, _, _ = scene
+    wanted = brute_force(anatomy, {name: value.detach().abs() for name, value in model.named_parameters()}, True)
+    found = run(scene, criterion="magnitude")
+    assert found.reliability is None
+    assert all(torch.allclose(found.scores[name], wanted[name], rtol=1e-9) for name in wanted)
+
+
+def test_random_scores_depend_on_the_seed_alone(scene) -> None:
+    first, second = run(scene, criterion="random").scores, run(scene, criterion="random").scores
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("accumulation", ["dataset", "batch"])
+def test_scoring_leaves_no_gradient_and_no_flag_behind(scene, accumulation) -> None:
+    model = scene[0]
+    before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    run(scene, accumulation=accumulation)
+    assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == before
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_reliability_is_one_for_equal_halves_and_minus_one_for_opposite_ones() -> None:
+    up, down = {"a": torch.arange(9.0)}, {"a": -torch.arange(9.0)}
+    assert agreement(up, up) == pytest.approx(1)
+    assert agreement(up, down) == pytest.approx(-1)

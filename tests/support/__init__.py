@@ -1,0 +1,1 @@
+"""What tests share: servers, small models, plain references of what is tested."""

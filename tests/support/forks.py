@@ -1,0 +1,57 @@
+"""Processes for tests that kill them: forks of one that has imported everything, which takes seconds only once."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+
+class Forks:
+    """Calls functions of the tests' modules, each in a fork of its own that ends with it."""
+
+    def __init__(self, *modules: str) -> None:
+        self._command = [sys.executable, __file__, *modules]
+
+    def __enter__(self) -> "Forks":
+        pipe = subprocess.PIPE
+        self._server = subprocess.Popen(self._command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._server.stdin is not None
+        self._server.stdin.close()
+        self._server.wait()
+
+    def call(self, module: str, function: str, *arguments: Any) -> int:
+        """Wait for a call with arguments that JSON can say; the signal that ended it, negative, or its exit code."""
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.write(json.dumps([module, function, arguments]).encode() + b"\n")
+        self._server.stdin.flush()
+        return int(self._server.stdout.readline())
+
+
+def main() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    tests = Path(__file__).parents[1]
+    sys.path[:0] = [str(tests), *map(str, tests.glob("*/"))]
+    modules = {name: importlib.import_module(name) for name in sys.argv[1:]}
+    answers = os.dup(1)
+    os.dup2(2, 1)  # what is printed is not taken for an answer
+    for line in sys.stdin:
+        module, function, arguments = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            getattr(modules[module], function)(*arguments)
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        os.write(answers, f"{os.waitstatus_to_exitcode(status)}\n".encode())
+
+
+if __name__ == "__main__":
+    main()

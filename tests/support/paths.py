@@ -1,0 +1,6 @@
+"""Where things lie in the tree."""
+
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+ROOT = TESTS.parent

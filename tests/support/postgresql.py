@@ -1,0 +1,52 @@
+"""PostgreSQL for the tests: the real server, from Debian's packages, in a folder of its own, on loopback."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from support.s3 import free_port
+
+
+def programs() -> Path | None:
+    """The folder of the newest server's programs."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name))
+    named = shutil.which("initdb")
+    return found[-1] if found else Path(named).resolve().parent if named else None
+
+
+@contextmanager
+def postgresql(bin: Path, user: str, password: str, database: str) -> Iterator[int]:
+    """The port of a server as its image makes one: one user with a password, one database."""
+    # it refuses to be root
+    other = {"user": "nobody", "group": "nogroup"} if os.geteuid() == 0 else {}
+    with tempfile.TemporaryDirectory(prefix="postgresql-") as name:
+        folder, port = Path(name), free_port()
+        (folder / "password").write_text(password, "utf-8")
+        if other:
+            for path in (folder, folder / "password"):
+                shutil.chown(path, **other)
+        make = [bin / "initdb", "-D", folder / "data", "-A", "scram-sha-256", "-U", user]
+        make += ["--locale=C", "--encoding=UTF8"]  # whatever this machine's locale is
+        subprocess.run([*make, f"--pwfile={folder}/password"], check=True, capture_output=True, cwd=folder, **other)
+        serve = [bin / "postgres", "-D", folder / "data", "-h", "127.0.0.1", "-p", str(port), "-k", ""]
+        with (folder / "log").open("wb") as log:
+            server = subprocess.Popen(serve, stdout=log, stderr=log, cwd=folder, **other)
+        try:
+            there = ["-h", "127.0.0.1", "-p", str(port), "-U", user]
+            until = time.monotonic() + 60
+            while subprocess.run([bin / "pg_isready", *there], capture_output=True, check=False).returncode:
+                assert server.poll() is None, (folder / "log").read_text("utf-8")
+                assert time.monotonic() < until, "PostgreSQL does not start"
+                time.sleep(0.1)
+            known = os.environ | {"PGPASSWORD": password}
+            subprocess.run([bin / "createdb", *there, database], check=True, capture_output=True, env=known)
+            yield port
+        finally:
+            server.send_signal(signal.SIGINT)  # without waiting for clients to leave
+            server.wait(timeout=60)

@@ -1,0 +1,25 @@
+"""What a task shows in the pages of Kubeflow: names of others stand there as they are, as no markup."""
+
+from test_report import fabricated
+
+from lmmpress.tasks.outcome import of_result, table
+
+
+def test_a_table_shows_names_as_they_are() -> None:
+    name = "a|b `c` <img src=x> [d](e)\n\x1b[2K| 1 |"
+    head, _, row = table(["task", "rows"], [[name, 12345]]).split("\n")
+    assert head == "| task | rows |"
+    assert row == r"| a\|b \`c\` \<img src=x\> \[d\](e)\\n\\x1b\[2K\| 1 \| | 12,345 |"
+
+
+def test_the_length_of_own_answers_stands_beside_the_speed() -> None:
+    result = fabricated("a")
+    assert "tokens of its own answers" not in of_result(result).summary, "older results do not know them"
+    assert of_result(result).metrics["natural_tokens"] is None
+    told = {
+        name: getattr(result, name).model_copy(update={"natural_tokens": own})
+        for name, own in {"original": 3.25, "compressed": 17.75}.items()
+    }
+    outcome = of_result(result.model_copy(update=told))
+    assert "| tokens of its own answers | 3.2 | 17.8 |" in outcome.summary
+    assert outcome.metrics["natural_tokens"] == 17.75

@@ -1,0 +1,133 @@
+"""Measure what the sample promises: `python -m tools.sample_model.check [CHECKPOINT]`.
+
+Prints parameters, the language tower's share of parameters and time, accuracy on the test split by task, through
+teacher forcing and through `generate`, and the accuracy with only the first language blocks kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import nn
+from transformers import AutoProcessor, Blip2ForConditionalGeneration
+
+from lmmpress.sample import MODEL
+from lmmpress.sample.dataset import SIZES, in_memory
+from tools.sample_model.train import accuracies, all_query_outputs, encode
+
+
+def language_blocks(model: Blip2ForConditionalGeneration) -> list[nn.Module]:
+    """The language tower proper: its blocks and final norm, without embeddings and head."""
+    tower = model.language_model.model
+    return [tower.layers, tower.norm]
+
+
+def parameters(model: Blip2ForConditionalGeneration) -> tuple[int, int]:
+    """(all parameters, those of the language tower)."""
+    tower = sum(p.numel() for part in language_blocks(model) for p in part.parameters())
+    return sum(p.numel() for p in model.parameters()), tower
+
+
+def language_share(model: Blip2ForConditionalGeneration, call: Callable[[], object], repeats: int = 5) -> float:
+    """The share of a call's wall time that passes within the language model; the median of `repeats` calls.
+
+    All time outside vision tower, Q-Former and projection is the language model's: the text embeddings, which
+    are looked up before it, and the loop of `generate`, which runs within it, are both work on language.
+    """
+    eyes = [model.vision_model, model.qformer, model.language_projection]
+    spent = 0.0
+    started: list[float] = []
+
+    def begin(*_: object) -> None:
+        started.append(time.perf_counter())
+
+    def end(*_: object) -> None:
+        nonlocal spent
+        spent += time.perf_counter() - started.pop()
+
+    hooks = [h for m in eyes for h in (m.register_forward_pre_hook(begin), m.register_forward_hook(end))]
+    shares = []
+    for repeat in range(repeats + 1):
+        spent, start = 0.0, time.perf_counter()
+        with torch.no_grad():
+            call()
+        if repeat:  # the first call warms up
+            shares.append(1 - spent / (time.perf_counter() - start))
+    for hook in hooks:
+        hook.remove()
+    return sorted(shares)[len(shares) // 2]
+
+
+def keep_first(model: Blip2ForConditionalGeneration, blocks: int) -> None:
+    """Cut the language tower down to its first blocks, in place and without any repair."""
+    tower = model.language_model.model
+    tower.layers = nn.ModuleList(tower.layers[:blocks])
+    model.config.text_config.num_hidden_layers = blocks
+
+
+def generated_accuracy(
+    model: Blip2ForConditionalGeneration,
+    processor: AutoProcessor,
+    questions: list[str],
+    images: list[Image.Image],
+    answers: list[str],
+    batch_size: int = 32,
+) -> float:
+    """Share of rows whose greedily generated text is the answer, through plain transformers calls."""
+    right = 0
+    for i in range(0, len(questions), batch_size):
+        part = slice(i, i + batch_size)
+        inputs = processor(images=images[part], text=questions[part], padding=True, return_tensors="pt")
+        tokens = model.generate(**inputs, max_new_tokens=8)
+        # transformers returns the prompt's tokens before the new ones
+        texts = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        right += sum(text == answer for text, answer in zip(texts, answers[part], strict=True))
+    return right / len(questions)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path, nargs="?", default=MODEL)
+    parser.add_argument("--generate-images", type=int, default=100, help="test images answered through generate")
+    args = parser.parse_args()
+
+    model = Blip2ForConditionalGeneration.from_pretrained(args.checkpoint, dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(args.checkpoint)
+    total, tower = parameters(model)
+    print(f"parameters {total:,}, language tower {tower:,} ({tower / total:.1%})")
+
+    pixels, _, asked = in_memory("test", SIZES["test"])
+    rows = [row for five in asked for row in five]
+    encoded = encode(processor.tokenizer, rows)
+    seen = all_query_outputs(model, pixels)
+    prompts = [len(prompt) for prompt, _ in encoded]
+    answers = [len(answer) - 1 for _, answer in encoded]
+    print(f"prompt tokens with image: mean {sum(prompts) / len(prompts):.1f}, max {max(prompts)}")
+    print(f"answer tokens without end: {', '.join(f'{n}: {answers.count(n)}' for n in sorted(set(answers)))}")
+
+    images = [Image.fromarray(pixels[i // 5]) for i in range(5 * args.generate_images)]
+    some = rows[: len(images)]
+    asked_only = [row.question for row in some[:32]]
+    answered = [row.question + row.answer for row in some[:32]]
+    open_end = processor(images=images[:32], text=asked_only, padding=True, return_tensors="pt")
+    forced_end = processor(images=images[:32], text=answered, padding=True, return_tensors="pt")
+    print(f"language share of time, generate:       {language_share(model, lambda: model.generate(**open_end)):.1%}")
+    print(f"language share of time, teacher-forced: {language_share(model, lambda: model(**forced_end)):.1%}")
+
+    pad = processor.tokenizer.pad_token_id
+    print("test accuracy", accuracies(model, encoded, seen, pad))
+    share = generated_accuracy(model, processor, [r.question for r in some], images, [r.answer for r in some])
+    forced = accuracies(model, encoded[: len(some)], seen, pad)["all"]
+    print(f"first {len(some)} rows: through generate {share:.4f}, forced {forced:.4f}")
+    for blocks in (11, 10, 8, 6, 4, 2):
+        keep_first(model, blocks)
+        print(f"first {blocks} blocks", accuracies(model, encoded, seen, pad))
+
+
+if __name__ == "__main__":
+    main()
