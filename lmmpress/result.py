@@ -1,13 +1,16 @@
 """What a run leaves behind as data: the records that result.json, the report and the lineage are made of."""
 
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from pydantic import BaseModel, ConfigDict
 
 from lmmpress.plan import Plan
 
 Decision = Literal["accepted", "rolled back", "kept"]
+Role = Literal["score", "distill", "gate", "test"]
+ROLES: tuple[Role, ...] = get_args(Role)
+"""What the four disjoint sets of rows that a run needs are for."""
 
 
 class Record(BaseModel):
@@ -107,7 +110,7 @@ class DataInfo(Record):
     """One split of the data as a run used it."""
 
     split: str
-    role: Literal["score", "distill", "gate", "test"]
+    role: Role
     rows: int
     digest: str
 

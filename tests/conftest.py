@@ -65,7 +65,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run's result is not loaded by a process of its own, which takes seconds; test_saving.py and the runs of
     test_cli.py do it for real."""
-    monkeypatch.setattr("lmmpress.engine.steps.verify_for_users", lambda checkpoint: None)
+    monkeypatch.setattr("lmmpress.engine.parts.load.verify_for_users", lambda checkpoint: None)
 
 
 @pytest.fixture(scope="session")
@@ -142,7 +142,7 @@ def taught(make_checkpoint: Callable[..., Path], data: Path, tmp_path_factory: p
             optimizer.step()
             optimizer.zero_grad()
     target = tmp_path_factory.mktemp("taught") / "model"
-    save_trained(model, source, target, {"format": 1, "history": []})
+    save_trained(model, source, read_checkpoint(source), target, {"format": 1, "history": []})
     (target / "COMPRESSION.json").unlink()
     return target
 

@@ -11,9 +11,10 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TextIO
 
-from lmmpress.engine.compression import check_folder, claim, deliver, held_store
+from lmmpress.engine.delivery import deliver
 from lmmpress.engine.row_checks import check_all_rows
 from lmmpress.engine.run import begin, check, close, known_steps, open_run
+from lmmpress.engine.run_folder import check_folder, claim, held_store
 from lmmpress.errors import UserError
 from lmmpress.host.processes import inherited
 from lmmpress.kubeflow.compile import Granularity, make_pipeline, write_pipeline

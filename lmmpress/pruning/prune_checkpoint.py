@@ -45,7 +45,7 @@ def prune_checkpoint(
             raise UserError(f"a cut along {axis} is scored on data; give --data")
         scores = _scores(source, anatomy, data, split, settings)
     cut = choose(anatomy, tower, axis, amount, scores)
-    _write(source, [cut], target)
+    _write(source, anatomy, [cut], target)
     return cut
 
 
@@ -67,12 +67,13 @@ def prune_like(source: Path, target: Path, record: Path) -> list[Cut]:
         raise UserError(f"{record} lists no cuts")
     if (digest := digest_checkpoint(source)) != teacher:
         raise UserError(f"the cuts of {record} were made for the checkpoint {teacher[:12]}, {source} is {digest[:12]}")
+    anatomy = read_checkpoint(source)
     check_finite(source)
-    _write(source, cuts, target)
+    _write(source, anatomy, cuts, target)
     return cuts
 
 
-def _write(source: Path, cuts: list[Cut], target: Path) -> None:
+def _write(source: Path, anatomy: Anatomy, cuts: list[Cut], target: Path) -> None:
     """The cut checkpoint, whole or not at all."""
     digest = digest_checkpoint(source)
     before = read_record(source) or {"format": 1, "teacher": digest, "history": []}
@@ -80,8 +81,8 @@ def _write(source: Path, cuts: list[Cut], target: Path) -> None:
     aside = target.with_name(f".{target.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        apply_cuts(source, cuts, aside, before | {"history": [*before["history"], *entries]})
-        verify_cut(source, cuts, aside)
+        apply_cuts(source, anatomy, cuts, aside, before | {"history": [*before["history"], *entries]})
+        verify_cut(source, anatomy, cuts, aside)
         aside.rename(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from support.s3 import Server
+from support.work import WORK
 from test_run import essence
 from test_store import contents
 from typer.testing import CliRunner
@@ -50,12 +51,7 @@ def test_a_run_in_a_bucket_gives_what_the_same_run_gives_here_and_another_machin
     assert contents(tmp_path / "there" / "compressed").keys() == contents(tmp_path / "here" / "compressed").keys()
 
     monkeypatch.setenv("LMMPRESS_CACHE", str(tmp_path / "cache of another machine"))
-    for work in (
-        "lmmpress.engine.steps.train",
-        "lmmpress.engine.steps.score",
-        "lmmpress.engine.steps.answered_right",
-        "lmmpress.engine.steps.apply_cuts",
-    ):
+    for work in WORK:
         monkeypatch.setattr(work, lambda *_, **__: pytest.fail("this was done already"))
     again = compress(parse_plan(in_bucket), tmp_path / "elsewhere")
     assert essence(again) == essence(there)

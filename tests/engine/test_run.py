@@ -14,8 +14,8 @@ import pytest
 import torch
 from support.forks import Forks
 
-from lmmpress.engine import steps
 from lmmpress.engine.compression import compress
+from lmmpress.engine.parts import load
 from lmmpress.errors import UserError
 from lmmpress.files.digest import digest_checkpoint
 from lmmpress.lmm.checkpoint import load_model
@@ -48,7 +48,7 @@ def test_a_recorder_hears_of_a_run_before_anything_is_measured(plan, tmp_path, m
     def fails(*_: object) -> None:
         raise UserError("the original cannot be measured")
 
-    monkeypatch.setattr("lmmpress.engine.steps.evaluate", fails)
+    monkeypatch.setattr("lmmpress.engine.run.evaluate", fails)
     with pytest.raises(UserError, match="cannot be measured"):
         compress(parse_plan(plan), tmp_path / "out", Listener())
     (state,) = (tmp_path / "out" / "store" / "runs").glob("*.json")
@@ -182,7 +182,7 @@ def test_a_result_that_does_not_fit_on_the_disk_leaves_nothing_half_written(plan
         raise OSError(errno.ENOSPC, "No space left on device", target)
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-        patch.setattr("lmmpress.engine.compression.shutil.copyfile", full)
+        patch.setattr("lmmpress.engine.delivery.shutil.copyfile", full)
         compress(few, tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"plan.json", "question.json", "store"}
     compress(few, tmp_path / "out", resume=True)
@@ -220,7 +220,7 @@ def resume_and_die(raw: dict[str, Any], out: str, after: int) -> None:
             if seen == after:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    steps.verify_for_users = lambda checkpoint: None  # as `trusting` does
+    load.verify_for_users = lambda checkpoint: None  # as `trusting` does
     sys.addaudithook(watch)
     compress(parse_plan(raw), Path(out), resume=True)
 

@@ -181,7 +181,7 @@ def test_the_cuts_of_another_model_are_refused(copy, make_checkpoint, tmp_path) 
     anatomy = read_checkpoint(copy)
     cut = cut_of(anatomy, "language", Axis.ffn)
     record = {"teacher": digest_checkpoint(copy), "history": [{"cut": cut.model_dump(mode="json")}]}
-    apply_cuts(copy, [cut], tmp_path / "cut", record)
+    apply_cuts(copy, read_checkpoint(copy), [cut], tmp_path / "cut", record)
     again = tmp_path / "again"
     run("prune", copy, "--cuts", tmp_path / "cut" / "COMPRESSION.json", "-o", again)
     assert digest_checkpoint(again) == digest_checkpoint(tmp_path / "cut")
@@ -208,5 +208,5 @@ def test_a_pooling_head_that_ties_the_width_is_told_as_the_reason(tmp_path) -> N
     make_model(config).save_pretrained(tmp_path / "source")
     cut = cut_of(read_checkpoint(tmp_path / "source"), "vision", Axis.io)
     with pytest.raises(UserError, match="pooling head"):
-        apply_cuts(tmp_path / "source", [cut], tmp_path / "cut")
+        apply_cuts(tmp_path / "source", read_checkpoint(tmp_path / "source"), [cut], tmp_path / "cut")
     assert not (tmp_path / "cut").exists()

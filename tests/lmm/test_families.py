@@ -60,7 +60,7 @@ def test_a_cut_is_what_was_promised(tiny, tmp_path, name: str, tower: str, axis:
     source, target = tiny(name), tmp_path / "cut"
     anatomy = read_checkpoint(source)
     cut = cut_of(anatomy, tower, axis)
-    apply_cuts(source, [cut], target)
+    apply_cuts(source, read_checkpoint(source), [cut], target)
 
     # shapes as planned, and as the new config says; as many parameters as the plan predicts
     predicted = anatomy_after(anatomy, cut)

@@ -131,7 +131,7 @@ def test_a_checkpoint_of_our_own_types_is_built_by_our_file_whatever_it_says(tmp
     make_model(config_of("blip2-opt")).save_pretrained(tmp_path / "source")
     cut = cut_of(read_checkpoint(tmp_path / "source"), "vision", Axis.attention)
     apart = tmp_path / "apart"
-    apply_cuts(tmp_path / "source", [cut], apart)
+    apply_cuts(tmp_path / "source", read_checkpoint(tmp_path / "source"), [cut], apart)
     clean = digest_checkpoint(apart)
     add_foreign(apart)
     assert digest_checkpoint(apart) == clean

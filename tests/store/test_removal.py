@@ -36,7 +36,7 @@ def note(store: Store, key: str, teacher: str, data: str, taken_in: bool = True)
 
 
 def part(store: Store, name: str, subject: str, data: str | None, **found: Any) -> str:
-    """The record of a part of a step, as `lmmpress.engine.steps` writes it."""
+    """The record of a part of a step, as the engine writes it."""
     subjects = Subjects(checkpoints=[subject], data=[data] if data else [])
     store.write_record(name, found | {OF: subjects.model_dump(), "seconds": 1.0})
     return f"records/{name}.json"

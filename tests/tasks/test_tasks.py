@@ -1,5 +1,6 @@
 """The tasks of a pipeline, called one after the other as Kubeflow would, against the same run in one process."""
 
+import importlib
 import json
 import os
 import re
@@ -14,11 +15,13 @@ from typing import Any
 import pytest
 import torch
 from support.forks import Forks
+from support.work import WORK
 from test_run import essence
 
 from lmmpress.engine.compression import compress
+from lmmpress.engine.parts import launch
 from lmmpress.engine.run import close, known_steps, open_run
-from lmmpress.lmm.checkpoint import load_model, save_trained
+from lmmpress.lmm.checkpoint import load_model, read_checkpoint, save_trained
 from lmmpress.plan import parse_plan
 from lmmpress.result import Result
 from lmmpress.store import open_store
@@ -41,7 +44,7 @@ def idle(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     last.self_attn.o_proj.weight.data.zero_()
     last.mlp.down_proj.weight.data.zero_()
     target = tmp_path_factory.mktemp("idle") / "model"
-    save_trained(model, taught, target, {"format": 1, "history": []})
+    save_trained(model, taught, read_checkpoint(taught), target, {"format": 1, "history": []})
     (target / "COMPRESSION.json").unlink()
     return target
 
@@ -163,16 +166,16 @@ def test_a_pipeline_submitted_again_carries_on_and_a_finished_one_does_nothing_a
         if name == "distill block 1":
             break
         task()
-    work = ("train", "score", "answered_right", "apply_cuts", "measure_speeds")
     counted: list[str] = []
-    for function in work:
-        original = getattr(__import__("lmmpress.engine.steps").steps, function)
+    for place in (*WORK, "lmmpress.engine.parts.speed.measure_speeds"):
+        module, _, function = place.rpartition(".")
+        original = getattr(importlib.import_module(module), function)
 
         def counting(*args: Any, original: Any = original, name: str = function, **kwargs: Any) -> Any:
             counted.append(name)
             return original(*args, **kwargs)
 
-        monkeypatch.setattr(f"lmmpress.engine.steps.{function}", counting)
+        monkeypatch.setattr(place, counting)
     names = []
     for name, task in walk(plan):
         names.append(name)
@@ -246,15 +249,13 @@ def test_distillation_starts_a_process_for_each_gpu(plan, monkeypatch) -> None:
     raw = plan | {"stages": {"block": {"step": 1, "max": 1}}}
     asked = []
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    from lmmpress.distillation import launch
-
-    original = launch.distill_in_processes
+    original = launch.train_in_processes
 
     def counting(materials: Any, *args: Any) -> Any:
         asked.append(materials.plan.distillation.processes)
         return original(materials, *args)
 
-    monkeypatch.setattr("lmmpress.engine.launch.distill_in_processes", counting)
+    monkeypatch.setattr("lmmpress.engine.parts.distill.train_in_processes", counting)
     for _, task in walk(raw):
         task()
     assert asked == [2]
