@@ -925,7 +925,7 @@ def test_an_upgrade_from_one_pair_of_keys_for_all_makes_the_others_and_says_so(k
     done = release(kubernetes, "upgrade", "lmmpress", str(CHART))
     assert done.returncode == 0, done.stderr
     assert "pipelines have their own keys, in the Secret lmmpress-pipeline-store" in done.stdout
-    assert "use the root keys of MinIO, in the Secret lmmpress-store, and go on" in done.stdout
+    assert "use the root keys of MinIO, in the Secret lmmpress-store, and still" in done.stdout
     assert kubernetes.secret("team", "lmmpress-store") == root
     made = [kubernetes.secret("team", f"lmmpress-{name}") for name in OWN_SECRETS]
     again = release(kubernetes, "upgrade", "lmmpress", str(CHART))
