@@ -43,14 +43,14 @@ def main() -> None:
         distilled = distill(one, checkpoint)
         assert distilled.checkpoint, "the loss stays finite"
         after = evaluate(one, distilled.checkpoint, "test")
-        drop, interval = paired_drop(before.right, after.right, image_of_row(one.examples("test").split), 0.95)
+        drop = paired_drop(before.right, after.right, image_of_row(one.examples("test").split), 0.95)
         result[name] = {
             "original": before.accuracy,
             "before_distilling": cut.accuracy,
             "accuracy": after.accuracy,
             "by_task": by_task(one.examples("test").split, after.right),
-            "drop": drop,
-            "drop_interval": [interval.low, interval.high],
+            "drop": drop.value,
+            "drop_interval": [drop.interval.low, drop.interval.high],
             "last_loss": distilled.loss[-1],
             "distil_seconds": distilled.seconds,
         }

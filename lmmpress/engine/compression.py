@@ -19,20 +19,20 @@ def compress(plan: Plan, out: Path, recorder: Recorder | None = None, resume: bo
     found there. Raises UserError before any work where plan, model and data do not fit together, or where `out` holds
     a run of another plan, model or data.
     """
-    begun = time.perf_counter()
+    started = time.perf_counter()
     check_folder(out)
-    teacher, _ = check(plan)
+    teacher = check(plan).teacher
     elsewhere = open_store(plan.store) if plan.store else None
     checked = check_all_rows(plan, teacher, elsewhere or held_store(out))
     claim(out, plan, teacher, resume)
     store = elsewhere or open_store(str(out / "store"))
     if checked:
         checked.note(store)
-    key, original = begin(plan, store, teacher)
-    with store.run(key) as state:
+    begun = begin(plan, store, teacher)
+    with store.run(begun.key) as state:
         if recorder:
-            recorder.take_over(key)
-        run = open_run(plan, store, key, original)
+            recorder.take_over(begun.key)
+        run = open_run(plan, store, begun.key, begun.original)
         check_original(run)
         start = describe(run)
         if recorder:
@@ -42,7 +42,7 @@ def compress(plan: Plan, out: Path, recorder: Recorder | None = None, resume: bo
             if recorder:
                 recorder.step(step)
 
-        result = close(run, make_steps(run, state, tell), time.perf_counter() - begun)
+        result = close(run, make_steps(run, state, tell), time.perf_counter() - started)
         deliver(run, result, out)
         if recorder:
             recorder.end(result, out / COMPRESSED)

@@ -51,16 +51,23 @@ class Run:
         return self.materials.store
 
 
-def check(plan: Plan) -> tuple[Path, list[Size]]:
-    """The teacher's directory and the sizes that the plan asks for, once plan, model and data have been found to fit
-    together; UserError otherwise."""
+@dataclass(frozen=True)
+class CheckedPlan:
+    """The teacher's directory, and the sizes after every step that a plan asks for."""
+
+    teacher: Path
+    sizes: list[Size]
+
+
+def check(plan: Plan) -> CheckedPlan:
+    """Check that plan, model and data fit together; UserError where they do not."""
     begin_saying()
     teacher = open_checkpoint(plan.model)
     sizes = predict(read_checkpoint(teacher), plan)
     check_finite(teacher)
     check_greedy(teacher, tokenizer_of(load_processor(teacher)))
     read_splits(plan)
-    return teacher, sizes
+    return CheckedPlan(teacher, sizes)
 
 
 class Question(BaseModel):
@@ -79,14 +86,22 @@ def question_of(plan: Plan, teacher: Path, original: str) -> Question:
     return Question(run_key=key, teacher=original, data=data)
 
 
-def begin(plan: Plan, store: Store, teacher: Path) -> tuple[str, str]:
-    """Take the teacher into the store; the run's key, and the teacher's digest."""
+@dataclass(frozen=True)
+class Begun:
+    """A run whose teacher is in the store: the run's key, and the digest of the teacher."""
+
+    key: str
+    original: str
+
+
+def begin(plan: Plan, store: Store, teacher: Path) -> Begun:
+    """Take the teacher into the store, and note there what the run is about."""
     original = store.add_checkpoint(teacher)
     asked = question_of(plan, teacher, original)
     taken_in = not lies_in(plan.model, store.root_address)
     about = RunNote(teacher=original, data=sorted(set(asked.data.values())), taken_in=taken_in)
     store.write_record(f"{RUN}{asked.run_key}", about.model_dump())
-    return asked.run_key, original
+    return Begun(asked.run_key, original)
 
 
 def open_run(
@@ -208,7 +223,7 @@ def close(run: Run, known: list[StepResult], seconds: float | None = None) -> Re
         for checkpoint, rate in zip((run.original, final), measured.speeds, strict=True)
     ]
     owner = image_of_row(materials.split("test"))
-    drop, interval = paired_drop(answers[run.original].right, answers[final].right, owner, REPORTED_CONFIDENCE)
+    drop = paired_drop(answers[run.original].right, answers[final].right, owner, REPORTED_CONFIDENCE)
     before, after = (headline.parameters_by_tower for headline in headlines)
     reduction = {name: before[name] / after[name] for name in before if after[name]}
     testing = sum(one.seconds for one in answers.values())
@@ -216,8 +231,8 @@ def close(run: Run, known: list[StepResult], seconds: float | None = None) -> Re
     return Result(
         original=headlines[0],
         compressed=headlines[1],
-        drop=drop,
-        drop_interval=interval,
+        drop=drop.value,
+        drop_interval=drop.interval,
         reduction=reduction | {"all": headlines[0].parameters / headlines[1].parameters},
         steps=known,
         run_key=run.key,

@@ -40,9 +40,9 @@ def compress_in_tasks(plan: Plan, name: str, out: Path, granularity: Granularity
     from kfp import local
     from kfp.components import load_component_from_file
 
-    begun = time.perf_counter()
+    started = time.perf_counter()
     check_folder(out)
-    teacher, _ = check(plan)
+    teacher = check(plan).teacher
     elsewhere = open_store(plan.store) if plan.store else None
     checked = check_all_rows(plan, teacher, elsewhere or held_store(out))
     claim(out, plan, teacher, resume)
@@ -72,10 +72,10 @@ def compress_in_tasks(plan: Plan, name: str, out: Path, granularity: Granularity
             finally:
                 os.environ.pop(NOTES, None)
     store = open_store(plan.store)
-    key, original = begin(plan, store, teacher)
-    with store.run(key) as state:
-        run = open_run(plan, store, key, original, makes=frozenset())
-        result = close(run, known_steps(run, state), time.perf_counter() - begun)
+    begun = begin(plan, store, teacher)
+    with store.run(begun.key) as state:
+        run = open_run(plan, store, begun.key, begun.original, makes=frozenset())
+        result = close(run, known_steps(run, state), time.perf_counter() - started)
         deliver(run, result, out)
     return result
 

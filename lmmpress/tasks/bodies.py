@@ -101,10 +101,12 @@ def prepare(name: str, **parameters: Any) -> Prepared:
         raise UserError("store is not set: the tasks of a pipeline exchange checkpoints through it")
     store = open_store(plan.store)
     plan = plan.model_copy(update={"model": located(plan.model)})
-    teacher, sizes = check(plan)
+    checked_plan = check(plan)
+    teacher, sizes = checked_plan.teacher, checked_plan.sizes
     if checked := check_all_rows(plan, teacher, store):
         checked.note(store)
-    key, original = begin(plan, store, teacher)
+    begun = begin(plan, store, teacher)
+    key, original = begun.key, begun.original
     run = f"{key[:12]}-{uuid.uuid4().hex[:8]}"
     with store.run(key, holder=run):
         submission = Submission(plan=plan, name=name, key=key, original=original)
