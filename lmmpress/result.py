@@ -141,3 +141,19 @@ class Recorder(Protocol):
     def step(self, step: StepResult) -> None: ...
 
     def end(self, result: Result, checkpoint: Path | None) -> None: ...
+
+
+class NotRecorded:
+    """The recorder of a run that nobody records."""
+
+    def take_over(self, run_key: str) -> None:
+        pass
+
+    def begin(self, run: RunInfo) -> None:
+        pass
+
+    def step(self, step: StepResult) -> None:
+        pass
+
+    def end(self, result: Result, checkpoint: Path | None) -> None:
+        pass

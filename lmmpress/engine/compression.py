@@ -4,12 +4,10 @@ import time
 from pathlib import Path
 
 from lmmpress.engine.delivery import deliver
-from lmmpress.engine.row_checks import check_all_rows
-from lmmpress.engine.run import begin, check, check_original, close, describe, make_steps, open_run
-from lmmpress.engine.run_folder import COMPRESSED, check_folder, claim, held_store
+from lmmpress.engine.run import begin, check_original, close, describe, make_steps, open_run
+from lmmpress.engine.run_folder import COMPRESSED, take_folder
 from lmmpress.plan import Plan
-from lmmpress.result import Recorder, Result, StepResult
-from lmmpress.store import open_store
+from lmmpress.result import NotRecorded, Recorder, Result
 
 
 def compress(plan: Plan, out: Path, recorder: Recorder | None = None, resume: bool = False) -> Result:
@@ -20,30 +18,15 @@ def compress(plan: Plan, out: Path, recorder: Recorder | None = None, resume: bo
     a run of another plan, model or data.
     """
     started = time.perf_counter()
-    check_folder(out)
-    teacher = check(plan).teacher
-    elsewhere = open_store(plan.store) if plan.store else None
-    checked = check_all_rows(plan, teacher, elsewhere or held_store(out))
-    claim(out, plan, teacher, resume)
-    store = elsewhere or open_store(str(out / "store"))
-    if checked:
-        checked.note(store)
-    begun = begin(plan, store, teacher)
-    with store.run(begun.key) as state:
-        if recorder:
-            recorder.take_over(begun.key)
-        run = open_run(plan, store, begun.key, begun.original)
+    recorder = recorder or NotRecorded()
+    folder = take_folder(plan, out, resume)
+    begun = begin(plan, folder.store, folder.teacher)
+    with folder.store.run(begun.key) as state:
+        recorder.take_over(begun.key)
+        run = open_run(plan, folder.store, begun.key, begun.original)
         check_original(run)
-        start = describe(run)
-        if recorder:
-            recorder.begin(start)
-
-        def tell(step: StepResult) -> None:
-            if recorder:
-                recorder.step(step)
-
-        result = close(run, make_steps(run, state, tell), time.perf_counter() - started)
+        recorder.begin(describe(run))
+        result = close(run, make_steps(run, state, recorder.step), time.perf_counter() - started)
         deliver(run, result, out)
-        if recorder:
-            recorder.end(result, out / COMPRESSED)
+        recorder.end(result, out / COMPRESSED)
     return result

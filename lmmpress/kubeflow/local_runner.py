@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TextIO
 
 from lmmpress.engine.delivery import deliver
-from lmmpress.engine.row_checks import check_all_rows
-from lmmpress.engine.run import begin, check, close, known_steps, open_run
-from lmmpress.engine.run_folder import check_folder, claim, held_store
+from lmmpress.engine.run import begin, close, known_steps, open_run
+from lmmpress.engine.run_folder import take_folder
 from lmmpress.errors import UserError
 from lmmpress.host.processes import inherited
 from lmmpress.kubeflow.compile import Granularity, make_pipeline, write_pipeline
@@ -22,7 +21,6 @@ from lmmpress.plan import Plan
 from lmmpress.printing.terminal import fit
 from lmmpress.progress import NOTES, console
 from lmmpress.result import Result
-from lmmpress.store import open_store
 from lmmpress.tasks.parameters import arguments_of
 from lmmpress.tracking.client import local_store
 
@@ -41,26 +39,19 @@ def compress_in_tasks(plan: Plan, name: str, out: Path, granularity: Granularity
     from kfp.components import load_component_from_file
 
     started = time.perf_counter()
-    check_folder(out)
-    teacher = check(plan).teacher
-    elsewhere = open_store(plan.store) if plan.store else None
-    checked = check_all_rows(plan, teacher, elsewhere or held_store(out))
-    claim(out, plan, teacher, resume)
+    folder = take_folder(plan, out, resume)
     plan = plan.model_copy(update={"store": plan.store or str(out.resolve() / "store")})
-    assert plan.store is not None
-    if checked:
-        checked.note(open_store(plan.store))
     arguments = arguments_of(plan, name)
     pipeline = make_pipeline(granularity, arguments, [axis.value for axis in plan.stages])
     os.environ["MLFLOW_TRACKING_URI"] = local_store(out)  # the tasks inherit it
-    with tempfile.TemporaryDirectory() as folder, (out / LOG).open("a", encoding="utf-8") as file:
-        notes, compiled = Path(folder) / "notes.jsonl", Path(folder) / "pipeline.yaml"
+    with tempfile.TemporaryDirectory() as aside, (out / LOG).open("a", encoding="utf-8") as file:
+        notes, compiled = Path(aside) / "notes.jsonl", Path(aside) / "pipeline.yaml"
         os.environ[NOTES] = str(notes)
         log = _Log(file, notes)
         write_pipeline(pipeline, compiled)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            local.init(local.SubprocessRunner(use_venv=False), pipeline_root=folder)
+            local.init(local.SubprocessRunner(use_venv=False), pipeline_root=aside)
             try:
                 with redirect_stdout(log), console.status("starting") as shown, inherited():
                     log.show = shown.update
@@ -71,10 +62,9 @@ def compress_in_tasks(plan: Plan, name: str, out: Path, granularity: Granularity
                 ) from None
             finally:
                 os.environ.pop(NOTES, None)
-    store = open_store(plan.store)
-    begun = begin(plan, store, teacher)
-    with store.run(begun.key) as state:
-        run = open_run(plan, store, begun.key, begun.original, makes=frozenset())
+    begun = begin(plan, folder.store, folder.teacher)
+    with folder.store.run(begun.key) as state:
+        run = open_run(plan, folder.store, begun.key, begun.original, makes=frozenset())
         result = close(run, known_steps(run, state), time.perf_counter() - started)
         deliver(run, result, out)
     return result
