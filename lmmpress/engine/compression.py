@@ -51,7 +51,7 @@ def compress(plan: Plan, out: Path, recorder: Recorder | None = None, resume: bo
     if checked:
         checked.note(store)
     key, original = begin(plan, store, teacher)
-    with store.run(key) as state:
+    with store.run_state(key) as state:
         if recorder:
             recorder.take_over(key)
         run = open_run(plan, store, key, original)

@@ -72,7 +72,7 @@ def compress_in_tasks(plan: Plan, name: str, out: Path, granularity: Granularity
                 os.environ.pop(NOTES, None)
     store = open_store(plan.store)
     key, original = begin(plan, store, teacher)
-    with store.run(key) as state:
+    with store.run_state(key) as state:
         run = open_run(plan, store, key, original, makes=frozenset())
         result = close(run, known_steps(run, state), time.perf_counter() - begun)
         deliver(run, result, out)

@@ -33,7 +33,7 @@ from lmmpress.store.objects import (
 )
 from lmmpress.store.parallel import each
 from lmmpress.store.records import OF, Subjects, fault_of
-from lmmpress.store.state import DIGEST, Run, hold, is_live, read_state
+from lmmpress.store.state import DIGEST, RunState, hold, is_live, read_state
 from lmmpress.store.workspace import own_folder
 
 if TYPE_CHECKING:
@@ -64,26 +64,26 @@ class Store:
         """Where others find a checkpoint: what lineage records and `open_checkpoint` takes."""
         return f"{self.objects.address}/checkpoints/{digest}"
 
-    def run(self, key: str, holder: str | None = None) -> AbstractContextManager[Run]:
+    def run_state(self, key: str, holder: str | None = None) -> AbstractContextManager[RunState]:
         """The state of a run, held by this process alone, or by those that work for one `holder` in turn; UserError
         where another works on it."""
         return self.working(f"runs/{key}.json", holder)
 
     def history(self, key: str) -> list[dict[str, Any]]:
         """What was decided of a run so far, whoever holds it."""
-        return read_state(self.objects, f"runs/{key}.json")[0].history
+        return read_state(self.objects, f"runs/{key}.json").stored.history
 
     @contextmanager
-    def working(self, name: str, holder: str | None = None) -> Iterator[Run]:
+    def working(self, name: str, holder: str | None = None) -> Iterator[RunState]:
         """Hold a state by its full name; nothing is cleaned up meanwhile."""
-        with hold(self.objects, name, holder=holder) as run:
+        with hold(self.objects, name, holder=holder) as state:
             # whoever cleans up takes his lease first and looks for ours then: one of the two sees the other
-            if is_live(self.objects, *read_state(self.objects, HOUSEKEEPING)):
+            if is_live(self.objects, read_state(self.objects, HOUSEKEEPING)):
                 raise UserError(f"{self.objects.address} is being cleaned up; try again when that has ended")
-            yield run
+            yield state
 
     @contextmanager
-    def cleaning(self) -> Iterator[Run]:
+    def cleaning(self) -> Iterator[RunState]:
         """Held while things are removed: no run begins meanwhile. What ended processes left here is removed too."""
         with hold(self.objects, HOUSEKEEPING) as lease, self.scratch():
             yield lease

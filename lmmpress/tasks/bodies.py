@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and a task that only reads t
     from lmmpress.engine.materials import Part
     from lmmpress.engine.run import Run
     from lmmpress.engine.steps import Step
-    from lmmpress.store.state import Run as State
+    from lmmpress.store.state import RunState
     from lmmpress.tracking.lineage import Lineage
 
 P = ParamSpec("P")
@@ -106,7 +106,7 @@ def prepare(name: str, **parameters: Any) -> Prepared:
         checked.note(store)
     key, original = begin(plan, store, teacher)
     run = f"{key[:12]}-{uuid.uuid4().hex[:8]}"
-    with store.run(key, holder=run):
+    with store.run_state(key, holder=run):
         submission = Submission(plan=plan, name=name, key=key, original=original)
         # as text: records are written in the order of their keys, and a plan's stages have an order of their own
         store.write_record(_record(run), {"submission": submission.model_dump_json()})
@@ -252,13 +252,13 @@ def publish(store: str, run: str, report: str) -> Outcome:
 
 
 @contextmanager
-def _working(store: str, run: str, *makes: "Part") -> "Iterator[tuple[Run, State, Lineage | None]]":
+def _working(store: str, run: str, *makes: "Part") -> "Iterator[tuple[Run, RunState, Lineage | None]]":
     """The run of a submission, its state held for the submission, and who records it, if somebody does."""
     from lmmpress.engine.run import open_run
 
     opened = open_store(store)
     told = _submission(opened, run)
-    with opened.run(told.key, holder=run) as state:
+    with opened.run_state(told.key, holder=run) as state:
         made = open_run(told.plan, opened, told.key, told.original, frozenset(makes), "evaluate" in makes)
         if "distill" in makes:
             made.materials.plan = _on_every_gpu(made.materials.plan)

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from lmmpress.errors import UserError
 from lmmpress.store.manifest import Manifest, parse_manifest
-from lmmpress.store.objects import Entry, Found, UnreadableError
-from lmmpress.store.state import Run, State, is_live, read_state
+from lmmpress.store.objects import Entry, UnreadableError
+from lmmpress.store.state import RunState, StateRead, is_live, read_state
 from lmmpress.store.store import Store
 
 COPIES = "copies/"
@@ -43,15 +43,11 @@ def stem(name: str) -> str:
     return name.rsplit("/", 1)[-1].removesuffix(".json")
 
 
-def states(store: Store, faults: Faults | None = None) -> Iterator[tuple[str, State, Found]]:
-    """All runs by the names of their states."""
-
-    def read(name: str) -> tuple[State, Found | None]:
-        return read_state(store.objects, name)
-
-    for name, (state, found) in _readable(store, "runs/", read, faults):
-        if found is not None:
-            yield name, state, found
+def states(store: Store, faults: Faults | None = None) -> Iterator[tuple[str, StateRead]]:
+    """The states of all runs by their names."""
+    for name, read in _readable(store, "runs/", lambda name: read_state(store.objects, name), faults):
+        if read.found is not None:
+            yield name, read
 
 
 def records(store: Store, faults: Faults | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -83,18 +79,19 @@ def refuse_while_anyone_works(store: Store) -> None:
     """UserError where a run is worked on, or something copied into the store."""
     for entry in [*entries(store, "runs/"), *entries(store, COPIES)]:
         try:
-            state, found = read_state(store.objects, entry.name)
+            read = read_state(store.objects, entry.name)
         except UnreadableError:  # what cannot be read, nobody works on
             continue
-        if is_live(store.objects, state, found) and state.lease:
+        lease = read.stored.lease
+        if lease and is_live(store.objects, read):
             raise UserError(
-                f"{store.root_address}: {state.lease.machine} works on {entry.name}; nothing is removed meanwhile"
+                f"{store.root_address}: {lease.machine} works on {entry.name}; nothing is removed meanwhile"
             )
         if entry.name.startswith(COPIES):  # of a copy that was killed
             store.objects.delete(entry.name)
 
 
-def delete(store: Store, names: list[str], lease: Run) -> None:
+def delete(store: Store, names: list[str], lease: RunState) -> None:
     """Remove objects while the lease is ours: a process that was asleep must not go on where others work by now."""
     for number, name in enumerate(names):
         if number % 20 == 0:

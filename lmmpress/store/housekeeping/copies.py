@@ -13,7 +13,7 @@ from lmmpress.progress import transfer
 from lmmpress.store.housekeeping.contents import COPIES, entries, manifests, states, stem
 from lmmpress.store.manifest import Manifest
 from lmmpress.store.objects import ChangedError, DamagedError, MissingError
-from lmmpress.store.state import read_state
+from lmmpress.store.state import read_state, write_state
 from lmmpress.store.store import Store
 
 
@@ -38,7 +38,7 @@ def copy_store(source: Store, target: Store) -> Moved:
             _copy_object(source, target, name)
         for entry in entries(source, "records/"):
             _copy_object(source, target, entry.name)
-        for name, _, _ in runs:
+        for name, _ in runs:
             _copy_run(source, target, name)
     digests = [stem(name) for name, _ in listed if name.startswith("checkpoints/")]
     return Moved(addresses=[target.address(digest) for digest in digests], sent=sent, there=there)
@@ -100,17 +100,18 @@ def _copy_object(source: Store, target: Store, name: str) -> None:
 
 
 def _copy_run(source: Store, target: Store, name: str) -> None:
-    theirs, _ = read_state(source.objects, name)
+    theirs = read_state(source.objects, name).stored.history
     while True:
-        ours, found = read_state(target.objects, name)
-        common = min(len(ours.history), len(theirs.history))
-        if ours.history[:common] != theirs.history[:common]:
+        read = read_state(target.objects, name)
+        ours = read.stored.history
+        common = min(len(ours), len(theirs))
+        if ours[:common] != theirs[:common]:
             raise UserError(f"{target.root_address}: {name} has other decisions than that of {source.root_address}")
-        if len(theirs.history) <= len(ours.history):
+        if len(theirs) <= len(ours):
             return
-        ours.history = theirs.history
+        read.stored.history = theirs
         try:
-            target.objects.write(name, ours.model_dump_json(indent=1).encode(), found.tag if found else None)
+            write_state(target.objects, name, read)
             return
         except ChangedError:
             continue

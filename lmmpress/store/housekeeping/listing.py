@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from lmmpress.errors import UserError
 from lmmpress.store.housekeeping.contents import Fault, Faults, entries, manifests, states, stem
-from lmmpress.store.state import digests_of, is_live
+from lmmpress.store.state import StateRead, digests_of, is_live
 from lmmpress.store.store import Store
 
 
@@ -45,10 +45,10 @@ def list_store(store: Store, run_key: str | None = None) -> Listing:
     runs = [
         RunListing(
             run_key=stem(name),
-            working=state.lease.machine if state.lease and is_live(store.objects, state, found) else None,
-            steps=state.history,
+            working=_worker(store, read),
+            steps=read.stored.history,
         )
-        for name, state, found in states(store, damaged)
+        for name, read in states(store, damaged)
         if run_key is None or stem(name).startswith(run_key)
     ]
     if run_key is not None and not runs:
@@ -75,3 +75,9 @@ def list_store(store: Store, run_key: str | None = None) -> Listing:
         bytes=sum(blob.size for blob in blobs),
         damaged=damaged,
     )
+
+
+def _worker(store: Store, read: StateRead) -> str | None:
+    """The machine of the process that works on a run now, if any."""
+    lease = read.stored.lease
+    return lease.machine if lease and is_live(store.objects, read) else None

@@ -52,7 +52,7 @@ def remove_run(store: Store, run_key: str, dry_run: bool) -> Removal:
         refuse_while_anyone_works(store)
         faults: Faults = []
         held = _Held(
-            {stem(name): state.history for name, state, _ in states(store, faults)},
+            {stem(name): read.stored.history for name, read in states(store, faults)},
             {stem(name): record for name, record in records(store, faults)},
             dict(manifests(store, faults)),
         )

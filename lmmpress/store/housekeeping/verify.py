@@ -40,9 +40,9 @@ def verify_store(store: Store) -> list[Fault]:
         faults += _missing(name, digests_of({"checkpoint": record.get("checkpoint")}) - whole)
         if stem(name).startswith("importance-") and stem(name) not in whole:
             faults.append(Fault(name=f"tensors/{stem(name)}.json", fault="is missing", needed_by=[name]))
-    for name, state, _ in states(store, faults):
-        faults += _wrong_step(name, state.history)
-        faults += _missing(name, {digest for step in state.history for digest in digests_of(step)} - whole)
+    for name, read in states(store, faults):
+        faults += _wrong_step(name, read.stored.history)
+        faults += _missing(name, {digest for step in read.stored.history for digest in digests_of(step)} - whole)
     return sorted([*faults, *_wrong_blobs(store, needed)], key=lambda fault: (fault.name, fault.fault))
 
 
@@ -61,8 +61,8 @@ def discard_faults(store: Store) -> tuple[list[Fault], list[str], dict[str, str]
         for name, record in records(store, []):
             if lost & {stem(name), *digests_of({"checkpoint": record.get("checkpoint")})}:
                 names.add(name)
-        for name, state, _ in states(store, []):
-            if lost & {digest for step in state.history for digest in digests_of(step)}:
+        for name, read in states(store, []):
+            if lost & {digest for step in read.stored.history for digest in digests_of(step)}:
                 names.add(name)
         unreadable = {fault.name for fault in faults if not fault.name.startswith("blobs/")}
         in_order = sorted(names, key=lambda name: (_ORDER.index(f"{name.split('/')[0]}/"), name))
