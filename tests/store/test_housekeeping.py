@@ -145,7 +145,8 @@ def test_what_cannot_be_read_or_names_what_is_gone_is_found_and_discarded(
     store.write_record("prune-1", {"checkpoint": "9" * 64})
     store.objects.write("records/broken.json", b"{]", None)
     store.objects.write("runs/broken.json", b"[]", None)
-    found, removed, aside = discard_faults(store)
+    discarded = discard_faults(store)
+    found, removed, aside = discarded.faults, discarded.removed, discarded.set_aside
     wrong = {"records/broken.json", "runs/broken.json", f"checkpoints/{'9' * 64}.json"}
     assert {fault.name for fault in found} == wrong
     assert set(removed) == wrong | {"records/prune-1.json"}

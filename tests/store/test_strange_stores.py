@@ -208,7 +208,8 @@ def test_a_damaged_run_is_named_and_set_aside_and_the_rest_goes_on(
     assert "0 files" in said("gc", address), "nobody works on it"
     with open_store(address).run_state("b" * 64):
         pass
-    _, removed, aside = discard_faults(open_store(address))
+    discarded = discard_faults(open_store(address))
+    removed, aside = discarded.removed, discarded.set_aside
     assert removed == [f"runs/{KEY}.json"]
     assert json.loads((tmp_path / "store" / aside[removed[0]]).read_text("utf-8")) == state
     assert verify_store(open_store(address)) == []

@@ -5,7 +5,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from lmmpress.errors import UserError
-from lmmpress.store.housekeeping.contents import Fault, Faults, entries, manifests, states, stem
+from lmmpress.store.housekeeping.contents import Fault, Faults, entries, manifests, states
+from lmmpress.store.kinds import BLOBS, CHECKPOINTS, RECORDS, TENSORS, stem
 from lmmpress.store.state import StateRead, digests_of, is_live
 from lmmpress.store.store import Store
 
@@ -56,7 +57,7 @@ def list_store(store: Store, run_key: str | None = None) -> Listing:
     named = {digest for run in runs for step in run.steps for digest in digests_of(step)}
     checkpoints, seen = [], set[str]()
     for name, manifest in manifests(store, damaged):
-        if not name.startswith("checkpoints/") or (run_key is not None and stem(name) not in named):
+        if not CHECKPOINTS.has(name) or (run_key is not None and stem(name) not in named):
             continue
         new = {file.sha256: file.size for file in manifest.files.values() if file.sha256 not in seen}
         seen |= new.keys()
@@ -65,12 +66,12 @@ def list_store(store: Store, run_key: str | None = None) -> Listing:
                 digest=stem(name), files=len(manifest.files), bytes=manifest.size, own_bytes=sum(new.values())
             )
         )
-    blobs = entries(store, "blobs/")
+    blobs = entries(store, BLOBS)
     return Listing(
         runs=runs,
         checkpoints=checkpoints,
-        tensors=len(entries(store, "tensors/")),
-        records=len(entries(store, "records/")),
+        tensors=len(entries(store, TENSORS)),
+        records=len(entries(store, RECORDS)),
         blobs=len(blobs),
         bytes=sum(blob.size for blob in blobs),
         damaged=damaged,
