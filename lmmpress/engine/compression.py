@@ -21,7 +21,7 @@ def compress(plan: Plan, out: Path, recorder: Recorder | None = None, resume: bo
     recorder = recorder or NotRecorded()
     folder = take_folder(plan, out, resume)
     begun = begin(plan, folder.store, folder.teacher)
-    with folder.store.run(begun.key) as state:
+    with folder.store.run_state(begun.key) as state:
         recorder.take_over(begun.key)
         run = open_run(plan, folder.store, begun.key, begun.original)
         check_original(run)

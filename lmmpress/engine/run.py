@@ -34,7 +34,7 @@ from lmmpress.result import ROLES, DataInfo, Headline, Result, RunInfo, Speed, S
 from lmmpress.store import Store, open_checkpoint
 from lmmpress.store.address import lies_in
 from lmmpress.store.records import DTYPE, RUN, RunNote
-from lmmpress.store.state import Run as State
+from lmmpress.store.state import RunState
 
 
 @dataclass(frozen=True)
@@ -178,12 +178,12 @@ def describe(run: Run) -> RunInfo:
     )
 
 
-def known_steps(run: Run, state: State) -> list[StepResult]:
+def known_steps(run: Run, state: RunState) -> list[StepResult]:
     """The steps that were decided so far."""
     return read_history(run.store, run.plan, run.original, state.history())
 
 
-def make_step(run: Run, state: State, known: list[StepResult], planned: Planned) -> StepResult:
+def make_step(run: Run, state: RunState, known: list[StepResult], planned: Planned) -> StepResult:
     """Make the step that comes after those that are known, and decide it; what the run's state says of it then, be it
     another process's word."""
     made = Step(run.materials, planned).result
@@ -194,7 +194,7 @@ def make_step(run: Run, state: State, known: list[StepResult], planned: Planned)
 
 
 def make_steps(
-    run: Run, state: State, tell: Callable[[StepResult], None], stage: Axis | None = None
+    run: Run, state: RunState, tell: Callable[[StepResult], None], stage: Axis | None = None
 ) -> list[StepResult]:
     """Every step that is left, or those of one stage if it is its turn; `tell` hears of each, the known ones too."""
     known = known_steps(run, state)

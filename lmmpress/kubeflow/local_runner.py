@@ -63,7 +63,7 @@ def compress_in_tasks(plan: Plan, name: str, out: Path, granularity: Granularity
             finally:
                 os.environ.pop(NOTES, None)
     begun = begin(plan, folder.store, folder.teacher)
-    with folder.store.run(begun.key) as state:
+    with folder.store.run_state(begun.key) as state:
         run = open_run(plan, folder.store, begun.key, begun.original, makes=frozenset())
         result = close(run, known_steps(run, state), time.perf_counter() - started)
         deliver(run, result, out)

@@ -34,7 +34,6 @@ if TYPE_CHECKING:  # torch takes seconds to import, and a task that only reads t
     from lmmpress.engine.parts.names import Part
     from lmmpress.engine.run import Run
     from lmmpress.engine.step import Step
-    from lmmpress.store.state import Run as State
     from lmmpress.tracking.lineage import Lineage
 
 P = ParamSpec("P")
@@ -108,7 +107,7 @@ def prepare(name: str, **parameters: Any) -> Prepared:
     begun = begin(plan, store, teacher)
     key, original = begun.key, begun.original
     run = f"{key[:12]}-{uuid.uuid4().hex[:8]}"
-    with store.run(key, holder=run):
+    with store.run_state(key, holder=run):
         submission = Submission(plan=plan, name=name, key=key, original=original)
         # as text: records are written in the order of their keys, and a plan's stages have an order of their own
         store.write_record(_record(run), {"submission": submission.model_dump_json()})
@@ -260,13 +259,13 @@ def publish(store: str, run: str, report: str) -> Outcome:
 
 
 @contextmanager
-def _working(store: str, run: str, *makes: "Part") -> "Iterator[tuple[Run, State, Lineage | None]]":
+def _working(store: str, run: str, *makes: "Part") -> "Iterator[tuple[Run, RunState, Lineage | None]]":
     """The run of a submission, its state held for the submission, and who records it, if somebody does."""
     from lmmpress.engine.run import open_run
 
     opened = open_store(store)
     told = _submission(opened, run)
-    with opened.run(told.key, holder=run) as state:
+    with opened.run_state(told.key, holder=run) as state:
         parts = frozenset(makes)
         settles, every_gpu = "evaluate" in parts, "distill" in parts
         made = open_run(told.plan, opened, told.key, told.original, parts, settles, every_gpu)

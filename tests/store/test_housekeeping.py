@@ -41,8 +41,8 @@ def digests(store: Store, tmp_path: Path) -> list[str]:
     (second / "model-vision.safetensors").write_bytes((first / "model-vision.safetensors").read_bytes())
     made = [store.add_checkpoint(first), store.add_checkpoint(second)]
     store.write_record("distill-1", {"checkpoint": made[1]})
-    with store.run("a" * 64) as run:
-        run.decide(0, decision(made[0], made[1]))
+    with store.run_state("a" * 64) as state:
+        state.decide(0, decision(made[0], made[1]))
     return made
 
 
@@ -145,7 +145,8 @@ def test_what_cannot_be_read_or_names_what_is_gone_is_found_and_discarded(
     store.write_record("prune-1", {"checkpoint": "9" * 64})
     store.objects.write("records/broken.json", b"{]", None)
     store.objects.write("runs/broken.json", b"[]", None)
-    found, removed, aside = discard_faults(store)
+    discarded = discard_faults(store)
+    found, removed, aside = discarded.faults, discarded.removed, discarded.set_aside
     wrong = {"records/broken.json", "runs/broken.json", f"checkpoints/{'9' * 64}.json"}
     assert {fault.name for fault in found} == wrong
     assert set(removed) == wrong | {"records/prune-1.json"}
@@ -161,8 +162,8 @@ def test_a_history_from_elsewhere_cannot_lead_out_of_the_store(tmp_path: Path) -
     store = open_store(str(tmp_path / "store"))
     victim = tmp_path / "victim.json"
     victim.write_text("{}", "utf-8")
-    with store.run("a") as run:
-        run.decide(0, {"checkpoint": "../../victim", "parent": ["no digest"]})
+    with store.run_state("a") as state:
+        state.decide(0, {"checkpoint": "../../victim", "parent": ["no digest"]})
     assert [fault.name for fault in verify_store(store)] == ["runs/a.json"]
     assert list_store(store).checkpoints == []
     discard_faults(store)
@@ -185,7 +186,7 @@ def test_a_directory_of_a_training_is_no_store(tmp_path: Path) -> None:
 
 def test_nothing_is_discarded_while_anybody_works(store: Store, digests: list[str]) -> None:
     store.objects.delete(store.manifest(digests[1]).files["config.json"].blob.name)
-    with store.run("b"), pytest.raises(UserError, match="nothing is removed"):
+    with store.run_state("b"), pytest.raises(UserError, match="nothing is removed"):
         discard_faults(store)
     assert store.manifest(digests[1])
 
@@ -217,7 +218,7 @@ def test_gc_waits_for_nobody_and_removes_nothing_while_a_run_is_worked_on(
     store: Store, digests: list[str], tmp_path: Path
 ) -> None:
     unnamed = add_unnamed(store, tmp_path)
-    with store.run("b"), pytest.raises(UserError, match=r"works on runs/b\.json; nothing is removed"):
+    with store.run_state("b"), pytest.raises(UserError, match=r"works on runs/b\.json; nothing is removed"):
         collect_garbage(store, 0, dry_run=False)
     assert store.objects.holds(unnamed)
 
@@ -228,14 +229,14 @@ def test_nobody_begins_a_run_while_gc_is_at_work(
     refused = []
 
     def begin_meanwhile(*_: object) -> None:
-        with pytest.raises(UserError, match="is being cleaned up"), open_store(store.root_address).run("b"):
+        with pytest.raises(UserError, match="is being cleaned up"), open_store(store.root_address).run_state("b"):
             pass
         refused.append(True)
 
     monkeypatch.setattr("lmmpress.store.housekeeping.garbage.refuse_while_anyone_works", begin_meanwhile)
     collect_garbage(store, 0, dry_run=False)
     assert refused
-    with store.run("b"):
+    with store.run_state("b"):
         pass
 
 
@@ -282,12 +283,12 @@ def test_a_store_is_copied_whole_and_only_once(
 def test_a_copy_adds_decisions_and_never_replaces_them(store: Store, digests: list[str], tmp_path: Path) -> None:
     target = open_store(str(tmp_path / "target"))
     copy_store(store, target)
-    with target.run("a" * 64) as run:
-        run.decide(1, {"parent": digests[1], "checkpoint": None})
+    with target.run_state("a" * 64) as state:
+        state.decide(1, {"parent": digests[1], "checkpoint": None})
     copy_store(store, target)
     assert len(list_store(target).runs[0].steps) == 2
-    with store.run("a" * 64) as run:
-        run.decide(1, {"parent": digests[1], "checkpoint": digests[0]})
+    with store.run_state("a" * 64) as state:
+        state.decide(1, {"parent": digests[1], "checkpoint": digests[0]})
     with pytest.raises(UserError, match="has other decisions"):
         copy_store(store, target)
 
@@ -362,8 +363,8 @@ def test_a_store_on_a_disk_that_cannot_be_written_is_read(tmp_path: Path) -> Non
     made = make_checkpoint(tmp_path / "made", 0)
     store = open_store(str(tmp_path / "store"))
     digest = store.add_checkpoint(made)
-    with store.run("a" * 64) as run:
-        run.decide(0, decision(digest, None))
+    with store.run_state("a" * 64) as state:
+        state.decide(0, decision(digest, None))
     (tmp_path / "mount").mkdir()
     lmmpress = f"{sys.executable} -m lmmpress.cli.app store"
     script = (

@@ -99,7 +99,7 @@ def result_of(raw: dict[str, Any]) -> Result:
     store = open_store(raw["store"])
     (entry,) = [entry.name for entry in store.objects.entries("records/submission-")][:1]
     told = tasks._submission(store, entry.removeprefix("records/submission-").removesuffix(".json"))
-    with store.run(told.key) as state:
+    with store.run_state(told.key) as state:
         run = open_run(told.plan, store, told.key, told.original, makes=frozenset())
         return close(run, known_steps(run, state))
 
