@@ -33,7 +33,7 @@ check: $(STAMP)  ## the checks that read the code: style, types, floors
 	$(BIN)/python -m tools.floors
 
 docs: $(DOCS_STAMP)  ## the site of the documentation, in build/site; a broken link is an error
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 docs-serve: $(DOCS_STAMP)  ## the same on http://127.0.0.1:8000, made again at every change
 	$(BIN)/mkdocs serve
