@@ -74,6 +74,7 @@ def test_no_contract_has_exceptions() -> None:
     allowed |= {"source_modules", "forbidden_modules"}
     for contract in CONTRACTS:
         assert set(contract) <= allowed, contract["id"]
+        assert "(" not in " ".join(contract.get("layers", [])), "in brackets a room may be missing"
 
 
 def test_every_folder_of_modules_is_a_package() -> None:
