@@ -75,7 +75,7 @@ def store_verify(
     found_store = existing_store(address)
     done = discard_faults(found_store) if discard else Discarded(verify_store(found_store), [], {})
     if as_json:
-        told = {"faults": [fault.model_dump() for fault in done.faults]}
+        told: dict[str, Any] = {"faults": [fault.model_dump() for fault in done.faults]}
         told |= {"discarded": done.removed, "set_aside": done.set_aside}
         print(json.dumps(told, indent=1))
     else:

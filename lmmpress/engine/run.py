@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from lmmpress.engine.algorithm import Planned, next_step
 from lmmpress.engine.history import read_history, read_step, write_step
 from lmmpress.engine.materials import Materials, automatic_dtype, split_of
+from lmmpress.engine.part_names import PARTS, Part
 from lmmpress.engine.parts.evaluate import Answers, evaluate
-from lmmpress.engine.parts.names import PARTS, Part
 from lmmpress.engine.parts.original import original_says, original_sees
 from lmmpress.engine.parts.speed import speed
 from lmmpress.engine.row_checks import read_splits

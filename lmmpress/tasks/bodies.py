@@ -31,9 +31,10 @@ from lmmpress.tasks.outcome import Outcome, accuracy_text, address_left, by, of_
 from lmmpress.tasks.parameters import plan_of, steps_of
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a task that only reads the state never needs it
-    from lmmpress.engine.parts.names import Part
+    from lmmpress.engine.part_names import Part
     from lmmpress.engine.run import Run
     from lmmpress.engine.step import Step
+    from lmmpress.store.state import RunState
     from lmmpress.tracking.lineage import Lineage
 
 P = ParamSpec("P")
