@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import settings
+
+pytest.register_assert_rewrite("support")  # so that a failed assertion there shows its values, too
+
 from support.data import make_processor, write_data
 from support.mlflow_server import new_database
 from support.s3 import MiniStack, Server, free_port

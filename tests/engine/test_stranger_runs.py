@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 from safetensors.torch import load_file, save_file
-from test_families import cut_of
-from test_stranger_files import FOREIGN, add_foreign, names_in, point_at_code
+from support.cuts import cut_of
+from support.files import names_in
+from support.strangers import FOREIGN, add_foreign, point_at_code
 
 from lmmpress.engine.compression import compress
 from lmmpress.errors import UserError

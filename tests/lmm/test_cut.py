@@ -8,8 +8,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from support.cuts import cut_of
 from support.tiny import config_of, make_model
-from test_families import cut_of
 
 from lmmpress.errors import UserError
 from lmmpress.lmm.anatomy import count_by_tower

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.cuts import cut_of
 from support.tiny import config_of, make_model
-from test_families import cut_of
 
 from lmmpress.errors import UserError
 from lmmpress.files.own_types import MODELING

@@ -16,10 +16,10 @@ from shlex import quote
 import pytest
 import trustme
 from filelock import FileLock
+from support.files import contents
 from support.paths import TESTS
 from support.s3 import MiniStack, Proxy, Server, TlsFront, answer, free_port
 from support.store_worker import PART, make_checkpoint, opened
-from test_store import contents
 
 from lmmpress.data import open_data
 from lmmpress.errors import UserError

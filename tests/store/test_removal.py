@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.cli import run_store
 from support.decisions import decision
 from support.store_worker import make_checkpoint
-from test_housekeeping import ask
 
 from lmmpress.engine.compression import compress
 from lmmpress.errors import UserError
@@ -84,11 +84,11 @@ def test_a_run_goes_with_all_that_only_it_uses(store: Store, address: str, tmp_p
         *steps.of_ours,
     }
     blobs = {file.blob.name for file in store.manifest(steps.ours).files.values() if file.size}
-    told = json.loads(ask("rm", address, "aaaa", "--dry-run", "--json"))
+    told = json.loads(run_store("rm", address, "aaaa", "--dry-run", "--json"))
     assert names(store) == before, "a dry run removes nothing"
     assert set(told["names"]) == removed | blobs
     assert told["kept"] == {steps.teacher: [THEIRS], steps.cut: [THEIRS]}
-    assert "removed run aaaaaaaaaaaa" in ask("rm", address, OURS)
+    assert "removed run aaaaaaaaaaaa" in run_store("rm", address, OURS)
     assert before - names(store) == removed
     assert not {entry.name for entry in store.objects.entries("blobs/")} & blobs
     assert verify_store(store) == []

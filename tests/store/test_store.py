@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
+from support.files import contents
 from support.paths import TESTS
 from support.store_worker import make_checkpoint, write_step
 
@@ -35,10 +36,6 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, new_bucket: Callable[[
 @pytest.fixture
 def store(place: str) -> Store:
     return open_store(place)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_checkpoint_comes_back_as_it_went_in_under_the_name_of_its_content(store: Store, tmp_path: Path) -> None:
