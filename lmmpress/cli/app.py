@@ -72,7 +72,7 @@ def run(
     name = name_of_compressed(plan.model)
     plan = plan.model_copy(update={"model": located(plan.model)})
     from lmmpress.engine.compression import PLAN, RESULT, compress
-    from lmmpress.report import write_report
+    from lmmpress.reporting import write_report
     from lmmpress.tracking.client import local_store
     from lmmpress.tracking.lineage import Lineage
 
@@ -254,7 +254,7 @@ def evaluate(
 @app.command()
 def report(directory: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
     """Write report.html anew from a run's result.json."""
-    from lmmpress.report import report_of
+    from lmmpress.reporting import report_of
 
     out.print(str(report_of(directory)), highlight=False)
 

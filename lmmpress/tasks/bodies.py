@@ -236,7 +236,7 @@ def publish(store: str, run: str, report: str) -> Outcome:
     """Check that plain transformers loads what is left, register it, and write the report to the path `report`."""
     from lmmpress.engine.run import close, known_steps
     from lmmpress.engine.steps import load_as_users_do
-    from lmmpress.report import write_report
+    from lmmpress.reporting import write_report
 
     with _working(store, run, "load") as (opened, state, recorder):
         known = known_steps(opened, state)
