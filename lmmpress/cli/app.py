@@ -18,6 +18,7 @@ from lmmpress.cli.shared import (
     Granularity,
     Overrides,
     PlanFile,
+    console,
     faster,
     in_short,
     local,
@@ -30,6 +31,8 @@ from lmmpress.errors import UserError, traceback_of
 from lmmpress.host.full_disk import is_full, system_says
 from lmmpress.plan import Axis, Evaluation, Importance
 from lmmpress.printing.terminal import Table
+from lmmpress.progress import listening
+from lmmpress.progress.terminal import on_terminal
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,6 +45,12 @@ app.add_typer(store.app, name="store")
 app.command()(cluster.compile)
 app.command()(cluster.submit)
 app.command()(doctor)
+
+
+@app.callback()
+def listen(context: typer.Context) -> None:
+    """Show what the library says, and how far it is."""
+    context.with_resource(listening(on_terminal(console)))
 
 
 class Engine(StrEnum):
@@ -266,6 +275,7 @@ def main() -> None:
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--debug"]
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", str(console.is_terminal).lower())
     sys.excepthook = lambda kind, error, trace: print(traceback_of(error), file=sys.stderr)
     try:
         app()
