@@ -28,7 +28,7 @@ from lmmpress.lmm.read_anatomy import read_config
 from lmmpress.lmm.weights import check_finite
 from lmmpress.plan import Axis, Plan, digest_of
 from lmmpress.printing.visible import shortened
-from lmmpress.progress import begin_saying, console, note
+from lmmpress.progress import note, say
 from lmmpress.pruning.sizes import Size, predict
 from lmmpress.result import ROLES, DataInfo, Headline, Result, RunInfo, Speed, StepResult
 from lmmpress.store import Store, open_checkpoint
@@ -61,7 +61,6 @@ class CheckedPlan:
 
 def check(plan: Plan) -> CheckedPlan:
     """Check that plan, model and data fit together; UserError where they do not."""
-    begin_saying()
     teacher = open_checkpoint(plan.model)
     sizes = predict(read_checkpoint(teacher), plan)
     check_finite(teacher)
@@ -189,7 +188,7 @@ def make_step(run: Run, state: RunState, known: list[StepResult], planned: Plann
     made = Step(run.materials, planned).result
     entry = state.decide(len(known), write_step(made))
     step = read_step(run.store, planned, len(known), entry)
-    _print(step, len(known) + 1, run.plan)
+    _tell(step, len(known) + 1, run.plan)
     return step
 
 
@@ -199,7 +198,7 @@ def make_steps(
     """Every step that is left, or those of one stage if it is its turn; `tell` hears of each, the known ones too."""
     known = known_steps(run, state)
     for number, step in enumerate(known, start=1):
-        _print(step, number, run.plan)
+        _tell(step, number, run.plan)
         tell(step)
     while isinstance(planned := next_step(run.plan, run.original, known), Planned):
         if stage not in (None, planned.axis):
@@ -275,12 +274,12 @@ def _data_infos(plan: Plan) -> Iterator[DataInfo]:
         yield DataInfo(split=split.name, role=role, rows=len(split.rows), digest=split.digest)
 
 
-def _print(step: StepResult, number: int, plan: Plan) -> None:
+def _tell(step: StepResult, number: int, plan: Plan) -> None:
     after = "not finite" if step.accuracy is None else f"{step.accuracy:.4f}"
     most = sum(plan.most_steps(axis) for axis in plan.stages)
     line = (
         f"step {number}/{most} {step.stage} -{step.removed}: {step.parameters:,} parameters, accuracy "
         f"{step.accuracy_pruned:.4f} pruned, {after} distilled: {step.decision} ({step.reason})"
     )
-    console.print(line)
+    say(line)
     note(step=line)

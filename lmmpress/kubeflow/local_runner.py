@@ -2,11 +2,12 @@
 
 import io
 import json
-import os
 import re
+import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TextIO
@@ -19,7 +20,7 @@ from lmmpress.host.processes import inherited
 from lmmpress.kubeflow.compile import Granularity, make_pipeline, write_pipeline
 from lmmpress.plan import Plan
 from lmmpress.printing.terminal import fit
-from lmmpress.progress import NOTES, console
+from lmmpress.progress import NOTES, doing, say
 from lmmpress.result import Result
 from lmmpress.tasks.parameters import arguments_of
 from lmmpress.tracking.client import local_store
@@ -43,25 +44,22 @@ def compress_in_tasks(plan: Plan, name: str, out: Path, granularity: Granularity
     plan = plan.model_copy(update={"store": plan.store or str(out.resolve() / "store")})
     arguments = arguments_of(plan, name)
     pipeline = make_pipeline(granularity, arguments, [axis.value for axis in plan.stages])
-    os.environ["MLFLOW_TRACKING_URI"] = local_store(out)  # the tasks inherit it
     with tempfile.TemporaryDirectory() as aside, (out / LOG).open("a", encoding="utf-8") as file:
         notes, compiled = Path(aside) / "notes.jsonl", Path(aside) / "pipeline.yaml"
-        os.environ[NOTES] = str(notes)
+        given = {NOTES: str(notes), "MLFLOW_TRACKING_URI": local_store(out)}
         log = _Log(file, notes)
         write_pipeline(pipeline, compiled)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             local.init(local.SubprocessRunner(use_venv=False), pipeline_root=aside)
             try:
-                with redirect_stdout(log), console.status("starting") as shown, inherited():
-                    log.show = shown.update
+                with redirect_stdout(log), doing("starting") as show, inherited(**given):
+                    log.show = show
                     load_component_from_file(str(compiled))(**arguments)
             except RuntimeError:
                 raise UserError(
                     f"task {log.failed} failed: {log.fault or f'see {out / LOG}'}; carry on with --resume"
                 ) from None
-            finally:
-                os.environ.pop(NOTES, None)
     begun = begin(plan, folder.store, folder.teacher)
     with folder.store.run_state(begun.key) as state:
         run = open_run(plan, folder.store, begun.key, begun.original, makes=frozenset())
@@ -83,7 +81,8 @@ class _Log(io.TextIOBase):
         self._notes, self._read_up_to = notes, 0
         self.failed, self.fault = "", ""
         self._told: set[str] = set()
-        self.show = lambda text: None
+        self._stdout = sys.stdout
+        self.show: Callable[[str], None] = lambda text: None
 
     def write(self, text: str) -> int:
         self._line += text
@@ -102,7 +101,7 @@ class _Log(io.TextIOBase):
         if not (found := _RUNNER.match(line)):
             return
         if task := re.fullmatch(r"Executing task '([^']+)'", found[1]):
-            self.show(task[1])
+            self._outside(self.show, task[1])
         elif task := re.fullmatch(r"Task '([^']+)' finished with status FAILURE", found[1]):
             self.failed = self.failed or task[1]  # those after the first only find that their step is not due
 
@@ -117,4 +116,9 @@ class _Log(io.TextIOBase):
             self.fault = self.fault or one.get("error", "")
             if (step := one.get("step")) and step not in self._told:
                 self._told.add(step)
-                console.print(step)
+                self._outside(say, step)
+
+    def _outside(self, tell: Callable[[str], None], words: str) -> None:
+        """Tell whoever listens, who may print it: not into this log."""
+        with redirect_stdout(self._stdout):
+            tell(words)

@@ -21,10 +21,10 @@ def fit(words: Any) -> Any:
 
 
 class Terminal(Console):
-    """stdout, or stderr, for texts of strangers."""
+    """stdout, or stderr, for texts of strangers; `options` are those of rich's Console."""
 
-    def __init__(self, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, soft_wrap=True, markup=False, emoji=False, highlight=False)
+    def __init__(self, stderr: bool = False, **options: Any) -> None:
+        super().__init__(stderr=stderr, soft_wrap=True, markup=False, emoji=False, highlight=False, **options)
 
     def print(self, *objects: Any, **options: Any) -> None:
         """As rich's, without markup in any text."""

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lmmpress.errors import UserError
 from lmmpress.printing.visible import visible
-from lmmpress.progress import console
+from lmmpress.progress import say
 from lmmpress.result import StepResult
 from lmmpress.store.manifest import first_fault
 from lmmpress.store.objects import ChangedError, Found, Objects, UnreadableError
@@ -220,10 +220,7 @@ def _take(objects: Objects, name: str, mine: Lease) -> RunState:
                 )
             left = max(0.1, lease.seconds - (objects.now() - read.found.modified))
             if waited_for is None:
-                console.print(
-                    f"{lease.machine} has not given this run back; waiting {left:.0f} s for its lease",
-                    highlight=False,
-                )
+                say(f"{lease.machine} has not given this run back; waiting {left:.0f} s for its lease")
             waited_for = seen
             time.sleep(min(left, lease.seconds / 6))
             continue

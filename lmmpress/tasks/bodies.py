@@ -23,7 +23,8 @@ from lmmpress.errors import UserError, traceback_of
 from lmmpress.host.full_disk import system_says
 from lmmpress.plan import Axis, Plan
 from lmmpress.printing.visible import visible
-from lmmpress.progress import console, note
+from lmmpress.progress import listening, note, say
+from lmmpress.progress.terminal import on_terminal
 from lmmpress.result import StepResult
 from lmmpress.store import Store, open_store
 from lmmpress.store.records import SUBMISSION
@@ -59,13 +60,14 @@ class Prepared:
 
 
 def _for_people(task: Callable[P, T]) -> Callable[P, T]:
-    """End a task with a line for each fault and exit code 2 where the fault is the user's, or the world's; with a
-    traceback, less what is secret, and exit code 1 where it is ours."""
+    """Show on stderr what a task says. End it with a line for each fault and exit code 2 where the fault is the user's,
+    or the world's; with a traceback, less what is secret, and exit code 1 where it is ours."""
 
     @wraps(task)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return task(*args, **kwargs)
+            with listening(on_terminal()):
+                return task(*args, **kwargs)
         except UserError as error:
             for line in error.lines:
                 print(f"error: {line}", file=sys.stderr)
@@ -95,7 +97,7 @@ def prepare(name: str, **parameters: Any) -> Prepared:
     from lmmpress.tracking.registry import located
 
     if not os.environ.get("MLFLOW_TRACKING_URI"):
-        console.print("MLFLOW_TRACKING_URI is not set: no lineage is recorded", highlight=False)
+        say("MLFLOW_TRACKING_URI is not set: no lineage is recorded")
     plan = plan_of(**parameters)
     if not plan.store:
         raise UserError("store is not set: the tasks of a pipeline exchange checkpoints through it")
@@ -244,7 +246,7 @@ def publish(store: str, run: str, report: str) -> Outcome:
     """Check that plain transformers loads what is left, register it, and write the report to the path `report`."""
     from lmmpress.engine.parts.load import load_as_users_do
     from lmmpress.engine.run import close, known_steps
-    from lmmpress.report import write_report
+    from lmmpress.reporting import write_report
 
     with _working(store, run, "load") as (opened, state, recorder):
         known = known_steps(opened, state)

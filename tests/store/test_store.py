@@ -14,14 +14,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 from support.files import contents
 from support.paths import TESTS
 from support.store_worker import make_checkpoint, write_step
 
 from lmmpress.errors import UserError
 from lmmpress.files.digest import digest_checkpoint
-from lmmpress.progress import transfer
+from lmmpress.printing.terminal import Terminal
+from lmmpress.progress import listening, transfer
+from lmmpress.progress.terminal import on_terminal
 from lmmpress.store import Store, open_store
 from lmmpress.store.objects import Blob, ChangedError
 from lmmpress.store.state import hold, is_live, read_state
@@ -417,11 +418,10 @@ def test_only_directories_and_buckets_are_stores(tmp_path: Path) -> None:
         open_store(str(tmp_path / "file"))
 
 
-def test_long_transfers_show_bytes_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_transfers_show_bytes_rate_and_time_left() -> None:
     now = 0.0
-    shown = Console(file=io.StringIO(), force_terminal=True, width=120, get_time=lambda: now)
-    monkeypatch.setattr("lmmpress.progress.console", shown)
-    with transfer("sending", 2 * 10**9) as advance:
+    shown = Terminal(file=io.StringIO(), force_terminal=True, width=120, get_time=lambda: now)
+    with listening(on_terminal(shown)), transfer("sending", 2 * 10**9) as advance:
         for _ in range(4):
             now += 1
             advance(25 * 10**7)

@@ -11,9 +11,9 @@ from support.results import TOWERS, fabricated
 
 from lmmpress.errors import UserError
 from lmmpress.plan import Plan
-from lmmpress.report import report_of, write_report
-from lmmpress.report.scales import log_ticks, round_ticks, spread
-from lmmpress.report.words import count, duration, percent, points, short_count
+from lmmpress.reporting import report_of, write_report
+from lmmpress.reporting.scales import log_ticks, round_ticks, spread
+from lmmpress.reporting.words import count, duration, percent, points, short_count
 from lmmpress.result import Result
 
 PLAN = Plan(model="/models/original", data="/data/adverts", stages={"block": {"step": 1, "max": 3}})
@@ -132,7 +132,7 @@ def test_control_characters_of_names_are_visible(tmp_path: Path) -> None:
 
 def test_a_page_that_cannot_be_made_leaves_the_old_one(tmp_path: Path, monkeypatch) -> None:
     first, _ = written(fabricated(), tmp_path)
-    monkeypatch.setattr("lmmpress.report.page.closing_table", lambda result: 1 / 0)
+    monkeypatch.setattr("lmmpress.reporting.page.closing_table", lambda result: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_report(fabricated(), PLAN, tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text("utf-8") == first
