@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from lmmpress.axes import axis_named
 from lmmpress.data import Row, Split
 from lmmpress.distillation.train import distill as train
 from lmmpress.engine.algorithm import Planned
@@ -32,9 +33,9 @@ from lmmpress.lmm.examples import batches, encode, make_batch
 from lmmpress.lmm.processor import load_processor, tokenizer_of
 from lmmpress.lmm.record import read_record
 from lmmpress.lmm.verify import verify_cut, verify_for_users, verify_saved
-from lmmpress.plan import Axis, Distillation, digest_of
+from lmmpress.plan import Distillation, digest_of
 from lmmpress.pruning.choose import choose
-from lmmpress.pruning.importance import Scored, Scores, answer_loss, score
+from lmmpress.pruning.importance import Scored, Scores, answer_loss, other_axes, score
 from lmmpress.result import Speed, StepResult
 from lmmpress.store.records import OF, Subjects
 
@@ -51,8 +52,10 @@ VERSIONS: dict[Part, int] = {
 
 def importance(materials: Materials, checkpoint: str) -> tuple[Scored, float]:
     """Scores of every group of a checkpoint, and the seconds they took."""
-    settings = materials.plan.importance
+    settings, others = materials.plan.importance, other_axes(materials.plan.stages)
     inputs = _inputs(materials, checkpoint, materials.split("score").digest, settings=settings.model_dump())
+    if others:  # without any, the name is the one that it has always had
+        inputs["axes"] = others
 
     def work(seed: int) -> dict[str, Any]:
         examples = materials.examples["score"]
@@ -70,6 +73,7 @@ def importance(materials: Materials, checkpoint: str) -> tuple[Scored, float]:
             lambda batch: answer_loss(materials.logits(model, batch, "score"), batch),
             settings,
             torch.Generator().manual_seed(seed),
+            others,
         )
         materials.store.write_tensors(
             _name("importance", inputs), {key: value.cpu() for key, value in scored.scores.items()}
@@ -87,7 +91,7 @@ def importance(materials: Materials, checkpoint: str) -> tuple[Scored, float]:
 
 
 def prune(
-    materials: Materials, checkpoint: str, tower: str, axis: Axis, amount: int, scores: Scores | None
+    materials: Materials, checkpoint: str, tower: str, axis: str, amount: int, scores: Scores | None
 ) -> tuple[str, float]:
     """The digest of the checkpoint that a cut leaves, and seconds."""
     cut = choose(materials.anatomy_of(checkpoint), tower, axis, amount, scores)
@@ -278,8 +282,10 @@ class Step:
 
     @cached_property
     def scored(self) -> tuple[Scored | None, float]:
-        """Scores of the checkpoint to be cut; None for blocks, which go from the last."""
-        return (None, 0.0) if self.planned.axis is Axis.block else importance(self.materials, self.planned.parent)
+        """Scores of the checkpoint to be cut; None along an axis that needs none."""
+        if not axis_named(self.planned.axis).needs_scores:
+            return None, 0.0
+        return importance(self.materials, self.planned.parent)
 
     @cached_property
     def pruned(self) -> tuple[str, float]:
