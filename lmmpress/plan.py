@@ -7,15 +7,15 @@ its default; so are addresses with credentials in them, since a plan is kept and
 
 import hashlib
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from lmmpress.axes import axes
 from lmmpress.errors import UserError
 from lmmpress.printing.credentials import address_holds_credentials, address_without_credentials
-from lmmpress.settings.faults import faults_of, lines_of, without_followers
+from lmmpress.settings.faults import faults_of, lines_of, nearest, without_followers
 from lmmpress.settings.plain_yaml import Document, Place, parse_value, read_document
 
 ADDRESSES = ("model", "data", "store")
@@ -25,13 +25,11 @@ MOST_STEPS = 10_000
 """Of a stage."""
 
 
-class Axis(StrEnum):
-    """What a stage makes smaller, in the paper's order (section 3.3)."""
-
-    block = "block"
-    ffn = "ffn"
-    attention = "attention"
-    io = "io"
+def _known_key(name: str) -> str:
+    known = [axis.name for axis in axes()]
+    if name not in known:
+        raise ValueError(f"unknown key; {nearest(name, known)}")
+    return name
 
 
 def _without_secrets(address: str) -> str:
@@ -165,7 +163,7 @@ class Plan(Settings):
     splits: Splits = Splits()
     tolerance: Tolerance = Tolerance()
     importance: Importance = Importance()
-    stages: dict[Axis, Stage]
+    stages: dict[Annotated[str, AfterValidator(_known_key)], Stage]
     distillation: Distillation = Distillation()
     evaluation: Evaluation = Evaluation()
     data_checks: Literal["all", "lazy"] = "all"
@@ -176,7 +174,7 @@ class Plan(Settings):
         """The towers that a stage goes through in turn; None stands for whichever is the largest at each step."""
         return [None if name == "largest" else name for name in self.towers]
 
-    def most_steps(self, axis: Axis) -> int:
+    def most_steps(self, axis: str) -> int:
         """How many steps a stage makes if the gate accepts them all."""
         return len(self.towers) * len(self.stages[axis].amounts())
 

@@ -7,7 +7,7 @@ after a crash, and a pipeline whose every task runs on another machine.
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
-from lmmpress.plan import Axis, Plan
+from lmmpress.plan import Plan
 from lmmpress.result import Decision, StepResult
 
 
@@ -18,7 +18,7 @@ class Planned:
 
     parent: str
     reference: str
-    axis: Axis
+    axis: str
     index: int
     tower: str | None
     amount: int

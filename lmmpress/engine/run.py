@@ -26,7 +26,7 @@ from lmmpress.lmm.fit import FITTED, was_blind
 from lmmpress.lmm.processor import load_processor, tokenizer_of
 from lmmpress.lmm.read_anatomy import read_config
 from lmmpress.lmm.weights import check_finite
-from lmmpress.plan import Axis, Plan, digest_of
+from lmmpress.plan import Plan, digest_of
 from lmmpress.printing.visible import shortened
 from lmmpress.progress import note, say
 from lmmpress.pruning.sizes import Size, predict
@@ -193,7 +193,7 @@ def make_step(run: Run, state: RunState, known: list[StepResult], planned: Plann
 
 
 def make_steps(
-    run: Run, state: RunState, tell: Callable[[StepResult], None], stage: Axis | None = None
+    run: Run, state: RunState, tell: Callable[[StepResult], None], stage: str | None = None
 ) -> list[StepResult]:
     """Every step that is left, or those of one stage if it is its turn; `tell` hears of each, the known ones too."""
     known = known_steps(run, state)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from lmmpress.axes import axis_named
 from lmmpress.engine.algorithm import Planned
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.distill import Distilled, distill
@@ -12,7 +13,6 @@ from lmmpress.engine.parts.prune import Pruned, prune
 from lmmpress.evaluation.accuracy import by_task, image_of_row
 from lmmpress.evaluation.gate import decide
 from lmmpress.lmm.anatomy import count_by_tower
-from lmmpress.plan import Axis
 from lmmpress.result import Role, StepResult
 
 
@@ -31,8 +31,10 @@ class Step:
 
     @cached_property
     def importances(self) -> Importances | None:
-        """Scores of the checkpoint to be cut; None for blocks, which go from the last."""
-        return None if self.planned.axis is Axis.block else importance(self.materials, self.planned.parent)
+        """Scores of the checkpoint to be cut; None along an axis that needs none."""
+        if not axis_named(self.planned.axis).needs_scores:
+            return None
+        return importance(self.materials, self.planned.parent)
 
     @cached_property
     def pruned(self) -> Pruned:

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from lmmpress.axes.cut import Cut
 from lmmpress.errors import UserError
 from lmmpress.files.allow_list import RECORD, choose
 from lmmpress.files.strict_json import read_mapping
-from lmmpress.lmm.cut import Cut
 
 _LARGEST = 256 << 20  # bytes
 _MOST_ENTRIES = 4096  # far more than any run has; making a cut again takes a while

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
+from lmmpress.axes.cut import Cut
 from lmmpress.lmm.anatomy import Anatomy, count_by_tower
-from lmmpress.lmm.cut import Cut
 from lmmpress.lmm.read_anatomy import anatomy_after
-from lmmpress.plan import Axis, Plan
+from lmmpress.plan import Plan
 from lmmpress.pruning.choose import check_amount, choose
 
 
@@ -32,8 +32,7 @@ def predict(anatomy: Anatomy, plan: Plan) -> list[Size]:
     for axis, stage in plan.stages.items():
         for tower in plan.stage_towers():
             if tower is not None:
-                body = anatomy.tower(tower).axes[axis]
-                check_amount(body, tower, axis, stage.max)
+                check_amount(anatomy.axis(tower, axis), tower, axis, stage.max)
             for index, amount in enumerate(stage.amounts()):
                 name = tower or anatomy.largest_tower()
                 cut = _any_cut(anatomy, name, axis, amount)
@@ -47,9 +46,9 @@ def towers_of(plan: Plan, anatomy: Anatomy) -> list[str]:
     return list(anatomy.towers) if "largest" in plan.towers else list(plan.towers)
 
 
-def _any_cut(anatomy: Anatomy, tower: str, axis: Axis, amount: int) -> Cut:
+def _any_cut(anatomy: Anatomy, tower: str, axis: str, amount: int) -> Cut:
     """A cut of the right size; which dimensions go does not matter to sizes."""
-    groups = anatomy.tower(tower).axes[axis].groups
+    groups = anatomy.axis(tower, axis).groups
     return choose(anatomy, tower, axis, amount, {group.name: torch.zeros(group.size) for group in groups})
 
 

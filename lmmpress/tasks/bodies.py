@@ -21,7 +21,7 @@ from lmmpress.engine.algorithm import Planned, next_step
 from lmmpress.engine.history import read_history
 from lmmpress.errors import UserError, traceback_of
 from lmmpress.host.full_disk import system_says
-from lmmpress.plan import Axis, Plan
+from lmmpress.plan import Plan
 from lmmpress.printing.visible import visible
 from lmmpress.progress import listening, note, say
 from lmmpress.progress.terminal import on_terminal
@@ -230,7 +230,7 @@ def compress_stage(store: str, run: str, stage: str) -> Outcome:
         told = describe(opened)
         if recorder:
             recorder.begin(told)
-        known = make_steps(opened, state, recorder.step if recorder else lambda step: None, Axis(stage))
+        known = make_steps(opened, state, recorder.step if recorder else lambda step: None, stage)
         own = [step for step in known if step.stage == stage]
         if not own:
             raise UserError(f"stage {stage} cannot begin: a stage before it has not ended")

@@ -9,8 +9,9 @@ from functools import reduce
 from operator import getitem
 from typing import Any
 
+from lmmpress.axes import axes
 from lmmpress.errors import UserError
-from lmmpress.plan import ADDRESSES, Axis, Plan, parse_plan
+from lmmpress.plan import ADDRESSES, Plan, parse_plan
 
 NUMBERS: dict[str, tuple[str, ...]] = {
     "alpha": ("tolerance", "alpha"),
@@ -60,4 +61,4 @@ def plan_of(stages: list[str], settings: dict[str, Any], **arguments: Any) -> Pl
 
 def steps_of(plan: Plan) -> dict[str, list[int]]:
     """The numbers of the steps that each axis' stage makes at most; none where the plan has no such stage."""
-    return {axis.value: list(range(plan.most_steps(axis))) if axis in plan.stages else [] for axis in Axis}
+    return {axis.name: list(range(plan.most_steps(axis.name))) if axis.name in plan.stages else [] for axis in axes()}

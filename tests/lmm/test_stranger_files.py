@@ -31,7 +31,6 @@ from lmmpress.host.processes import environment, inherited
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.verify import verify_for_users
 from lmmpress.lmm.weights import INDEX
-from lmmpress.plan import Axis
 from lmmpress.store import open_store
 
 SAMPLE = ROOT / "lmmpress" / "sample" / "antgmm_mini"
@@ -81,7 +80,7 @@ def test_nothing_that_is_written_names_code(copy, tmp_path) -> None:
 
 def test_a_checkpoint_of_our_own_types_is_built_by_our_file_whatever_it_says(tmp_path) -> None:
     make_model(config_of("blip2-opt")).save_pretrained(tmp_path / "source")
-    cut = cut_of(read_checkpoint(tmp_path / "source"), "vision", Axis.attention)
+    cut = cut_of(read_checkpoint(tmp_path / "source"), "vision", "attention")
     apart = tmp_path / "apart"
     apply_cuts(tmp_path / "source", read_checkpoint(tmp_path / "source"), [cut], apart)
     clean = digest_checkpoint(apart)
