@@ -1,6 +1,7 @@
 """One cut of one checkpoint, for those who want a cut and no run."""
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ import torch
 from lmmpress.data import read_split, usual_splits
 from lmmpress.errors import UserError
 from lmmpress.files.digest import digest_checkpoint
-from lmmpress.lmm.anatomy import Anatomy
+from lmmpress.lmm.anatomy import Anatomy, count_by_tower
 from lmmpress.lmm.checkpoint import (
     apply_cuts,
     load_model,
@@ -22,14 +23,35 @@ from lmmpress.lmm.record import cuts_of, parse_record, read_record
 from lmmpress.lmm.verify import verify_cut
 from lmmpress.lmm.weights import check_finite
 from lmmpress.plan import Axis, Importance
+from lmmpress.printing.numbers import in_short
+from lmmpress.printing.sheet import Part, Shown
 from lmmpress.progress import say_once
 from lmmpress.pruning.choose import check_amount, choose
 from lmmpress.pruning.importance import Scores, answer_loss, score
 
 
+@dataclass(frozen=True, repr=False)
+class Pruned(Shown):
+    """The directory of a checkpoint that was cut, its cuts, and how many parameters there were and are."""
+
+    checkpoint: Path
+    cuts: tuple[Cut, ...]
+    parameters_before: int
+    parameters: int
+
+    def __repr__(self) -> str:
+        what = ", ".join(f"{cut.axis} of {cut.tower} -{cut.amount}" for cut in self.cuts[:4])
+        more = f" and {len(self.cuts) - 4} more" if len(self.cuts) > 4 else ""
+        return f"<{self.shown()[0]}: {what}{more}>"
+
+    def shown(self) -> tuple[Part, ...]:
+        """Where it is, and how much smaller."""
+        return (f"{self.checkpoint}: {in_short(self.parameters_before)} -> {in_short(self.parameters)} parameters",)
+
+
 def prune_checkpoint(
     source: Path, target: Path, tower: str, axis: Axis, amount: int, data: Path | None, split: str, settings: Importance
-) -> Cut:
+) -> Pruned:
     """Cut `source` along one axis into the new directory `target`, scored on a split of the data.
 
     Raises UserError where the cut is not legal, the target exists, or data is needed and not given.
@@ -45,11 +67,10 @@ def prune_checkpoint(
             raise UserError(f"a cut along {axis} is scored on data; give --data")
         scores = _scores(source, anatomy, data, split, settings)
     cut = choose(anatomy, tower, axis, amount, scores)
-    _write(source, [cut], target)
-    return cut
+    return _write(source, [cut], target)
 
 
-def prune_like(source: Path, target: Path, record: Path) -> list[Cut]:
+def prune_like(source: Path, target: Path, record: Path) -> Pruned:
     """Make all the cuts that a COMPRESSION.json lists, at once, of the teacher that it names.
 
     Raises UserError where the file is none, where `source` is another model, and where the target exists.
@@ -68,23 +89,24 @@ def prune_like(source: Path, target: Path, record: Path) -> list[Cut]:
     if (digest := digest_checkpoint(source)) != teacher:
         raise UserError(f"the cuts of {record} were made for the checkpoint {teacher[:12]}, {source} is {digest[:12]}")
     check_finite(source)
-    _write(source, cuts, target)
-    return cuts
+    return _write(source, cuts, target)
 
 
-def _write(source: Path, cuts: list[Cut], target: Path) -> None:
+def _write(source: Path, cuts: list[Cut], target: Path) -> Pruned:
     """The cut checkpoint, whole or not at all."""
     digest = digest_checkpoint(source)
-    before = read_record(source) or {"format": 1, "teacher": digest, "history": []}
+    known = read_record(source) or {"format": 1, "teacher": digest, "history": []}
     entries = [{"pruned_from": digest, "cut": cut.model_dump(mode="json")} for cut in cuts]
     aside = target.with_name(f".{target.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        apply_cuts(source, cuts, aside, before | {"history": [*before["history"], *entries]})
+        apply_cuts(source, cuts, aside, known | {"history": [*known["history"], *entries]})
         verify_cut(source, cuts, aside)
         aside.rename(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+    before, after = (sum(count_by_tower(read_checkpoint(path)).values()) for path in (source, target))
+    return Pruned(target, tuple(cuts), before, after)
 
 
 def _scores(source: Path, anatomy: Anatomy, data: Path, split: str, settings: Importance) -> Scores:
