@@ -1,7 +1,7 @@
 """What a run leaves behind as data: the records that result.json, the report and the lineage are made of."""
 
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -10,6 +10,9 @@ from lmmpress.printing.numbers import faster, in_short
 from lmmpress.printing.sheet import Grid, Part, Shown
 
 Decision = Literal["accepted", "rolled back", "kept"]
+Role = Literal["score", "distill", "gate", "test"]
+ROLES: tuple[Role, ...] = get_args(Role)
+"""What the four disjoint sets of rows that a run needs are for."""
 
 
 class Record(BaseModel):
@@ -156,7 +159,7 @@ class DataInfo(Record):
     """One split of the data as a run used it."""
 
     split: str
-    role: Literal["score", "distill", "gate", "test"]
+    role: Role
     rows: int
     digest: str
 
@@ -187,3 +190,19 @@ class Recorder(Protocol):
     def step(self, step: StepResult) -> None: ...
 
     def end(self, result: Result, checkpoint: Path | None) -> None: ...
+
+
+class NotRecorded:
+    """The recorder of a run that nobody records."""
+
+    def take_over(self, run_key: str) -> None:
+        pass
+
+    def begin(self, run: RunInfo) -> None:
+        pass
+
+    def step(self, step: StepResult) -> None:
+        pass
+
+    def end(self, result: Result, checkpoint: Path | None) -> None:
+        pass

@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import settings
+
+pytest.register_assert_rewrite("support")  # so that a failed assertion there shows its values, too
+
 from support.data import make_processor, write_data
 from support.mlflow_server import new_database
 from support.s3 import MiniStack, Server, free_port
@@ -74,7 +77,7 @@ def aloud() -> Iterator[None]:
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run's result is not loaded by a process of its own, which takes seconds; test_saving.py and the runs of
     test_cli.py do it for real."""
-    monkeypatch.setattr("lmmpress.engine.steps.verify_for_users", lambda checkpoint: None)
+    monkeypatch.setattr("lmmpress.engine.parts.load.verify_for_users", lambda checkpoint: None)
 
 
 @pytest.fixture(scope="session")
@@ -151,7 +154,7 @@ def taught(make_checkpoint: Callable[..., Path], data: Path, tmp_path_factory: p
             optimizer.step()
             optimizer.zero_grad()
     target = tmp_path_factory.mktemp("taught") / "model"
-    save_trained(model, source, target, {"format": 1, "history": []})
+    save_trained(model, source, read_checkpoint(source), target, {"format": 1, "history": []})
     (target / "COMPRESSION.json").unlink()
     return target
 

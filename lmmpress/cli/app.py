@@ -80,7 +80,8 @@ def run(
 
     name = name_of_compressed(plan.model)
     plan = plan.model_copy(update={"model": located(plan.model)})
-    from lmmpress.engine.compression import PLAN, RESULT, compress
+    from lmmpress.engine.compression import compress
+    from lmmpress.engine.run_folder import PLAN, RESULT
     from lmmpress.reporting import write_report
     from lmmpress.tracking.client import local_store
     from lmmpress.tracking.lineage import Lineage

@@ -74,6 +74,12 @@ def parse_record(path: Path, where: str) -> dict[str, Any]:
     return {"history": []} | told
 
 
+def continued(checkpoint: Path, entry: dict[str, Any]) -> dict[str, Any]:
+    """COMPRESSION.json of what is made from a checkpoint: everything done to the teacher since, oldest first."""
+    before = read_record(checkpoint) or {"format": 1, "history": []}
+    return before | {"history": [*before["history"], entry]}
+
+
 def cuts_of(record: dict[str, Any]) -> list[Cut]:
     """Every cut that a record lists, in turn."""
     return [Cut.model_validate(entry["cut"]) for entry in record["history"] if entry.get("cut") is not None]

@@ -67,7 +67,7 @@ def prune_checkpoint(
             raise UserError(f"a cut along {axis} is scored on data; give --data")
         scores = _scores(source, anatomy, data, split, settings)
     cut = choose(anatomy, tower, axis, amount, scores)
-    return _write(source, [cut], target)
+    return _write(source, anatomy, [cut], target)
 
 
 def prune_like(source: Path, target: Path, record: Path) -> Pruned:
@@ -88,11 +88,12 @@ def prune_like(source: Path, target: Path, record: Path) -> Pruned:
         raise UserError(f"{record} lists no cuts")
     if (digest := digest_checkpoint(source)) != teacher:
         raise UserError(f"the cuts of {record} were made for the checkpoint {teacher[:12]}, {source} is {digest[:12]}")
+    anatomy = read_checkpoint(source)
     check_finite(source)
-    return _write(source, cuts, target)
+    return _write(source, anatomy, cuts, target)
 
 
-def _write(source: Path, cuts: list[Cut], target: Path) -> Pruned:
+def _write(source: Path, anatomy: Anatomy, cuts: list[Cut], target: Path) -> Pruned:
     """The cut checkpoint, whole or not at all."""
     digest = digest_checkpoint(source)
     known = read_record(source) or {"format": 1, "teacher": digest, "history": []}
@@ -100,12 +101,12 @@ def _write(source: Path, cuts: list[Cut], target: Path) -> Pruned:
     aside = target.with_name(f".{target.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        apply_cuts(source, cuts, aside, known | {"history": [*known["history"], *entries]})
-        verify_cut(source, cuts, aside)
+        apply_cuts(source, anatomy, cuts, aside, known | {"history": [*known["history"], *entries]})
+        verify_cut(source, anatomy, cuts, aside)
         aside.rename(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    before, after = (sum(count_by_tower(read_checkpoint(path)).values()) for path in (source, target))
+    before, after = (sum(count_by_tower(one).values()) for one in (anatomy, read_checkpoint(target)))
     return Pruned(target, tuple(cuts), before, after)
 
 

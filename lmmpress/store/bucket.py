@@ -23,6 +23,7 @@ from minio.error import S3Error, ServerError
 from lmmpress.errors import UserError
 from lmmpress.store.connection import FAILURES, SILENCE, Patience, connect
 from lmmpress.store.directory import match
+from lmmpress.store.kinds import BLOBS
 from lmmpress.store.objects import (
     SMALL,
     Advance,
@@ -31,6 +32,7 @@ from lmmpress.store.objects import (
     DamagedError,
     Entry,
     Found,
+    Leftover,
     MissingError,
     UnreadableError,
 )
@@ -113,11 +115,7 @@ class BucketObjects:
             self.write(name, data, tag)
 
     def delete(self, name: str) -> None:
-        if name.startswith("uploads/"):
-            _, upload, key = name.split("/", 2)
-            self._request(lambda: self._client._abort_multipart_upload(self._bucket, key, upload), ("NoSuchUpload",))
-        else:
-            self._request(lambda: self._client.remove_object(self._bucket, self._prefix + name), ("NoSuchKey",))
+        self._request(lambda: self._client.remove_object(self._bucket, self._prefix + name), ("NoSuchKey",))
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         for name, item in self._listed(prefix):
@@ -203,11 +201,15 @@ class BucketObjects:
         self._stream(blob.name, blob, 0, blob.size, more)
         match(blob, sha.hexdigest(), position)
 
-    def leftovers(self) -> Iterator[Entry]:
+    def leftovers(self) -> Iterator[Leftover]:
         # of blobs alone: nothing else of ours goes up in parts, and a bucket may have other users
-        for upload in self._uploads(f"{self._prefix}blobs/"):
+        for upload in self._uploads(self._prefix + BLOBS.prefix):
             key = upload.object_name
-            yield Entry(f"uploads/{upload.upload_id}/{key}", 0, upload.initiated_time.timestamp())
+            name = f"uploads/{upload.upload_id}/{key}"
+            yield Leftover(name, 0, upload.initiated_time.timestamp(), partial(self._abort, key, upload.upload_id))
+
+    def _abort(self, key: str, upload: str) -> None:
+        self._request(lambda: self._client._abort_multipart_upload(self._bucket, key, upload), ("NoSuchUpload",))
 
     def _send_in_parts(self, path: Path, blob: Blob, advance: Advance, again: bool = True) -> None:
         size = max(self._part, -(-blob.size // _MOST_PARTS))

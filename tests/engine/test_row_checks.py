@@ -105,7 +105,7 @@ def test_a_fault_of_the_test_split_ends_a_local_pipeline_before_its_tasks(broken
 @pytest.mark.usefixtures("aloud")
 def test_lazy_checks_leave_it_for_later_and_say_so(broken, plan_for, folder, capsys) -> None:
     plan = plan_for(data_checks="lazy")
-    teacher, _ = check(plan)
+    teacher = check(plan).teacher
     assert check_all_rows(plan, teacher) is None
     told = capsys.readouterr().err
     assert f"{folder}: data_checks is lazy: 20 rows and 10 images are checked when they are first used" in told
@@ -120,7 +120,7 @@ def test_rows_are_checked_once_for_the_same_model_and_data(plan_for, folder, tmp
 
     monkeypatch.setattr(checks, "check_rows", noted)
     plan, store = plan_for(), open_store(str(tmp_path / "store"))
-    teacher, _ = check(plan)
+    teacher = check(plan).teacher
     checked = check_all_rows(plan, teacher, store)
     assert checked is not None
     assert seen == ["score", "distill", "gate", "test"]
@@ -191,7 +191,7 @@ def test_a_model_that_was_blind_begins_another_run(plan_for, make_checkpoint, tm
     held = json.loads((blind / "processor_config.json").read_text("utf-8"))
     (blind / "processor_config.json").write_text(json.dumps(held | {"num_query_tokens": None}), "utf-8")
     plan = plan_for()
-    keys = {begin(plan, store, path)[0] for path in (blind, make_checkpoint("llama"))}
+    keys = {begin(plan, store, path).key for path in (blind, make_checkpoint("llama"))}
     assert len(keys) == 2
 
 

@@ -28,7 +28,12 @@ def test_forward_accuracy_equals_greedy_generation_row_by_row(adverts, tmp_path,
     checkpoint = MODEL
     if blocks_removed:
         checkpoint = tmp_path / "cut"
-        apply_cuts(MODEL, [choose(read_checkpoint(MODEL), "language", Axis.block, blocks_removed, None)], checkpoint)
+        apply_cuts(
+            MODEL,
+            read_checkpoint(MODEL),
+            [choose(read_checkpoint(MODEL), "language", Axis.block, blocks_removed, None)],
+            checkpoint,
+        )
     model, processor = load_model(checkpoint), load_processor(checkpoint)
     split = read_split(adverts, "test")
     examples = encode(split, processor, read_checkpoint(checkpoint).config)

@@ -1,27 +1,29 @@
 """Distillation on several processes: one per GPU where there are GPUs, on the CPU otherwise.
 
 The processes are started by torchrun, joined by accelerate, and share nothing with their parent but the store: each
-(`lmmpress.engine.worker`) finds plan, teacher and student there, does its share, and the first one writes the result.
+(worker.py) finds plan, teacher and student there, does its share, and the first one writes the result.
 """
 
-import json
 import os
 import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lmmpress.engine.materials import Materials
+from lmmpress.engine.parts import worker
+from lmmpress.engine.parts.training import Trained
+from lmmpress.engine.parts.worker import Job
 from lmmpress.errors import UserError
 from lmmpress.host.processes import environment
 
-if TYPE_CHECKING:
-    from lmmpress.engine.materials import Materials
 
+def train_in_processes(materials: Materials, checkpoint: str, seed: int) -> Trained:
+    """Start the plan's number of processes and wait; what `train` gives in the first of them.
 
-def distill_in_processes(materials: "Materials", checkpoint: str, seed: int) -> dict[str, Any]:
-    """Start the plan's number of processes and wait; what `distill_here` gives on the first of them."""
+    Raises UserError where this machine has fewer GPUs, and where a process fails.
+    """
     count = materials.plan.distillation.processes
     on_gpus = materials.accelerator.device.type == "cuda"
     if on_gpus and count > (gpus := torch.cuda.device_count()):
@@ -31,17 +33,17 @@ def distill_in_processes(materials: "Materials", checkpoint: str, seed: int) -> 
         materials.features("distill")
         _ = materials.teacher_states
     with materials.store.scratch() as folder:
-        job = {
-            "plan": materials.plan.model_dump(mode="json"),
-            "original": materials.original,
-            "store": materials.store.root_address,
-            "checkpoint": checkpoint,
-            "seed": seed,
-            "result": str(folder / "result.json"),
-        }
-        (folder / "job.json").write_text(json.dumps(job), "utf-8")
+        job = Job(
+            plan=materials.plan,
+            original=materials.original,
+            store=materials.store.root_address,
+            checkpoint=checkpoint,
+            seed=seed,
+            result=folder / "result.json",
+        )
+        (folder / "job.json").write_text(job.model_dump_json(), "utf-8")
         command = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-        command += ["-m", "lmmpress.engine.worker", str(folder / "job.json")]
+        command += ["-m", worker.__name__, str(folder / "job.json")]
         settings = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
         if materials.accelerator.device.type == "cpu":
             # unseen, since a barrier of processes that see fewer GPUs than they are fails on the CPU too
@@ -56,5 +58,4 @@ def distill_in_processes(materials: "Materials", checkpoint: str, seed: int) -> 
             causes = re.findall(error, done.stderr, re.MULTILINE)
             cause = causes[0] if causes else f"it ended with {done.returncode}"
             raise UserError(f"distillation on {count} processes failed: {cause}")
-        result: dict[str, Any] = json.loads((folder / "result.json").read_text("utf-8"))
-        return result
+        return Trained.model_validate_json((folder / "result.json").read_text("utf-8"))
