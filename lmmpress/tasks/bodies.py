@@ -188,7 +188,8 @@ def distill(store: str, run: str, stage: str, index: int) -> Outcome:
 def evaluate(store: str, run: str, stage: str, index: int = 0) -> Outcome:
     """Measure what a step has made; or, where `stage` says so, the `original` before all steps or the `result` after
     them."""
-    from lmmpress.engine.run import close, known_steps
+    from lmmpress.engine.closing import close
+    from lmmpress.engine.run import known_steps
 
     if stage == "original":
         return _evaluate_original(store, run)
@@ -222,7 +223,8 @@ def gate(store: str, run: str, stage: str, index: int) -> Outcome:
 @_for_people
 def compress_stage(store: str, run: str, stage: str) -> Outcome:
     """All steps of a stage that are not made yet, if it is its turn; after the last stage the closing measurements."""
-    from lmmpress.engine.run import check_original, close, describe, make_steps
+    from lmmpress.engine.closing import measure_ends
+    from lmmpress.engine.run import check_original, describe, make_steps
 
     parts: tuple[Part, ...] = ("sight", "importance", "prune", "distill", "evaluate", "speed")
     with _working(store, run, *parts) as (opened, state, recorder):
@@ -235,7 +237,7 @@ def compress_stage(store: str, run: str, stage: str) -> Outcome:
         if not own:
             raise UserError(f"stage {stage} cannot begin: a stage before it has not ended")
         if not isinstance(next_step(opened.plan, opened.original, known), Planned):
-            close(opened, known)
+            measure_ends(opened, known)
         rows = [[step.index + 1, step.decision, step.parameters, accuracy_text(step.accuracy)] for step in own]
         summary = table(["step", "decision", "parameters", "accuracy"], rows)
         return Outcome(address_left(opened.store, own[-1]), summary, of_step(opened.store, own[-1]).metrics)
@@ -244,8 +246,9 @@ def compress_stage(store: str, run: str, stage: str) -> Outcome:
 @_for_people
 def publish(store: str, run: str, report: str) -> Outcome:
     """Check that plain transformers loads what is left, register it, and write the report to the path `report`."""
+    from lmmpress.engine.closing import close
     from lmmpress.engine.parts.load import load_as_users_do
-    from lmmpress.engine.run import close, known_steps
+    from lmmpress.engine.run import known_steps
     from lmmpress.reporting import write_report
 
     with _working(store, run, "load") as (opened, state, recorder):

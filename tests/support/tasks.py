@@ -5,7 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lmmpress.engine.run import close, known_steps, open_run
+from lmmpress.engine.closing import close
+from lmmpress.engine.run import known_steps, open_run
 from lmmpress.plan import parse_plan
 from lmmpress.result import Result
 from lmmpress.store import open_store
