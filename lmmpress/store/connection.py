@@ -42,7 +42,7 @@ def connect(silence: float = SILENCE) -> Minio:
     """
     settings = _settings(silence)
     return Minio(
-        settings.host,
+        endpoint=settings.host,
         secure=settings.secure,
         region=settings.region or (None if settings.is_amazon else "us-east-1"),
         http_client=settings.pool,
