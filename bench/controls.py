@@ -12,6 +12,7 @@ import sys
 
 from common import sample_materials, show
 
+from lmmpress.axes import axis_named
 from lmmpress.engine import steps
 from lmmpress.evaluation.accuracy import by_task, image_of_row
 from lmmpress.evaluation.gate import paired_drop
@@ -58,9 +59,9 @@ def main() -> None:
 def all_at_once(materials, original: str) -> str:
     """Every stage's maximum cut in turn, scored each time, never distilled."""
     current = original
-    for axis, stage in materials.plan.stages.items():
-        scores = None if axis == "block" else steps.importance(materials, current)[0].scores
-        current, _ = steps.prune(materials, current, "language", axis, stage.max, scores)
+    for stage in materials.plan.stages:
+        scores = steps.importance(materials, current)[0].scores if axis_named(stage.axis).needs_scores else None
+        current, _ = steps.prune(materials, current, "language", stage.axis, stage.max, scores)
     return current
 
 

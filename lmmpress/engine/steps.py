@@ -52,7 +52,7 @@ VERSIONS: dict[Part, int] = {
 
 def importance(materials: Materials, checkpoint: str) -> tuple[Scored, float]:
     """Scores of every group of a checkpoint, and the seconds they took."""
-    settings, others = materials.plan.importance, other_axes(materials.plan.stages)
+    settings, others = materials.plan.importance, other_axes(stage.axis for stage in materials.plan.stages)
     inputs = _inputs(materials, checkpoint, materials.split("score").digest, settings=settings.model_dump())
     if others:  # without any, the name is the one that it has always had
         inputs["axes"] = others
@@ -283,7 +283,7 @@ class Step:
     @cached_property
     def scored(self) -> tuple[Scored | None, float]:
         """Scores of the checkpoint to be cut; None along an axis that needs none."""
-        if not axis_named(self.planned.axis).needs_scores:
+        if not axis_named(self.planned.stage.axis).needs_scores:
             return None, 0.0
         return importance(self.materials, self.planned.parent)
 
@@ -292,7 +292,7 @@ class Step:
         """The digest of what the cut leaves."""
         scored, planned = self.scored[0], self.planned
         scores = scored.scores if scored else None
-        return prune(self.materials, planned.parent, self.tower, planned.axis, planned.amount, scores)
+        return prune(self.materials, planned.parent, self.tower, planned.stage.axis, planned.amount, scores)
 
     @cached_property
     def distilled(self) -> tuple[str | None, list[float], float]:
@@ -319,7 +319,7 @@ class Step:
         verdict = decide(reference, right, image_of_row(split), tolerance)
         counts = count_by_tower(self.materials.anatomy_of(pruned))
         return StepResult(
-            stage=planned.axis,
+            stage=planned.stage.name,
             index=planned.index,
             tower=self.tower,
             removed=planned.amount,

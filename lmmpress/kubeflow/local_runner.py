@@ -50,7 +50,7 @@ def compress_in_tasks(plan: Plan, name: str, out: Path, granularity: Granularity
     if checked:
         checked.note(open_store(plan.store))
     arguments = arguments_of(plan, name)
-    pipeline = make_pipeline(granularity, arguments, list(plan.stages))
+    pipeline = make_pipeline(granularity, arguments, [stage.name for stage in plan.stages])
     os.environ["MLFLOW_TRACKING_URI"] = local_store(out)  # the tasks inherit it
     with tempfile.TemporaryDirectory() as folder, (out / LOG).open("a", encoding="utf-8") as file:
         notes, compiled = Path(folder) / "notes.jsonl", Path(folder) / "pipeline.yaml"

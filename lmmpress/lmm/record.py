@@ -9,6 +9,7 @@ from lmmpress.axes.cut import Cut
 from lmmpress.errors import UserError
 from lmmpress.files.allow_list import RECORD, choose
 from lmmpress.files.strict_json import read_mapping
+from lmmpress.plan import stage_names
 
 _LARGEST = 256 << 20  # bytes
 _MOST_ENTRIES = 4096  # far more than any run has; making a cut again takes a while
@@ -26,12 +27,16 @@ class _Stage(BaseModel):
     max: int
 
 
+class _ListedStage(_Stage):
+    axis: str
+
+
 class _Tolerance(BaseModel):
     alpha: float
 
 
 class _Plan(BaseModel):
-    stages: dict[str, _Stage]
+    stages: dict[str, _Stage] | list[_ListedStage]
     tolerance: _Tolerance
 
 
@@ -72,6 +77,15 @@ def parse_record(path: Path, where: str) -> dict[str, Any]:
         place = ".".join(map(str, fault["loc"]))
         raise UserError(f"{where} is no {RECORD}: {f'{place}: ' if place else ''}{fault['msg']}") from None
     return {"history": []} | told
+
+
+def stages_of(record: dict[str, Any]) -> list[tuple[str, int]]:
+    """The stages of the plan that a record names: the name of each, and how much it may remove."""
+    stages = record["plan"]["stages"]
+    if isinstance(stages, dict):
+        return [(axis, stage["max"]) for axis, stage in stages.items()]
+    names = stage_names(stage["axis"] for stage in stages)
+    return [(name, stage["max"]) for name, stage in zip(names, stages, strict=True)]
 
 
 def cuts_of(record: dict[str, Any]) -> list[Cut]:
