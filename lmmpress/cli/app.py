@@ -186,7 +186,7 @@ def inspect(checkpoint: Checkpoint, as_json: AsJson = False) -> None:
     from lmmpress.files.own_types import is_apart
     from lmmpress.lmm.anatomy import count_by_tower
     from lmmpress.lmm.checkpoint import read_checkpoint
-    from lmmpress.lmm.record import read_record
+    from lmmpress.lmm.record import read_record, stages_of
 
     directory = opened(checkpoint)
     anatomy = read_checkpoint(directory)
@@ -225,7 +225,7 @@ def inspect(checkpoint: Checkpoint, as_json: AsJson = False) -> None:
             steps.add_row(str(entry["made_from"])[:12], what)
         out.print(steps)
     if record.get("plan"):
-        stages = ", ".join(f"{axis} -{stage['max']}" for axis, stage in record["plan"]["stages"].items())
+        stages = ", ".join(f"{name} -{most}" for name, most in stages_of(record))
         alpha = record["plan"]["tolerance"]["alpha"]
         words = f"by a plan of {stages}, with alpha {alpha} (run {record['run_key'][:12]})"
         out.print(words)

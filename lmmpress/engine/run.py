@@ -192,13 +192,14 @@ def make_step(run: Run, state: RunState, known: list[StepResult], planned: Plann
 def make_steps(
     run: Run, state: RunState, tell: Callable[[StepResult], None], stage: str | None = None
 ) -> list[StepResult]:
-    """Every step that is left, or those of one stage if it is its turn; `tell` hears of each, the known ones too."""
+    """Every step that is left, or those of the stage of that name if it is its turn; `tell` hears of each, the known
+    ones too."""
     known = known_steps(run, state)
     for number, step in enumerate(known, start=1):
         _tell(step, number, run.plan)
         tell(step)
     while isinstance(planned := next_step(run.plan, run.original, known), Planned):
-        if stage not in (None, planned.axis):
+        if stage not in (None, planned.stage.name):
             break
         known.append(make_step(run, state, known, planned))
         tell(known[-1])
@@ -213,7 +214,7 @@ def _data_infos(plan: Plan) -> Iterator[DataInfo]:
 
 def _tell(step: StepResult, number: int, plan: Plan) -> None:
     after = "not finite" if step.accuracy is None else f"{step.accuracy:.4f}"
-    most = sum(plan.most_steps(axis) for axis in plan.stages)
+    most = sum(map(plan.most_steps, plan.stages))
     line = (
         f"step {number}/{most} {step.stage} -{step.removed}: {step.parameters:,} parameters, accuracy "
         f"{step.accuracy_pruned:.4f} pruned, {after} distilled: {step.decision} ({step.reason})"

@@ -32,7 +32,7 @@ class Step:
     @cached_property
     def importances(self) -> Importances | None:
         """Scores of the checkpoint to be cut; None along an axis that needs none."""
-        if not axis_named(self.planned.axis).needs_scores:
+        if not axis_named(self.planned.stage.axis).needs_scores:
             return None
         return importance(self.materials, self.planned.parent)
 
@@ -40,7 +40,7 @@ class Step:
     def pruned(self) -> Pruned:
         """What the cut leaves."""
         planned, scores = self.planned, self.importances.scored.scores if self.importances else None
-        return prune(self.materials, planned.parent, self.tower, planned.axis, planned.amount, scores)
+        return prune(self.materials, planned.parent, self.tower, planned.stage.axis, planned.amount, scores)
 
     @cached_property
     def distilled(self) -> Distilled:
@@ -67,7 +67,7 @@ class Step:
         verdict = decide(reference.right, after.right if after else None, image_of_row(split), tolerance)
         counts = count_by_tower(self.materials.anatomy_of(pruned.checkpoint))
         return StepResult(
-            stage=planned.axis,
+            stage=planned.stage.name,
             index=planned.index,
             tower=self.tower,
             removed=planned.amount,

@@ -96,7 +96,8 @@ def encode(split: Split, processor: Any, config: dict[str, Any], answered: bool 
     """Encode every row with the processor. `config` is the model's complete config, as in an anatomy.
 
     Rows about one image share its pixels. Without `answered` only the prompts are encoded. Raises UserError for rows
-    that do not fit the model (see `lmmpress.lmm.fit`), for a prompt and answer longer than the model's longest input, and for a question or answer that gives no tokens.
+    that do not fit the model (see `lmmpress.lmm.fit`), for a prompt and answer longer than the model's longest input,
+    and for a question or answer that gives no tokens.
     """
     encoder = Encoder(split, processor, config)
     answers = encoder.answers(split.rows) if answered else [[] for _ in split.rows]

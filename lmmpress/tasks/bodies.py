@@ -133,7 +133,7 @@ def due(store: str, run: str, stage: str, index: int) -> str:
     told = _submission(opened, run)
     known = read_history(opened, told.plan, told.original, opened.history(told.key))
     planned = next_step(told.plan, told.original, known)
-    is_next = isinstance(planned, Planned) and (planned.axis, planned.index) == (stage, int(index))
+    is_next = isinstance(planned, Planned) and (planned.stage.name, planned.index) == (stage, int(index))
     return "open" if is_next else "closed"
 
 
@@ -302,7 +302,7 @@ def _position(run: "Run", known: list[StepResult], stage: str, index: int) -> tu
     """A step that is known, or the one that comes next; UserError where it is neither."""
     for number in range(len(known) + 1):
         planned = next_step(run.plan, run.original, known[:number])
-        if isinstance(planned, Planned) and (planned.axis, planned.index) == (stage, index):
+        if isinstance(planned, Planned) and (planned.stage.name, planned.index) == (stage, index):
             return number, planned
     raise UserError(f"step {index + 1} of stage {stage} is not due: {len(known)} steps of this run are decided")
 

@@ -212,9 +212,8 @@ def test_a_plan_survives_being_the_parameters_of_a_pipeline(plan: Plan) -> None:
     # what a pipeline makes of numbers inside of mappings
     arguments["settings"] = json.loads(json.dumps(arguments["settings"]), parse_int=float)
     arguments.pop("name")
-    found = plan_of(list(plan.stages), **arguments)
+    found = plan_of([stage.name for stage in plan.stages], **arguments)
     assert found == plan
-    assert list(found.stages) == list(plan.stages)
     assert found.key_settings() == plan.key_settings()
 
 

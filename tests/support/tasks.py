@@ -21,7 +21,7 @@ PARTS = ("importance", "prune", "distill", "evaluate", "gate")
 def prepared(raw: dict[str, Any]) -> tuple[str, str, dict[str, list[int]]]:
     """The store's address, the submission's name, and the steps of each stage."""
     plan = parse_plan(raw)
-    made = tasks.prepare(stages=list(plan.stages), **arguments_of(plan, "antgmm"))
+    made = tasks.prepare(stages=[stage.name for stage in plan.stages], **arguments_of(plan, "antgmm"))
     run, *steps = made.outputs
     return raw["store"], run, dict(zip(("block", "ffn", "attention", "io"), steps, strict=True))
 

@@ -26,7 +26,7 @@ def importance(materials: Materials, checkpoint: str) -> Importances:
 
     Raises UserError where the store has lost them.
     """
-    settings, others = materials.plan.importance, other_axes(materials.plan.stages)
+    settings, others = materials.plan.importance, other_axes(stage.axis for stage in materials.plan.stages)
     inputs = inputs_of(materials, checkpoint, materials.split("score").digest, settings=settings.model_dump())
     if others:  # without any, the name is the one that it has always had
         inputs["axes"] = others
