@@ -13,7 +13,10 @@ import sys
 from common import sample_materials, show
 
 from lmmpress.axes import axis_named
-from lmmpress.engine import steps
+from lmmpress.engine.parts.distill import distill
+from lmmpress.engine.parts.evaluate import evaluate
+from lmmpress.engine.parts.importance import importance
+from lmmpress.engine.parts.prune import prune
 from lmmpress.evaluation.accuracy import by_task, image_of_row
 from lmmpress.evaluation.gate import paired_drop
 from lmmpress.pruning.sizes import predict
@@ -37,20 +40,20 @@ def main() -> None:
         one = sample_materials(**changes, distillation__epochs=str(spent))
         original = one.original
         checkpoint = all_at_once(one, original) if pruned else original
-        before, _ = steps.evaluate(one, original, "test")
-        cut, _ = steps.evaluate(one, checkpoint, "test")
-        distilled, loss, seconds = steps.distill(one, checkpoint)
-        after, _ = steps.evaluate(one, distilled, "test")
-        drop, interval = paired_drop(before, after, image_of_row(one.examples["test"].split), 0.95)
+        before, cut = evaluate(one, original, "test"), evaluate(one, checkpoint, "test")
+        distilled = distill(one, checkpoint)
+        assert distilled.checkpoint, "the loss stays finite"
+        after = evaluate(one, distilled.checkpoint, "test")
+        drop = paired_drop(before.right, after.right, image_of_row(one.examples("test").split), 0.95)
         result[name] = {
-            "original": float(before.double().mean()),
-            "before_distilling": float(cut.double().mean()),
-            "accuracy": float(after.double().mean()),
-            "by_task": by_task(one.examples["test"].split, after),
-            "drop": drop,
-            "drop_interval": [interval.low, interval.high],
-            "last_loss": loss[-1],
-            "distil_seconds": seconds,
+            "original": before.accuracy,
+            "before_distilling": cut.accuracy,
+            "accuracy": after.accuracy,
+            "by_task": by_task(one.examples("test").split, after.right),
+            "drop": drop.value,
+            "drop_interval": [drop.interval.low, drop.interval.high],
+            "last_loss": distilled.loss[-1],
+            "distil_seconds": distilled.seconds,
         }
         print(f"{name}: {result[name]}", file=sys.stderr, flush=True)  # the next takes minutes
     show(result)
@@ -60,8 +63,8 @@ def all_at_once(materials, original: str) -> str:
     """Every stage's maximum cut in turn, scored each time, never distilled."""
     current = original
     for stage in materials.plan.stages:
-        scores = steps.importance(materials, current)[0].scores if axis_named(stage.axis).needs_scores else None
-        current, _ = steps.prune(materials, current, "language", stage.axis, stage.max, scores)
+        scores = importance(materials, current).scored.scores if axis_named(stage.axis).needs_scores else None
+        current = prune(materials, current, "language", stage.axis, stage.max, scores).checkpoint
     return current
 
 

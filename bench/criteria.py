@@ -39,7 +39,7 @@ def main() -> None:
     materials = sample_materials(importance__rows=str(arguments.rows))
     checkpoint = arguments.checkpoint or materials.teacher
     model, anatomy = load_model(checkpoint), read_checkpoint(checkpoint)
-    examples = materials.examples["score"]
+    examples = materials.examples("score")
     result: dict[str, object] = {"uncut": measure(materials, model)}
     for name, changes in CRITERIA.items():
         settings = Importance(**changes)
@@ -61,7 +61,7 @@ def main() -> None:
                     amount = body.width // share // body.unit * body.unit
                     cut = choose(anatomy, "language", axis, amount, scored.scores)
                     with tempfile.TemporaryDirectory() as folder:
-                        apply_cuts(checkpoint, [cut], Path(folder) / "cut")
+                        apply_cuts(checkpoint, read_checkpoint(checkpoint), [cut], Path(folder) / "cut")
                         found = measure(materials, load_model(Path(folder) / "cut"))
                     row = result.setdefault(f"{axis} -1/{share}", {})
                     row.setdefault(name, []).append(found)
@@ -80,7 +80,7 @@ def main() -> None:
 @torch.no_grad()
 def measure(materials, model) -> dict[str, float]:
     """Cross-entropy of the answers per sample and accuracy, on the gate split."""
-    examples = materials.examples["gate"]
+    examples = materials.examples("gate")
     total = right = 0.0
     for chosen in batches(examples, 64):
         batch = make_batch(examples, chosen)

@@ -34,7 +34,7 @@ def main() -> None:
 
             def cutting() -> None:
                 shutil.rmtree(folder / "cut", ignore_errors=True)
-                apply_cuts(source, [cut], folder / "cut")
+                apply_cuts(source, read_checkpoint(source), [cut], folder / "cut")
 
             def copying() -> None:
                 shutil.rmtree(folder / "copy", ignore_errors=True)

@@ -64,7 +64,7 @@ def measure(source: Path, anatomy: Anatomy, axis: str, folder: Path, rounds: int
         before = bytes_read()
         with AnonymousPeak() as peak:
             begun = time.perf_counter()
-            apply_cuts(source, [cut], folder / "cut")
+            apply_cuts(source, read_checkpoint(source), [cut], folder / "cut")
             cutting = time.perf_counter() - begun
         memory.append(peak.bytes / 2**20)
         read.append(bytes_read() - before)

@@ -37,13 +37,12 @@ def main() -> None:
         "fill_all_seconds": time.perf_counter() - begun,
         "rows": arguments.rows,
     }
-    plain.examples["distill"] = cached.examples["distill"]
     saved = []
     for shape, path in shapes(cached):
         model = load_model(path)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(not name.startswith(cached.frozen))
-        examples = cached.examples["distill"]
+        examples = cached.examples("distill")
         few = dataclasses.replace(examples, rows=examples.rows[: arguments.rows])
 
         def epoch(materials) -> None:
@@ -91,7 +90,7 @@ def shapes(materials):
         groups = anatomy.axis("language", stage.axis).groups
         scores = {group.name: torch.arange(group.size).double() for group in groups}
         target = Path(tempfile.mkdtemp()) / str(number)
-        apply_cuts(path, [choose(anatomy, "language", stage.axis, stage.max, scores)], target)
+        apply_cuts(path, read_checkpoint(path), [choose(anatomy, "language", stage.axis, stage.max, scores)], target)
         path = target
     yield "last shape", path
 

@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=256)
     arguments = parser.parse_args()
     materials = sample_materials(importance__rows=str(arguments.rows))
-    examples, anatomy = materials.examples["score"], read_checkpoint(materials.teacher)
+    examples, anatomy = materials.examples("score"), read_checkpoint(materials.teacher)
     materials.features("score")
     model = load_model(materials.teacher)
     result: dict[str, object] = {"rows": arguments.rows}

@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import settings
+
+pytest.register_assert_rewrite("support")  # so that a failed assertion there shows its values, too
+
 from support.data import make_processor, write_data
 from support.mlflow_server import new_database
 from support.s3 import MiniStack, Server, free_port
@@ -22,6 +25,8 @@ from lmmpress.lmm.checkpoint import load_model, read_checkpoint, save_trained
 from lmmpress.lmm.examples import batches, encode, make_batch
 from lmmpress.lmm.forward import answer_logits
 from lmmpress.lmm.processor import load_processor
+from lmmpress.progress import listening
+from lmmpress.progress.terminal import on_terminal
 from lmmpress.pruning.importance import answer_loss
 from lmmpress.store.connection import connect
 from lmmpress.tracking.client import local_store
@@ -62,10 +67,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
+def aloud() -> Iterator[None]:
+    """What the library says is shown on stderr, as the command line shows it."""
+    with listening(on_terminal()):
+        yield
+
+
+@pytest.fixture
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run's result is not loaded by a process of its own, which takes seconds; test_saving.py and the runs of
     test_cli.py do it for real."""
-    monkeypatch.setattr("lmmpress.engine.steps.verify_for_users", lambda checkpoint: None)
+    monkeypatch.setattr("lmmpress.engine.parts.load.verify_for_users", lambda checkpoint: None)
 
 
 @pytest.fixture(scope="session")
@@ -142,7 +154,7 @@ def taught(make_checkpoint: Callable[..., Path], data: Path, tmp_path_factory: p
             optimizer.step()
             optimizer.zero_grad()
     target = tmp_path_factory.mktemp("taught") / "model"
-    save_trained(model, source, target, {"format": 1, "history": []})
+    save_trained(model, source, read_checkpoint(source), target, {"format": 1, "history": []})
     (target / "COMPRESSION.json").unlink()
     return target
 

@@ -4,7 +4,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
-from lmmpress.axes.registry import NAME
+NAME = "[a-z][a-z0-9_]{0,39}"
+"""What the name of an axis looks like: pipelines have parameters that begin with it."""
+
 
 Kept = dict[str, list[int]]
 

@@ -7,26 +7,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lmmpress.axes.cut import NAME, Cut
 from lmmpress.axes.layout import TowerLayout
 from lmmpress.axes.slices import AxisAnatomy, Shapes
 from lmmpress.errors import UserError
 from lmmpress.settings.faults import nearest
 
-if TYPE_CHECKING:
-    from lmmpress.axes.cut import Cut
-
 ENTRY_POINTS = "lmmpress.axes"
 """The entry points through which another package offers an axis: each names an `Axis`."""
-
-NAME = "[a-z][a-z0-9_]{0,39}"
-"""What a name looks like: pipelines have parameters that begin with it."""
 
 _RESERVED = ("original", "result")  # what `evaluate` measures beside the steps of stages
 
 Config = dict[str, Any]
-Resize = Callable[[Config, "Cut", Callable[[Config, "Cut"], Config]], Config]
+Resize = Callable[[Config, Cut, Callable[[Config, Cut], Config]], Config]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from lmmpress.cli.shared import (
     Granularity,
     Overrides,
     PlanFile,
+    console,
     faster,
     in_short,
     local,
@@ -31,6 +32,8 @@ from lmmpress.errors import UserError, traceback_of
 from lmmpress.host.full_disk import is_full, system_says
 from lmmpress.plan import Evaluation, Importance
 from lmmpress.printing.terminal import Table
+from lmmpress.progress import listening
+from lmmpress.progress.terminal import on_terminal
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,6 +47,12 @@ app.add_typer(store.app, name="store")
 app.command()(cluster.compile)
 app.command()(cluster.submit)
 app.command()(doctor)
+
+
+@app.callback()
+def listen(context: typer.Context) -> None:
+    """Show what the library says, and how far it is."""
+    context.with_resource(listening(on_terminal(console)))
 
 
 class Engine(StrEnum):
@@ -73,8 +82,9 @@ def run(
 
     name = name_of_compressed(plan.model)
     plan = plan.model_copy(update={"model": located(plan.model)})
-    from lmmpress.engine.compression import PLAN, RESULT, compress
-    from lmmpress.report import write_report
+    from lmmpress.engine.compression import compress
+    from lmmpress.engine.run_folder import PLAN, RESULT
+    from lmmpress.reporting import write_report
     from lmmpress.tracking.client import local_store
     from lmmpress.tracking.lineage import Lineage
 
@@ -215,7 +225,7 @@ def inspect(checkpoint: Checkpoint, as_json: AsJson = False) -> None:
             steps.add_row(str(entry["made_from"])[:12], what)
         out.print(steps)
     if record.get("plan"):
-        stages = ", ".join(f"{name} -{most}" for name, most in stages_of(record))
+        stages = ", ".join(f"{name} -{most}" for name, most in stages_of(record["plan"]))
         alpha = record["plan"]["tolerance"]["alpha"]
         words = f"by a plan of {stages}, with alpha {alpha} (run {record['run_key'][:12]})"
         out.print(words)
@@ -254,7 +264,7 @@ def evaluate(
 @app.command()
 def report(directory: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
     """Write report.html anew from a run's result.json."""
-    from lmmpress.report import report_of
+    from lmmpress.reporting import report_of
 
     out.print(str(report_of(directory)), highlight=False)
 
@@ -266,6 +276,7 @@ def main() -> None:
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--debug"]
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", str(console.is_terminal).lower())
     sys.excepthook = lambda kind, error, trace: print(traceback_of(error), file=sys.stderr)
     try:
         app()

@@ -3,12 +3,12 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 from accelerate import Accelerator
 
 from lmmpress.data import Split, open_data, read_split, usual_splits
+from lmmpress.engine.part_names import PARTS, Part
 from lmmpress.evaluation.greedy import end_tokens
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.checkpoint import load_model
@@ -19,13 +19,9 @@ from lmmpress.lmm.processor import load_processor
 from lmmpress.lmm.read_anatomy import anatomy_of, read_config
 from lmmpress.plan import Plan, Splits, digest_of
 from lmmpress.pruning.sizes import towers_of
+from lmmpress.result import ROLES, Role
 from lmmpress.store import Store
 from lmmpress.store.records import Subjects
-
-Role = Literal["score", "distill", "gate", "test"]
-ROLES: tuple[Role, ...] = ("score", "distill", "gate", "test")
-Part = Literal["sight", "importance", "prune", "distill", "evaluate", "speed", "load"]
-PARTS: frozenset[Part] = frozenset(get_args(Part))
 
 _CACHE_VERSION = 1
 _BATCH = 64
@@ -83,6 +79,10 @@ class Materials:
             self._anatomies[checkpoint] = anatomy_of(read_config(self.store.checkpoint(checkpoint, weights=False)))
         return self._anatomies[checkpoint]
 
+    def remember(self, checkpoint: str, anatomy: Anatomy) -> None:
+        """Keep the anatomy of a checkpoint that was just written, so that it is not read again."""
+        self._anatomies[checkpoint] = anatomy
+
     def split(self, role: Role) -> Split:
         """The rows of a role, as they are; results of them are named by their digest."""
         split = split_of(self.plan, role)
@@ -100,10 +100,29 @@ class Materials:
         named = {"bfloat16": torch.bfloat16, "float32": torch.float32}
         return named.get(self.plan.dtype) or automatic_dtype()
 
+    def examples(self, role: Role) -> Examples:
+        """The rows of a role, encoded when they are first needed."""
+        if role not in self._examples:
+            self._examples[role] = self._find_or_encode(self.split(role))
+        return self._examples[role]
+
     @cached_property
-    def examples(self) -> "_Splits":
-        """The rows of each role, encoded."""
-        return _Splits(self)
+    def _examples(self) -> dict[Role, Examples]:
+        return {}
+
+    def _find_or_encode(self, split: Split) -> Examples:
+        inputs = {"version": _CACHE_VERSION, "teacher": self.original, "data": split.digest}
+        name = f"examples-{digest_of(inputs)}"
+        found = self.store.read_tensors(name)
+        if found is not None:
+            return from_tensors(found, split, lambda: self._encode(split).pixels)
+        examples = self._encode(split)
+        self.store.write_tensors(name, to_tensors(examples), self._subjects(split))
+        return examples
+
+    def _encode(self, split: Split) -> Examples:
+        processor = load_processor(self.store.checkpoint(self.original, weights=False))
+        return encode(split, processor, self.anatomy.config)
 
     @cached_property
     def ends(self) -> frozenset[int]:
@@ -133,7 +152,7 @@ class Materials:
         """The teacher's visual features [images, tokens, width] of a role's images; None where they are not cached."""
         if not self.sees_once:
             return None
-        examples = self.examples[role]
+        examples = self.examples(role)
         if examples.split.digest not in self._features:
             name = self._cache_name("features", examples)
             found = self.store.read_tensors(name)
@@ -151,7 +170,7 @@ class Materials:
     @cached_property
     def teacher_states(self) -> torch.Tensor:
         """The hidden states that the teacher's head reads at every answer position of the distillation rows."""
-        examples = self.examples["distill"]
+        examples = self.examples("distill")
         name = self._cache_name("states", examples)
         found = self.store.read_tensors(name)
         if found is None:
@@ -169,17 +188,17 @@ class Materials:
                 states = self.teacher_states[batch.number.cpu()].to(self.accelerator.device, self.dtype)
                 logits: torch.Tensor = head(states)
                 return logits
-            return answer_logits(self.teacher_model, batch, self.examples["distill"], self.anatomy.projector, None)
+            return answer_logits(self.teacher_model, batch, self.examples("distill"), self.anatomy.projector, None)
 
     def logits(self, model: torch.nn.Module, batch: Batch, role: Role) -> torch.Tensor:
         """Any model's logits at a batch's answer positions, with cached visual features where they hold."""
-        return answer_logits(model, batch, self.examples[role], self.anatomy.projector, self.features(role))
+        return answer_logits(model, batch, self.examples(role), self.anatomy.projector, self.features(role))
 
     def student_logits(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """A float32 student's logits at a distillation batch's answer positions, computed in the plan's dtype."""
         features = self.features("distill")  # made outside of autocast, which would change them
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.dtype is torch.bfloat16):
-            return answer_logits(model, batch, self.examples["distill"], self.anatomy.projector, features)
+            return answer_logits(model, batch, self.examples("distill"), self.anatomy.projector, features)
 
     def _subjects(self, split: Split) -> Subjects:
         """What is computed of the teacher and a split."""
@@ -194,27 +213,3 @@ class Materials:
             "device": self.accelerator.device.type,
         }
         return f"{what}-{digest_of(inputs)}"
-
-
-class _Splits(dict[Role, Examples]):
-    """Encodes a role's split when it is first asked for."""
-
-    def __init__(self, materials: Materials) -> None:
-        super().__init__()
-        self._materials = materials
-
-    def __missing__(self, role: Role) -> Examples:
-        store, split = self._materials.store, self._materials.split(role)
-        inputs = {"version": _CACHE_VERSION, "teacher": self._materials.original, "data": split.digest}
-        name = f"examples-{digest_of(inputs)}"
-        found = store.read_tensors(name)
-        if found is None:
-            self[role] = self._encode(split)
-            store.write_tensors(name, to_tensors(self[role]), self._materials._subjects(split))
-        else:
-            self[role] = from_tensors(found, split, lambda: self._encode(split).pixels)
-        return self[role]
-
-    def _encode(self, split: Split) -> Examples:
-        processor = load_processor(self._materials.store.checkpoint(self._materials.original, weights=False))
-        return encode(split, processor, self._materials.anatomy.config)

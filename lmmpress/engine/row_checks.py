@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lmmpress.data import Split
 from lmmpress.data.leaks import check_leak
-from lmmpress.engine.materials import ROLES, Role, split_names, split_of
+from lmmpress.engine.materials import split_names, split_of
 from lmmpress.files.allow_list import INDEX, RECORD, choose
 from lmmpress.files.digest import sha256_by_name
 from lmmpress.lmm.examples import check_rows
@@ -13,6 +13,7 @@ from lmmpress.lmm.processor import load_processor
 from lmmpress.lmm.read_anatomy import complete, read_config
 from lmmpress.plan import Plan, digest_of
 from lmmpress.progress import say_once
+from lmmpress.result import ROLES, Role
 from lmmpress.store import Store
 from lmmpress.store.records import OF, Subjects
 

@@ -90,15 +90,16 @@ def load_model(checkpoint: Path, dtype: torch.dtype = torch.float32) -> torch.nn
     return model.eval()
 
 
-def apply_cuts(source: Path, cuts: list[Cut], target: Path, record: dict[str, Any] | None = None) -> None:
+def apply_cuts(
+    source: Path, anatomy: Anatomy, cuts: list[Cut], target: Path, record: dict[str, Any] | None = None
+) -> None:
     """Write the checkpoint that cuts in turn leave of `source` into the new directory `target`, a tensor at a time.
 
-    Each cut speaks of the model that those before it left. Blocks that go and rows that go are not even read. What
-    belongs to a checkpoint beside weights and config (tokenizer, processor, ...) is copied along, and `record` is
-    written as COMPRESSION.json.
+    `anatomy` is the source's. Each cut speaks of the model that those before it left. Blocks that go and rows that go
+    are not even read. What belongs to a checkpoint beside weights and config (tokenizer, processor, ...) is copied
+    along, and `record` is written as COMPRESSION.json.
     Raises UserError where a cut was made for another model or cannot be expressed.
     """
-    anatomy = read_checkpoint(source)
     config = config_after(anatomy, cuts)
     plan = TensorCut(anatomy, compose(anatomy, cuts))
 
@@ -128,10 +129,10 @@ def _as_stored(stored: str, before: str, after: str) -> str:
     return stored[: len(stored) - tail] + after[len(before) - tail :]
 
 
-def save_trained(model: torch.nn.Module, source: Path, target: Path, record: dict[str, Any]) -> None:
-    """Write a model trained from the checkpoint `source` as the new directory `target`, in the dtypes of `source`."""
+def save_trained(model: torch.nn.Module, source: Path, anatomy: Anatomy, target: Path, record: dict[str, Any]) -> None:
+    """Write a model trained from the checkpoint `source`, whose `anatomy` it has, as the new directory `target`, in the
+    dtypes of `source`."""
     state, config = model.state_dict(), read_config(source)
-    anatomy = anatomy_of(config)
 
     def trained() -> Iterator[_Tensor]:
         for file in map(WeightFile, weight_files(source)):

@@ -92,15 +92,15 @@ class Batch:
         )
 
 
-def encode(split: Split, processor: Any, config: dict[str, Any]) -> Examples:
+def encode(split: Split, processor: Any, config: dict[str, Any], answered: bool = True) -> Examples:
     """Run every row through the processor, for the model of that config (an anatomy's, where nothing is left out).
 
-    Rows about one image share its pixels. Raises UserError for rows that do not fit the model (see `lmmpress.lmm.fit`),
-    for a prompt and answer longer than the input the model takes, and for a question or an answer of which the
-    tokenizer makes nothing.
+    Rows about one image share its pixels. Without `answered` only prompts are made. Raises UserError for rows that do
+    not fit the model (see `lmmpress.lmm.fit`), for a prompt and answer longer than the input the model takes, and for a
+    question or an answer of which the tokenizer makes nothing.
     """
     encoder = Encoder(split, processor, config)
-    answers = encoder.answers(split.rows)
+    answers = encoder.answers(split.rows) if answered else [[] for _ in split.rows]
     by_image: dict[str | None, list[int]] = {}
     for index, row in enumerate(split.rows):
         by_image.setdefault(row.picture, []).append(index)

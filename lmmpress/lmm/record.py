@@ -79,13 +79,19 @@ def parse_record(path: Path, where: str) -> dict[str, Any]:
     return {"history": []} | told
 
 
-def stages_of(record: dict[str, Any]) -> list[tuple[str, int]]:
-    """The stages of the plan that a record names: the name of each, and how much it may remove."""
-    stages = record["plan"]["stages"]
+def stages_of(plan: dict[str, Any]) -> list[tuple[str, int]]:
+    """The stages of a plan as a record holds it: the name of each, and how much it may remove."""
+    stages = plan["stages"]
     if isinstance(stages, dict):
         return [(axis, stage["max"]) for axis, stage in stages.items()]
     names = stage_names(stage["axis"] for stage in stages)
     return [(name, stage["max"]) for name, stage in zip(names, stages, strict=True)]
+
+
+def continued(checkpoint: Path, entry: dict[str, Any]) -> dict[str, Any]:
+    """COMPRESSION.json of what is made from a checkpoint: everything done to the teacher since, oldest first."""
+    before = read_record(checkpoint) or {"format": 1, "history": []}
+    return before | {"history": [*before["history"], entry]}
 
 
 def cuts_of(record: dict[str, Any]) -> list[Cut]:

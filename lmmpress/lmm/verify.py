@@ -30,18 +30,18 @@ from lmmpress.lmm.weights import WeightFile, weight_files
 _SHARE_OF_MEMORY = 0.5
 
 
-def verify_cut(source: Path, cuts: list[Cut], target: Path) -> None:
-    """Raise UserError where `target` is not what the cuts make of `source`.
+def verify_cut(source: Path, anatomy: Anatomy, cuts: list[Cut], target: Path) -> Anatomy:
+    """The anatomy of `target`, once it was read back; `anatomy` is the source's. Raises UserError where `target` is not
+    what the cuts make of `source`.
 
     Where the models fit into memory they are loaded and computed with; where they do not, the shapes and every kept
     value are compared on disk.
     """
-    anatomy = read_checkpoint(source)
     kept = compose(anatomy, cuts)
     after = read_checkpoint(target)
     if after.shapes != shapes_after(anatomy, kept):
         raise _wrong(target, "its tensors have other shapes than the cut leaves")
-    _compare_values(source, anatomy, kept, target)
+    _compare_values(source, anatomy, kept, target, after)
     if _fits(anatomy, after) and _exact(anatomy, cuts):
         expected = _exact_values(source, anatomy, kept)
         uncut = load_model(source)
@@ -53,6 +53,7 @@ def verify_cut(source: Path, cuts: list[Cut], target: Path) -> None:
         ties = {alias: expected[name] for alias, name in after.ties.items()}
         model.load_state_dict(expected | ties)  # as before rounding to the stored precision
         _compare(target, probe_logits(model, inputs), wanted)
+    return after
 
 
 def verify_saved(model: torch.nn.Module, target: Path) -> None:
@@ -125,11 +126,10 @@ def _fits(*anatomies: Anatomy) -> bool:
     return needed < _SHARE_OF_MEMORY * available
 
 
-def _compare_values(source: Path, anatomy: Anatomy, kept: Kept, target: Path) -> None:
+def _compare_values(source: Path, anatomy: Anatomy, kept: Kept, target: Path, after: Anatomy) -> None:
     """Every tensor of the cut checkpoint holds what the cut keeps of its source, a tensor at a time."""
-    config = read_checkpoint(target).config
     written = {
-        name_in_model(config, stored): (file, stored)
+        name_in_model(after.config, stored): (file, stored)
         for file in map(WeightFile, weight_files(target))
         for stored in file
     }

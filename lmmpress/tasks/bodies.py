@@ -23,7 +23,8 @@ from lmmpress.errors import UserError, traceback_of
 from lmmpress.host.full_disk import system_says
 from lmmpress.plan import Plan
 from lmmpress.printing.visible import visible
-from lmmpress.progress import console, note
+from lmmpress.progress import listening, note, say
+from lmmpress.progress.terminal import on_terminal
 from lmmpress.result import StepResult
 from lmmpress.store import Store, open_store
 from lmmpress.store.records import SUBMISSION
@@ -31,10 +32,10 @@ from lmmpress.tasks.outcome import Outcome, accuracy_text, address_left, by, of_
 from lmmpress.tasks.parameters import plan_of, steps_of
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a task that only reads the state never needs it
-    from lmmpress.engine.materials import Part
+    from lmmpress.engine.part_names import Part
     from lmmpress.engine.run import Run
-    from lmmpress.engine.steps import Step
-    from lmmpress.store.state import Run as State
+    from lmmpress.engine.step import Step
+    from lmmpress.store.state import RunState
     from lmmpress.tracking.lineage import Lineage
 
 P = ParamSpec("P")
@@ -59,13 +60,14 @@ class Prepared:
 
 
 def _for_people(task: Callable[P, T]) -> Callable[P, T]:
-    """End a task with a line for each fault and exit code 2 where the fault is the user's, or the world's; with a
-    traceback, less what is secret, and exit code 1 where it is ours."""
+    """Show on stderr what a task says. End it with a line for each fault and exit code 2 where the fault is the user's,
+    or the world's; with a traceback, less what is secret, and exit code 1 where it is ours."""
 
     @wraps(task)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return task(*args, **kwargs)
+            with listening(on_terminal()):
+                return task(*args, **kwargs)
         except UserError as error:
             for line in error.lines:
                 print(f"error: {line}", file=sys.stderr)
@@ -95,18 +97,20 @@ def prepare(name: str, **parameters: Any) -> Prepared:
     from lmmpress.tracking.registry import located
 
     if not os.environ.get("MLFLOW_TRACKING_URI"):
-        console.print("MLFLOW_TRACKING_URI is not set: no lineage is recorded", highlight=False)
+        say("MLFLOW_TRACKING_URI is not set: no lineage is recorded")
     plan = plan_of(**parameters)
     if not plan.store:
         raise UserError("store is not set: the tasks of a pipeline exchange checkpoints through it")
     store = open_store(plan.store)
     plan = plan.model_copy(update={"model": located(plan.model)})
-    teacher, sizes = check(plan)
+    checked_plan = check(plan)
+    teacher, sizes = checked_plan.teacher, checked_plan.sizes
     if checked := check_all_rows(plan, teacher, store):
         checked.note(store)
-    key, original = begin(plan, store, teacher)
+    begun = begin(plan, store, teacher)
+    key, original = begun.key, begun.original
     run = f"{key[:12]}-{uuid.uuid4().hex[:8]}"
-    with store.run(key, holder=run):
+    with store.run_state(key, holder=run):
         submission = Submission(plan=plan, name=name, key=key, original=original)
         # as text: records are written in the order of their keys, and a plan's stages have an order of their own
         store.write_record(_record(run), {"submission": submission.model_dump_json()})
@@ -137,7 +141,8 @@ def due(store: str, run: str, stage: str, index: int) -> str:
 def importance(store: str, run: str, stage: str, index: int) -> Outcome:
     """Score the checkpoint that a step cuts."""
     with _step(store, run, stage, index, "importance") as (_, step):
-        scored, seconds = step.scored
+        made = step.importances
+        scored, seconds = (made.scored, made.seconds) if made else (None, 0.0)
         rows = []
         for group, scores in sorted(scored.scores.items() if scored else ()):
             low, middle, high = (float(scores.double().quantile(share)) for share in (0, 0.5, 1))
@@ -154,32 +159,37 @@ def prune(store: str, run: str, stage: str, index: int) -> Outcome:
     from lmmpress.lmm.anatomy import count_by_tower
 
     with _step(store, run, stage, index, "prune") as (_, step):
-        pruned, seconds = step.pruned
-        before, after = (count_by_tower(step.materials.anatomy_of(one)) for one in (step.planned.parent, pruned))
+        pruned = step.pruned
+        both = (step.planned.parent, pruned.checkpoint)
+        before, after = (count_by_tower(step.materials.anatomy_of(one)) for one in both)
         rows = [[tower, before[tower], after[tower]] for tower in after]
         summary = f"{stage} of the {step.tower} tower, -{step.planned.amount}\n\n"
         summary += table(["parameters", "before", "after"], rows)
-        metrics = {"seconds": seconds, "parameters": sum(after.values())} | by("parameters", after)
-        return Outcome(step.materials.store.address(pruned), summary, metrics, {"parent": step.planned.parent})
+        metrics = {"seconds": pruned.seconds, "parameters": sum(after.values())} | by("parameters", after)
+        address = step.materials.store.address(pruned.checkpoint)
+        return Outcome(address, summary, metrics, {"parent": step.planned.parent})
 
 
 @_for_people
 def distill(store: str, run: str, stage: str, index: int) -> Outcome:
     """Let what a step has cut learn from the teacher, in one process for each GPU of this machine."""
     with _step(store, run, stage, index, "distill") as (_, step):
-        distilled, loss, seconds = step.distilled
-        pruned = step.pruned[0]
-        rows = [[epoch, f"{value:.4f}"] for epoch, value in enumerate(loss, start=1)]
-        summary = table(["epoch", "loss"], rows) if distilled else "The loss is not finite: the step is rolled back."
-        metrics = {"seconds": seconds, "loss": loss[-1] if loss else None}
-        return Outcome(step.materials.store.address(distilled or pruned), summary, metrics, {"parent": pruned})
+        distilled, pruned = step.distilled, step.pruned.checkpoint
+        rows = [[epoch, f"{value:.4f}"] for epoch, value in enumerate(distilled.loss, start=1)]
+        summary = "The loss is not finite: the step is rolled back."
+        if distilled.checkpoint:
+            summary = table(["epoch", "loss"], rows)
+        metrics = {"seconds": distilled.seconds, "loss": distilled.loss[-1] if distilled.loss else None}
+        left = step.materials.store.address(distilled.checkpoint or pruned)
+        return Outcome(left, summary, metrics, {"parent": pruned})
 
 
 @_for_people
 def evaluate(store: str, run: str, stage: str, index: int = 0) -> Outcome:
     """Measure what a step has made; or, where `stage` says so, the `original` before all steps or the `result` after
     them."""
-    from lmmpress.engine.run import close, known_steps
+    from lmmpress.engine.closing import close
+    from lmmpress.engine.run import known_steps
 
     if stage == "original":
         return _evaluate_original(store, run)
@@ -187,12 +197,13 @@ def evaluate(store: str, run: str, stage: str, index: int = 0) -> Outcome:
         with _working(store, run, "evaluate", "speed") as (opened, state, _):
             return of_result(close(opened, known_steps(opened, state)))
     with _step(store, run, stage, index, "evaluate") as (_, step):
-        pruned, distilled, seconds = step.right
-        after = None if distilled is None else float(distilled.double().mean())
-        before = float(pruned.double().mean())
+        before, answers = step.answers_pruned.accuracy, step.answers
+        after = answers.accuracy if answers else None
+        seconds = step.answers_pruned.seconds + (answers.seconds if answers else 0.0)
         summary = table(["", "accuracy"], [["pruned", f"{before:.4f}"], ["distilled", accuracy_text(after)]])
         metrics = {"seconds": seconds, "accuracy_pruned": before, "accuracy": after}
-        return Outcome(step.materials.store.address(step.distilled[0] or step.pruned[0]), summary, metrics)
+        left = step.distilled.checkpoint or step.pruned.checkpoint
+        return Outcome(step.materials.store.address(left), summary, metrics)
 
 
 @_for_people
@@ -212,7 +223,8 @@ def gate(store: str, run: str, stage: str, index: int) -> Outcome:
 @_for_people
 def compress_stage(store: str, run: str, stage: str) -> Outcome:
     """All steps of a stage that are not made yet, if it is its turn; after the last stage the closing measurements."""
-    from lmmpress.engine.run import check_original, close, describe, make_steps
+    from lmmpress.engine.closing import measure_ends
+    from lmmpress.engine.run import check_original, describe, make_steps
 
     parts: tuple[Part, ...] = ("sight", "importance", "prune", "distill", "evaluate", "speed")
     with _working(store, run, *parts) as (opened, state, recorder):
@@ -225,7 +237,7 @@ def compress_stage(store: str, run: str, stage: str) -> Outcome:
         if not own:
             raise UserError(f"stage {stage} cannot begin: a stage before it has not ended")
         if not isinstance(next_step(opened.plan, opened.original, known), Planned):
-            close(opened, known)
+            measure_ends(opened, known)
         rows = [[step.index + 1, step.decision, step.parameters, accuracy_text(step.accuracy)] for step in own]
         summary = table(["step", "decision", "parameters", "accuracy"], rows)
         return Outcome(address_left(opened.store, own[-1]), summary, of_step(opened.store, own[-1]).metrics)
@@ -234,9 +246,10 @@ def compress_stage(store: str, run: str, stage: str) -> Outcome:
 @_for_people
 def publish(store: str, run: str, report: str) -> Outcome:
     """Check that plain transformers loads what is left, register it, and write the report to the path `report`."""
-    from lmmpress.engine.run import close, known_steps
-    from lmmpress.engine.steps import load_as_users_do
-    from lmmpress.report import write_report
+    from lmmpress.engine.closing import close
+    from lmmpress.engine.parts.load import load_as_users_do
+    from lmmpress.engine.run import known_steps
+    from lmmpress.reporting import write_report
 
     with _working(store, run, "load") as (opened, state, recorder):
         known = known_steps(opened, state)
@@ -252,16 +265,16 @@ def publish(store: str, run: str, report: str) -> Outcome:
 
 
 @contextmanager
-def _working(store: str, run: str, *makes: "Part") -> "Iterator[tuple[Run, State, Lineage | None]]":
+def _working(store: str, run: str, *makes: "Part") -> "Iterator[tuple[Run, RunState, Lineage | None]]":
     """The run of a submission, its state held for the submission, and who records it, if somebody does."""
     from lmmpress.engine.run import open_run
 
     opened = open_store(store)
     told = _submission(opened, run)
-    with opened.run(told.key, holder=run) as state:
-        made = open_run(told.plan, opened, told.key, told.original, frozenset(makes), "evaluate" in makes)
-        if "distill" in makes:
-            made.materials.plan = _on_every_gpu(made.materials.plan)
+    with opened.run_state(told.key, holder=run) as state:
+        parts = frozenset(makes)
+        settles, every_gpu = "evaluate" in parts, "distill" in parts
+        made = open_run(told.plan, opened, told.key, told.original, parts, settles, every_gpu)
         recorder = _recorder(told.name, run)
         if recorder and recorder.within:
             with suppress(UserError):  # lineage is told by other tasks, and they say what is wrong with it
@@ -278,7 +291,7 @@ def _working(store: str, run: str, *makes: "Part") -> "Iterator[tuple[Run, State
 def _step(store: str, run: str, stage: str, index: int, part: "Part") -> "Iterator[tuple[Run, Step]]":
     """The step of that number, of which this task makes one part."""
     from lmmpress.engine.run import known_steps
-    from lmmpress.engine.steps import Step
+    from lmmpress.engine.step import Step
 
     with _working(store, run, part) as (opened, state, _):
         _, planned = _position(opened, known_steps(opened, state), stage, int(index))
@@ -303,14 +316,6 @@ def _submission(store: Store, run: str) -> Submission:
 
 def _record(run: str) -> str:
     return f"{SUBMISSION}{run}"
-
-
-def _on_every_gpu(plan: Plan) -> Plan:
-    """The plan with a process for each GPU of this machine, if it asks for fewer; only rounding depends on that."""
-    import torch
-
-    count = max(plan.distillation.processes, torch.cuda.device_count())
-    return plan.model_copy(update={"distillation": plan.distillation.model_copy(update={"processes": count})})
 
 
 def _recorder(name: str, run: str) -> "Lineage | None":

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.files import contents
+from support.plans import SHORT
+from support.results import essence
 from support.s3 import Server
-from test_run import essence
-from test_store import contents
+from support.work import WORK
 from typer.testing import CliRunner
 
 from lmmpress.cli.app import app
@@ -21,8 +23,6 @@ from lmmpress.store.housekeeping import verify_store
 from lmmpress.tracking.client import local_store
 from lmmpress.tracking.lineage import Lineage
 from lmmpress.tracking.registry import address_of
-
-SHORT = {"block": {"step": 1, "max": 1}, "ffn": {"step": 16, "max": 16}}
 
 
 @pytest.fixture
@@ -50,12 +50,7 @@ def test_a_run_in_a_bucket_gives_what_the_same_run_gives_here_and_another_machin
     assert contents(tmp_path / "there" / "compressed").keys() == contents(tmp_path / "here" / "compressed").keys()
 
     monkeypatch.setenv("LMMPRESS_CACHE", str(tmp_path / "cache of another machine"))
-    for work in (
-        "lmmpress.engine.steps.train",
-        "lmmpress.engine.steps.score",
-        "lmmpress.engine.steps.answered_right",
-        "lmmpress.engine.steps.apply_cuts",
-    ):
+    for work in WORK:
         monkeypatch.setattr(work, lambda *_, **__: pytest.fail("this was done already"))
     again = compress(parse_plan(in_bucket), tmp_path / "elsewhere")
     assert essence(again) == essence(there)

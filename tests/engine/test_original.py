@@ -46,7 +46,7 @@ def test_what_it_answered_is_shown_on_one_line_and_shortened(raw_plan, data, tmp
         row["question"] = "标题\x1b[31m\nerror: forged"
         row["answer"] = "红" * 30 + "绿" * 40
     (folder / "metadata.jsonl").write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
-    monkeypatch.setattr("lmmpress.engine.steps.LONGEST", 3)
+    monkeypatch.setattr("lmmpress.engine.parts.original.LONGEST", 3)
     plan = strict(raw_plan, data=str(folder))
     with pytest.raises(UserError, match="answers none") as caught:
         compress(plan, tmp_path / "out")
@@ -65,8 +65,8 @@ def test_a_plan_may_allow_it(raw_plan, tmp_path) -> None:
 def test_what_was_found_of_the_original_is_not_measured_again(raw_plan, taught, tmp_path, monkeypatch) -> None:
     plan = strict(raw_plan, model=str(taught), stages={})
     compress(plan, tmp_path / "out")
-    for name in ("sees", "answered_right", "generate"):
-        monkeypatch.setattr(f"lmmpress.engine.steps.{name}", lambda *_, **__: pytest.fail("this was done already"))
+    for name in ("original.sees", "evaluate.answered_right", "original.generate"):
+        monkeypatch.setattr(f"lmmpress.engine.parts.{name}", lambda *_, **__: pytest.fail("this was done already"))
     compress(plan, tmp_path / "out", resume=True)
 
 

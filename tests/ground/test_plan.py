@@ -69,7 +69,7 @@ seed: one
 """
     assert refused(tmp_path, text) == [
         "stages is missing",
-        "line 3: data is a date, and settings are text, numbers, lists and mappings; put it in quotes if text is meant",
+        "line 3: data is a date, but settings are text, numbers, lists and mappings; put it in quotes if text is meant",
         "line 4: unknown key tolerence; did you mean 'tolerance'?",
         "line 6: tolerance.alpha: input should be less than 1, got 2",
         "line 7: tolerance.confidence: input should be 'none', or a valid number, unable to parse string as a number, "

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.cuts import cut_of
 from support.paths import ROOT
 from support.tiny import MODELS, config_of, make_model
 
@@ -19,7 +20,6 @@ from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.cut import masked, shapes_after
 from lmmpress.lmm.probe import Tensors, probe_inputs, probe_logits
 from lmmpress.lmm.read_anatomy import anatomy_after, anatomy_of, config_after
-from lmmpress.pruning.choose import choose
 
 
 def towers(name: str) -> tuple[str, ...]:
@@ -48,21 +48,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return make
 
 
-def cut_of(anatomy: Anatomy, tower: str, axis: str, seed: int = 0, units: int | None = None) -> Cut:
-    """A cut by random scores of about a third of an axis, or of so many units."""
-    body = anatomy.towers[tower].axes[axis]
-    amount = (units or max(1, body.width // body.unit // 3)) * body.unit
-    generator = torch.Generator().manual_seed(seed)
-    scores = {group.name: torch.rand(group.size, generator=generator) for group in body.groups}
-    return choose(anatomy, tower, axis, amount, scores)
-
-
 @pytest.mark.parametrize(("name", "tower", "axis"), CASES)
 def test_a_cut_is_what_was_promised(tiny, tmp_path, name: str, tower: str, axis: str) -> None:
     source, target = tiny(name), tmp_path / "cut"
     anatomy = read_checkpoint(source)
     cut = cut_of(anatomy, tower, axis)
-    apply_cuts(source, [cut], target)
+    apply_cuts(source, read_checkpoint(source), [cut], target)
 
     # shapes as planned, and as the new config says; as many parameters as the plan predicts
     predicted = anatomy_after(anatomy, cut)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.cuts import cut_of
 from support.tiny import config_of, make_model
-from test_families import cut_of
 
 from lmmpress.errors import UserError
 from lmmpress.files.own_types import MODELING
@@ -45,7 +45,7 @@ def saved(tmp_path):
     def save(name: str, tower: str, axis: str):
         make_model(config_of(name)).save_pretrained(tmp_path / "source")
         cut = cut_of(read_checkpoint(tmp_path / "source"), tower, axis)
-        apply_cuts(tmp_path / "source", [cut], tmp_path / "cut")
+        apply_cuts(tmp_path / "source", read_checkpoint(tmp_path / "source"), [cut], tmp_path / "cut")
         return tmp_path / "source", tmp_path / "cut", cut
 
     return save
@@ -89,19 +89,19 @@ def test_a_shape_that_becomes_plain_again_is_saved_plainly(saved, tmp_path) -> N
     anatomy = read_checkpoint(apart)
     width = anatomy.towers["language"].axes["attention"].width
     back = cut_of(anatomy, "language", "io", units=48 - width)
-    apply_cuts(apart, [back], tmp_path / "plain")
+    apply_cuts(apart, read_checkpoint(apart), [back], tmp_path / "plain")
     config = json.loads((tmp_path / "plain" / "config.json").read_text("utf-8"))
     assert config["model_type"] == "opt"
     assert "auto_map" not in config
     assert not (tmp_path / "plain" / MODELING).exists()
-    verify_cut(apart, [back], tmp_path / "plain")
+    verify_cut(apart, read_checkpoint(apart), [back], tmp_path / "plain")
 
 
 def test_lmmpress_never_runs_the_code_of_a_checkpoint(saved) -> None:
     source, apart, cut = saved(*APART)
     (apart / MODELING).write_text("raise SystemExit('ran')", "utf-8")
     load_model(apart)
-    verify_cut(source, [cut], apart)
+    verify_cut(source, read_checkpoint(source), [cut], apart)
     with pytest.raises(UserError, match="not this library's"):
         verify_for_users(apart)
 
@@ -109,7 +109,7 @@ def test_lmmpress_never_runs_the_code_of_a_checkpoint(saved) -> None:
 def test_a_checkpoint_that_was_written_well_is_believed(saved) -> None:
     for case in (NATIVE, APART):
         source, target, cut = saved(*case)
-        verify_cut(source, [cut], target)
+        verify_cut(source, read_checkpoint(source), [cut], target)
         verify_for_users(target)
         shutil.rmtree(source)
         shutil.rmtree(target)
@@ -142,7 +142,7 @@ def test_a_checkpoint_that_loads_without_complaint_and_is_wrong_is_noticed(saved
     source, target, cut = saved(*NATIVE)
     damage(target)
     with pytest.raises(UserError, match=said):
-        verify_cut(source, [cut], target)
+        verify_cut(source, read_checkpoint(source), [cut], target)
 
 
 def test_a_trained_model_is_compared_with_what_was_saved_of_it(saved) -> None:
@@ -165,9 +165,9 @@ def test_names_and_buffers_of_older_files_are_understood(tmp_path) -> None:
     old["language_model.model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(6)
     save_file(old, tmp_path / "old" / "model.safetensors", metadata={"format": "pt"})
     cut = cut_of(read_checkpoint(tmp_path / "old"), "vision", "block")
-    apply_cuts(tmp_path / "old", [cut], tmp_path / "cut")
-    verify_cut(tmp_path / "old", [cut], tmp_path / "cut")
-    apply_cuts(tmp_path / "new", [cut], tmp_path / "again")
+    apply_cuts(tmp_path / "old", read_checkpoint(tmp_path / "old"), [cut], tmp_path / "cut")
+    verify_cut(tmp_path / "old", read_checkpoint(tmp_path / "old"), [cut], tmp_path / "cut")
+    apply_cuts(tmp_path / "new", read_checkpoint(tmp_path / "new"), [cut], tmp_path / "again")
     first, second = load_model(tmp_path / "cut"), load_model(tmp_path / "again")
     inputs = probe_inputs(first)
     assert torch.equal(probe_logits(first, inputs), probe_logits(second, inputs))
@@ -177,7 +177,7 @@ def test_tokenizer_processor_and_templates_travel_along(make_checkpoint, tmp_pat
     source = shutil.copytree(make_checkpoint("llama"), tmp_path / "source")
     (source / "chat_template.jinja").write_text("{{ messages[0].content }}", "utf-8")
     cut = cut_of(read_checkpoint(source), "language", "ffn")
-    apply_cuts(source, [cut], tmp_path / "cut")
+    apply_cuts(source, read_checkpoint(source), [cut], tmp_path / "cut")
     weights = {"config.json", "model.safetensors"}
     companions = {path.name for path in source.iterdir()} - weights
     assert {"tokenizer.json", "generation_config.json", "chat_template.jinja"} <= companions
@@ -190,7 +190,7 @@ def test_the_compressed_checkpoint_trains_on_with_the_trainer(saved, tmp_path) -
 
     make_model(config_of("qwen2")).save_pretrained(tmp_path / "source")
     cut = cut_of(read_checkpoint(tmp_path / "source"), "language", "attention")
-    apply_cuts(tmp_path / "source", [cut], tmp_path / "cut")
+    apply_cuts(tmp_path / "source", read_checkpoint(tmp_path / "source"), [cut], tmp_path / "cut")
     model = load_model(tmp_path / "cut")
     ids = torch.randint(3, 64, (8, 6), generator=torch.Generator().manual_seed(0))
     rows = [{"input_ids": row, "labels": row} for row in ids]
@@ -210,7 +210,7 @@ def test_the_compressed_checkpoint_exports_where_the_original_does(tmp_path, nam
     """torch.export; OPT with narrower heads exports too, with the code that it carries."""
     make_model(config_of(name)).save_pretrained(tmp_path / "source")
     cut = cut_of(read_checkpoint(tmp_path / "source"), "language", "attention")
-    apply_cuts(tmp_path / "source", [cut], tmp_path / "cut")
+    apply_cuts(tmp_path / "source", read_checkpoint(tmp_path / "source"), [cut], tmp_path / "cut")
     for folder in ("source", "cut"):
         model = load_model(tmp_path / folder)
         inputs = probe_inputs(model)

@@ -16,10 +16,10 @@ from shlex import quote
 import pytest
 import trustme
 from filelock import FileLock
+from support.files import contents
 from support.paths import TESTS
 from support.s3 import MiniStack, Proxy, Server, TlsFront, answer, free_port
 from support.store_worker import PART, make_checkpoint, opened
-from test_store import contents
 
 from lmmpress.data import open_data
 from lmmpress.errors import UserError
@@ -287,11 +287,11 @@ def test_an_answer_lost_on_its_way_does_not_make_a_write_fail_or_happen_twice(pr
     objects.write("runs/a.json", b"two", found.tag)
     with pytest.raises(ChangedError):
         objects.write("runs/a.json", b"three", found.tag)
-    with hold(objects, "runs/b.json") as run:
+    with hold(objects, "runs/b.json") as state:
         for number in range(3):
             proxy.swallow = 1
-            run.decide(number, {"step": number})
-    assert [entry["step"] for entry in read_state(objects, "runs/b.json")[0].history] == [0, 1, 2]
+            state.decide(number, {"step": number})
+    assert [entry["step"] for entry in read_state(objects, "runs/b.json").stored.history] == [0, 1, 2]
 
 
 # Damage

@@ -14,13 +14,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
+from support.files import contents
 from support.paths import TESTS
 from support.store_worker import make_checkpoint, write_step
 
 from lmmpress.errors import UserError
 from lmmpress.files.digest import digest_checkpoint
-from lmmpress.progress import transfer
+from lmmpress.printing.terminal import Terminal
+from lmmpress.progress import listening, transfer
+from lmmpress.progress.terminal import on_terminal
 from lmmpress.store import Store, open_store
 from lmmpress.store.objects import Blob, ChangedError
 from lmmpress.store.state import hold, is_live, read_state
@@ -35,10 +37,6 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, new_bucket: Callable[[
 @pytest.fixture
 def store(place: str) -> Store:
     return open_store(place)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_checkpoint_comes_back_as_it_went_in_under_the_name_of_its_content(store: Store, tmp_path: Path) -> None:
@@ -199,23 +197,23 @@ def test_a_blob_that_is_missing_is_named_with_its_file(
 
 
 def test_decisions_are_only_ever_added(store: Store) -> None:
-    with store.run("key") as run:
-        assert run.history() == []
-        assert run.decide(0, {"step": "a"}) == {"step": "a"}
-        assert run.decide(0, {"step": "b"}) == {"step": "a"}
+    with store.run_state("key") as state:
+        assert state.history() == []
+        assert state.decide(0, {"step": "a"}) == {"step": "a"}
+        assert state.decide(0, {"step": "b"}) == {"step": "a"}
         with pytest.raises(UserError, match="has 1 steps, not 5"):
-            run.decide(5, {"step": "c"})
-    with open_store(store.root_address).run("key") as run:
-        assert run.history() == [{"step": "a"}]
+            state.decide(5, {"step": "c"})
+    with open_store(store.root_address).run_state("key") as state:
+        assert state.history() == [{"step": "a"}]
 
 
 def test_a_run_is_held_by_one_process(store: Store) -> None:
-    with store.run("key"):
-        with pytest.raises(UserError, match="another process works on this run"), store.run("key"):
+    with store.run_state("key"):
+        with pytest.raises(UserError, match="another process works on this run"), store.run_state("key"):
             pass
-        with store.run("another"):
+        with store.run_state("another"):
             pass
-    with store.run("key"):
+    with store.run_state("key"):
         pass
 
 
@@ -223,11 +221,11 @@ HOLDER = (
     "import sys, time\n"
     "from lmmpress.store import open_store\n"
     "from lmmpress.store.state import hold\n"
-    "with hold(open_store(sys.argv[1]).objects, 'runs/key.json', float(sys.argv[2])) as run:\n"
+    "with hold(open_store(sys.argv[1]).objects, 'runs/key.json', float(sys.argv[2])) as state:\n"
     "    print('held', flush=True)\n"
     "    for line in sys.stdin:\n"
     "        try:\n"
-    "            print(run.decide(int(line), {'by': 'child'})['by'], flush=True)\n"
+    "            print(state.decide(int(line), {'by': 'child'})['by'], flush=True)\n"
     "        except Exception as error:\n"
     "            print(error, flush=True)\n"
 )
@@ -253,7 +251,7 @@ def test_the_lease_of_a_killed_process_of_this_machine_is_taken_at_once(
     process.kill()
     process.wait()
     monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail(f"it waits {seconds} s"))
-    with store.run("key"):
+    with store.run_state("key"):
         pass
 
 
@@ -264,8 +262,8 @@ def test_a_silent_holder_elsewhere_is_waited_for_and_then_replaced(
     process = holder(store.root_address, 3)
     process.send_signal(19)  # SIGSTOP
     monkeypatch.setattr("lmmpress.store.state._host", lambda: "another machine")
-    with hold(store.objects, "runs/key.json", 3) as run:
-        assert run.decide(0, {"by": "parent"}) == {"by": "parent"}
+    with hold(store.objects, "runs/key.json", 3) as state:
+        assert state.decide(0, {"by": "parent"}) == {"by": "parent"}
         process.send_signal(18)  # SIGCONT
         assert process.stdin is not None
         assert process.stdout is not None
@@ -274,7 +272,7 @@ def test_a_silent_holder_elsewhere_is_waited_for_and_then_replaced(
         assert "has taken over this run" in process.stdout.readline()
         process.stdin.close()
         process.wait()
-        assert run.history() == [{"by": "parent"}]
+        assert state.history() == [{"by": "parent"}]
 
 
 def test_a_holder_elsewhere_that_is_heard_of_is_not_replaced(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +292,7 @@ def test_leases_run_out_by_the_stores_clock_whatever_this_machines_says(
         for skew in (-86400, 0, 86400):
             true = time.time
             monkeypatch.setattr("time.time", lambda skew=skew, true=true: true() + skew)
-            assert is_live(store.objects, *read_state(store.objects, "runs/key.json"))
+            assert is_live(store.objects, read_state(store.objects, "runs/key.json"))
             monkeypatch.undo()
             monkeypatch.setattr("lmmpress.store.state._host", lambda: "another machine")
         monkeypatch.undo()
@@ -303,21 +301,21 @@ def test_leases_run_out_by_the_stores_clock_whatever_this_machines_says(
 RACER = (
     "import sys\n"
     "from lmmpress.store import open_store\n"
-    "from lmmpress.store.state import Run, read_state\n"
+    "from lmmpress.store.state import RunState, read_state\n"
     "objects = open_store(sys.argv[1]).objects\n"
-    "lease = read_state(objects, 'runs/key.json')[0].lease\n"
-    "run = Run(objects, 'runs/key.json', lease)\n"
+    "lease = read_state(objects, 'runs/key.json').stored.lease\n"
+    "state = RunState(objects, 'runs/key.json', lease)\n"
     "print('ready', flush=True)\n"
     "sys.stdin.readline()\n"
     "for number in range(int(sys.argv[3])):\n"
-    "    print(run.decide(number, {'by': sys.argv[2]})['by'], flush=True)\n"
+    "    print(state.decide(number, {'by': sys.argv[2]})['by'], flush=True)\n"
 )
 
 
 def test_of_eight_processes_that_race_for_a_step_exactly_one_decides(store: Store) -> None:
     """The worst case: all believe that the lease is theirs. Compare-and-swap alone must keep them apart."""
     rounds = 5
-    with store.run("key") as run:
+    with store.run_state("key") as state:
         racers = [
             subprocess.Popen(
                 [sys.executable, "-c", RACER, store.root_address, str(number), str(rounds)],
@@ -336,7 +334,7 @@ def test_of_eight_processes_that_race_for_a_step_exactly_one_decides(store: Stor
             racer.stdin.write("go\n")
             racer.stdin.flush()
         told_to = [racer.communicate()[0].split() for racer in racers]
-        decided = [decision["by"] for decision in run.history()]
+        decided = [decision["by"] for decision in state.history()]
     assert len(decided) == rounds
     assert all(answers == decided for answers in told_to), "everybody was told the same decisions"
 
@@ -378,7 +376,7 @@ def test_after_a_hundred_kills_every_checkpoint_that_a_state_names_is_whole(
         while (line := worker.stdout.readline()) != "ended\n":
             told = int(line.split()[1])
         accepted = max(accepted, told)
-        history = read_state(store.objects, "runs/key.json")[0].history
+        history = read_state(store.objects, "runs/key.json").stored.history
         assert len(history) >= accepted, "an accepted step is missing"
         before_the_first += told == 0
         unheard += len(history) > accepted
@@ -420,11 +418,10 @@ def test_only_directories_and_buckets_are_stores(tmp_path: Path) -> None:
         open_store(str(tmp_path / "file"))
 
 
-def test_long_transfers_show_bytes_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_transfers_show_bytes_rate_and_time_left() -> None:
     now = 0.0
-    shown = Console(file=io.StringIO(), force_terminal=True, width=120, get_time=lambda: now)
-    monkeypatch.setattr("lmmpress.progress.console", shown)
-    with transfer("sending", 2 * 10**9) as advance:
+    shown = Terminal(file=io.StringIO(), force_terminal=True, width=120, get_time=lambda: now)
+    with listening(on_terminal(shown)), transfer("sending", 2 * 10**9) as advance:
         for _ in range(4):
             now += 1
             advance(25 * 10**7)

@@ -450,7 +450,7 @@ def test_within_a_pipeline_of_kubeflow_its_run_is_ours_and_its_tasks_stay_as_the
     assert {lineage.client.get_run(run_id).info.status for run_id in tasks} == {"FINISHED"}
     for run_id in (*tasks, second.run, second.task):
         task = lineage.client.get_run(run_id)
-        assert task.data.tags["lmmpress.engine.run"] == first.run
+        assert task.data.tags["lmmpress.run"] == first.run
         if run_id != second.run:
             assert task.data.metrics == {"accuracy": 0.9}
             assert task.data.params["stage"] == '"block"'

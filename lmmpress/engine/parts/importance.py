@@ -1,0 +1,62 @@
+"""Importance (Eq. 1-4): scores of every dimension of a checkpoint."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lmmpress.engine.materials import Materials
+from lmmpress.engine.parts.once import inputs_of, name_of, once
+from lmmpress.errors import UserError
+from lmmpress.lmm.checkpoint import load_model
+from lmmpress.lmm.examples import batches, make_batch
+from lmmpress.pruning.importance import Scored, answer_loss, other_axes, score
+
+
+@dataclass(frozen=True)
+class Importances:
+    """Scores of every group of a checkpoint, and the seconds that they took."""
+
+    scored: Scored
+    seconds: float
+
+
+def importance(materials: Materials, checkpoint: str) -> Importances:
+    """Scores of every group of a checkpoint.
+
+    Raises UserError where the store has lost them.
+    """
+    settings, others = materials.plan.importance, other_axes(stage.axis for stage in materials.plan.stages)
+    inputs = inputs_of(materials, checkpoint, materials.split("score").digest, settings=settings.model_dump())
+    if others:  # without any, the name is the one that it has always had
+        inputs["axes"] = others
+    name = name_of("importance", inputs)
+
+    def work(seed: int) -> dict[str, Any]:
+        examples = materials.examples("score")
+        model = load_model(materials.store.checkpoint(checkpoint), materials.dtype).to(materials.accelerator.device)
+        size = 1 if settings.accumulation == "sample" else settings.batch_size
+        made = [
+            make_batch(examples, chosen).to(materials.accelerator.device)
+            for chosen in batches(examples, size, torch.Generator().manual_seed(seed))
+        ]
+        scored = score(
+            model,
+            materials.anatomy_of(checkpoint),
+            made,
+            lambda batch: answer_loss(materials.logits(model, batch, "score"), batch),
+            settings,
+            torch.Generator().manual_seed(seed),
+            others,
+        )
+        materials.store.write_tensors(name, {key: value.cpu() for key, value in scored.scores.items()})
+        return {"reliability": scored.reliability}
+
+    record = once(materials, "importance", inputs, work)
+    scores = materials.store.read_tensors(name)
+    if scores is None:
+        raise UserError(
+            f"{materials.store.root_address}: tensors/{name}.json is gone; "
+            "`lmmpress store verify --discard` removes the record that needs it, and it is made anew"
+        )
+    return Importances(Scored(scores, record.values["reliability"]), record.seconds)

@@ -1,0 +1,53 @@
+"""What is asked of the original before the first step: does it see, and what does it answer."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from lmmpress.data import Row
+from lmmpress.engine.materials import Materials
+from lmmpress.engine.parts.models import subject_of
+from lmmpress.engine.parts.once import once
+from lmmpress.evaluation.generate import LONGEST, generate, lengths, questions
+from lmmpress.evaluation.sight import asked_about_pictures, sees
+from lmmpress.lmm.processor import load_processor
+
+
+def original_sees(materials: Materials) -> bool:
+    """Whether other pictures change what the original answers to the gate's rows; True where they have no pictures."""
+    split = materials.split(materials.plan.tolerance.split)
+    rows = asked_about_pictures(split)
+    if not rows.rows or materials.anatomy.projector is None:
+        return True
+    inputs = {"checkpoint": materials.original, "data": split.digest, "dtype": str(materials.dtype)}
+
+    def work(_: int) -> dict[str, Any]:
+        processor = load_processor(materials.store.checkpoint(materials.original, weights=False))
+        return {"sees": sees(materials.teacher_model, rows, processor, materials.anatomy)}
+
+    return bool(once(materials, "sight", inputs, work).values["sees"])
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The text that plain greedy generation gives to a row, and whether it ends by itself."""
+
+    row: Row
+    text: str
+    ended: bool
+
+
+def original_says(materials: Materials, count: int = 3) -> list[Reply]:
+    """What the original replies to a few rows of the gate's split."""
+    split = materials.split(materials.plan.tolerance.split)
+    places = sorted({number * len(split.rows) // count for number in range(count)})
+    few = replace(split, rows=tuple(split.rows[place] for place in places))
+    asked = subject_of(materials, materials.original, few)
+    replies = []
+    for number, row in enumerate(asked.examples.split.rows):
+        (tokens,) = generate(asked.model, questions(asked.model, asked.examples, [number]), LONGEST).tolist()
+        ended = bool(set(tokens) & asked.ends)
+        tokens = tokens[: lengths(torch.tensor([tokens]), asked.ends)[0]]
+        replies.append(Reply(row, str(asked.tokenizer.decode(tokens, skip_special_tokens=True)), ended))
+    return replies

@@ -1,0 +1,65 @@
+"""Speed: how fast checkpoints answer, once the last stage has ended."""
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from lmmpress.engine.materials import Materials
+from lmmpress.engine.parts.models import subject_of
+from lmmpress.engine.parts.once import once, unreadable
+from lmmpress.evaluation.speed import measure_speeds, sampled
+from lmmpress.result import Speed
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """The speed of each checkpoint, the machine that it was measured on, and the seconds that measuring took."""
+
+    speeds: list[Speed]
+    environment: dict[str, str]
+    seconds: float
+
+
+def speed(materials: Materials, checkpoints: Sequence[str]) -> Speeds:
+    """How fast checkpoints answer, measured taking turns.
+
+    Raises UserError where this lmmpress cannot read the store's record.
+    """
+    settings = materials.plan.evaluation
+    inputs = {
+        "checkpoints": list(checkpoints),
+        "data": materials.split("test").digest,
+        "dtype": str(materials.dtype),
+        "settings": settings.model_dump(),
+    }
+
+    def work(_: int) -> dict[str, Any]:
+        rows = sampled(materials.split("test"), settings)
+        found = measure_speeds([subject_of(materials, checkpoint, rows) for checkpoint in checkpoints], settings)
+        return {"speeds": [one.model_dump() for one in found], "environment": _environment(materials)}
+
+    record = once(materials, "speed", inputs, work)
+    try:
+        speeds = [Speed.model_validate(one) for one in record.values["speeds"]]
+    except ValidationError:
+        speeds = []
+    if len(speeds) != len(checkpoints):
+        raise unreadable(materials, record, "says of speeds what this lmmpress cannot read")
+    return Speeds(speeds, record.values["environment"], record.seconds)
+
+
+def _environment(materials: Materials) -> dict[str, str]:
+    import transformers
+
+    return {
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "device": str(materials.accelerator.device),
+        "dtype": str(materials.dtype).removeprefix("torch."),
+        "threads": str(torch.get_num_threads()),
+    }

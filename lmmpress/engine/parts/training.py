@@ -1,0 +1,62 @@
+"""The work of distillation, in this process or in one of several that distil together."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from lmmpress.distillation.train import distill
+from lmmpress.engine.materials import Materials
+from lmmpress.lmm.checkpoint import load_model, save_trained
+from lmmpress.lmm.record import continued
+from lmmpress.lmm.verify import verify_saved
+from lmmpress.plan import Distillation
+
+
+class Trained(BaseModel):
+    """The digest of the distilled checkpoint, and the mean loss of each epoch.
+
+    `checkpoint` is None where the loss was not finite, and in a process that is not the first of several.
+    """
+
+    checkpoint: str | None
+    loss: list[float]
+
+
+def train(materials: Materials, checkpoint: str, seed: int) -> Trained:
+    """Distil in this process, or as one of the processes that the accelerator knows of; the first one saves."""
+    source = materials.store.checkpoint(checkpoint)
+    model = load_model(source).to(materials.accelerator.device)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith(materials.frozen))
+    losses = distill(
+        model,
+        materials.teacher_logits,
+        materials.student_logits,
+        materials.examples("distill"),
+        materials.plan.distillation,
+        seed,
+        materials.accelerator,
+    )
+    materials.accelerator.free_memory()  # it would keep every step's model and optimiser until the run ends
+    if losses is None:
+        return Trained(checkpoint=None, loss=[])
+    if not materials.accelerator.is_main_process:
+        return Trained(checkpoint=None, loss=losses)
+    with materials.store.scratch() as folder:
+        entry = {
+            "distilled_from": checkpoint,
+            "settings": lasting(materials.plan.distillation),
+            "data": materials.examples("distill").split.digest,
+        }
+        anatomy = materials.anatomy_of(checkpoint)
+        trained = materials.accelerator.unwrap_model(model)
+        save_trained(trained, source, anatomy, folder / "checkpoint", continued(source, entry))
+        verify_saved(trained, folder / "checkpoint")
+        saved = materials.store.add_checkpoint(folder / "checkpoint")
+    materials.remember(saved, anatomy)
+    return Trained(checkpoint=saved, loss=losses)
+
+
+def lasting(settings: Distillation) -> dict[str, Any]:
+    """The distillation settings that its result depends on; how the work is spread changes only rounding."""
+    return settings.model_dump(exclude={"micro_batch_size", "processes", "caches"})

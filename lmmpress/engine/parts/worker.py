@@ -1,0 +1,39 @@
+"""One of the processes that distil together, as launch.py starts them."""
+
+import sys
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from lmmpress.engine.materials import Materials
+from lmmpress.engine.parts.training import train
+from lmmpress.plan import Plan
+from lmmpress.store import open_store
+
+
+class Job(BaseModel):
+    """What the processes are to do: distil `checkpoint` from the teacher `original`, both in the store at the address
+    `store`; the first process writes the file `result`."""
+
+    plan: Plan
+    original: str
+    store: str
+    checkpoint: str
+    seed: int
+    result: Path
+
+
+def work(job: Job) -> None:
+    """Do this process's share of a job; the first process writes the result."""
+    materials = Materials(job.plan, open_store(job.store), job.original)
+    if materials.accelerator.num_processes != materials.plan.distillation.processes:
+        raise RuntimeError(f"started as one of {materials.accelerator.num_processes} processes")
+    trained = train(materials, job.checkpoint, job.seed)
+    if materials.accelerator.is_main_process:
+        job.result.write_text(trained.model_dump_json(), "utf-8")
+    materials.accelerator.wait_for_everyone()
+    materials.accelerator.end_training()
+
+
+if __name__ == "__main__":
+    work(Job.model_validate_json(Path(sys.argv[1]).read_text("utf-8")))
