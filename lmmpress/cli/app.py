@@ -225,7 +225,7 @@ def inspect(checkpoint: Checkpoint, as_json: AsJson = False) -> None:
             steps.add_row(str(entry["made_from"])[:12], what)
         out.print(steps)
     if record.get("plan"):
-        stages = ", ".join(f"{name} -{most}" for name, most in stages_of(record))
+        stages = ", ".join(f"{name} -{most}" for name, most in stages_of(record["plan"]))
         alpha = record["plan"]["tolerance"]["alpha"]
         words = f"by a plan of {stages}, with alpha {alpha} (run {record['run_key'][:12]})"
         out.print(words)

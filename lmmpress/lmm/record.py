@@ -85,9 +85,9 @@ def continued(checkpoint: Path, entry: dict[str, Any]) -> dict[str, Any]:
     return before | {"history": [*before["history"], entry]}
 
 
-def stages_of(record: dict[str, Any]) -> list[tuple[str, int]]:
-    """The stages of the plan that a record names: the name of each, and how much it may remove."""
-    stages = record["plan"]["stages"]
+def stages_of(plan: dict[str, Any]) -> list[tuple[str, int]]:
+    """The stages of a plan as a record holds it: the name of each, and how much it may remove."""
+    stages = plan["stages"]
     if isinstance(stages, dict):
         return [(axis, stage["max"]) for axis, stage in stages.items()]
     names = stage_names(stage["axis"] for stage in stages)
