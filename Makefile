@@ -3,35 +3,48 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+DOCS_STAMP := $(VENV)/installed-docs
 
-.PHONY: sample test test-long test-radosgw check clean
+.DEFAULT_GOAL := help
+.PHONY: help sample test test-long test-radosgw check docs docs-serve clean
 
-sample: $(STAMP)
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+sample: $(STAMP)  ## set up, and compress the built-in sample model on this machine
 	$(BIN)/lmmpress run --sample --out out/sample --resume
 
-test: $(STAMP)
+test: $(STAMP)  ## set up, and run the tests
 	$(BIN)/pytest
 
-# What takes minutes each: whole pipelines as processes, images.
-test-long: $(STAMP)
+test-long: $(STAMP)  ## the tests that take minutes each: whole pipelines as processes, images
 	$(BIN)/pytest -m long
 
-# The tests of the store against a second, independent S3 server: Ceph RGW, installed from Debian's packages.
-test-radosgw: $(STAMP)
+test-radosgw: $(STAMP)  ## the tests of the store against Ceph RGW, a second S3 server, from Debian's packages
 	command -v radosgw >/dev/null || \
 		{ apt-get update && apt-get install -y --no-install-recommends radosgw ceph-mon ceph-osd; }
-	$(BIN)/pytest --s3-server radosgw tests/store/test_store.py tests/store/test_bucket.py tests/store/test_housekeeping.py \
-		tests/store/test_rights_enforced.py
+	$(BIN)/pytest --s3-server radosgw tests/store
 
-check: $(STAMP)
+check: $(STAMP)  ## the checks that read the code: style, types, floors
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m tools.floors
+
+docs: $(DOCS_STAMP)  ## the site of the documentation, in build/site; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs-serve: $(DOCS_STAMP)  ## the same on http://127.0.0.1:8000, made again at every change
+	$(BIN)/mkdocs serve
+
+clean:  ## remove .venv, out and build
+	rm -rf $(VENV) out build *.egg-info
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $(STAMP)
 
-clean:
-	rm -rf $(VENV) out build *.egg-info
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $(DOCS_STAMP)

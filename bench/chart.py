@@ -13,7 +13,7 @@ from common import show
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-import test_chart as chart
+from support import chart
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import sys
 
 from common import sample_materials, show
 
+from lmmpress.axes import axis_named
 from lmmpress.engine.parts.distill import distill
 from lmmpress.engine.parts.evaluate import evaluate
 from lmmpress.engine.parts.importance import importance
@@ -43,14 +44,14 @@ def main() -> None:
         distilled = distill(one, checkpoint)
         assert distilled.checkpoint, "the loss stays finite"
         after = evaluate(one, distilled.checkpoint, "test")
-        drop, interval = paired_drop(before.right, after.right, image_of_row(one.examples("test").split), 0.95)
+        drop = paired_drop(before.right, after.right, image_of_row(one.examples("test").split), 0.95)
         result[name] = {
             "original": before.accuracy,
             "before_distilling": cut.accuracy,
             "accuracy": after.accuracy,
             "by_task": by_task(one.examples("test").split, after.right),
-            "drop": drop,
-            "drop_interval": [interval.low, interval.high],
+            "drop": drop.value,
+            "drop_interval": [drop.interval.low, drop.interval.high],
             "last_loss": distilled.loss[-1],
             "distil_seconds": distilled.seconds,
         }
@@ -61,9 +62,9 @@ def main() -> None:
 def all_at_once(materials, original: str) -> str:
     """Every stage's maximum cut in turn, scored each time, never distilled."""
     current = original
-    for axis, stage in materials.plan.stages.items():
-        scores = None if axis == "block" else importance(materials, current).scored.scores
-        current = prune(materials, current, "language", axis, stage.max, scores).checkpoint
+    for stage in materials.plan.stages:
+        scores = importance(materials, current).scored.scores if axis_named(stage.axis).needs_scores else None
+        current = prune(materials, current, "language", stage.axis, stage.max, scores).checkpoint
     return current
 
 

@@ -31,11 +31,10 @@ SETTINGS: dict[str, dict[str, str]] = {
 
 def exact() -> dict[str, Any]:
     """The loss that test_distillation.py records, and the sum of each weight of what was distilled."""
-    sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "distillation")]
+    sys.path.insert(0, str(ROOT / "tests"))
     from support.data import make_processor, write_data
-    from support.plain_distillation import exact_values
+    from support.exact_distillation import ROWS, SETTINGS, distil, exact_values
     from support.tiny import config_of, make_model
-    from test_distillation import ROWS, SETTINGS, distil
 
     from lmmpress.data import read_split
     from lmmpress.lmm.checkpoint import read_checkpoint

@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import settings
+
+pytest.register_assert_rewrite("support")  # so that a failed assertion there shows its values, too
+
 from support.data import make_processor, write_data
 from support.mlflow_server import new_database
 from support.s3 import MiniStack, Server, free_port
@@ -22,6 +25,8 @@ from lmmpress.lmm.checkpoint import load_model, read_checkpoint, save_trained
 from lmmpress.lmm.examples import batches, encode, make_batch
 from lmmpress.lmm.forward import answer_logits
 from lmmpress.lmm.processor import load_processor
+from lmmpress.progress import listening
+from lmmpress.progress.terminal import on_terminal
 from lmmpress.pruning.importance import answer_loss
 from lmmpress.store.connection import connect
 from lmmpress.tracking.client import local_store
@@ -59,6 +64,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long is begun first, so that no process waits for it at the end."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+@pytest.fixture
+def aloud() -> Iterator[None]:
+    """What the library says is shown on stderr, as the command line shows it."""
+    with listening(on_terminal()):
+        yield
 
 
 @pytest.fixture

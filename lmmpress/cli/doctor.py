@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from lmmpress.cli.shared import AsJson, Context, Granularity, ProfileFile, out, say, the_plan, the_profile
+from lmmpress.cli.shared import AsJson, Context, Granularity, ProfileFile, console, out, say, the_plan, the_profile
 from lmmpress.errors import UserError
 from lmmpress.printing.terminal import Table
-from lmmpress.progress import console
 
 if TYPE_CHECKING:
     from lmmpress.doctor.finding import Finding

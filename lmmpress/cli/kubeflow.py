@@ -13,13 +13,13 @@ from lmmpress.cli.shared import (
     Overrides,
     PlanFile,
     ProfileFile,
+    console,
     out,
     say,
     the_plan,
     the_profile,
 )
 from lmmpress.errors import UserError
-from lmmpress.progress import console
 
 if TYPE_CHECKING:
     from lmmpress.kubeflow.submit import Seen

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lmmpress.tasks.profile import Profile
 
 out = Terminal()
+console = Terminal(stderr=True)
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -58,7 +59,7 @@ def the_profile(path: Path | None) -> "Profile":
 
 def say(kind: str, words: str, style: str) -> None:
     """A line on stderr that begins with what it is, such as a warning."""
-    Terminal(stderr=True).print(f"{kind}: {words}", style=style)
+    console.print(f"{kind}: {words}", style=style)
 
 
 def opened(address: str) -> Path:

@@ -70,26 +70,27 @@ def store_verify(
 ) -> None:
     """Read every blob and see whether it still matches its name; exit code 2 where something does not."""
     from lmmpress.store.address import existing_store
-    from lmmpress.store.housekeeping import discard_faults, verify_store
+    from lmmpress.store.housekeeping import Discarded, discard_faults, verify_store
 
     found_store = existing_store(address)
-    faults, discarded, aside = discard_faults(found_store) if discard else (verify_store(found_store), [], {})
+    done = discard_faults(found_store) if discard else Discarded(verify_store(found_store), [], {})
     if as_json:
-        told = {"faults": [fault.model_dump() for fault in faults], "discarded": discarded, "set_aside": aside}
+        told: dict[str, Any] = {"faults": [fault.model_dump() for fault in done.faults]}
+        told |= {"discarded": done.removed, "set_aside": done.set_aside}
         print(json.dumps(told, indent=1))
     else:
-        for fault in faults:
+        for fault in done.faults:
             needed = f" (needed by {', '.join(fault.needed_by)})" if fault.needed_by else ""
             out.print(f"{fault.name}: {fault.fault}{needed}")
-        for name in discarded:
-            what = f"set aside {name} as {aside[name]}" if name in aside else f"removed {name}"
-            out.print(what)
-    if faults and not discard:
+        for name in done.removed:
+            aside = done.set_aside.get(name)
+            out.print(f"set aside {name} as {aside}" if aside else f"removed {name}")
+    if done.faults and not discard:
         raise UserError(
-            f"{address}: {len(faults)} faults; --discard removes what is damaged and what needs it; after that a run "
-            "carried on with --resume, or a copy from another store, makes it whole"
+            f"{address}: {len(done.faults)} faults; --discard removes what is damaged and what needs it; after that a "
+            "run carried on with --resume, or a copy from another store, makes it whole"
         )
-    if not faults and not as_json:
+    if not done.faults and not as_json:
         out.print("every file matches its name")
 
 

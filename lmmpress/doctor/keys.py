@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 
-from minio.error import S3Error
-
 from lmmpress.doctor.finding import Finding, failed, ok, warning
 from lmmpress.errors import UserError
 from lmmpress.store.bucket import BucketObjects
+from lmmpress.store.objects import DeniedError
 from lmmpress.store.probe import Prober
 from lmmpress.store.rights import LIST, READ, Place
 
@@ -41,7 +40,7 @@ def check_readable(name: str, objects: BucketObjects, landmark: str) -> Finding 
 
 def denied(error: UserError) -> bool:
     """Whether an error was raised because the server denied a request."""
-    return isinstance(error.__cause__, S3Error) and error.__cause__.code in ("AccessDenied", "AllAccessDisabled")
+    return isinstance(error, DeniedError)
 
 
 def check_excess(address: str, where: Place, known: list[Place], patience: float, here: bool) -> Finding:

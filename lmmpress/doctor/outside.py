@@ -140,14 +140,12 @@ def _try_folder(address: str, landmark: str, name: str) -> Finding:
 
 def _guarded(name: str, here: bool, attempt: Callable[[str], Finding]) -> Finding:
     """The finding of an attempt; if the attempt raises an error, a finding that explains it."""
-    from minio.error import MinioException
-
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     try:
         return attempt(name)
     except UserError as error:
         said = str(error)
-    except (MinioException, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         said = f"{type(error).__name__}: {error}"
     if here and _CREDENTIALS in said:
         return unknown(name, "no credentials here to try it with", "--inside tries it from a pod, with the Secret")

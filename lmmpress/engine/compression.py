@@ -3,13 +3,12 @@
 import time
 from pathlib import Path
 
+from lmmpress.engine.closing import close
 from lmmpress.engine.delivery import deliver
-from lmmpress.engine.row_checks import check_all_rows
-from lmmpress.engine.run import begin, check, check_original, close, describe, make_steps, open_run
-from lmmpress.engine.run_folder import COMPRESSED, check_folder, claim, held_store
+from lmmpress.engine.run import begin, check_original, describe, make_steps, open_run
+from lmmpress.engine.run_folder import COMPRESSED, take_folder
 from lmmpress.plan import Plan
-from lmmpress.result import Recorder, Result, StepResult
-from lmmpress.store import open_store
+from lmmpress.result import NotRecorded, Recorder, Result
 
 
 def compress(plan: Plan, out: Path, recorder: Recorder | None = None, resume: bool = False) -> Result:
@@ -19,31 +18,16 @@ def compress(plan: Plan, out: Path, recorder: Recorder | None = None, resume: bo
     found there. Raises UserError before any work where plan, model and data do not fit together, or where `out` holds
     a run of another plan, model or data.
     """
-    begun = time.perf_counter()
-    check_folder(out)
-    teacher, _ = check(plan)
-    elsewhere = open_store(plan.store) if plan.store else None
-    checked = check_all_rows(plan, teacher, elsewhere or held_store(out))
-    claim(out, plan, teacher, resume)
-    store = elsewhere or open_store(str(out / "store"))
-    if checked:
-        checked.note(store)
-    key, original = begin(plan, store, teacher)
-    with store.run(key) as state:
-        if recorder:
-            recorder.take_over(key)
-        run = open_run(plan, store, key, original)
+    started = time.perf_counter()
+    recorder = recorder or NotRecorded()
+    folder = take_folder(plan, out, resume)
+    begun = begin(plan, folder.store, folder.teacher)
+    with folder.store.run_state(begun.key) as state:
+        recorder.take_over(begun.key)
+        run = open_run(plan, folder.store, begun.key, begun.original)
         check_original(run)
-        start = describe(run)
-        if recorder:
-            recorder.begin(start)
-
-        def tell(step: StepResult) -> None:
-            if recorder:
-                recorder.step(step)
-
-        result = close(run, make_steps(run, state, tell), time.perf_counter() - begun)
+        recorder.begin(describe(run))
+        result = close(run, make_steps(run, state, recorder.step), time.perf_counter() - started)
         deliver(run, result, out)
-        if recorder:
-            recorder.end(result, out / COMPRESSED)
+        recorder.end(result, out / COMPRESSED)
     return result

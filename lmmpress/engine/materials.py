@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 
 from lmmpress.data import Split, open_data, read_split, usual_splits
-from lmmpress.engine.parts.names import PARTS, Part
+from lmmpress.engine.part_names import PARTS, Part
 from lmmpress.evaluation.greedy import end_tokens
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.checkpoint import load_model

@@ -10,15 +10,12 @@ from pydantic import BaseModel
 from lmmpress.engine.algorithm import Planned, next_step
 from lmmpress.engine.history import read_history, read_step, write_step
 from lmmpress.engine.materials import Materials, automatic_dtype, split_of
-from lmmpress.engine.parts.evaluate import Answers, evaluate
-from lmmpress.engine.parts.names import PARTS, Part
+from lmmpress.engine.part_names import PARTS, Part
+from lmmpress.engine.parts.evaluate import evaluate
 from lmmpress.engine.parts.original import original_says, original_sees
-from lmmpress.engine.parts.speed import speed
 from lmmpress.engine.row_checks import read_splits
 from lmmpress.engine.step import Step
 from lmmpress.errors import UserError
-from lmmpress.evaluation.accuracy import by_task, image_of_row
-from lmmpress.evaluation.gate import REPORTED_CONFIDENCE, paired_drop
 from lmmpress.evaluation.greedy import check_greedy
 from lmmpress.lmm.anatomy import count_by_tower
 from lmmpress.lmm.checkpoint import read_checkpoint
@@ -26,15 +23,15 @@ from lmmpress.lmm.fit import FITTED, was_blind
 from lmmpress.lmm.processor import load_processor, tokenizer_of
 from lmmpress.lmm.read_anatomy import read_config
 from lmmpress.lmm.weights import check_finite
-from lmmpress.plan import Axis, Plan, digest_of
+from lmmpress.plan import Plan, digest_of
 from lmmpress.printing.visible import shortened
-from lmmpress.progress import begin_saying, console, note
+from lmmpress.progress import note, say
 from lmmpress.pruning.sizes import Size, predict
-from lmmpress.result import ROLES, DataInfo, Headline, Result, RunInfo, Speed, StepResult
+from lmmpress.result import ROLES, DataInfo, RunInfo, StepResult
 from lmmpress.store import Store, open_checkpoint
 from lmmpress.store.address import lies_in
 from lmmpress.store.records import DTYPE, RUN, RunNote
-from lmmpress.store.state import Run as State
+from lmmpress.store.state import RunState
 
 
 @dataclass(frozen=True)
@@ -51,16 +48,22 @@ class Run:
         return self.materials.store
 
 
-def check(plan: Plan) -> tuple[Path, list[Size]]:
-    """The teacher's directory and the sizes that the plan asks for, once plan, model and data have been found to fit
-    together; UserError otherwise."""
-    begin_saying()
+@dataclass(frozen=True)
+class CheckedPlan:
+    """The teacher's directory, and the sizes after every step that a plan asks for."""
+
+    teacher: Path
+    sizes: list[Size]
+
+
+def check(plan: Plan) -> CheckedPlan:
+    """Check that plan, model and data fit together; UserError where they do not."""
     teacher = open_checkpoint(plan.model)
     sizes = predict(read_checkpoint(teacher), plan)
     check_finite(teacher)
     check_greedy(teacher, tokenizer_of(load_processor(teacher)))
     read_splits(plan)
-    return teacher, sizes
+    return CheckedPlan(teacher, sizes)
 
 
 class Question(BaseModel):
@@ -79,14 +82,22 @@ def question_of(plan: Plan, teacher: Path, original: str) -> Question:
     return Question(run_key=key, teacher=original, data=data)
 
 
-def begin(plan: Plan, store: Store, teacher: Path) -> tuple[str, str]:
-    """Take the teacher into the store; the run's key, and the teacher's digest."""
+@dataclass(frozen=True)
+class Begun:
+    """A run whose teacher is in the store: the run's key, and the digest of the teacher."""
+
+    key: str
+    original: str
+
+
+def begin(plan: Plan, store: Store, teacher: Path) -> Begun:
+    """Take the teacher into the store, and note there what the run is about."""
     original = store.add_checkpoint(teacher)
     asked = question_of(plan, teacher, original)
     taken_in = not lies_in(plan.model, store.root_address)
     about = RunNote(teacher=original, data=sorted(set(asked.data.values())), taken_in=taken_in)
     store.write_record(f"{RUN}{asked.run_key}", about.model_dump())
-    return asked.run_key, original
+    return Begun(asked.run_key, original)
 
 
 def open_run(
@@ -163,95 +174,36 @@ def describe(run: Run) -> RunInfo:
     )
 
 
-def known_steps(run: Run, state: State) -> list[StepResult]:
+def known_steps(run: Run, state: RunState) -> list[StepResult]:
     """The steps that were decided so far."""
     return read_history(run.store, run.plan, run.original, state.history())
 
 
-def make_step(run: Run, state: State, known: list[StepResult], planned: Planned) -> StepResult:
+def make_step(run: Run, state: RunState, known: list[StepResult], planned: Planned) -> StepResult:
     """Make the step that comes after those that are known, and decide it; what the run's state says of it then, be it
     another process's word."""
     made = Step(run.materials, planned).result
     entry = state.decide(len(known), write_step(made))
     step = read_step(run.store, planned, len(known), entry)
-    _print(step, len(known) + 1, run.plan)
+    _tell(step, len(known) + 1, run.plan)
     return step
 
 
 def make_steps(
-    run: Run, state: State, tell: Callable[[StepResult], None], stage: Axis | None = None
+    run: Run, state: RunState, tell: Callable[[StepResult], None], stage: str | None = None
 ) -> list[StepResult]:
-    """Every step that is left, or those of one stage if it is its turn; `tell` hears of each, the known ones too."""
+    """Every step that is left, or those of the stage of that name if it is its turn; `tell` hears of each, the known
+    ones too."""
     known = known_steps(run, state)
     for number, step in enumerate(known, start=1):
-        _print(step, number, run.plan)
+        _tell(step, number, run.plan)
         tell(step)
     while isinstance(planned := next_step(run.plan, run.original, known), Planned):
-        if stage not in (None, planned.axis):
+        if stage not in (None, planned.stage.name):
             break
         known.append(make_step(run, state, known, planned))
         tell(known[-1])
     return known
-
-
-def close(run: Run, known: list[StepResult], seconds: float | None = None) -> Result:
-    """The result of a run whose stages have ended: the closing measurements, on the test split that nothing has looked
-    at before. `seconds` is how long the run took, where that is more than the sum of its parts."""
-    final = next_step(run.plan, run.original, known)
-    if isinstance(final, Planned):
-        raise UserError(f"this run has not ended: step {len(known) + 1} is open; carry it on first")
-    materials = run.materials
-    answers = {one: evaluate(materials, one, "test") for one in dict.fromkeys((run.original, final))}
-    measured = speed(materials, (run.original, final))
-    headlines = [
-        _headline(materials, checkpoint, answers[checkpoint], rate)
-        for checkpoint, rate in zip((run.original, final), measured.speeds, strict=True)
-    ]
-    owner = image_of_row(materials.split("test"))
-    drop, interval = paired_drop(answers[run.original].right, answers[final].right, owner, REPORTED_CONFIDENCE)
-    before, after = (headline.parameters_by_tower for headline in headlines)
-    reduction = {name: before[name] / after[name] for name in before if after[name]}
-    testing = sum(one.seconds for one in answers.values())
-    parts = _seconds_by_part(run, known) | {"test": testing, "speed": measured.seconds}
-    return Result(
-        original=headlines[0],
-        compressed=headlines[1],
-        drop=drop,
-        drop_interval=interval,
-        reduction=reduction | {"all": headlines[0].parameters / headlines[1].parameters},
-        steps=known,
-        run_key=run.key,
-        seconds=sum(parts.values()) if seconds is None else seconds,
-        seconds_by_part=parts,
-        alpha=run.plan.tolerance.alpha,
-        environment=measured.environment,
-    )
-
-
-def _seconds_by_part(run: Run, known: list[StepResult]) -> dict[str, float]:
-    start = evaluate(run.materials, run.original, run.plan.tolerance.split)
-    spent = {"evaluate": start.seconds}
-    for step in known:
-        for part, seconds in step.seconds.items():
-            spent[part] = spent.get(part, 0.0) + seconds
-    return spent
-
-
-def _headline(materials: Materials, checkpoint: str, answers: Answers, speed: Speed) -> Headline:
-    counts = count_by_tower(materials.anatomy_of(checkpoint))
-    return Headline(
-        checkpoint=checkpoint,
-        address=materials.store.address(checkpoint),
-        parameters=sum(counts.values()),
-        parameters_by_tower=counts,
-        accuracy=answers.accuracy,
-        accuracy_by_task=by_task(materials.split("test"), answers.right),
-        batch_size=speed.batch_size,
-        samples_per_second=speed.samples_per_second,
-        latency_ms=speed.latency_ms,
-        tokens=speed.tokens,
-        natural_tokens=speed.natural_tokens,
-    )
 
 
 def _data_infos(plan: Plan) -> Iterator[DataInfo]:
@@ -260,12 +212,12 @@ def _data_infos(plan: Plan) -> Iterator[DataInfo]:
         yield DataInfo(split=split.name, role=role, rows=len(split.rows), digest=split.digest)
 
 
-def _print(step: StepResult, number: int, plan: Plan) -> None:
+def _tell(step: StepResult, number: int, plan: Plan) -> None:
     after = "not finite" if step.accuracy is None else f"{step.accuracy:.4f}"
-    most = sum(plan.most_steps(axis) for axis in plan.stages)
+    most = sum(map(plan.most_steps, plan.stages))
     line = (
         f"step {number}/{most} {step.stage} -{step.removed}: {step.parameters:,} parameters, accuracy "
         f"{step.accuracy_pruned:.4f} pruned, {after} distilled: {step.decision} ({step.reason})"
     )
-    console.print(line)
+    say(line)
     note(step=line)

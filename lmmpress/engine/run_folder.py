@@ -5,7 +5,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmmpress.engine.run import Question, question_of
+from lmmpress.engine.row_checks import check_all_rows
+from lmmpress.engine.run import Question, check, question_of
 from lmmpress.errors import UserError
 from lmmpress.files.digest import digest_checkpoint
 from lmmpress.plan import Plan
@@ -14,6 +15,31 @@ from lmmpress.store import Store, open_store
 from lmmpress.store.address import is_store
 
 PLAN, QUESTION, RESULT, COMPRESSED = "plan.json", "question.json", "result.json", "compressed"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder that is a run's: the directory of the teacher, and the run's store."""
+
+    teacher: Path
+    store: Store
+
+
+def take_folder(plan: Plan, out: Path, resume: bool) -> RunFolder:
+    """Check the plan with its model and all of its rows, and make `out` the folder of the run.
+
+    The store is the plan's, or lies in the folder. Raises UserError, and leaves the folder as it is, where anything
+    does not fit together.
+    """
+    check_folder(out)
+    teacher = check(plan).teacher
+    elsewhere = open_store(plan.store) if plan.store else None
+    checked = check_all_rows(plan, teacher, elsewhere or held_store(out))
+    claim(out, plan, teacher, resume)
+    store = elsewhere or open_store(str(out / "store"))
+    if checked:
+        checked.note(store)
+    return RunFolder(teacher, store)
 
 
 def held_store(out: Path) -> Store | None:

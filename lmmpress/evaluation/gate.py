@@ -37,20 +37,27 @@ def decide(
         return Verdict("rolled back", "the distillation loss is not finite", None, None)
     confidence = tolerance.confidence
     level = REPORTED_CONFIDENCE if confidence == "none" else confidence
-    drop, interval = paired_drop(reference, measured, owner, level)
+    drop = paired_drop(reference, measured, owner, level)
     if confidence == "none":
-        compared, what = drop, "drop"
+        compared, what = drop.value, "drop"
     else:
-        compared, what = interval.high, f"upper {confidence:g} bound of the drop"
-    if compared < tolerance.alpha:
-        return Verdict("accepted", f"{what} {compared:.4f} is below alpha {tolerance.alpha:g}", drop, interval)
-    return Verdict(broken, f"{what} {compared:.4f} is not below alpha {tolerance.alpha:g}", drop, interval)
+        compared, what = drop.interval.high, f"upper {confidence:g} bound of the drop"
+    decision: Decision = "accepted" if compared < tolerance.alpha else broken
+    words = "is below" if decision == "accepted" else "is not below"
+    reason = f"{what} {compared:.4f} {words} alpha {tolerance.alpha:g}"
+    return Verdict(decision, reason, drop.value, drop.interval)
 
 
-def paired_drop(
-    before: torch.Tensor, after: torch.Tensor, owner: torch.Tensor, confidence: float
-) -> tuple[float, Interval]:
-    """The accuracy lost between two models on the same rows, with its paired interval.
+@dataclass(frozen=True)
+class Drop:
+    """The accuracy lost between two models on the same rows, and its paired interval."""
+
+    value: float
+    interval: Interval
+
+
+def paired_drop(before: torch.Tensor, after: torch.Tensor, owner: torch.Tensor, confidence: float) -> Drop:
+    """The accuracy lost between two models on the same rows.
 
     The interval is Bonett and Price's (2012) adjusted Wald interval: it adds one lost and one gained row, so that its
     coverage is right even if few rows change. Rows that share an image are not independent, so the variance is computed
@@ -61,9 +68,10 @@ def paired_drop(
     # a single division of integers, so that a drop of exactly alpha compares equal to alpha
     drop = int(lost.sum()) / rows
     if not bool((owner != owner[0]).any()):
-        return drop, Interval(low=-1.0, high=1.0, confidence=confidence)
+        return Drop(drop, Interval(low=-1.0, high=1.0, confidence=confidence))
     by_image = torch.zeros(int(owner.max()) + 1, dtype=torch.float64).index_add_(0, owner, lost.double() - drop)
     centre = int(lost.sum()) / (rows + 2)
     error = math.sqrt(float((by_image**2).sum()) + 2) / (rows + 2)
     reach = NormalDist().inv_cdf((1 + confidence) / 2) * error
-    return drop, Interval(low=max(centre - reach, -1.0), high=min(centre + reach, 1.0), confidence=confidence)
+    interval = Interval(low=max(centre - reach, -1.0), high=min(centre + reach, 1.0), confidence=confidence)
+    return Drop(drop, interval)

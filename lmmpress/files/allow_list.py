@@ -27,7 +27,7 @@ from lmmpress.files.bounded import LFS_POINTER
 from lmmpress.files.own_types import APART, CLASSES, MODELING, is_apart, modeling_code, says_apart
 from lmmpress.files.strict_json import read_mapping
 from lmmpress.printing.visible import visible
-from lmmpress.progress import console
+from lmmpress.progress import say
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -171,7 +171,7 @@ def say_what_is_left(checkpoint: Path, files: Files) -> None:
     names = [visible(name) for name in files.left]
     if names:
         listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-        console.print(f"left out of {visible(checkpoint)}: {listed} (no part of a checkpoint)", highlight=False)
+        say(f"left out of {visible(checkpoint)}: {listed} (no part of a checkpoint)")
 
 
 def lay_out(files: Files, folder: Path, link: bool = False) -> None:

@@ -21,10 +21,10 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @contextmanager
-def inherited() -> Iterator[None]:
-    """In this context, processes that other libraries start inherit the same environment."""
-    before = {name: os.environ.get(name) for name in (_SAFE, _PATH)}
-    os.environ.update({name: value for name, value in environment().items() if name in before})
+def inherited(**more: str) -> Iterator[None]:
+    """In this context, processes that other libraries start inherit the same environment, with `more` variables."""
+    before = {name: os.environ.get(name) for name in (_SAFE, _PATH, *more)}
+    os.environ.update({name: value for name, value in environment(**more).items() if name in before})
     try:
         yield
     finally:

@@ -2,27 +2,27 @@
 
 import io
 import json
-import os
 import re
+import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TextIO
 
+from lmmpress.engine.closing import close
 from lmmpress.engine.delivery import deliver
-from lmmpress.engine.row_checks import check_all_rows
-from lmmpress.engine.run import begin, check, close, known_steps, open_run
-from lmmpress.engine.run_folder import check_folder, claim, held_store
+from lmmpress.engine.run import begin, known_steps, open_run
+from lmmpress.engine.run_folder import take_folder
 from lmmpress.errors import UserError
 from lmmpress.host.processes import inherited
 from lmmpress.kubeflow.compile import Granularity, make_pipeline, write_pipeline
 from lmmpress.plan import Plan
 from lmmpress.printing.terminal import fit
-from lmmpress.progress import NOTES, console
+from lmmpress.progress import NOTES, doing, say
 from lmmpress.result import Result
-from lmmpress.store import open_store
 from lmmpress.tasks.parameters import arguments_of
 from lmmpress.tracking.client import local_store
 
@@ -40,42 +40,31 @@ def compress_in_tasks(plan: Plan, name: str, out: Path, granularity: Granularity
     from kfp import local
     from kfp.components import load_component_from_file
 
-    begun = time.perf_counter()
-    check_folder(out)
-    teacher, _ = check(plan)
-    elsewhere = open_store(plan.store) if plan.store else None
-    checked = check_all_rows(plan, teacher, elsewhere or held_store(out))
-    claim(out, plan, teacher, resume)
+    started = time.perf_counter()
+    folder = take_folder(plan, out, resume)
     plan = plan.model_copy(update={"store": plan.store or str(out.resolve() / "store")})
-    assert plan.store is not None
-    if checked:
-        checked.note(open_store(plan.store))
     arguments = arguments_of(plan, name)
-    pipeline = make_pipeline(granularity, arguments, [axis.value for axis in plan.stages])
-    os.environ["MLFLOW_TRACKING_URI"] = local_store(out)  # the tasks inherit it
-    with tempfile.TemporaryDirectory() as folder, (out / LOG).open("a", encoding="utf-8") as file:
-        notes, compiled = Path(folder) / "notes.jsonl", Path(folder) / "pipeline.yaml"
-        os.environ[NOTES] = str(notes)
+    pipeline = make_pipeline(granularity, arguments, [stage.name for stage in plan.stages])
+    with tempfile.TemporaryDirectory() as aside, (out / LOG).open("a", encoding="utf-8") as file:
+        notes, compiled = Path(aside) / "notes.jsonl", Path(aside) / "pipeline.yaml"
+        given = {NOTES: str(notes), "MLFLOW_TRACKING_URI": local_store(out)}
         log = _Log(file, notes)
         write_pipeline(pipeline, compiled)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            local.init(local.SubprocessRunner(use_venv=False), pipeline_root=folder)
+            local.init(local.SubprocessRunner(use_venv=False), pipeline_root=aside)
             try:
-                with redirect_stdout(log), console.status("starting") as shown, inherited():
-                    log.show = shown.update
+                with redirect_stdout(log), doing("starting") as show, inherited(**given):
+                    log.show = show
                     load_component_from_file(str(compiled))(**arguments)
             except RuntimeError:
                 raise UserError(
                     f"task {log.failed} failed: {log.fault or f'see {out / LOG}'}; carry on with --resume"
                 ) from None
-            finally:
-                os.environ.pop(NOTES, None)
-    store = open_store(plan.store)
-    key, original = begin(plan, store, teacher)
-    with store.run(key) as state:
-        run = open_run(plan, store, key, original, makes=frozenset())
-        result = close(run, known_steps(run, state), time.perf_counter() - begun)
+    begun = begin(plan, folder.store, folder.teacher)
+    with folder.store.run_state(begun.key) as state:
+        run = open_run(plan, folder.store, begun.key, begun.original, makes=frozenset())
+        result = close(run, known_steps(run, state), time.perf_counter() - started)
         deliver(run, result, out)
     return result
 
@@ -93,7 +82,8 @@ class _Log(io.TextIOBase):
         self._notes, self._read_up_to = notes, 0
         self.failed, self.fault = "", ""
         self._told: set[str] = set()
-        self.show = lambda text: None
+        self._stdout = sys.stdout
+        self.show: Callable[[str], None] = lambda text: None
 
     def write(self, text: str) -> int:
         self._line += text
@@ -112,7 +102,7 @@ class _Log(io.TextIOBase):
         if not (found := _RUNNER.match(line)):
             return
         if task := re.fullmatch(r"Executing task '([^']+)'", found[1]):
-            self.show(task[1])
+            self._outside(self.show, task[1])
         elif task := re.fullmatch(r"Task '([^']+)' finished with status FAILURE", found[1]):
             self.failed = self.failed or task[1]  # those after the first only find that their step is not due
 
@@ -127,4 +117,9 @@ class _Log(io.TextIOBase):
             self.fault = self.fault or one.get("error", "")
             if (step := one.get("step")) and step not in self._told:
                 self._told.add(step)
-                console.print(step)
+                self._outside(say, step)
+
+    def _outside(self, tell: Callable[[str], None], words: str) -> None:
+        """Tell whoever listens, who may print it: not into this log."""
+        with redirect_stdout(self._stdout):
+            tell(words)

@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 
+from lmmpress.axes.cut import Cut
+from lmmpress.axes.slices import Shape, Shapes
 from lmmpress.errors import UserError
 from lmmpress.files.allow_list import INDEX, RECORD, SUMS, WEIGHTS, choose, lay_out, say_what_is_left, shown
 from lmmpress.files.own_types import MODELING, is_apart
-from lmmpress.lmm.anatomy import Anatomy, Shape, Shapes
-from lmmpress.lmm.cut import Cut, TensorCut, compose
+from lmmpress.lmm.anatomy import Anatomy
+from lmmpress.lmm.cut import TensorCut, compose
 from lmmpress.lmm.families.registry import family_of
 from lmmpress.lmm.fit import correct_files
 from lmmpress.lmm.read_anatomy import anatomy_of, complete, config_after, first_line, read_config

@@ -92,14 +92,15 @@ class Batch:
         )
 
 
-def encode(split: Split, processor: Any, config: dict[str, Any]) -> Examples:
+def encode(split: Split, processor: Any, config: dict[str, Any], answered: bool = True) -> Examples:
     """Encode every row with the processor. `config` is the model's complete config, as in an anatomy.
 
-    Rows about one image share its pixels. Raises UserError for rows that do not fit the model (see `lmmpress.lmm.fit`),
-    for a prompt and answer longer than the model's longest input, and for a question or answer that gives no tokens.
+    Rows about one image share its pixels. Without `answered` only the prompts are encoded. Raises UserError for rows
+    that do not fit the model (see `lmmpress.lmm.fit`), for a prompt and answer longer than the model's longest input,
+    and for a question or answer that gives no tokens.
     """
     encoder = Encoder(split, processor, config)
-    answers = encoder.answers(split.rows)
+    answers = encoder.answers(split.rows) if answered else [[] for _ in split.rows]
     by_image: dict[str | None, list[int]] = {}
     for index, row in enumerate(split.rows):
         by_image.setdefault(row.picture, []).append(index)

@@ -5,10 +5,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from lmmpress.axes.cut import Cut
 from lmmpress.errors import UserError
 from lmmpress.files.allow_list import RECORD, choose
 from lmmpress.files.strict_json import read_mapping
-from lmmpress.lmm.cut import Cut
+from lmmpress.plan import stage_names
 
 _LARGEST = 256 << 20  # bytes
 _MOST_ENTRIES = 4096  # far more than any run has; a limit, since applying a cut takes time
@@ -26,12 +27,16 @@ class _Stage(BaseModel):
     max: int
 
 
+class _ListedStage(_Stage):
+    axis: str
+
+
 class _Tolerance(BaseModel):
     alpha: float
 
 
 class _Plan(BaseModel):
-    stages: dict[str, _Stage]
+    stages: dict[str, _Stage] | list[_ListedStage]
     tolerance: _Tolerance
 
 
@@ -78,6 +83,15 @@ def continued(checkpoint: Path, entry: dict[str, Any]) -> dict[str, Any]:
     """The COMPRESSION.json of a new checkpoint made from `checkpoint`: its history with `entry` added at the end."""
     before = read_record(checkpoint) or {"format": 1, "history": []}
     return before | {"history": [*before["history"], entry]}
+
+
+def stages_of(plan: dict[str, Any]) -> list[tuple[str, int]]:
+    """The stages of a plan as a record holds it: the name of each, and how much it may remove."""
+    stages = plan["stages"]
+    if isinstance(stages, dict):
+        return [(axis, stage["max"]) for axis, stage in stages.items()]
+    names = stage_names(stage["axis"] for stage in stages)
+    return [(name, stage["max"]) for name, stage in zip(names, stages, strict=True)]
 
 
 def cuts_of(record: dict[str, Any]) -> list[Cut]:

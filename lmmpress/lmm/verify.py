@@ -14,6 +14,7 @@ import psutil
 import torch
 from safetensors.torch import save_file
 
+from lmmpress.axes.cut import Cut, Kept
 from lmmpress.errors import UserError
 from lmmpress.files.allow_list import choose, lay_out
 from lmmpress.files.own_types import MODELING, is_apart, modeling_code
@@ -21,7 +22,7 @@ from lmmpress.host.processes import environment
 from lmmpress.lmm import reload
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.checkpoint import load_model, name_in_model, read_checkpoint
-from lmmpress.lmm.cut import Cut, Kept, TensorCut, compose, masked, shapes_after
+from lmmpress.lmm.cut import TensorCut, compose, masked, shapes_after
 from lmmpress.lmm.families.registry import family_of
 from lmmpress.lmm.probe import Tensors, probe_inputs, probe_logits
 from lmmpress.lmm.weights import WeightFile, weight_files
@@ -112,7 +113,7 @@ def _exact(anatomy: Anatomy, cuts: list[Cut]) -> bool:
     """Whether all cuts are exact, so that the cut model must compute the same as the masked model."""
     for cut in cuts:
         axis = anatomy.towers[cut.tower].axes[cut.axis]
-        if axis.exactness == "approximate" or (cut.axis == "block" and not axis.silenced):
+        if axis.exactness == "approximate" or not axis.maskable:
             return False
     return True
 

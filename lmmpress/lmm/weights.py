@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
+from lmmpress.axes.slices import Shape, Shapes
 from lmmpress.errors import UserError
 from lmmpress.files.allow_list import INDEX, WEIGHTS, Files, choose, weight_map
 from lmmpress.files.strict_json import parse_mapping
-from lmmpress.lmm.anatomy import Shape, Shapes
 
 _DTYPES = {
     "F64": torch.float64,

@@ -21,10 +21,10 @@ def fit(value: Any) -> Any:
 
 
 class Terminal(Console):
-    """A console on stdout or stderr that prints untrusted text safely."""
+    """A console on stdout or stderr that prints untrusted text safely; `options` are those of rich's Console."""
 
-    def __init__(self, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, soft_wrap=True, markup=False, emoji=False, highlight=False)
+    def __init__(self, stderr: bool = False, **options: Any) -> None:
+        super().__init__(stderr=stderr, soft_wrap=True, markup=False, emoji=False, highlight=False, **options)
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Like rich's `print`, but no text is read as markup."""

@@ -21,9 +21,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rich.progress import track
 
 from lmmpress.host.processes import inherited
+from lmmpress.progress import track
 from lmmpress.sample.advert import Advert, Row, advert_rng, ask, draw_advert
 from lmmpress.sample.drawing import render
 
@@ -62,12 +62,12 @@ def make_at(seed: int, place: tuple[str, int]) -> Sample:
 def make_many(places: list[tuple[str, int]], seed: int, note: str) -> Iterator[Sample]:
     """`make` for every (split, index), in order, on all cores if there are many; `note` labels the progress bar."""
     if len(places) <= FEW:
-        yield from track(map(partial(make_at, seed), places), note, len(places), transient=True)
+        yield from track(map(partial(make_at, seed), places), note, len(places))
         return
     # Spawned, not forked: a process that already runs torch's threads must not be forked.
     with inherited(), get_context("spawn").Pool() as pool:
         samples = pool.imap(partial(make_at, seed), places, chunksize=50)
-        yield from track(samples, note, len(places), transient=True)
+        yield from track(samples, note, len(places))
 
 
 @contextmanager

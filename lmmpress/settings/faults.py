@@ -2,10 +2,9 @@
 
 import difflib
 import types
-from enum import EnumType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 
 from lmmpress.settings.plain_yaml import Place
 
@@ -78,7 +77,7 @@ def _sentence(place: str, fault: str) -> str:
 
 def _message(kind: str, text: str, place: Place, known: list[str], value: Any) -> str:
     name = place[-1] if place else ""
-    if kind in ("extra_forbidden", "enum") and known:
+    if kind == "extra_forbidden" and known:
         return f"{_UNKNOWN}; {nearest(name, known)}"
     if kind == "missing":
         return "is missing"
@@ -102,12 +101,10 @@ def _walk(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[Plac
     annotation: Any = model
     place: list[str] = []
     known: list[str] = []
-    key: Any = str
     for part in location:
         annotation = _bare(annotation)
         origin, arguments = get_origin(annotation), get_args(annotation)
         if part == "[key]":
-            known = list(map(str, key)) if isinstance(key, EnumType) else []
             continue
         if origin in (Union, types.UnionType):  # the part names the type that was tried
             tried: list[Any] = [form for form in arguments if _is(form, str(part))]
@@ -120,7 +117,7 @@ def _walk(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[Plac
             field = annotation.model_fields.get(str(part))
             annotation = field.annotation if field else Any
         elif origin is dict:
-            key, annotation = _bare(arguments[0]), arguments[1]
+            annotation = arguments[1]
         elif origin is list:
             annotation = arguments[0]
     return tuple(place), known
@@ -137,5 +134,8 @@ def _bare(annotation: Any) -> Any:
 
 
 def _is(annotation: Any, part: str) -> bool:
+    """Whether a part of an error's location names this form: by the form's own tag, or by its type."""
+    if any(isinstance(one, Tag) and one.tag == part for one in getattr(annotation, "__metadata__", ())):
+        return True
     bare = _bare(annotation)
     return isinstance(bare, type) and bare.__name__ == part

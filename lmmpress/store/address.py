@@ -10,12 +10,14 @@ from pathlib import Path
 from lmmpress.errors import UserError
 from lmmpress.files.allow_list import may_belong
 from lmmpress.store.directory import DirectoryObjects
+from lmmpress.store.kinds import BLOBS, CHECKPOINTS, RECORDS, RUNS, TENSORS
 from lmmpress.store.plain_folder import fetch_folder, open_bucket, refuse_credentials
 from lmmpress.store.store import Store
 
 _CONFIG = "config.json"
 _IN_STORE = re.compile(r"(?P<root>.+)/checkpoints/(?P<digest>[0-9a-f]{64})/?", re.DOTALL)
-_FOLDERS = ("blobs/", "checkpoints/", "records/", "runs/")
+_KINDS = (BLOBS, CHECKPOINTS, RECORDS, RUNS)
+_BESIDE_BLOBS = (CHECKPOINTS.folder, RECORDS.folder, RUNS.folder, TENSORS.folder, "work")
 
 
 def open_store(address: str, make: bool = True) -> Store:
@@ -35,11 +37,11 @@ def is_store(address: str) -> bool:
     refuse_credentials(address)
     if "://" in address:
         objects = open_store(address).objects
-        return any(next(objects.entries(folder), None) for folder in _FOLDERS) and not holds_checkpoint(address)
+        return any(next(objects.entries(kind.prefix), None) for kind in _KINDS) and not holds_checkpoint(address)
     root = Path(address)
     # others have folders of that name too: the cache of Hugging Face is one
-    known = any((root / folder).is_dir() for folder in (*_FOLDERS[1:], "tensors", "work"))
-    return known and (root / "blobs").is_dir() and not holds_checkpoint(address)
+    known = any((root / folder).is_dir() for folder in _BESIDE_BLOBS)
+    return known and (root / BLOBS.folder).is_dir() and not holds_checkpoint(address)
 
 
 def holds_checkpoint(address: str) -> bool:

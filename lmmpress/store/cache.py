@@ -19,8 +19,9 @@ from filelock import FileLock
 from lmmpress.errors import UserError
 from lmmpress.store.bucket import BucketObjects
 from lmmpress.store.directory import check_file, copy_checked, link
+from lmmpress.store.kinds import BLOBS
 from lmmpress.store.locks import lock_of
-from lmmpress.store.objects import Advance, Blob, DamagedError, Entry, Found
+from lmmpress.store.objects import Advance, Blob, DamagedError, Entry, Found, Leftover
 
 _DEFAULT_GIGABYTES = 200.0
 _ABANDONED = 86400.0  # seconds
@@ -55,7 +56,7 @@ class CachedObjects:
         self._folder, self._limit = folder.absolute(), limit
         self._spare, self._counting = 0, threading.Lock()
         try:
-            for name in ("blobs", "partial", "locks", "work"):
+            for name in (BLOBS.folder, "partial", "locks", "work"):
                 (self._folder / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"the cache {folder} cannot be used: {error.strerror}; set LMMPRESS_CACHE") from None
@@ -85,7 +86,7 @@ class CachedObjects:
     def check(self, blob: Blob) -> None:
         self.far.check(blob)
 
-    def leftovers(self) -> Iterator[Entry]:
+    def leftovers(self) -> Iterator[Leftover]:
         return self.far.leftovers()
 
     def send(self, path: Path, blob: Blob, advance: Advance) -> None:
@@ -190,7 +191,7 @@ class CachedObjects:
                     if time.time() - left.stat().st_mtime > _ABANDONED:  # nobody came back for it
                         left.unlink()
             held = []
-            for path in self._folder.glob("blobs/*/*"):
+            for path in self._folder.glob(f"{BLOBS.folder}/*/*"):
                 with suppress(FileNotFoundError):
                     held.append((path.stat(), path))
             total = sum(state.st_size for state, _ in held)

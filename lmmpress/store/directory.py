@@ -6,6 +6,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from lmmpress.errors import UserError
@@ -19,6 +20,7 @@ from lmmpress.store.objects import (
     DamagedError,
     Entry,
     Found,
+    Leftover,
     MissingError,
     UnreadableError,
 )
@@ -131,10 +133,11 @@ class DirectoryObjects:
     def check(self, blob: Blob) -> None:
         check_file(self._blob(blob), blob)
 
-    def leftovers(self) -> Iterator[Entry]:
+    def leftovers(self) -> Iterator[Leftover]:
         for path in sorted(self._path("work/").glob(f"{_ASIDE}*")):
             if state := _state(path):
-                yield Entry(f"work/{path.name}", state.st_size, state.st_mtime)
+                name = f"work/{path.name}"
+                yield Leftover(name, state.st_size, state.st_mtime, partial(self.delete, name))
 
     def _blob(self, blob: Blob) -> Path:
         """Where a blob lies, if it does."""

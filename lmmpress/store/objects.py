@@ -1,13 +1,14 @@
 """What every store stands on: bytes by name, in a directory or in a bucket."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic_core import from_json
 
 from lmmpress.errors import UserError
+from lmmpress.store.kinds import BLOBS
 
 Advance = Callable[[int], None]  # told of every few bytes that were moved
 SMALL = 64 << 20  # bytes; no small object is larger, and none is read that is
@@ -22,7 +23,7 @@ class Blob:
 
     @property
     def name(self) -> str:
-        return f"blobs/{self.sha256[:2]}/{self.sha256}"
+        return f"{BLOBS.folder}/{self.sha256[:2]}/{self.sha256}"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,17 @@ class Entry:
     name: str
     size: int
     modified: float
+
+
+@dataclass(frozen=True)
+class Leftover(Entry):
+    """Something that a killed writer left half-written. `remove` removes it; nothing happens where it is gone."""
+
+    remove: Callable[[], None] = field(compare=False, repr=False)
+
+
+class DeniedError(UserError):
+    """The store's server denies a request: the keys lack a right."""
 
 
 class UnreadableError(UserError):
@@ -138,6 +150,6 @@ class Objects(Protocol):
         """Read all of a blob; DamagedError or MissingError where it is not what its name says."""
         ...
 
-    def leftovers(self) -> Iterator[Entry]:
-        """What killed writers left half-written; `delete` removes one by its name."""
+    def leftovers(self) -> Iterator[Leftover]:
+        """What killed writers left half-written."""
         ...

@@ -12,6 +12,8 @@ from lmmpress.store.manifest import first_fault
 
 OF = "of"
 """The key under which a record lists its `Subjects`."""
+IMPORTANCE = "importance-"
+"""How the names begin of the records of importance scores. The scores are tensors of the same name."""
 RUN, DTYPE, SUBMISSION = "run-", "dtype-", "submission-"
 """How the names of records begin that are not those of a part of a step; a run's key follows, or its beginning."""
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -79,7 +81,7 @@ class _Submission(BaseModel):
 
 
 _SHAPES: dict[str, type[BaseModel]] = {
-    "importance-": _Importance,
+    IMPORTANCE: _Importance,
     "prune-": _Prune,
     "distill-": _Distill,
     "evaluate-": _Evaluate,

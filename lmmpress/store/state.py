@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lmmpress.errors import UserError
 from lmmpress.printing.visible import visible
-from lmmpress.progress import console
+from lmmpress.progress import say
 from lmmpress.result import StepResult
 from lmmpress.store.manifest import first_fault
 from lmmpress.store.objects import ChangedError, Found, Objects, UnreadableError
@@ -52,8 +53,8 @@ class Lease(BaseModel):
         return visible((self.host.split() or ["somebody"])[0][:80])
 
 
-class State(BaseModel):
-    """What is stored."""
+class StoredState(BaseModel):
+    """A state as the store holds it, in one JSON object."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -62,15 +63,28 @@ class State(BaseModel):
     lease: Lease | None = None
 
 
-class Run:
-    """A run's state, held under a lease by this process until `hold` ends."""
+@dataclass(frozen=True)
+class StateRead:
+    """A state, and the object that it was read from: None where there is none yet."""
+
+    stored: StoredState
+    found: Found | None
+
+    @property
+    def tag(self) -> str | None:
+        """What `Objects.write` replaces this state by."""
+        return self.found.tag if self.found else None
+
+
+class RunState:
+    """The state of a run, held under a lease by this process until `hold` ends."""
 
     def __init__(self, objects: Objects, name: str, lease: Lease) -> None:
         self._objects, self._name, self._lease = objects, name, lease
 
     def history(self) -> list[dict[str, Any]]:
         """Every decision so far, oldest first."""
-        return self._mine()[0].history
+        return self._mine().stored.history
 
     def decide(self, number: int, decision: dict[str, Any]) -> dict[str, Any]:
         """Add the decision with that number, counted from 0; what stands at that number then, be it another's.
@@ -79,14 +93,15 @@ class Run:
         """
         decision = json.loads(json.dumps(decision))
         while True:
-            state, found = self._mine()
-            if number < len(state.history):
-                return state.history[number]
-            if number > len(state.history):
-                raise UserError(f"{self._objects.address}: {self._name} has {len(state.history)} steps, not {number}")
-            state.history.append(decision)
+            read = self._mine()
+            history = read.stored.history
+            if number < len(history):
+                return history[number]
+            if number > len(history):
+                raise UserError(f"{self._objects.address}: {self._name} has {len(history)} steps, not {number}")
+            history.append(decision)
             try:
-                _write(self._objects, self._name, state, found)
+                write_state(self._objects, self._name, read)
                 return decision
             except ChangedError:
                 continue
@@ -94,34 +109,34 @@ class Run:
     def renew(self) -> None:
         """Say that this process still works; UserError where another has taken over."""
         while True:
-            state, found = self._mine()
-            assert state.lease is not None
-            state.lease.beat += 1
+            read = self._mine()
+            assert read.stored.lease is not None
+            read.stored.lease.beat += 1
             try:
-                return _write(self._objects, self._name, state, found)
+                return write_state(self._objects, self._name, read)
             except ChangedError:
                 continue
 
     def release(self) -> None:
         """Let others have it at once."""
         while True:
-            state, found = read_state(self._objects, self._name)
-            if state.lease is None or state.lease.holder != self._lease.holder:
+            read = read_state(self._objects, self._name)
+            if read.stored.lease is None or read.stored.lease.holder != self._lease.holder:
                 return
-            state.lease = None
+            read.stored.lease = None
             try:
-                return _write(self._objects, self._name, state, found)
+                return write_state(self._objects, self._name, read)
             except ChangedError:
                 continue
 
-    def _mine(self) -> tuple[State, Found | None]:
-        state, found = read_state(self._objects, self._name)
-        if state.lease is None or state.lease.holder != self._lease.holder:
+    def _mine(self) -> StateRead:
+        read = read_state(self._objects, self._name)
+        if read.stored.lease is None or read.stored.lease.holder != self._lease.holder:
             raise UserError(
                 f"{self._objects.address}: another process has taken over this run, because this one was silent for "
                 f"{self._lease.seconds:.0f} s; nothing of it is lost, carry on with --resume when that one has ended"
             )
-        return state, found
+        return read
 
 
 def digests_of(step: dict[str, Any]) -> set[str]:
@@ -139,94 +154,87 @@ def step_of(entry: dict[str, Any]) -> StepResult:
     return step
 
 
-def read_state(objects: Objects, name: str) -> tuple[State, Found | None]:
-    """The state of that name, a new one where there is none, and what it was read of.
+def read_state(objects: Objects, name: str) -> StateRead:
+    """The state of that name; a new one where there is none.
 
     UnreadableError where it is none. What its decisions say is not looked at: `step_of` does that.
     """
     found = objects.read(name)
     if found is None:
-        return State(), None
+        return StateRead(StoredState(), None)
     try:
-        return State.model_validate_json(found.data), found
+        return StateRead(StoredState.model_validate_json(found.data), found)
     except ValidationError as error:
         fault = f"is no state that this lmmpress can read: {first_fault(error)}"
         raise UnreadableError(objects.address, name, fault) from None
 
 
-def is_live(objects: Objects, state: State, found: Found | None) -> bool:
+def is_live(objects: Objects, read: StateRead) -> bool:
     """Whether a process may be working on it now."""
-    if state.lease is None or found is None or _ended_here(state.lease):
+    lease = read.stored.lease
+    if lease is None or read.found is None or _ended_here(lease):
         return False
     # neither way: a time that lies far ahead comes from another clock, and would hold the run for ever
-    return abs(objects.now() - found.modified) < state.lease.seconds
+    return abs(objects.now() - read.found.modified) < lease.seconds
 
 
 @contextmanager
-def hold(objects: Objects, name: str, seconds: float = LEASE, holder: str | None = None) -> Iterator[Run]:
+def hold(objects: Objects, name: str, seconds: float = LEASE, holder: str | None = None) -> Iterator[RunState]:
     """Take the lease of that state, renew it while the block runs, and give it back.
 
     Where another process holds it and is heard of, UserError; one that stays silent is waited for until its lease has
     run out. The lease of a process that ended on this machine is taken at once. A `holder` is whom several processes
     work for, one after the other: each takes the lease from the one before, and leaves it to run out, so that nobody
-    comes between two of them. The last of them gives it back with `Run.release`.
+    comes between two of them. The last of them gives it back with `RunState.release`.
     """
-    run = _take(objects, name, _new_lease(seconds, holder))
+    state = _take(objects, name, _new_lease(seconds, holder))
     ended = threading.Event()
 
     def beat() -> None:
         while not ended.wait(seconds / 3):
             with suppress(Exception):  # lost, or out of reach for now: the next decision tells which
-                run.renew()
+                state.renew()
 
     thread = threading.Thread(target=beat, name="lease", daemon=True)
     thread.start()
     try:
-        yield run
+        yield state
     finally:
         ended.set()
         thread.join(timeout=1)
         with suppress(UserError, OSError):  # it runs out by itself, and what ended the block is what counts
-            run.release() if holder is None else run.renew()
+            state.release() if holder is None else state.renew()
 
 
-def _take(objects: Objects, name: str, mine: Lease) -> Run:
+def _take(objects: Objects, name: str, mine: Lease) -> RunState:
     waited_for: tuple[str, int] | None = None
     while True:
-        state, found = read_state(objects, name)
-        if found is not None and state.lease is not None and _is_anothers(objects, state, found, mine):
-            lease = state.lease
+        read = read_state(objects, name)
+        lease = read.stored.lease
+        if lease is not None and read.found is not None and lease.holder != mine.holder and is_live(objects, read):
             seen = (lease.holder, lease.beat)
             if _runs_here(lease) or (waited_for is not None and waited_for != seen):
                 raise UserError(
                     f"{objects.address}: another process works on this run ({lease.machine}, process {lease.pid}); "
                     "wait for it or end it"
                 )
-            left = max(0.1, lease.seconds - (objects.now() - found.modified))
+            left = max(0.1, lease.seconds - (objects.now() - read.found.modified))
             if waited_for is None:
-                console.print(
-                    f"{lease.machine} has not given this run back; waiting {left:.0f} s for its lease",
-                    highlight=False,
-                )
+                say(f"{lease.machine} has not given this run back; waiting {left:.0f} s for its lease")
             waited_for = seen
             time.sleep(min(left, lease.seconds / 6))
             continue
-        state.lease = mine
+        read.stored.lease = mine
         try:
-            _write(objects, name, state, found)
-            return Run(objects, name, mine)
+            write_state(objects, name, read)
+            return RunState(objects, name, mine)
         except ChangedError:
             continue
 
 
-def _is_anothers(objects: Objects, state: State, found: Found, mine: Lease) -> bool:
-    """Whether somebody else may be working on it."""
-    assert state.lease is not None
-    return state.lease.holder != mine.holder and is_live(objects, state, found)
-
-
-def _write(objects: Objects, name: str, state: State, found: Found | None) -> None:
-    objects.write(name, state.model_dump_json(indent=1).encode(), found.tag if found else None)
+def write_state(objects: Objects, name: str, read: StateRead) -> None:
+    """Store a state that was changed since it was read; ChangedError where another has changed it too."""
+    objects.write(name, read.stored.model_dump_json(indent=1).encode(), read.tag)
 
 
 def _new_lease(seconds: float, holder: str | None) -> Lease:

@@ -21,6 +21,7 @@ from lmmpress.errors import UserError
 from lmmpress.files.allow_list import choose, say_what_is_left
 from lmmpress.files.digest import sha256_of
 from lmmpress.progress import transfer
+from lmmpress.store.kinds import CHECKPOINTS, HOUSEKEEPING, RECORDS, RUNS, TENSORS
 from lmmpress.store.manifest import File, Manifest, parse_manifest
 from lmmpress.store.objects import (
     Blob,
@@ -33,13 +34,12 @@ from lmmpress.store.objects import (
 )
 from lmmpress.store.parallel import each
 from lmmpress.store.records import OF, Subjects, fault_of
-from lmmpress.store.state import DIGEST, Run, hold, is_live, read_state
+from lmmpress.store.state import DIGEST, RunState, hold, is_live, read_state
 from lmmpress.store.workspace import own_folder
 
 if TYPE_CHECKING:
     import torch
 
-HOUSEKEEPING = "housekeeping.json"
 _TENSORS = "tensors.safetensors"
 
 
@@ -62,28 +62,28 @@ class Store:
 
     def address(self, digest: str) -> str:
         """Where others find a checkpoint: what lineage records and `open_checkpoint` takes."""
-        return f"{self.objects.address}/checkpoints/{digest}"
+        return f"{self.objects.address}/{CHECKPOINTS.folder}/{digest}"
 
-    def run(self, key: str, holder: str | None = None) -> AbstractContextManager[Run]:
+    def run_state(self, key: str, holder: str | None = None) -> AbstractContextManager[RunState]:
         """The state of a run, held by this process alone, or by those that work for one `holder` in turn; UserError
         where another works on it."""
-        return self.working(f"runs/{key}.json", holder)
+        return self.working(RUNS.name(key), holder)
 
     def history(self, key: str) -> list[dict[str, Any]]:
         """What was decided of a run so far, whoever holds it."""
-        return read_state(self.objects, f"runs/{key}.json")[0].history
+        return read_state(self.objects, RUNS.name(key)).stored.history
 
     @contextmanager
-    def working(self, name: str, holder: str | None = None) -> Iterator[Run]:
+    def working(self, name: str, holder: str | None = None) -> Iterator[RunState]:
         """Hold a state by its full name; nothing is cleaned up meanwhile."""
-        with hold(self.objects, name, holder=holder) as run:
+        with hold(self.objects, name, holder=holder) as state:
             # whoever cleans up takes his lease first and looks for ours then: one of the two sees the other
-            if is_live(self.objects, *read_state(self.objects, HOUSEKEEPING)):
+            if is_live(self.objects, read_state(self.objects, HOUSEKEEPING)):
                 raise UserError(f"{self.objects.address} is being cleaned up; try again when that has ended")
-            yield run
+            yield state
 
     @contextmanager
-    def cleaning(self) -> Iterator[Run]:
+    def cleaning(self) -> Iterator[RunState]:
         """Held while things are removed: no run begins meanwhile. What ended processes left here is removed too."""
         with hold(self.objects, HOUSEKEEPING) as lease, self.scratch():
             yield lease
@@ -91,18 +91,18 @@ class Store:
     def read_record(self, name: str) -> dict[str, Any] | None:
         """The small JSON record of that name, None where there is none; UnreadableError where it is not what its name
         says."""
-        found = self.objects.read(f"records/{name}.json")
+        found = self.objects.read(RECORDS.name(name))
         if found is None:
             return None
-        record = parse(found.data, self.objects.address, f"records/{name}.json")
+        record = parse(found.data, self.objects.address, RECORDS.name(name))
         if fault := fault_of(name, record):
-            raise UnreadableError(self.objects.address, f"records/{name}.json", fault)
+            raise UnreadableError(self.objects.address, RECORDS.name(name), fault)
         return record
 
     def write_record(self, name: str, record: dict[str, Any]) -> dict[str, Any]:
         """Write a record, once: what stands under that name then, be it another's who was first."""
         try:
-            self.objects.write(f"records/{name}.json", json.dumps(record, indent=1, sort_keys=True).encode(), None)
+            self.objects.write(RECORDS.name(name), json.dumps(record, indent=1, sort_keys=True).encode(), None)
         except ChangedError:
             return self.read_record(name) or record
         return record
@@ -112,7 +112,7 @@ class Store:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        where = f"tensors/{name}.json"
+        where = TENSORS.name(name)
         manifest = self._read_manifest(where)
         if manifest is None:
             return None
@@ -138,7 +138,7 @@ class Store:
                 if "StorageFull" in str(error) or "No space left" in str(error):
                     raise OSError(errno.ENOSPC, "No space left on device", str(path)) from None
                 raise OSError(errno.EIO, str(error), str(path)) from None
-            self._write_manifest(f"tensors/{name}.json", self._send({_TENSORS: path}))
+            self._write_manifest(TENSORS.name(name), self._send({_TENSORS: path}))
 
     def add_checkpoint(self, directory: Path) -> str:
         """Take in a checkpoint directory; its digest is its name. Files that are there already are not sent again.
@@ -152,12 +152,12 @@ class Store:
             for name, data in files.rewritten.items():
                 (folder / name).write_bytes(data)
             manifest = self._send(files.taken | {name: folder / name for name in files.rewritten})
-        self._write_manifest(f"checkpoints/{manifest.digest}.json", manifest)
+        self._write_manifest(CHECKPOINTS.name(manifest.digest), manifest)
         return manifest.digest
 
     def manifest(self, digest: str) -> Manifest:
         """The files of a checkpoint; UserError where the store has none of that digest."""
-        name = f"checkpoints/{digest}.json"
+        name = CHECKPOINTS.name(digest)
         manifest = self._read_manifest(name) if DIGEST.fullmatch(digest) else None
         if manifest is None:
             raise UserError(f"{self.objects.address} holds no checkpoint {digest[:12]}")

@@ -21,9 +21,10 @@ from lmmpress.engine.algorithm import Planned, next_step
 from lmmpress.engine.history import read_history
 from lmmpress.errors import UserError, traceback_of
 from lmmpress.host.full_disk import system_says
-from lmmpress.plan import Axis, Plan
+from lmmpress.plan import Plan
 from lmmpress.printing.visible import visible
-from lmmpress.progress import console, note
+from lmmpress.progress import listening, note, say
+from lmmpress.progress.terminal import on_terminal
 from lmmpress.result import StepResult
 from lmmpress.store import Store, open_store
 from lmmpress.store.records import SUBMISSION
@@ -31,10 +32,10 @@ from lmmpress.tasks.outcome import Outcome, accuracy_text, address_left, by, of_
 from lmmpress.tasks.parameters import plan_of, steps_of
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a task that only reads the state never needs it
-    from lmmpress.engine.parts.names import Part
+    from lmmpress.engine.part_names import Part
     from lmmpress.engine.run import Run
     from lmmpress.engine.step import Step
-    from lmmpress.store.state import Run as State
+    from lmmpress.store.state import RunState
     from lmmpress.tracking.lineage import Lineage
 
 P = ParamSpec("P")
@@ -59,13 +60,14 @@ class Prepared:
 
 
 def _for_people(task: Callable[P, T]) -> Callable[P, T]:
-    """End a task with a line for each fault and exit code 2 where the fault is the user's, or the world's; with a
-    traceback, less what is secret, and exit code 1 where it is ours."""
+    """Show on stderr what a task says. End it with a line for each fault and exit code 2 where the fault is the user's,
+    or the world's; with a traceback, less what is secret, and exit code 1 where it is ours."""
 
     @wraps(task)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return task(*args, **kwargs)
+            with listening(on_terminal()):
+                return task(*args, **kwargs)
         except UserError as error:
             for line in error.lines:
                 print(f"error: {line}", file=sys.stderr)
@@ -95,18 +97,20 @@ def prepare(name: str, **parameters: Any) -> Prepared:
     from lmmpress.tracking.registry import located
 
     if not os.environ.get("MLFLOW_TRACKING_URI"):
-        console.print("MLFLOW_TRACKING_URI is not set: no lineage is recorded", highlight=False)
+        say("MLFLOW_TRACKING_URI is not set: no lineage is recorded")
     plan = plan_of(**parameters)
     if not plan.store:
         raise UserError("store is not set: the tasks of a pipeline exchange checkpoints through it")
     store = open_store(plan.store)
     plan = plan.model_copy(update={"model": located(plan.model)})
-    teacher, sizes = check(plan)
+    checked_plan = check(plan)
+    teacher, sizes = checked_plan.teacher, checked_plan.sizes
     if checked := check_all_rows(plan, teacher, store):
         checked.note(store)
-    key, original = begin(plan, store, teacher)
+    begun = begin(plan, store, teacher)
+    key, original = begun.key, begun.original
     run = f"{key[:12]}-{uuid.uuid4().hex[:8]}"
-    with store.run(key, holder=run):
+    with store.run_state(key, holder=run):
         submission = Submission(plan=plan, name=name, key=key, original=original)
         # as text: records are written in the order of their keys, and a plan's stages have an order of their own
         store.write_record(_record(run), {"submission": submission.model_dump_json()})
@@ -129,7 +133,7 @@ def due(store: str, run: str, stage: str, index: int) -> str:
     told = _submission(opened, run)
     known = read_history(opened, told.plan, told.original, opened.history(told.key))
     planned = next_step(told.plan, told.original, known)
-    is_next = isinstance(planned, Planned) and (planned.axis, planned.index) == (stage, int(index))
+    is_next = isinstance(planned, Planned) and (planned.stage.name, planned.index) == (stage, int(index))
     return "open" if is_next else "closed"
 
 
@@ -184,7 +188,8 @@ def distill(store: str, run: str, stage: str, index: int) -> Outcome:
 def evaluate(store: str, run: str, stage: str, index: int = 0) -> Outcome:
     """Measure what a step has made; or, where `stage` says so, the `original` before all steps or the `result` after
     them."""
-    from lmmpress.engine.run import close, known_steps
+    from lmmpress.engine.closing import close
+    from lmmpress.engine.run import known_steps
 
     if stage == "original":
         return _evaluate_original(store, run)
@@ -218,7 +223,8 @@ def gate(store: str, run: str, stage: str, index: int) -> Outcome:
 @_for_people
 def compress_stage(store: str, run: str, stage: str) -> Outcome:
     """All steps of a stage that are not made yet, if it is its turn; after the last stage the closing measurements."""
-    from lmmpress.engine.run import check_original, close, describe, make_steps
+    from lmmpress.engine.closing import measure_ends
+    from lmmpress.engine.run import check_original, describe, make_steps
 
     parts: tuple[Part, ...] = ("sight", "importance", "prune", "distill", "evaluate", "speed")
     with _working(store, run, *parts) as (opened, state, recorder):
@@ -226,12 +232,12 @@ def compress_stage(store: str, run: str, stage: str) -> Outcome:
         told = describe(opened)
         if recorder:
             recorder.begin(told)
-        known = make_steps(opened, state, recorder.step if recorder else lambda step: None, Axis(stage))
+        known = make_steps(opened, state, recorder.step if recorder else lambda step: None, stage)
         own = [step for step in known if step.stage == stage]
         if not own:
             raise UserError(f"stage {stage} cannot begin: a stage before it has not ended")
         if not isinstance(next_step(opened.plan, opened.original, known), Planned):
-            close(opened, known)
+            measure_ends(opened, known)
         rows = [[step.index + 1, step.decision, step.parameters, accuracy_text(step.accuracy)] for step in own]
         summary = table(["step", "decision", "parameters", "accuracy"], rows)
         return Outcome(address_left(opened.store, own[-1]), summary, of_step(opened.store, own[-1]).metrics)
@@ -240,9 +246,10 @@ def compress_stage(store: str, run: str, stage: str) -> Outcome:
 @_for_people
 def publish(store: str, run: str, report: str) -> Outcome:
     """Check that plain transformers loads what is left, register it, and write the report to the path `report`."""
+    from lmmpress.engine.closing import close
     from lmmpress.engine.parts.load import load_as_users_do
-    from lmmpress.engine.run import close, known_steps
-    from lmmpress.report import write_report
+    from lmmpress.engine.run import known_steps
+    from lmmpress.reporting import write_report
 
     with _working(store, run, "load") as (opened, state, recorder):
         known = known_steps(opened, state)
@@ -258,13 +265,13 @@ def publish(store: str, run: str, report: str) -> Outcome:
 
 
 @contextmanager
-def _working(store: str, run: str, *makes: "Part") -> "Iterator[tuple[Run, State, Lineage | None]]":
+def _working(store: str, run: str, *makes: "Part") -> "Iterator[tuple[Run, RunState, Lineage | None]]":
     """The run of a submission, its state held for the submission, and who records it, if somebody does."""
     from lmmpress.engine.run import open_run
 
     opened = open_store(store)
     told = _submission(opened, run)
-    with opened.run(told.key, holder=run) as state:
+    with opened.run_state(told.key, holder=run) as state:
         parts = frozenset(makes)
         settles, every_gpu = "evaluate" in parts, "distill" in parts
         made = open_run(told.plan, opened, told.key, told.original, parts, settles, every_gpu)
@@ -295,7 +302,7 @@ def _position(run: "Run", known: list[StepResult], stage: str, index: int) -> tu
     """A step that is known, or the one that comes next; UserError where it is neither."""
     for number in range(len(known) + 1):
         planned = next_step(run.plan, run.original, known[:number])
-        if isinstance(planned, Planned) and (planned.axis, planned.index) == (stage, index):
+        if isinstance(planned, Planned) and (planned.stage.name, planned.index) == (stage, index):
             return number, planned
     raise UserError(f"step {index + 1} of stage {stage} is not due: {len(known)} steps of this run are decided")
 

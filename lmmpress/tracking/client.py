@@ -12,7 +12,6 @@ from urllib.parse import unquote, urlsplit
 
 from lmmpress.errors import UserError
 from lmmpress.printing.credentials import without_credentials
-from lmmpress.progress import console
 from lmmpress.tracking.database import make_ready, path_of, schema_fault, uri_for_mlflow, uri_of
 
 if TYPE_CHECKING:  # MLflow takes seconds to import, and most commands never need it
@@ -25,6 +24,7 @@ _CONNECT, _ANSWER = 10.0, 30.0  # seconds
 _PAUSES = (1.0, 2.0)  # seconds between tries
 _LONGEST = 600  # characters of somebody else's message
 _QUIET = {
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -45,8 +45,6 @@ def open_client(tracking_uri: str, create: bool = False, advice: str = "") -> "M
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    if not console.is_terminal:
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for name, level in (
         ("mlflow.store.db.utils", logging.CRITICAL),  # logs the traceback of what it raises
         ("mlflow.store.model_registry.abstract_store", logging.WARNING),

@@ -2,36 +2,18 @@
 
 import errno
 import json
-import os
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.cli import fail, run
 from typer.testing import CliRunner
 
 from lmmpress.cli.app import app, main
 from lmmpress.cli.shared import faster
 from lmmpress.errors import UserError
-
-
-def run(*arguments: object, code: int = 0) -> str:
-    """Run a command in this process; errors of users reach the test as they are."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.stdout
-
-
-def fail(*arguments: object, cwd: Path | None = None) -> str:
-    """Run the real program; its one line of error."""
-    command = [sys.executable, "-m", "lmmpress.cli", *map(str, arguments)]
-    environment = os.environ | {"COLUMNS": "400"}
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=cwd, env=environment)
-    assert done.returncode == 2, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    assert len(lines) == 1, done.stderr
-    return lines[0]
 
 
 @pytest.fixture
@@ -157,7 +139,7 @@ def test_a_run_on_a_full_disk_is_told_how_it_is_carried_on(plan_file, tmp_path, 
     done = CliRunner().invoke(app, ["run", str(plan_file), "--out", str(tmp_path / "out")])
     assert isinstance(done.exception, UserError)
     assert "carry on with the same command and --resume" in str(done.exception)
-    monkeypatch.setattr("lmmpress.engine.compression.check", full)
+    monkeypatch.setattr("lmmpress.engine.run_folder.check", full)
     done = CliRunner().invoke(app, ["run", str(plan_file), "--out", str(tmp_path / "never")])
     assert not isinstance(done.exception, UserError), "there is no run yet that could be carried on"
     assert isinstance(done.exception, OSError)

@@ -106,7 +106,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n"
     ("raw", "message"),
     [
         (LFS, "is a git-lfs pointer and not the file itself; run `git lfs pull` there"),
-        (gzip.compress(b"{}"), "is compressed by gzip; unpack it"),
+        (gzip.compress(b"{}", mtime=0), "is compressed by gzip; unpack it"),
         (b"PAR1\x15\x04", "is a Parquet file; write its rows as lines of JSON"),
         (b"PK\x03\x04", "is a zip archive; unpack it"),
     ],

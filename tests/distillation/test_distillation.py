@@ -5,21 +5,17 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
-from support.plain_distillation import distil_plainly, exact_values
+from support.exact_distillation import ROWS, SETTINGS, distil, exact_values
+from support.plain_distillation import distil_plainly
 
 from lmmpress.data import read_split
-from lmmpress.distillation.train import distill
 from lmmpress.engine.compression import compress
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint, read_record
 from lmmpress.lmm.examples import Examples, encode
-from lmmpress.lmm.forward import answer_logits
 from lmmpress.lmm.processor import load_processor
 from lmmpress.plan import Distillation, parse_plan
 from lmmpress.store import open_store
 
-ROWS = 36  # shuffled in two groups: the first of 16 batches
-SETTINGS = {"epochs": 1, "learning_rate": 1e-3, "batch_size": 2, "micro_batch_size": 1, "warmup": 0.2}
 RECORDED = [0.9784475449]
 """The loss of the pair below with SETTINGS."""
 
@@ -31,15 +27,6 @@ def exact_pair(make_checkpoint, data: Path) -> tuple[torch.nn.Module, torch.nn.M
     split = read_split(data, "distill", ROWS)
     examples = encode(split, load_processor(checkpoint), read_checkpoint(checkpoint).config)
     return exact_values(checkpoint, 1), exact_values(checkpoint, 2), examples
-
-
-def distil(pair: tuple[torch.nn.Module, torch.nn.Module, Examples], settings: Distillation) -> list[float] | None:
-    student, teacher, examples = pair
-
-    def logits(model: torch.nn.Module, batch: Any) -> torch.Tensor:
-        return answer_logits(model, batch, examples, None, None)
-
-    return distill(student, lambda batch: logits(teacher, batch), logits, examples, settings, 5, Accelerator())
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.findings import Json, findings
 from support.kubeflow import Kubeflow
 from support.kubernetes_api import (
     DEPLOYMENTS,
@@ -33,7 +34,7 @@ from support.kubernetes_api import (
     secret,
 )
 from support.mlflow_stub import Mlflow
-from test_pipelines import PLAN, PROFILE
+from support.plans import PLAN, PROFILE
 from typer.testing import CliRunner, Result
 
 from lmmpress.cli.app import app
@@ -47,7 +48,6 @@ from lmmpress.errors import UserError
 from lmmpress.kubeflow.submit import Submitted
 from lmmpress.tasks.profile import Expression, Profile, Toleration
 
-Json = dict[str, Any]
 QUEUE = f"{KUEUE}/namespaces/team-ads/localqueues/gpu-team-ads"
 
 
@@ -88,11 +88,6 @@ def doctor(cluster: Kubernetes, profile: Json, tmp_path: Path) -> Callable[..., 
         return CliRunner().invoke(app, [*command, *options])
 
     return run
-
-
-def findings(found: Result) -> list[Json]:
-    assert found.exception is None or isinstance(found.exception, SystemExit), found.exception
-    return json.loads(found.stdout)["findings"]
 
 
 def test_a_healthy_cluster_has_nothing_to_mend(doctor: Callable[..., Result]) -> None:

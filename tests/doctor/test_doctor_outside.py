@@ -18,11 +18,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from minio.credentials import EnvAWSProvider
+from support.findings import Json, findings
 from support.kubernetes_api import HOME, Kubernetes, Raw, listed, named, refusal, secret
 from support.mlflow_stub import REGISTRY, Mlflow
+from support.plans import PLAN, PROFILE
 from support.s3 import Proxy, answer, free_port, wait_for
-from test_doctor import Json, findings
-from test_pipelines import PLAN, PROFILE
 from typer.testing import CliRunner
 
 from lmmpress.cli.app import app

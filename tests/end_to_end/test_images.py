@@ -1,7 +1,6 @@
 """The images' recipe: linted, locked, confined; and proved by carrying it out, without a container engine."""
 
 import fnmatch
-import importlib.util
 import os
 import re
 import shutil
@@ -10,7 +9,6 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,22 +17,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from support.paths import ROOT
 
+from tools.images import recipe
+
 DOCKER = ROOT / "docker"
 LOCKS = ("requirements", "torch-cuda", "kfp", "mlflow")
 BY_VARIANT = re.compile(r"torch|triton|nvidia-.*|cuda-.*")
-
-
-def load_prove() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("prove", DOCKER / "prove.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["prove"] = module  # where dataclasses look for their annotations
-    spec.loader.exec_module(module)
-    return module
-
-
-prove = load_prove()
 
 
 def locked(name: str) -> dict[str, tuple[str, list[str]]]:
@@ -68,7 +55,7 @@ def test_hadolint_finds_nothing() -> None:
 @pytest.mark.parametrize("target", ["lmmpress", "mlflow"])
 @pytest.mark.parametrize("variant", ["cpu", "cuda"])
 def test_an_image_ends_without_root_and_without_tools(target: str, variant: str) -> None:
-    builder = prove.Builder(None, {"VARIANT": variant})
+    builder = recipe.Builder(None, {"VARIANT": variant})
     chain = builder.chain(target)
     assert [stage.base for stage in builder.stages.values() if stage.base not in builder.stages] == [
         "${BASE}",
@@ -98,15 +85,15 @@ def test_an_image_ends_without_root_and_without_tools(target: str, variant: str)
 
 
 def test_versions_in_the_dockerfile_are_the_tested_ones() -> None:
-    builder = prove.Builder(None, {})
+    builder = recipe.Builder(None, {})
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert builder.arguments["VERSION"] == project["version"]
-    assert prove.read_argument(builder, "TORCH") == constraints()["torch"] == locked("torch-cuda")["torch"][0]
+    assert recipe.read_argument(builder, "TORCH") == constraints()["torch"] == locked("torch-cuda")["torch"][0]
     assert re.fullmatch(r"python:3\.\d+-slim-\w+", builder.arguments["BASE"])
 
 
 def test_every_install_is_locked() -> None:
-    builder = prove.Builder(None, {})
+    builder = recipe.Builder(None, {})
     installs = [
         command
         for stage in builder.stages.values()
@@ -153,7 +140,7 @@ def test_what_is_copied_reaches_the_builder() -> None:
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
     allowed = [rule.removeprefix("!") for rule in rules if rule.startswith("!")]
-    for stage in prove.Builder(None, {}).stages.values():
+    for stage in recipe.Builder(None, {}).stages.values():
         for instruction, rest in stage.instructions:
             if instruction == "COPY" and not rest.startswith("--from="):
                 *sources, target = rest.split()
@@ -210,8 +197,10 @@ def test_compose_holds_no_secret() -> None:
 def test_the_recipe_carried_out_runs_compiled_tasks(tmp_path: Path) -> None:
     # where no other is named, a torch from wherever pip finds it here stands for the one of PyTorch's own index
     environment = {"TORCH_INDEX": "https://pypi.org/simple"} | os.environ
-    command = [sys.executable, str(DOCKER / "prove.py"), "--work", str(tmp_path / "work")]
-    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=environment, check=False)
+    command = [sys.executable, "-m", "tools.images.prove", "--work", str(tmp_path / "work")]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", env=environment, check=False
+    )
     shutil.rmtree(tmp_path / "work", ignore_errors=True)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()

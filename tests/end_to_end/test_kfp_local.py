@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from test_cli import run
-from test_tasks import chain
+from support.cli import run
+from support.tasks import chain
 
 from lmmpress.pipelines.start import here
 from lmmpress.presets import preset

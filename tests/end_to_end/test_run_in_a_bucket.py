@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.files import contents
+from support.plans import SHORT
+from support.results import essence
 from support.s3 import Server
 from support.work import WORK
-from test_run import essence
-from test_store import contents
 from typer.testing import CliRunner
 
 from lmmpress.cli.app import app
@@ -22,8 +23,6 @@ from lmmpress.store.housekeeping import verify_store
 from lmmpress.tracking.client import local_store
 from lmmpress.tracking.lineage import Lineage
 from lmmpress.tracking.registry import address_of
-
-SHORT = {"block": {"step": 1, "max": 1}, "ffn": {"step": 16, "max": 16}}
 
 
 @pytest.fixture

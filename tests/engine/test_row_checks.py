@@ -102,14 +102,16 @@ def test_a_fault_of_the_test_split_ends_a_local_pipeline_before_its_tasks(broken
 
 
 @pytest.mark.parametrize("broken", ["truncated picture"], indirect=True)
+@pytest.mark.usefixtures("aloud")
 def test_lazy_checks_leave_it_for_later_and_say_so(broken, plan_for, folder, capsys) -> None:
     plan = plan_for(data_checks="lazy")
-    teacher, _ = check(plan)
+    teacher = check(plan).teacher
     assert check_all_rows(plan, teacher) is None
     told = capsys.readouterr().err
     assert f"{folder}: data_checks is lazy: 20 rows and 10 images are checked when they are first used" in told
 
 
+@pytest.mark.usefixtures("aloud")
 def test_rows_are_checked_once_for_the_same_model_and_data(plan_for, folder, tmp_path, monkeypatch, capsys) -> None:
     seen: list[str] = []
 
@@ -118,7 +120,7 @@ def test_rows_are_checked_once_for_the_same_model_and_data(plan_for, folder, tmp
 
     monkeypatch.setattr(checks, "check_rows", noted)
     plan, store = plan_for(), open_store(str(tmp_path / "store"))
-    teacher, _ = check(plan)
+    teacher = check(plan).teacher
     checked = check_all_rows(plan, teacher, store)
     assert checked is not None
     assert seen == ["score", "distill", "gate", "test"]
@@ -144,6 +146,7 @@ def renamed(folder: Path, **names: str) -> None:
     path.write_text(text, "utf-8")
 
 
+@pytest.mark.usefixtures("aloud")
 def test_the_usual_splits_are_used_and_said(plan_for, folder, tmp_path, capsys) -> None:
     renamed(folder, score="train", distill="train", gate="validation")
     plan = plan_for()
@@ -171,6 +174,7 @@ def test_a_picture_that_is_learned_from_and_measured_on_is_refused(plan_for, fol
     check(plan_for(splits=names))  # a plan that names one split for both means it
 
 
+@pytest.mark.usefixtures("aloud")
 def test_rows_of_text_in_two_splits_are_counted_aloud(plan_for, folder, make_checkpoint, capsys) -> None:
     path = folder / "metadata.jsonl"
     rows = [json.loads(line) | {"file_name": None} for line in path.read_text("utf-8").splitlines()]
@@ -187,7 +191,7 @@ def test_a_model_that_was_blind_begins_another_run(plan_for, make_checkpoint, tm
     held = json.loads((blind / "processor_config.json").read_text("utf-8"))
     (blind / "processor_config.json").write_text(json.dumps(held | {"num_query_tokens": None}), "utf-8")
     plan = plan_for()
-    keys = {begin(plan, store, path)[0] for path in (blind, make_checkpoint("llama"))}
+    keys = {begin(plan, store, path).key for path in (blind, make_checkpoint("llama"))}
     assert len(keys) == 2
 
 

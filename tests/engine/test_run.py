@@ -2,20 +2,18 @@
 
 import errno
 import json
-import os
 import random
 import shutil
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from support.forks import Forks
+from support.results import essence
 
 from lmmpress.engine.compression import compress
-from lmmpress.engine.parts import load
 from lmmpress.errors import UserError
 from lmmpress.files.digest import digest_checkpoint
 from lmmpress.lmm.checkpoint import load_model
@@ -30,11 +28,6 @@ pytestmark = pytest.mark.usefixtures("trusting")
 @pytest.fixture
 def plan(raw_plan: dict[str, Any], taught: Path) -> dict[str, Any]:
     return raw_plan | {"model": str(taught)}
-
-
-def essence(result: Result) -> list[tuple[str, int, str, str | None]]:
-    """What two runs of one plan must agree on."""
-    return [(step.stage, step.index, step.decision, step.checkpoint) for step in result.steps]
 
 
 def test_a_recorder_hears_of_a_run_before_anything_is_measured(plan, tmp_path, monkeypatch) -> None:
@@ -207,24 +200,6 @@ def test_two_processes_learn_what_one_learns(plan, tmp_path) -> None:
         assert torch.allclose(value, models[1][name], atol=2e-3), name
 
 
-def resume_and_die(raw: dict[str, Any], out: str, after: int) -> None:
-    """Carry a run on until it is about to change something in its store for the so-manieth time, and be killed."""
-    changes = {"os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir"}
-    seen = 0
-
-    def watch(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal seen
-        written = event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)
-        if (written or event in changes) and str(arguments[0]).startswith(f"{out}/store"):
-            seen += 1
-            if seen == after:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    load.verify_for_users = lambda checkpoint: None  # as `trusting` does
-    sys.addaudithook(watch)
-    compress(parse_plan(raw), Path(out), resume=True)
-
-
 def test_killed_at_any_moment_a_run_resumes_to_the_same_checkpoints(plan, tmp_path, record_property) -> None:
     """kill -9 before a file is made, written to, put in its place or removed, at ever later ones, until the run is
     through: between the parts of a step, and in the middle of writing what one of them made."""
@@ -232,10 +207,10 @@ def test_killed_at_any_moment_a_run_resumes_to_the_same_checkpoints(plan, tmp_pa
     out = tmp_path / "killed"
     chance = random.Random(0)
     kills = inside = after = 0
-    with Forks("test_run") as forks:
+    with Forks("support.killed") as forks:
         while True:
             after += chance.randint(1, 10 * (kills + 1))
-            ended = forks.call("test_run", "resume_and_die", plan, str(out), after)
+            ended = forks.call("support.killed", "resume_and_die", plan, str(out), after)
             if ended == 0:
                 break
             assert ended == -signal.SIGKILL

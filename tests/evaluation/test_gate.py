@@ -66,15 +66,15 @@ def test_the_interval_is_paired() -> None:
     """Equal accuracies on equal rows leave little doubt; equal accuracies on other rows leave much."""
     same = paired_drop(right(900), right(900), OWNER, 0.95)
     other = paired_drop(right(900), right(900).flip(0), OWNER, 0.95)
-    assert same[0] == other[0] == 0
-    assert same[1].high < 0.003
-    assert other[1].high > 0.02
+    assert same.value == other.value == 0
+    assert same.interval.high < 0.003
+    assert other.interval.high > 0.02
 
 
 def test_rows_about_one_image_do_not_count_as_independent() -> None:
     lost_together = torch.arange(ROWS) % 50 >= 5
-    by_row = paired_drop(right(ROWS), lost_together, OWNER, 0.95)[1]
-    by_image = paired_drop(right(ROWS), lost_together, OWNER // 5, 0.95)[1]
+    by_row = paired_drop(right(ROWS), lost_together, OWNER, 0.95).interval
+    by_image = paired_drop(right(ROWS), lost_together, OWNER // 5, 0.95).interval
     assert by_image.high - by_image.low > 2 * (by_row.high - by_row.low)
 
 
@@ -84,7 +84,7 @@ def test_the_interval_covers_the_true_drop_as_often_as_it_says() -> None:
     for _ in range(400):
         before = torch.rand(ROWS, generator=generator) < 0.95
         after = before & (torch.rand(ROWS, generator=generator) < 0.98)
-        _, interval = paired_drop(before, after, OWNER, 0.95)
+        interval = paired_drop(before, after, OWNER, 0.95).interval
         covered += interval.low <= 0.95 * 0.02 <= interval.high
     assert 0.91 <= covered / 400 <= 0.98
 
@@ -92,8 +92,8 @@ def test_the_interval_covers_the_true_drop_as_often_as_it_says() -> None:
 @pytest.mark.parametrize("rows", [1, 2, 100])
 def test_one_image_says_nothing_of_others(rows) -> None:
     """However many rows ask about it: a narrow interval would be one about this image alone."""
-    drop, interval = paired_drop(torch.ones(rows) > 0, torch.ones(rows) > 0, torch.zeros(rows, dtype=torch.long), 0.95)
-    assert (drop, interval.low, interval.high) == (0, -1, 1)
+    drop = paired_drop(torch.ones(rows) > 0, torch.ones(rows) > 0, torch.zeros(rows, dtype=torch.long), 0.95)
+    assert (drop.value, drop.interval.low, drop.interval.high) == (0, -1, 1)
     found = decide(torch.ones(rows) > 0, torch.ones(rows) > 0, torch.zeros(rows).long(), Tolerance(confidence=0.95))
     assert found.decision == "rolled back"
 
@@ -102,12 +102,12 @@ def test_no_interval_is_wider_than_a_drop_can_be() -> None:
     for rows in (2, 3, 10):
         for before, after in ((1, 0), (0, 1), (1, 1)):
             owner, ones = torch.arange(rows), torch.ones(rows)
-            drop, interval = paired_drop(ones * before > 0, ones * after > 0, owner, 0.999)
-            assert -1 <= interval.low <= drop <= interval.high <= 1
+            drop = paired_drop(ones * before > 0, ones * after > 0, owner, 0.999)
+            assert -1 <= drop.interval.low <= drop.value <= drop.interval.high <= 1
 
 
 def test_images_that_all_lose_the_same_leave_the_doubt_of_few_rows() -> None:
     """No variance was seen; that few rows could have hidden it stays in the interval."""
-    few, many = (paired_drop(torch.ones(n) > 0, torch.ones(n) > 0, torch.arange(n), 0.95)[1] for n in (4, 400))
+    few, many = (paired_drop(torch.ones(n) > 0, torch.ones(n) > 0, torch.arange(n), 0.95).interval for n in (4, 400))
     assert few.high > 0.3
     assert many.high < 0.01

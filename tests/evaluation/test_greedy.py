@@ -9,6 +9,7 @@ import pytest
 import torch
 from support.plain import plain_tokens
 from support.tiny import MODELS, config_of, make_model
+from support.training import train
 from transformers import GenerationConfig
 
 from lmmpress.data import Split, read_split
@@ -125,7 +126,6 @@ def text_only(make_checkpoint, data: Path, tmp_path: Path) -> tuple[Path, Split]
         del row["file_name"]
         lines.append(json.dumps(row | {"question": row["question"] + row["answer"]}))
     (folder / "metadata.jsonl").write_text("\n".join(lines), "utf-8")
-    from test_other_models import train
 
     checkpoint = make_checkpoint("text-glm")
     model, split = load_model(checkpoint), read_split(folder, "distill")

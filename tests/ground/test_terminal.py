@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from rich.progress import Progress, TextColumn
 
 import lmmpress
-from lmmpress.cli.shared import out
+from lmmpress.cli.shared import console, out
 from lmmpress.kubeflow.local_runner import _Log
 from lmmpress.printing.terminal import Table, Terminal
-from lmmpress.progress import NOTES, console, note
+from lmmpress.progress import NOTES, counter, listening, note
+from lmmpress.progress.terminal import on_terminal
 
 ODD = ["data/:smile:.png", "host x[/y]", "[bold]no[/bold]", "a\x1b[2Jb", "one\nerror: forged", "s3://KEY:hush@b/p"]
 SHOWN = ["data/:smile:.png", "host x[/y]", "[bold]no[/bold]", r"a\x1b[2Jb", r"one\nerror: forged", "s3://b/p"]
@@ -58,6 +59,7 @@ def test_so_is_what_is_being_done(printed: Callable[[], str], text: str, shown: 
 
 @pytest.mark.parametrize(("text", "shown"), zip(ODD, SHOWN, strict=True))
 def test_so_are_labels_of_progress_bars(monkeypatch: pytest.MonkeyPatch, text: str, shown: str) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
     seen: list[str] = []
     monkeypatch.setattr(Progress, "add_task", lambda self, label, **_: seen.append(label) or 0)
     monkeypatch.setattr(Progress, "advance", lambda self, task, amount: None)
@@ -69,9 +71,7 @@ def test_so_are_labels_of_progress_bars(monkeypatch: pytest.MonkeyPatch, text: s
         original(self, *given, **options)
 
     monkeypatch.setattr(Progress, "__init__", noting)
-    from lmmpress.progress import counter
-
-    with counter(text, 3) as advance:
+    with listening(on_terminal()), counter(text, 3) as advance:
         advance(1)
     assert seen == [shown]
     (described,) = (one for one in columns if isinstance(one, TextColumn) and "description" in one.text_format)
@@ -118,6 +118,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         yield _Log(file, tmp_path / "notes.jsonl")
 
 
+@pytest.mark.usefixtures("aloud")
 def test_what_a_stranger_prints_is_not_the_word_of_a_task(
     log: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

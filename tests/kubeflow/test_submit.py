@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.kubeflow import Kubeflow
-from test_pipelines import PLAN, PROFILE
+from support.plans import PLAN, PROFILE
 from typer.testing import CliRunner, Result
 
 from lmmpress.cli.app import app

@@ -7,22 +7,16 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
+from support.cli import refused, run
+from support.cuts import cut_of
+from support.files import change_config
 from support.tiny import config_of, make_model
-from test_cli import run
-from test_families import cut_of
 
 from lmmpress.errors import UserError
 from lmmpress.files.digest import digest_checkpoint
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.record import read_record
 from lmmpress.lmm.weights import INDEX
-from lmmpress.plan import Axis
-
-
-@pytest.fixture
-def copy(make_checkpoint, tmp_path) -> Path:
-    """A checkpoint to spoil."""
-    return shutil.copytree(make_checkpoint("llama"), tmp_path / "copy")
 
 
 @pytest.fixture
@@ -32,32 +26,16 @@ def shards(copy) -> Path:
     return copy.parent / "shards"
 
 
-def refused(*arguments: object) -> str:
-    """The one line that a command is refused with."""
-    with pytest.raises(UserError) as caught:
-        run(*arguments)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
-
-
-def spoil(checkpoint: Path, part: str | None = "text_config", **changes: object) -> Path:
-    config = json.loads((checkpoint / "config.json").read_text("utf-8"))
-    (config if part is None else config[part]).update(changes)
-    (checkpoint / "config.json").write_text(json.dumps(config), "utf-8")
-    return checkpoint
-
-
 def test_weights_that_contradict_the_config_are_named(copy) -> None:
-    assert "weights contradict config.json" in refused("inspect", spoil(copy, intermediate_size=128))
+    assert "weights contradict config.json" in refused("inspect", change_config(copy, intermediate_size=128))
 
 
 def test_missing_tensors_are_listed(copy) -> None:
-    assert "lacks tensors" in refused("inspect", spoil(copy, num_hidden_layers=5))
+    assert "lacks tensors" in refused("inspect", change_config(copy, num_hidden_layers=5))
 
 
 def test_unknown_tensors_are_listed_and_never_dropped(copy) -> None:
-    message = refused("inspect", spoil(copy, num_hidden_layers=3))
+    message = refused("inspect", change_config(copy, num_hidden_layers=3))
     assert "does not know" in message
     assert "language_model.model.layers.3." in message
 
@@ -85,32 +63,32 @@ def test_a_cut_that_removes_nothing_is_refused(copy, tmp_path, amount) -> None:
 @pytest.mark.parametrize("layer", [-9, 4, [-2, 7]])
 def test_a_vision_layer_that_the_tower_has_not_is_named(make_checkpoint, tmp_path, layer) -> None:
     folder = shutil.copytree(make_checkpoint("llava-clip-llama"), tmp_path / "llava")
-    message = refused("inspect", spoil(folder, None, vision_feature_layer=layer))
+    message = refused("inspect", change_config(folder, None, vision_feature_layer=layer))
     assert f"vision_feature_layer is {layer}, and a vision tower of 3 blocks has states -4 to 3" in message
 
 
 def test_what_transformers_says_of_a_config_is_told_with_its_reason(make_checkpoint, tmp_path) -> None:
     """Its first line ends with a colon."""
     folder = shutil.copytree(make_checkpoint("llava-clip-llama"), tmp_path / "llava")
-    message = refused("inspect", spoil(folder, None, vision_feature_select_strategy="foo"))
+    message = refused("inspect", change_config(folder, None, vision_feature_select_strategy="foo"))
     assert "Validation error for field 'vision_feature_select_strategy': " in message
     assert "foo" in message
 
 
 def test_an_unknown_part_of_a_known_family_is_named(copy) -> None:
-    assert "unknown model family 'mamba'" in refused("inspect", spoil(copy, model_type="mamba"))
+    assert "unknown model family 'mamba'" in refused("inspect", change_config(copy, model_type="mamba"))
 
 
 def test_a_config_of_a_newer_transformers_says_so(copy) -> None:
-    newer = spoil(copy, None, transformers_version="99.0.0")
-    message = refused("inspect", spoil(newer, hidden_size="wide"))
+    newer = change_config(copy, None, transformers_version="99.0.0")
+    message = refused("inspect", change_config(newer, hidden_size="wide"))
     assert "written by transformers 99.0.0" in message
     assert "upgrade transformers" in message
 
 
 def test_quantised_checkpoints_are_told_how_to_become_plain(copy) -> None:
     assert "dequantise" in refused(
-        "inspect", spoil(copy, None, quantization_config={"quant_method": "gptq", "bits": 4})
+        "inspect", change_config(copy, None, quantization_config={"quant_method": "gptq", "bits": 4})
     )
 
 
@@ -179,7 +157,7 @@ def test_an_index_that_is_none_is_one_line(shards, index) -> None:
 
 def test_the_cuts_of_another_model_are_refused(copy, make_checkpoint, tmp_path) -> None:
     anatomy = read_checkpoint(copy)
-    cut = cut_of(anatomy, "language", Axis.ffn)
+    cut = cut_of(anatomy, "language", "ffn")
     record = {"teacher": digest_checkpoint(copy), "history": [{"cut": cut.model_dump(mode="json")}]}
     apply_cuts(copy, read_checkpoint(copy), [cut], tmp_path / "cut", record)
     again = tmp_path / "again"
@@ -206,7 +184,7 @@ def test_a_pooling_head_that_ties_the_width_is_told_as_the_reason(tmp_path) -> N
     config = config_of("llava-siglip-mistral")
     config["vision_config"]["vision_use_head"] = True
     make_model(config).save_pretrained(tmp_path / "source")
-    cut = cut_of(read_checkpoint(tmp_path / "source"), "vision", Axis.io)
+    cut = cut_of(read_checkpoint(tmp_path / "source"), "vision", "io")
     with pytest.raises(UserError, match="pooling head"):
         apply_cuts(tmp_path / "source", read_checkpoint(tmp_path / "source"), [cut], tmp_path / "cut")
     assert not (tmp_path / "cut").exists()

@@ -20,7 +20,6 @@ from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.examples import check_rows, encode
 from lmmpress.lmm.fit import correct_files, corrections, fitted, was_blind
 from lmmpress.lmm.processor import load_processor
-from lmmpress.progress import begin_saying
 
 BLIP2, LLAVA, TEXT = "llama", "llava-clip-llama", "text-glm"
 ROW = {
@@ -32,9 +31,7 @@ ROW = {
 }
 
 
-@pytest.fixture(autouse=True)
-def a_new_run() -> None:
-    begin_saying()
+pytestmark = pytest.mark.usefixtures("aloud")
 
 
 @pytest.fixture

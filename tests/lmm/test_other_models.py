@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.plain import plain_answers
+from support.training import train
 
 from lmmpress.data import read_split
 from lmmpress.engine.compression import compress
@@ -68,17 +69,6 @@ def test_one_forward_pass_measures_what_generation_answers(make_checkpoint, rows
     generated = torch.tensor([text.replace(" ", "") == row.answer for text, row in zip(texts, split.rows, strict=True)])
     assert torch.equal(right, generated), texts
     assert right.sum() > 0
-
-
-def train(model, examples, anatomy) -> None:
-    """A few steps, so that some rows are answered right and some are not."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    batch = make_batch(examples, list(range(len(examples.rows))))
-    for _ in range(12):
-        logits = answer_logits(model, batch, examples, anatomy.projector, None)
-        torch.nn.functional.cross_entropy(logits, batch.targets).backward()
-        optimizer.step()
-        optimizer.zero_grad()
 
 
 @pytest.mark.parametrize("kind", ["flan-t5", "llava-clip-llama"])

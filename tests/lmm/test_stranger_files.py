@@ -8,17 +8,17 @@ import socket
 import struct
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from support.cli import refused, run
+from support.cuts import cut_of
+from support.files import change_config, edit_json, names_in
 from support.paths import ROOT
-from support.tiny import config_of, edit, make_model
-from test_bad_checkpoints import refused, spoil
-from test_cli import run
-from test_families import cut_of
+from support.strangers import add_foreign, point_at_code
+from support.tiny import config_of, make_model
 from typer.testing import CliRunner
 
 from lmmpress.cli.app import app
@@ -31,58 +31,9 @@ from lmmpress.host.processes import environment, inherited
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.verify import verify_for_users
 from lmmpress.lmm.weights import INDEX
-from lmmpress.plan import Axis
 from lmmpress.store import open_store
 
 SAMPLE = ROOT / "lmmpress" / "sample" / "antgmm_mini"
-FOREIGN = (
-    "custom_generate/generate.py",
-    "evil.py",
-    "torch.py",
-    "json.py",
-    "sitecustomize.py",
-    ".env",
-    "model.ckpt",
-    "weights.pickle",
-    "model.joblib",
-    "sub.npy",
-    "flax_model.msgpack",
-    "tf_model.h5",
-    "pytorch_model.bin",
-    "consolidated.safetensors",
-    "LICENSE.pkl",
-    "notes",
-    "additional_chat_templates/evil.py",
-    MODELING,
-)
-
-
-def add_foreign(checkpoint: Path) -> None:
-    """What a stranger may put beside a checkpoint: code that leaves a mark where it runs, and pickles."""
-    for name in FOREIGN:
-        (checkpoint / name).parent.mkdir(exist_ok=True)
-        (checkpoint / name).write_text(
-            f"open({str(checkpoint.parent / 'ran')!r}, 'w').close()\ndef generate(): ...\n", "utf-8"
-        )
-
-
-def point_at_code(checkpoint: Path) -> None:
-    """Let every config ask for the code in evil.py, on every level."""
-    names = {
-        f"Auto{kind}": "evil.X" for kind in ("Config", "Model", "ModelForImageTextToText", "Tokenizer", "Processor")
-    }
-    config = json.loads((checkpoint / "config.json").read_text("utf-8"))
-    for part in (config, config["text_config"], config["vision_config"]):
-        part["auto_map"] = names
-    config["text_config"]["attn_implementation"] = "evil/kernel"
-    (checkpoint / "config.json").write_text(json.dumps(config), "utf-8")
-    others = {"custom_generate": "evil.py", "fast_tokenizer_files": ["/evil/tokenizer.4.0.0.json"]}
-    for name in ("tokenizer", "processor", "preprocessor", "generation"):
-        edit(checkpoint / f"{name}_config.json", auto_map=names, init_inputs=["/evil"], **others)
-
-
-def names_in(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
 
 
 def test_the_name_of_a_clean_checkpoint_is_what_it_always_was() -> None:
@@ -129,7 +80,7 @@ def test_nothing_that_is_written_names_code(copy, tmp_path) -> None:
 
 def test_a_checkpoint_of_our_own_types_is_built_by_our_file_whatever_it_says(tmp_path) -> None:
     make_model(config_of("blip2-opt")).save_pretrained(tmp_path / "source")
-    cut = cut_of(read_checkpoint(tmp_path / "source"), "vision", Axis.attention)
+    cut = cut_of(read_checkpoint(tmp_path / "source"), "vision", "attention")
     apart = tmp_path / "apart"
     apply_cuts(tmp_path / "source", read_checkpoint(tmp_path / "source"), [cut], apart)
     clean = digest_checkpoint(apart)
@@ -154,7 +105,7 @@ def test_a_checkpoint_of_our_own_types_is_built_by_our_file_whatever_it_says(tmp
 def test_what_is_checked_for_users_holds_nothing_else(copy) -> None:
     verify_for_users(copy)
     (copy / "custom_generate").mkdir()
-    with pytest.raises(UserError, match="than a checkpoint needs: custom_generate/"):
+    with pytest.raises(UserError, match="more than a checkpoint needs: custom_generate/"):
         verify_for_users(copy)
 
 
@@ -239,7 +190,7 @@ def test_a_small_file_of_200_gigabytes_is_not_read(copy) -> None:
 
 def test_weights_that_the_config_names_are_refused(copy, tmp_path, data) -> None:
     for name in ("adapter_model.bin", "other.safetensors"):
-        edit(copy / "config.json", transformers_weights=name)
+        edit_json(copy / "config.json", transformers_weights=name)
         for command in (("inspect", copy), ("evaluate", copy, "--data", data)):
             message = refused(*command)
             assert "transformers_weights" in message
@@ -401,7 +352,7 @@ def test_the_cuts_of_a_damaged_record_are_refused(copy, tmp_path) -> None:
     ],
 )
 def test_a_config_of_absurd_sizes_is_one_line_and_soon(copy, part, changes) -> None:
-    refused("inspect", spoil(copy, part, **changes))
+    refused("inspect", change_config(copy, part, **changes))
 
 
 @pytest.mark.parametrize("model_type", ["qwen2_5_vl", "mllama", "paligemma", "gemma3", "llama5"])

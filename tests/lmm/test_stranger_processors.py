@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.tiny import edit
+from support.files import edit_json
 
 from lmmpress.data import read_split
 from lmmpress.errors import UserError
@@ -45,7 +45,7 @@ def test_files_that_are_not_there_at_all_are_named(copy, names, said) -> None:
 @pytest.mark.parametrize("name", ["BertModel", "pipeline", "models", "Blip2Processor", ["PreTrainedTokenizerFast"], 3])
 @pytest.mark.parametrize("file", ["tokenizer_config.json", "config.json"])
 def test_only_tokenizer_classes_are_looked_up(copy, name, file) -> None:
-    edit(copy / file, tokenizer_class=name)
+    edit_json(copy / file, tokenizer_class=name)
     message = refused(copy)
     assert f"{copy / file}: tokenizer_class is" in message
 
@@ -63,7 +63,7 @@ def test_only_tokenizer_classes_are_looked_up(copy, name, file) -> None:
     ],
 )
 def test_a_processor_of_another_kind_or_size_is_one_line(copy, changes, said) -> None:
-    edit(copy / "processor_config.json", **changes)
+    edit_json(copy / "processor_config.json", **changes)
     assert said in refused(copy)
 
 
@@ -105,7 +105,7 @@ DOUBLING = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
     ],
 )
 def test_rules_that_make_a_text_many_times_longer_are_refused_before_they_are_used(copy, part, rules) -> None:
-    edit(copy / "tokenizer.json", **{part: rules})
+    edit_json(copy / "tokenizer.json", **{part: rules})
     assert f"its {part} may make a text more than 64 times longer" in refused(copy)
 
 
@@ -116,7 +116,7 @@ def test_the_rules_of_usual_tokenizers_are_taken(copy) -> None:
         spaces,
         {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"},
     ]
-    edit(copy / "tokenizer.json", normalizer={"type": "Sequence", "normalizers": [{"type": "NFKC"}, *rules]})
+    edit_json(copy / "tokenizer.json", normalizer={"type": "Sequence", "normalizers": [{"type": "NFKC"}, *rules]})
     assert load_processor(copy).tokenizer("红色")["input_ids"]
 
 
@@ -142,9 +142,9 @@ def test_a_model_or_file_elsewhere_that_a_processor_names_is_not_opened(
     copy, make_checkpoint, tmp_path, monkeypatch, file, key, value
 ) -> None:
     shutil.copytree(make_checkpoint("text-glm"), tmp_path / "outside")
-    edit(tmp_path / "outside" / "config.json", auto_map={"AutoConfig": "evil.X"}, model_type="evil")
+    edit_json(tmp_path / "outside" / "config.json", auto_map={"AutoConfig": "evil.X"}, model_type="evil")
     monkeypatch.chdir(copy)  # a path in the file may be one from here
-    edit(copy / file, **{key: value})
+    edit_json(copy / file, **{key: value})
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("transformers asks whether to run code"))
     assert type(load_processor(copy)).__name__ == "Blip2Processor"
     files = choose(copy)
@@ -157,14 +157,14 @@ def test_a_model_or_file_elsewhere_that_a_processor_names_is_not_opened(
     ("key", "kind"), [("video_processor_type", "video processor"), ("feature_extractor_type", "feature extractor")]
 )
 def test_only_classes_of_the_kind_that_a_key_says_are_looked_up(copy, file, key, kind) -> None:
-    edit(copy / file, part={key: "BertModel"})
+    edit_json(copy / file, part={key: "BertModel"})
     assert f"{copy / file}: {key} is 'BertModel', which is no {kind}" in refused(copy)
 
 
 def test_a_pattern_that_the_tokenizers_library_gives_up_is_one_line_with_its_row(copy, data) -> None:
     """It panics then, which Python sees as no Exception."""
     pattern = {"type": "Split", "pattern": {"Regex": "(图+)+$"}, "behavior": "Isolated", "invert": False}
-    edit(copy / "tokenizer.json", pre_tokenizer=pattern)
+    edit_json(copy / "tokenizer.json", pre_tokenizer=pattern)
     rows = [json.loads(line) for line in (data / "metadata.jsonl").read_text("utf-8").splitlines()[:1]]
     folder = shutil.copytree(data, copy.parent / "rows")
     rows[0] |= {"question": "图" * 3000 + "!", "split": "test"}
@@ -175,9 +175,9 @@ def test_a_pattern_that_the_tokenizers_library_gives_up_is_one_line_with_its_row
 
 
 def test_rules_and_added_tokens_of_any_number_are_refused_before_they_are_used(copy) -> None:
-    edit(copy / "tokenizer.json", normalizer={"type": "Sequence", "normalizers": [{"type": "Lowercase"}] * 1001})
+    edit_json(copy / "tokenizer.json", normalizer={"type": "Sequence", "normalizers": [{"type": "Lowercase"}] * 1001})
     assert "its normalizer has more than 1000 rules" in refused(copy)
     token = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
     many = [token | {"id": number, "content": f"x{number}"} for number in range(30)]
-    edit(copy / "tokenizer.json", normalizer=None, added_tokens=many)
+    edit_json(copy / "tokenizer.json", normalizer=None, added_tokens=many)
     assert "added_tokens has 30 tokens; this model takes 29 at most" in refused(copy)

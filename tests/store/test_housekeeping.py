@@ -8,29 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.cli import run_store
 from support.decisions import decision
+from support.files import contents, nameable
 from support.store_worker import make_checkpoint
-from support.tiny import nameable
-from test_store import contents
-from typer.testing import CliRunner
 
-from lmmpress.cli.app import app
 from lmmpress.errors import UserError
 from lmmpress.store import Store, open_checkpoint, open_store
 from lmmpress.store.housekeeping import collect_garbage, copy_store, discard_faults, list_store, verify_store
 from lmmpress.store.objects import Blob
 
 SIZES = {"model-vision.safetensors": 5000, "model-language.safetensors": 3000}
-
-
-@pytest.fixture(params=["directory", "bucket"])
-def address(request: pytest.FixtureRequest, tmp_path: Path, new_bucket: Callable[[], str]) -> str:
-    return str(tmp_path / "store") if request.param == "directory" else new_bucket()
-
-
-@pytest.fixture
-def store(address: str) -> Store:
-    return open_store(address)
 
 
 @pytest.fixture
@@ -41,16 +29,9 @@ def digests(store: Store, tmp_path: Path) -> list[str]:
     (second / "model-vision.safetensors").write_bytes((first / "model-vision.safetensors").read_bytes())
     made = [store.add_checkpoint(first), store.add_checkpoint(second)]
     store.write_record("distill-1", {"checkpoint": made[1]})
-    with store.run("a" * 64) as run:
-        run.decide(0, decision(made[0], made[1]))
+    with store.run_state("a" * 64) as state:
+        state.decide(0, decision(made[0], made[1]))
     return made
-
-
-def ask(*arguments: str) -> str:
-    done = CliRunner().invoke(app, ["store", *arguments])
-    if done.exception and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return done.output
 
 
 def overwrite(store: Store, blob: Blob, data: bytes) -> None:
@@ -77,17 +58,17 @@ def add_unnamed(store: Store, tmp_path: Path, data: bytes = b"nobody names this"
 
 def test_ls_tells_what_a_run_holds(address: str, store: Store, digests: list[str], tmp_path: Path) -> None:
     other = store.add_checkpoint(make_checkpoint(tmp_path / "other", 7))
-    held = json.loads(ask("ls", address, "--json"))
+    held = json.loads(run_store("ls", address, "--json"))
     assert {checkpoint["digest"] for checkpoint in held["checkpoints"]} == {*digests, other}
     assert sum(checkpoint["own_bytes"] for checkpoint in held["checkpoints"]) == held["bytes"]
     assert held["runs"][0]["run_key"] == "a" * 64
-    of_run = json.loads(ask("ls", address, "--json", "--run", "aaaa"))
+    of_run = json.loads(run_store("ls", address, "--json", "--run", "aaaa"))
     assert {checkpoint["digest"] for checkpoint in of_run["checkpoints"]} == set(digests)
-    table = ask("ls", address)
+    table = run_store("ls", address)
     assert "ffn 1" in table
     assert digests[1][:12] in table
     with pytest.raises(UserError, match="holds no run bbbb"):
-        ask("ls", address, "--run", "bbbb")
+        run_store("ls", address, "--run", "bbbb")
 
 
 def test_looking_at_what_is_no_store_makes_none(tmp_path: Path, new_bucket: Callable[[], str]) -> None:
@@ -95,14 +76,14 @@ def test_looking_at_what_is_no_store_makes_none(tmp_path: Path, new_bucket: Call
     before = contents(model)
     for address in (str(tmp_path / "nothing"), str(model), new_bucket()):
         with pytest.raises(UserError, match="there is no store"):
-            ask("ls", address)
+            run_store("ls", address)
     assert not (tmp_path / "nothing").exists()
     assert contents(model) == before
 
 
 def test_verify_finds_nothing_wrong_with_a_whole_store(address: str, store: Store, digests: list[str]) -> None:
     assert verify_store(store) == []
-    assert "every file matches its name" in ask("verify", address)
+    assert "every file matches its name" in run_store("verify", address)
 
 
 def test_verify_names_every_fault_and_what_needs_it(store: Store, address: str, digests: list[str]) -> None:
@@ -120,14 +101,14 @@ def test_verify_names_every_fault_and_what_needs_it(store: Store, address: str, 
     assert faults[own.name].fault == "5 bytes of 3000"
     assert faults[config.name].fault == "is missing"
     with pytest.raises(UserError, match="4 faults; --discard removes"):
-        ask("verify", address)
+        run_store("verify", address)
 
 
 def test_discarding_what_is_damaged_leaves_a_store_that_makes_it_anew(
     store: Store, address: str, digests: list[str], tmp_path: Path
 ) -> None:
     overwrite(store, store.manifest(digests[1]).files["model-language.safetensors"].blob, b"x" * 3000)
-    discarded = json.loads(ask("verify", address, "--discard", "--json"))["discarded"]
+    discarded = json.loads(run_store("verify", address, "--discard", "--json"))["discarded"]
     assert f"checkpoints/{digests[1]}.json" in discarded
     assert "records/distill-1.json" in discarded
     assert f"runs/{'a' * 64}.json" in discarded
@@ -145,7 +126,8 @@ def test_what_cannot_be_read_or_names_what_is_gone_is_found_and_discarded(
     store.write_record("prune-1", {"checkpoint": "9" * 64})
     store.objects.write("records/broken.json", b"{]", None)
     store.objects.write("runs/broken.json", b"[]", None)
-    found, removed, aside = discard_faults(store)
+    discarded = discard_faults(store)
+    found, removed, aside = discarded.faults, discarded.removed, discarded.set_aside
     wrong = {"records/broken.json", "runs/broken.json", f"checkpoints/{'9' * 64}.json"}
     assert {fault.name for fault in found} == wrong
     assert set(removed) == wrong | {"records/prune-1.json"}
@@ -161,8 +143,8 @@ def test_a_history_from_elsewhere_cannot_lead_out_of_the_store(tmp_path: Path) -
     store = open_store(str(tmp_path / "store"))
     victim = tmp_path / "victim.json"
     victim.write_text("{}", "utf-8")
-    with store.run("a") as run:
-        run.decide(0, {"checkpoint": "../../victim", "parent": ["no digest"]})
+    with store.run_state("a") as state:
+        state.decide(0, {"checkpoint": "../../victim", "parent": ["no digest"]})
     assert [fault.name for fault in verify_store(store)] == ["runs/a.json"]
     assert list_store(store).checkpoints == []
     discard_faults(store)
@@ -178,14 +160,14 @@ def test_a_directory_of_a_training_is_no_store(tmp_path: Path) -> None:
     expected = contents(model)
     (model / "runs").mkdir()
     (model / "runs" / "events").write_text("x", "utf-8")
-    said, _, told = ask("cp", str(model), str(tmp_path / "store"), "--json").partition("\n")
+    said, _, told = run_store("cp", str(model), str(tmp_path / "store"), "--json").partition("\n")
     assert said == f"left out of {model}: runs/ (no part of a checkpoint)"
     assert contents(open_checkpoint(json.loads(told)["addresses"][0])) == expected
 
 
 def test_nothing_is_discarded_while_anybody_works(store: Store, digests: list[str]) -> None:
     store.objects.delete(store.manifest(digests[1]).files["config.json"].blob.name)
-    with store.run("b"), pytest.raises(UserError, match="nothing is removed"):
+    with store.run_state("b"), pytest.raises(UserError, match="nothing is removed"):
         discard_faults(store)
     assert store.manifest(digests[1])
 
@@ -194,11 +176,11 @@ def test_gc_removes_what_nobody_names_and_nothing_else(
     store: Store, address: str, digests: list[str], tmp_path: Path
 ) -> None:
     unnamed = add_unnamed(store, tmp_path)
-    assert "0 files" in ask("gc", address), "it is younger than the grace period"
-    told = json.loads(ask("gc", address, "--grace", "0", "--dry-run", "--json"))
+    assert "0 files" in run_store("gc", address), "it is younger than the grace period"
+    told = json.loads(run_store("gc", address, "--grace", "0", "--dry-run", "--json"))
     assert (told["names"], told["removed"]) == ([unnamed.name], False)
     assert store.objects.holds(unnamed)
-    assert json.loads(ask("gc", address, "--grace", "0", "--json"))["names"] == [unnamed.name]
+    assert json.loads(run_store("gc", address, "--grace", "0", "--json"))["names"] == [unnamed.name]
     assert not store.objects.holds(unnamed)
     assert verify_store(store) == []
     for digest, made in zip(digests, ("first", "second"), strict=True):
@@ -217,7 +199,7 @@ def test_gc_waits_for_nobody_and_removes_nothing_while_a_run_is_worked_on(
     store: Store, digests: list[str], tmp_path: Path
 ) -> None:
     unnamed = add_unnamed(store, tmp_path)
-    with store.run("b"), pytest.raises(UserError, match=r"works on runs/b\.json; nothing is removed"):
+    with store.run_state("b"), pytest.raises(UserError, match=r"works on runs/b\.json; nothing is removed"):
         collect_garbage(store, 0, dry_run=False)
     assert store.objects.holds(unnamed)
 
@@ -228,14 +210,14 @@ def test_nobody_begins_a_run_while_gc_is_at_work(
     refused = []
 
     def begin_meanwhile(*_: object) -> None:
-        with pytest.raises(UserError, match="is being cleaned up"), open_store(store.root_address).run("b"):
+        with pytest.raises(UserError, match="is being cleaned up"), open_store(store.root_address).run_state("b"):
             pass
         refused.append(True)
 
     monkeypatch.setattr("lmmpress.store.housekeeping.garbage.refuse_while_anyone_works", begin_meanwhile)
     collect_garbage(store, 0, dry_run=False)
     assert refused
-    with store.run("b"):
+    with store.run_state("b"):
         pass
 
 
@@ -268,8 +250,8 @@ def test_a_store_is_copied_whole_and_only_once(
     targets = [new_bucket() if not address.startswith("s3://") else str(tmp_path / "copy"), str(tmp_path / "back")]
     sources = [address, targets[0]]
     for source, target in zip(sources, targets, strict=True):
-        first = json.loads(ask("cp", source, target, "--json"))
-        again = json.loads(ask("cp", source, target, "--json"))
+        first = json.loads(run_store("cp", source, target, "--json"))
+        again = json.loads(run_store("cp", source, target, "--json"))
         assert first["sent"] > 8000
         assert (again["sent"], again["there"]) == (0, first["sent"] + first["there"])
     back = open_store(targets[1])
@@ -282,12 +264,12 @@ def test_a_store_is_copied_whole_and_only_once(
 def test_a_copy_adds_decisions_and_never_replaces_them(store: Store, digests: list[str], tmp_path: Path) -> None:
     target = open_store(str(tmp_path / "target"))
     copy_store(store, target)
-    with target.run("a" * 64) as run:
-        run.decide(1, {"parent": digests[1], "checkpoint": None})
+    with target.run_state("a" * 64) as state:
+        state.decide(1, {"parent": digests[1], "checkpoint": None})
     copy_store(store, target)
     assert len(list_store(target).runs[0].steps) == 2
-    with store.run("a" * 64) as run:
-        run.decide(1, {"parent": digests[1], "checkpoint": digests[0]})
+    with store.run_state("a" * 64) as state:
+        state.decide(1, {"parent": digests[1], "checkpoint": digests[0]})
     with pytest.raises(UserError, match="has other decisions"):
         copy_store(store, target)
 
@@ -296,9 +278,9 @@ def test_a_single_checkpoint_is_copied_from_wherever_it_lies(
     address: str, store: Store, digests: list[str], tmp_path: Path
 ) -> None:
     target = str(tmp_path / "target")
-    (copied,) = json.loads(ask("cp", f"{address}/checkpoints/{digests[1]}", target, "--json"))["addresses"]
+    (copied,) = json.loads(run_store("cp", f"{address}/checkpoints/{digests[1]}", target, "--json"))["addresses"]
     assert contents(open_checkpoint(copied)) == contents(tmp_path / "second")
-    told = json.loads(ask("cp", str(make_checkpoint(tmp_path / "plain", 3)), address, "--json"))
+    told = json.loads(run_store("cp", str(make_checkpoint(tmp_path / "plain", 3)), address, "--json"))
     assert contents(open_checkpoint(told["addresses"][0])) == contents(tmp_path / "plain")
 
 
@@ -332,7 +314,7 @@ def test_what_is_no_checkpoint_is_not_copied_and_no_store_is_made_for_it(tmp_pat
         (f"{tmp_path}/nothing/checkpoints/{'0' * 64}", "there is no checkpoint"),
     ):
         with pytest.raises(UserError, match=message):
-            ask("cp", str(source), str(tmp_path / "new"))
+            run_store("cp", str(source), str(tmp_path / "new"))
     assert not (tmp_path / "new").exists()
 
 
@@ -340,7 +322,7 @@ def test_a_checkpoint_is_not_made_a_store_of(address: str, tmp_path: Path) -> No
     made, other = make_checkpoint(tmp_path / "made", 0), make_checkpoint(tmp_path / "other", 1)
     before = contents(other)
     with pytest.raises(UserError, match="is a checkpoint, and no store"):
-        ask("cp", str(made), str(other))
+        run_store("cp", str(made), str(other))
     assert contents(other) == before
 
 
@@ -350,10 +332,10 @@ def test_a_checkpoint_is_not_made_a_store_of(address: str, tmp_path: Path) -> No
 def test_a_path_is_a_path_whatever_its_characters(tmp_path: Path, name: str) -> None:
     made = make_checkpoint(tmp_path / "made", 0)
     address = str(tmp_path / name / "store")
-    (copied,) = json.loads(ask("cp", str(made), address, "--json"))["addresses"]
+    (copied,) = json.loads(run_store("cp", str(made), address, "--json"))["addresses"]
     assert contents(open_checkpoint(copied)) == contents(made)
-    assert "every file matches" in ask("verify", address)
-    assert "0 files" in ask("gc", address)
+    assert "every file matches" in run_store("verify", address)
+    assert "0 files" in run_store("gc", address)
     assert {path.name for path in tmp_path.iterdir()} == {"made", name}
 
 
@@ -362,8 +344,8 @@ def test_a_store_on_a_disk_that_cannot_be_written_is_read(tmp_path: Path) -> Non
     made = make_checkpoint(tmp_path / "made", 0)
     store = open_store(str(tmp_path / "store"))
     digest = store.add_checkpoint(made)
-    with store.run("a" * 64) as run:
-        run.decide(0, decision(digest, None))
+    with store.run_state("a" * 64) as state:
+        state.decide(0, decision(digest, None))
     (tmp_path / "mount").mkdir()
     lmmpress = f"{sys.executable} -m lmmpress.cli.app store"
     script = (

@@ -1,14 +1,13 @@
 """`lmmpress store rm`: a run goes with what only it uses, and nothing else."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.cli import run_store
 from support.decisions import decision
 from support.store_worker import make_checkpoint
-from test_housekeeping import ask
 
 from lmmpress.engine.compression import compress
 from lmmpress.errors import UserError
@@ -19,16 +18,6 @@ from lmmpress.store.records import OF, RUN, RunNote, Subjects
 
 OURS, THEIRS = "a" * 64, "b" * 64
 OUR_DATA, THEIR_DATA = "1" * 64, "2" * 64
-
-
-@pytest.fixture(params=["directory", "bucket"])
-def address(request: pytest.FixtureRequest, tmp_path: Path, new_bucket: Callable[[], str]) -> str:
-    return str(tmp_path / "store") if request.param == "directory" else new_bucket()
-
-
-@pytest.fixture
-def store(address: str) -> Store:
-    return open_store(address)
 
 
 def note(store: Store, key: str, teacher: str, data: str, taken_in: bool = True) -> None:
@@ -50,8 +39,8 @@ class Steps:
         self.teacher, self.cut, self.ours, self.theirs = made
         for key, data, result in ((OURS, OUR_DATA, self.ours), (THEIRS, THEIR_DATA, self.theirs)):
             note(store, key, self.teacher, data, taken_in)
-            with store.run(key) as run:
-                run.decide(0, decision(self.teacher, result))
+            with store.run_state(key) as state:
+                state.decide(0, decision(self.teacher, result))
         self.shared = part(store, "prune-1", self.teacher, None, checkpoint=self.cut)
         self.of_ours = [
             part(store, "distill-1", self.cut, OUR_DATA, checkpoint=self.ours, loss=[]),
@@ -84,11 +73,11 @@ def test_a_run_goes_with_all_that_only_it_uses(store: Store, address: str, tmp_p
         *steps.of_ours,
     }
     blobs = {file.blob.name for file in store.manifest(steps.ours).files.values() if file.size}
-    told = json.loads(ask("rm", address, "aaaa", "--dry-run", "--json"))
+    told = json.loads(run_store("rm", address, "aaaa", "--dry-run", "--json"))
     assert names(store) == before, "a dry run removes nothing"
     assert set(told["names"]) == removed | blobs
     assert told["kept"] == {steps.teacher: [THEIRS], steps.cut: [THEIRS]}
-    assert "removed run aaaaaaaaaaaa" in ask("rm", address, OURS)
+    assert "removed run aaaaaaaaaaaa" in run_store("rm", address, OURS)
     assert before - names(store) == removed
     assert not {entry.name for entry in store.objects.entries("blobs/")} & blobs
     assert verify_store(store) == []
@@ -115,7 +104,7 @@ def test_what_another_run_began_with_stays(store: Store, tmp_path: Path) -> None
     """The result of a run that has become the teacher of another."""
     steps = Steps(store, tmp_path)
     note(store, "c" * 64, steps.ours, THEIR_DATA, taken_in=False)
-    with store.run("c" * 64):
+    with store.run_state("c" * 64):
         pass
     assert remove_run(store, OURS, dry_run=False).kept[steps.ours] == ["c" * 64]
     assert store.manifest(steps.ours)
@@ -151,7 +140,7 @@ def test_what_an_unfinished_step_has_left_goes_with_the_last_run_that_could_have
 def test_nothing_is_removed_while_anybody_works(store: Store, tmp_path: Path) -> None:
     Steps(store, tmp_path)
     for key in (OURS, THEIRS):
-        with store.run(key), pytest.raises(UserError, match=f"works on runs/{key}.json; nothing is removed"):
+        with store.run_state(key), pytest.raises(UserError, match=f"works on runs/{key}.json; nothing is removed"):
             remove_run(store, OURS, dry_run=False)
 
 
@@ -168,7 +157,7 @@ def test_nothing_is_removed_while_anybody_works(store: Store, tmp_path: Path) ->
 def test_one_run_has_to_be_meant(tmp_path: Path, asked: str, message: str) -> None:
     store = open_store(str(tmp_path / "store"))
     Steps(store, tmp_path)
-    with store.run("aaaabbbb" * 8):
+    with store.run_state("aaaabbbb" * 8):
         pass
     before = names(store)
     with pytest.raises(UserError, match=message):

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from minio import Minio
 from minio.error import S3Error
+from support.files import contents
+from support.plans import SHORT
+from support.results import essence
 from support.store_worker import PART, make_checkpoint, opened
-from test_run import essence
-from test_run_in_a_bucket import SHORT
-from test_store import contents
 
 from lmmpress.doctor.outside import Addresses, check_buckets
 from lmmpress.engine.compression import compress

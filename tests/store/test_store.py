@@ -14,31 +14,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
+from support.files import contents
 from support.paths import TESTS
 from support.store_worker import make_checkpoint, write_step
 
 from lmmpress.errors import UserError
 from lmmpress.files.digest import digest_checkpoint
-from lmmpress.progress import transfer
+from lmmpress.printing.terminal import Terminal
+from lmmpress.progress import listening, transfer
+from lmmpress.progress.terminal import on_terminal
 from lmmpress.store import Store, open_store
 from lmmpress.store.objects import Blob, ChangedError
-from lmmpress.store.state import hold, is_live, read_state
-
-
-@pytest.fixture(params=["directory", "bucket"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, new_bucket: Callable[[], str]) -> str:
-    """The address of an empty store of each kind."""
-    return str(tmp_path / "store") if request.param == "directory" else new_bucket()
-
-
-@pytest.fixture
-def store(place: str) -> Store:
-    return open_store(place)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+from lmmpress.store.state import read_state
 
 
 def test_a_checkpoint_comes_back_as_it_went_in_under_the_name_of_its_content(store: Store, tmp_path: Path) -> None:
@@ -195,155 +182,6 @@ def test_a_blob_that_is_missing_is_named_with_its_file(
         emptied.checkpoint(digest)
 
 
-# Runs
-
-
-def test_decisions_are_only_ever_added(store: Store) -> None:
-    with store.run("key") as run:
-        assert run.history() == []
-        assert run.decide(0, {"step": "a"}) == {"step": "a"}
-        assert run.decide(0, {"step": "b"}) == {"step": "a"}
-        with pytest.raises(UserError, match="has 1 steps, not 5"):
-            run.decide(5, {"step": "c"})
-    with open_store(store.root_address).run("key") as run:
-        assert run.history() == [{"step": "a"}]
-
-
-def test_a_run_is_held_by_one_process(store: Store) -> None:
-    with store.run("key"):
-        with pytest.raises(UserError, match="another process works on this run"), store.run("key"):
-            pass
-        with store.run("another"):
-            pass
-    with store.run("key"):
-        pass
-
-
-HOLDER = (
-    "import sys, time\n"
-    "from lmmpress.store import open_store\n"
-    "from lmmpress.store.state import hold\n"
-    "with hold(open_store(sys.argv[1]).objects, 'runs/key.json', float(sys.argv[2])) as run:\n"
-    "    print('held', flush=True)\n"
-    "    for line in sys.stdin:\n"
-    "        try:\n"
-    "            print(run.decide(int(line), {'by': 'child'})['by'], flush=True)\n"
-    "        except Exception as error:\n"
-    "            print(error, flush=True)\n"
-)
-
-
-def holder(address: str, seconds: float) -> subprocess.Popen:
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, address, str(seconds)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "held\n"
-    return process
-
-
-def test_the_lease_of_a_killed_process_of_this_machine_is_taken_at_once(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    process = holder(store.root_address, 1000)
-    process.kill()
-    process.wait()
-    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail(f"it waits {seconds} s"))
-    with store.run("key"):
-        pass
-
-
-def test_a_silent_holder_elsewhere_is_waited_for_and_then_replaced(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A stopped process looks from another machine as a dead one does. When it wakes it has lost the run for good."""
-    process = holder(store.root_address, 3)
-    process.send_signal(19)  # SIGSTOP
-    monkeypatch.setattr("lmmpress.store.state._host", lambda: "another machine")
-    with hold(store.objects, "runs/key.json", 3) as run:
-        assert run.decide(0, {"by": "parent"}) == {"by": "parent"}
-        process.send_signal(18)  # SIGCONT
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write("1\n")
-        process.stdin.flush()
-        assert "has taken over this run" in process.stdout.readline()
-        process.stdin.close()
-        process.wait()
-        assert run.history() == [{"by": "parent"}]
-
-
-def test_a_holder_elsewhere_that_is_heard_of_is_not_replaced(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    process = holder(store.root_address, 9)  # on a busy machine it is not heard of each second
-    monkeypatch.setattr("lmmpress.store.state._host", lambda: "another machine")
-    with pytest.raises(UserError, match="another process works on this run"), hold(store.objects, "runs/key.json", 9):
-        pass
-    process.kill()
-    process.wait()
-
-
-def test_leases_run_out_by_the_stores_clock_whatever_this_machines_says(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with hold(store.objects, "runs/key.json", 60):
-        monkeypatch.setattr("lmmpress.store.state._host", lambda: "another machine")
-        for skew in (-86400, 0, 86400):
-            true = time.time
-            monkeypatch.setattr("time.time", lambda skew=skew, true=true: true() + skew)
-            assert is_live(store.objects, *read_state(store.objects, "runs/key.json"))
-            monkeypatch.undo()
-            monkeypatch.setattr("lmmpress.store.state._host", lambda: "another machine")
-        monkeypatch.undo()
-
-
-RACER = (
-    "import sys\n"
-    "from lmmpress.store import open_store\n"
-    "from lmmpress.store.state import Run, read_state\n"
-    "objects = open_store(sys.argv[1]).objects\n"
-    "lease = read_state(objects, 'runs/key.json')[0].lease\n"
-    "run = Run(objects, 'runs/key.json', lease)\n"
-    "print('ready', flush=True)\n"
-    "sys.stdin.readline()\n"
-    "for number in range(int(sys.argv[3])):\n"
-    "    print(run.decide(number, {'by': sys.argv[2]})['by'], flush=True)\n"
-)
-
-
-def test_of_eight_processes_that_race_for_a_step_exactly_one_decides(store: Store) -> None:
-    """The worst case: all believe that the lease is theirs. Compare-and-swap alone must keep them apart."""
-    rounds = 5
-    with store.run("key") as run:
-        racers = [
-            subprocess.Popen(
-                [sys.executable, "-c", RACER, store.root_address, str(number), str(rounds)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                encoding="utf-8",
-            )
-            for number in range(8)
-        ]
-        for racer in racers:
-            assert racer.stdout is not None
-            assert racer.stdout.readline() == "ready\n"
-        for racer in racers:
-            assert racer.stdin is not None
-            racer.stdin.write("go\n")
-            racer.stdin.flush()
-        told_to = [racer.communicate()[0].split() for racer in racers]
-        decided = [decision["by"] for decision in run.history()]
-    assert len(decided) == rounds
-    assert all(answers == decided for answers in told_to), "everybody was told the same decisions"
-
-
-# Crashes
-
-
 def test_after_a_hundred_kills_every_checkpoint_that_a_state_names_is_whole(
     store: Store, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
@@ -378,7 +216,7 @@ def test_after_a_hundred_kills_every_checkpoint_that_a_state_names_is_whole(
         while (line := worker.stdout.readline()) != "ended\n":
             told = int(line.split()[1])
         accepted = max(accepted, told)
-        history = read_state(store.objects, "runs/key.json")[0].history
+        history = read_state(store.objects, "runs/key.json").stored.history
         assert len(history) >= accepted, "an accepted step is missing"
         before_the_first += told == 0
         unheard += len(history) > accepted
@@ -420,11 +258,10 @@ def test_only_directories_and_buckets_are_stores(tmp_path: Path) -> None:
         open_store(str(tmp_path / "file"))
 
 
-def test_long_transfers_show_bytes_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_transfers_show_bytes_rate_and_time_left() -> None:
     now = 0.0
-    shown = Console(file=io.StringIO(), force_terminal=True, width=120, get_time=lambda: now)
-    monkeypatch.setattr("lmmpress.progress.console", shown)
-    with transfer("sending", 2 * 10**9) as advance:
+    shown = Terminal(file=io.StringIO(), force_terminal=True, width=120, get_time=lambda: now)
+    with listening(on_terminal(shown)), transfer("sending", 2 * 10**9) as advance:
         for _ in range(4):
             now += 1
             advance(25 * 10**7)

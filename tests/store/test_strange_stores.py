@@ -34,8 +34,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     store = open_store(str(folder / "store"))
     made = [store.add_checkpoint(make_checkpoint(folder / f"made-{number}", number)) for number in range(2)]
-    with store.run(KEY) as run:
-        run.decide(0, decision(made[0], made[1]))
+    with store.run_state(KEY) as state:
+        state.decide(0, decision(made[0], made[1]))
     of = {"checkpoints": [made[1]], "data": ["d" * 64]}
     store.write_record(EVALUATION, {"right": "101", "seconds": 1.0, "of": of})
     store.write_record(f"run-{KEY}", {"teacher": made[0], "data": ["d" * 64], "taken_in": True})
@@ -79,7 +79,7 @@ def look_after(folder: Path) -> None:
         assert verify_store(open_store(address)) == [], "what was wrong is set aside"
         said("gc", address, "--grace", "0")
         read_as_a_run_does(open_store(address))
-        with open_store(address).run(KEY):
+        with open_store(address).run_state(KEY):
             pass
         assert [name for name in names(copy) if not name.startswith("store/")] == around
 
@@ -206,15 +206,16 @@ def test_a_damaged_run_is_named_and_set_aside_and_the_rest_goes_on(
     assert KEY[:12] in said("ls", address), "as a run, or as what is damaged"
     assert f"runs/{KEY}.json" in {fault.name for fault in verify_store(open_store(address))}
     assert "0 files" in said("gc", address), "nobody works on it"
-    with open_store(address).run("b" * 64):
+    with open_store(address).run_state("b" * 64):
         pass
-    _, removed, aside = discard_faults(open_store(address))
+    discarded = discard_faults(open_store(address))
+    removed, aside = discarded.removed, discarded.set_aside
     assert removed == [f"runs/{KEY}.json"]
     assert json.loads((tmp_path / "store" / aside[removed[0]]).read_text("utf-8")) == state
     assert verify_store(open_store(address)) == []
     assert open_store(address).read_record(EVALUATION), "what was made stays, and a resumed run finds it"
-    with open_store(address).run(KEY) as run:
-        assert run.history() == []
+    with open_store(address).run_state(KEY) as state:
+        assert state.history() == []
 
 
 def test_a_state_from_the_future_blocks_nobody(whole: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Forks:
-    """Calls functions of the tests' modules, each in a fork of its own that ends with it."""
+    """Calls functions of some modules of `support`, each in a fork of its own that ends with it."""
 
     def __init__(self, *modules: str) -> None:
         self._command = [sys.executable, __file__, *modules]
@@ -38,8 +38,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    tests = Path(__file__).parents[1]
-    sys.path[:0] = [str(tests), *map(str, tests.glob("*/"))]
+    sys.path.insert(0, str(Path(__file__).parents[1]))
     modules = {name: importlib.import_module(name) for name in sys.argv[1:]}
     answers = os.dup(1)
     os.dup2(2, 1)  # what is printed is not taken for an answer

@@ -5,12 +5,10 @@ One row at a time without padding, no cache, no fused optimiser, no library of s
 """
 
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from lmmpress.lmm.checkpoint import load_model
 from lmmpress.lmm.examples import Example, Examples
 from lmmpress.plan import Distillation
 
@@ -102,17 +100,3 @@ def distil_plainly(
             done += 1
         losses.append(sum(seen) / len(seen))
     return losses
-
-
-def exact_values(checkpoint: Path, seed: int) -> torch.nn.Module:
-    """A checkpoint's model in float64 with random weights that are the same bits on every machine.
-
-    Normal numbers are made by other instructions on other processors; whole numbers divided by a power of two are not.
-    """
-    model = load_model(checkpoint).double()
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        noise = torch.randint(-(2**20), 2**20, parameter.shape, generator=generator).double() / 2**22
-        norm = parameter.ndim == 1 and "bias" not in name
-        parameter.data = noise + 1 if norm else noise
-    return model

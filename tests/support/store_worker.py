@@ -43,12 +43,12 @@ def write_step(folder: Path, number: int) -> Path:
 def write_until_killed(address: str) -> None:
     """One checkpoint and decision after the other; a line for each that was accepted."""
     store = open_store(address)
-    with store.run("key") as run:
-        number = len(run.history())
+    with store.run_state("key") as state:
+        number = len(state.history())
         while True:
             with store.scratch() as folder:
                 digest = store.add_checkpoint(write_step(folder / "checkpoint", number))
-            run.decide(number, {"checkpoint": digest})
+            state.decide(number, {"checkpoint": digest})
             number += 1
             os.write(1, f"accepted {number}\n".encode())
 

@@ -1,9 +1,6 @@
 """Tiny random models of the real classes, one config for each family, whose every parameter is alive."""
 
-import json
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -140,21 +137,3 @@ def make_model(config: dict[str, Any], seed: int = 0) -> torch.nn.Module:
         centre = 1.0 if parameter.ndim == 1 and "bias" not in name and config["model_type"] != "gemma" else 0.0
         parameter.data.normal_(centre, 0.15)
     return model
-
-
-def nameable(names: list[str]) -> list[str]:
-    """Those of some names that files can have here: where the locale says ASCII alone, Python makes no others."""
-
-    def can_be(name: str) -> bool:
-        try:
-            return bool(os.fsencode(name))
-        except UnicodeEncodeError:
-            return False
-
-    return [name for name in names if can_be(name)]
-
-
-def edit(path: Path, **changes: object) -> None:
-    """Change keys of a JSON file, which is made if need be."""
-    told = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    path.write_text(json.dumps(told | changes), "utf-8")

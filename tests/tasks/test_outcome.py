@@ -1,6 +1,6 @@
 """What a task shows in the pages of Kubeflow: names of others stand there as they are, as no markup."""
 
-from test_report import fabricated
+from support.results import fabricated
 
 from lmmpress.tasks.outcome import of_result, table
 

@@ -2,38 +2,34 @@
 
 import importlib
 import json
-import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support.files import contents
 from support.forks import Forks
+from support.results import essence
+from support.tasks import chain, name_of, prepared, result_of, status_of_run, walk
 from support.work import WORK
-from test_run import essence
 
 from lmmpress.engine.compression import compress
 from lmmpress.engine.parts import launch
-from lmmpress.engine.run import close, known_steps, open_run
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint, save_trained
 from lmmpress.plan import parse_plan
-from lmmpress.result import Result
 from lmmpress.store import open_store
 from lmmpress.store.state import hold
 from lmmpress.tasks import bodies as tasks
-from lmmpress.tasks.parameters import arguments_of
 from lmmpress.tasks.profile import COMPONENTS
 from lmmpress.tracking.client import local_store
 from lmmpress.tracking.lineage import Lineage
 
 pytestmark = pytest.mark.usefixtures("trusting")
-PARTS = ("importance", "prune", "distill", "evaluate", "gate")
 
 
 @pytest.fixture(scope="module")
@@ -70,59 +66,6 @@ def plan(raw_plan: dict[str, Any], idle: Path, tmp_path: Path) -> dict[str, Any]
 @pytest.fixture(autouse=True)
 def no_lineage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
-def prepared(raw: dict[str, Any]) -> tuple[str, str, dict[str, list[int]]]:
-    """The store's address, the submission's name, and the steps of each stage."""
-    plan = parse_plan(raw)
-    made = tasks.prepare(stages=[axis.value for axis in plan.stages], **arguments_of(plan, "antgmm"))
-    run, *steps = made.outputs
-    return raw["store"], run, dict(zip(("block", "ffn", "attention", "io"), steps, strict=True))
-
-
-def walk(raw: dict[str, Any]) -> Iterator[tuple[str, Callable[[], tasks.Outcome]]]:
-    """Every task of the pipeline by steps in its order, to be called."""
-    store, run, steps = prepared(raw)
-    yield "evaluate original", lambda: tasks.evaluate(store, run, "original")
-    for stage in raw["stages"]:
-        for index in steps[stage]:
-            if tasks.due(store, run, stage, float(index)) == "open":
-                for part in PARTS[1 if stage == "block" else 0 :]:
-                    yield f"{part} {stage} {index}", partial(getattr(tasks, part), store, run, stage, index)
-    yield "evaluate result", lambda: tasks.evaluate(store, run, "result")
-    report = str(Path(store).parent / "report" / "page.html") if "://" not in store else "page.html"
-    yield "publish", lambda: tasks.publish(store, run, report)
-
-
-def result_of(raw: dict[str, Any]) -> Result:
-    """What the store knows of a run that its tasks have ended."""
-    store = open_store(raw["store"])
-    (entry,) = [entry.name for entry in store.objects.entries("records/submission-")][:1]
-    told = tasks._submission(store, entry.removeprefix("records/submission-").removesuffix(".json"))
-    with store.run(told.key) as state:
-        run = open_run(told.plan, store, told.key, told.original, makes=frozenset())
-        return close(run, known_steps(run, state))
-
-
-def chain(folder: Path, name: str = "antgmm") -> list[tuple[object, ...]]:
-    """A run's lineage as its readers follow it: each step, what it came from and what it led to."""
-    lineage = Lineage(local_store(folder), "antgmm")
-    from lmmpress.tracking.client import open_client
-
-    client = open_client(local_store(folder))
-    experiment = client.get_experiment_by_name(lineage.experiment).experiment_id
-    found = []
-    for run in client.search_runs([experiment], "tags.`lmmpress.kind` = 'step'"):
-        told = client.get_run(run.info.run_id)
-        models = [
-            [client.get_logged_model(one.model_id).tags["lmmpress.checkpoint"] for one in side]
-            for side in (told.inputs.model_inputs, told.outputs.model_outputs if told.outputs else [])
-        ]
-        tags = {key: told.data.tags[f"lmmpress.{key}"] for key in ("position", "step", "decision", "run_key")}
-        values = {key: told.data.metrics.get(key) for key in ("accuracy", "drop", "parameters", "accuracy_pruned")}
-        found.append((tags["position"], tuple(tags.items()), str(models), tuple(values.items())))
-    (version,) = client.search_model_versions(f"name='{name}'")
-    return [*sorted(found), (version.tags["lmmpress.checkpoint"], version.tags["lmmpress.run_key"], version.aliases)]
 
 
 def test_tasks_and_stages_and_one_process_decide_the_same(plan, lineage_in, tmp_path, monkeypatch) -> None:
@@ -319,24 +262,6 @@ def test_a_step_whose_task_died_before_it_was_recorded_is_recorded_by_the_next(
     assert dict(first[1])["step"] == "block/0"
 
 
-def make_tasks(raw: dict[str, Any], dies_in: str | None) -> None:
-    """All tasks of a pipeline; the process is killed when the first task of a component has done its work."""
-    if dies_in:
-        axis = dies_in.removesuffix("_prune")
-        name = dies_in if axis == dies_in else "prune"
-        work = getattr(tasks, name)
-
-        def dying(*arguments: Any, **named: Any) -> Any:
-            done = work(*arguments, **named)
-            if name != "prune" or arguments[2] == axis:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return done
-
-        setattr(tasks, name, dying)
-    for _, task in walk(raw):
-        task()
-
-
 @pytest.mark.long
 def test_a_pipeline_goes_on_after_a_task_of_any_component_was_killed(raw_plan, taught, tmp_path) -> None:
     """kill -9 after a task's work and before it could say so, and then a pipeline submitted anew; for each component.
@@ -351,9 +276,9 @@ def test_a_pipeline_goes_on_after_a_task_of_any_component_was_killed(raw_plan, t
     order += ["ffn_prune", "attention_prune", "io_prune", "publish"]
     assert {*order, "stage"} == set(COMPONENTS)
     decided: list[Any] = []
-    with Forks("test_tasks") as forks:
+    with Forks("support.killed") as forks:
         for component in (*order, None):
-            ended = forks.call("test_tasks", "make_tasks", raw, component)
+            ended = forks.call("support.killed", "make_tasks", raw, component)
             assert ended == (-signal.SIGKILL if component else 0), component
             (state,) = (tmp_path / "store" / "runs").glob("*.json")
             history = json.loads(state.read_text("utf-8"))["history"]
@@ -397,22 +322,7 @@ def test_a_task_killed_under_kubeflows_plugin_is_ended_by_the_next_one(plan, tmp
     assert statuses(evaluated, killed, retried, pipeline) == ["FINISHED", "KILLED", "RUNNING", "RUNNING"]
 
 
-def status_of_run(folder: Path) -> str:
-    from lmmpress.tracking.client import open_client
-
-    client = open_client(local_store(folder))
-    experiment = client.get_experiment_by_name("lmmpress").experiment_id
-    (run,) = client.search_runs([experiment], "tags.`lmmpress.kind` = 'run'")
-    return run.info.status
-
-
-def name_of(raw: dict[str, Any]) -> str:
-    (entry,) = [entry.name for entry in open_store(raw["store"]).objects.entries("records/submission-")]
-    return entry.removeprefix("records/submission-").removesuffix(".json")
-
-
 def test_model_data_and_store_may_all_lie_in_buckets(plan, new_bucket, tmp_path, monkeypatch) -> None:
-    from test_store import contents
 
     from lmmpress.store.connection import connect
 

@@ -14,8 +14,8 @@ import pytest
 import sqlalchemy.event
 from mlflow import MlflowClient
 from sqlalchemy.engine import Engine
+from support.files import nameable
 from support.mlflow_server import new_database
-from support.tiny import nameable
 
 from lmmpress.errors import UserError
 from lmmpress.tracking.client import local_store, open_client

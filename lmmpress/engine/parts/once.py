@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmmpress.engine.materials import Materials
-from lmmpress.engine.parts.names import VERSIONS, Part
+from lmmpress.engine.part_names import VERSIONS, Part
 from lmmpress.errors import UserError
 from lmmpress.plan import digest_of
 from lmmpress.store.records import OF, Subjects

@@ -6,9 +6,10 @@ from lmmpress.store.housekeeping.copies import copy_checkpoint, copy_store, refu
 from lmmpress.store.housekeeping.garbage import collect_garbage
 from lmmpress.store.housekeeping.listing import list_store
 from lmmpress.store.housekeeping.removal import remove_run
-from lmmpress.store.housekeeping.verify import discard_faults, verify_store
+from lmmpress.store.housekeeping.verify import Discarded, discard_faults, verify_store
 
 __all__ = [
+    "Discarded",
     "Fault",
     "collect_garbage",
     "copy_checkpoint",

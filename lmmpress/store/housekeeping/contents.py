@@ -3,23 +3,20 @@
 Objects whose names are not those of a store are nobody's business: they are neither listed, nor checked, nor removed.
 """
 
-import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 from lmmpress.errors import UserError
+from lmmpress.store.kinds import CHECKPOINTS, COPIES, RECORDS, RUNS, TENSORS, Kind, stem
 from lmmpress.store.manifest import Manifest, parse_manifest
-from lmmpress.store.objects import Entry, Found, UnreadableError
-from lmmpress.store.state import Run, State, is_live, read_state
+from lmmpress.store.objects import Entry, UnreadableError
+from lmmpress.store.state import RunState, StateRead, is_live, read_state
 from lmmpress.store.store import Store
 
-COPIES = "copies/"
 T = TypeVar("T")
-_NAME = re.compile(
-    r"(checkpoints|tensors|records|runs|copies)/[^/\0]{1,240}\.json|blobs/(?P<begins>[0-9a-f]{2})/(?P=begins)[0-9a-f]{62}"
-)
 
 
 class Fault(BaseModel):
@@ -33,30 +30,21 @@ class Fault(BaseModel):
 Faults = list[Fault]
 
 
-def entries(store: Store, prefix: str) -> list[Entry]:
+def entries(store: Store, kind: Kind) -> list[Entry]:
     """The objects of a kind."""
-    return [entry for entry in store.objects.entries(prefix) if _NAME.fullmatch(entry.name)]
+    return [entry for entry in store.objects.entries(kind.prefix) if kind.has(entry.name)]
 
 
-def stem(name: str) -> str:
-    """The last part of an object's name: a digest, a key, the name of a record."""
-    return name.rsplit("/", 1)[-1].removesuffix(".json")
-
-
-def states(store: Store, faults: Faults | None = None) -> Iterator[tuple[str, State, Found]]:
-    """All runs by the names of their states."""
-
-    def read(name: str) -> tuple[State, Found | None]:
-        return read_state(store.objects, name)
-
-    for name, (state, found) in _readable(store, "runs/", read, faults):
-        if found is not None:
-            yield name, state, found
+def states(store: Store, faults: Faults | None = None) -> Iterator[tuple[str, StateRead]]:
+    """The states of all runs by their names."""
+    for name, read in _readable(store, RUNS, lambda name: read_state(store.objects, name), faults):
+        if read.found is not None:
+            yield name, read
 
 
 def records(store: Store, faults: Faults | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
     """All records by their names."""
-    for name, record in _readable(store, "records/", lambda name: store.read_record(stem(name)), faults):
+    for name, record in _readable(store, RECORDS, lambda name: store.read_record(stem(name)), faults):
         if record is not None:
             yield name, record
 
@@ -69,11 +57,11 @@ def manifests(store: Store, faults: Faults | None = None) -> Iterator[tuple[str,
         if found is None:  # removed since it was listed
             return None
         manifest = parse_manifest(found.data, store.root_address, name)
-        if name.startswith("checkpoints/") and manifest.digest != stem(name):
+        if CHECKPOINTS.has(name) and manifest.digest != stem(name):
             raise UnreadableError(store.root_address, name, "lists files of another checkpoint")
         return manifest
 
-    for kind in ("checkpoints/", "tensors/"):
+    for kind in (CHECKPOINTS, TENSORS):
         for name, manifest in _readable(store, kind, read, faults):
             if manifest is not None:
                 yield name, manifest
@@ -81,28 +69,35 @@ def manifests(store: Store, faults: Faults | None = None) -> Iterator[tuple[str,
 
 def refuse_while_anyone_works(store: Store) -> None:
     """UserError where a run is worked on, or something copied into the store."""
-    for entry in [*entries(store, "runs/"), *entries(store, COPIES)]:
+    for entry in [*entries(store, RUNS), *entries(store, COPIES)]:
         try:
-            state, found = read_state(store.objects, entry.name)
+            read = read_state(store.objects, entry.name)
         except UnreadableError:  # what cannot be read, nobody works on
             continue
-        if is_live(store.objects, state, found) and state.lease:
+        lease = read.stored.lease
+        if lease and is_live(store.objects, read):
             raise UserError(
-                f"{store.root_address}: {state.lease.machine} works on {entry.name}; nothing is removed meanwhile"
+                f"{store.root_address}: {lease.machine} works on {entry.name}; nothing is removed meanwhile"
             )
-        if entry.name.startswith(COPIES):  # of a copy that was killed
+        if COPIES.has(entry.name):  # of a copy that was killed
             store.objects.delete(entry.name)
 
 
-def delete(store: Store, names: list[str], lease: Run) -> None:
-    """Remove objects while the lease is ours: a process that was asleep must not go on where others work by now."""
-    for number, name in enumerate(names):
+def delete(store: Store, names: list[str], lease: RunState) -> None:
+    """Remove objects while the lease is held."""
+    remove([partial(store.objects.delete, name) for name in names], lease)
+
+
+def remove(removals: list[Callable[[], None]], lease: RunState) -> None:
+    """Call all of `removals` while the lease is held: a process that was asleep must not go on where others work by
+    now."""
+    for number, removal in enumerate(removals):
         if number % 20 == 0:
             lease.renew()
-        store.objects.delete(name)
+        removal()
 
 
-def _readable(store: Store, kind: str, read: Callable[[str], T], faults: Faults | None) -> Iterator[tuple[str, T]]:
+def _readable(store: Store, kind: Kind, read: Callable[[str], T], faults: Faults | None) -> Iterator[tuple[str, T]]:
     for entry in entries(store, kind):
         try:
             value = read(entry.name)

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -10,10 +11,11 @@ from pydantic import BaseModel
 from lmmpress.errors import UserError
 from lmmpress.files.allow_list import choose
 from lmmpress.progress import transfer
-from lmmpress.store.housekeeping.contents import COPIES, entries, manifests, states, stem
+from lmmpress.store.housekeeping.contents import entries, manifests, states
+from lmmpress.store.kinds import BLOBS, CHECKPOINTS, COPIES, RECORDS, stem
 from lmmpress.store.manifest import Manifest
 from lmmpress.store.objects import ChangedError, DamagedError, MissingError
-from lmmpress.store.state import read_state
+from lmmpress.store.state import read_state, write_state
 from lmmpress.store.store import Store
 
 
@@ -21,6 +23,14 @@ class Moved(BaseModel):
     """What a copy has done: where the checkpoints are now, bytes that were sent, and bytes that were there already."""
 
     addresses: list[str]
+    sent: int
+    there: int
+
+
+@dataclass(frozen=True)
+class _Copied:
+    """Bytes that were sent, and bytes that the target had already."""
+
     sent: int
     there: int
 
@@ -33,21 +43,21 @@ def copy_store(source: Store, target: Store) -> Moved:
     """
     listed, runs = list(manifests(source)), list(states(source))
     with _copying(target):
-        sent, there = _copy_blobs(source, target, [manifest for _, manifest in listed])
+        copied = _copy_blobs(source, target, [manifest for _, manifest in listed])
         for name, _ in listed:
             _copy_object(source, target, name)
-        for entry in entries(source, "records/"):
+        for entry in entries(source, RECORDS):
             _copy_object(source, target, entry.name)
-        for name, _, _ in runs:
+        for name, _ in runs:
             _copy_run(source, target, name)
-    digests = [stem(name) for name, _ in listed if name.startswith("checkpoints/")]
-    return Moved(addresses=[target.address(digest) for digest in digests], sent=sent, there=there)
+    digests = [stem(name) for name, _ in listed if CHECKPOINTS.has(name)]
+    return Moved(addresses=[target.address(digest) for digest in digests], sent=copied.sent, there=copied.there)
 
 
 def copy_checkpoint(directory: Path, target: Store) -> Moved:
     """Copy one checkpoint, from wherever it was opened, into a store."""
     with _copying(target):
-        before = {entry.name for entry in entries(target, "blobs/")}
+        before = {entry.name for entry in entries(target, BLOBS)}
         digest = target.add_checkpoint(directory)
     files = {file.blob for file in target.manifest(digest).files.values()}
     sent = sum(blob.size for blob in files if blob.name not in before)
@@ -63,7 +73,7 @@ def refuse_no_checkpoint(directory: Path) -> None:
 @contextmanager
 def _copying(target: Store) -> Iterator[None]:
     """Keep whoever cleans up away while blobs are there that no manifest names yet."""
-    name = f"{COPIES}{uuid.uuid4().hex}.json"
+    name = COPIES.name(uuid.uuid4().hex)
     try:
         with target.working(name):
             yield
@@ -72,8 +82,7 @@ def _copying(target: Store) -> Iterator[None]:
             target.objects.delete(name)
 
 
-def _copy_blobs(source: Store, target: Store, listed: list[Manifest]) -> tuple[int, int]:
-    """Bytes that were sent, and bytes that were there."""
+def _copy_blobs(source: Store, target: Store, listed: list[Manifest]) -> _Copied:
     blobs = list({file.blob: None for manifest in listed for file in manifest.files.values()})
     sent = 0
     with transfer("copying", sum(blob.size for blob in blobs)) as advance, source.scratch() as folder:
@@ -89,7 +98,7 @@ def _copy_blobs(source: Store, target: Store, listed: list[Manifest]) -> tuple[i
                 raise UserError(f"{source.root_address}: {error}; `lmmpress store verify` lists all such") from None
             path.unlink()
             sent += blob.size
-    return sent, sum(blob.size for blob in blobs) - sent
+    return _Copied(sent, sum(blob.size for blob in blobs) - sent)
 
 
 def _copy_object(source: Store, target: Store, name: str) -> None:
@@ -100,17 +109,18 @@ def _copy_object(source: Store, target: Store, name: str) -> None:
 
 
 def _copy_run(source: Store, target: Store, name: str) -> None:
-    theirs, _ = read_state(source.objects, name)
+    theirs = read_state(source.objects, name).stored.history
     while True:
-        ours, found = read_state(target.objects, name)
-        common = min(len(ours.history), len(theirs.history))
-        if ours.history[:common] != theirs.history[:common]:
+        read = read_state(target.objects, name)
+        ours = read.stored.history
+        common = min(len(ours), len(theirs))
+        if ours[:common] != theirs[:common]:
             raise UserError(f"{target.root_address}: {name} has other decisions than that of {source.root_address}")
-        if len(theirs.history) <= len(ours.history):
+        if len(theirs) <= len(ours):
             return
-        ours.history = theirs.history
+        read.stored.history = theirs
         try:
-            target.objects.write(name, ours.model_dump_json(indent=1).encode(), found.tag if found else None)
+            write_state(target.objects, name, read)
             return
         except ChangedError:
             continue

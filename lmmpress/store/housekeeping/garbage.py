@@ -1,9 +1,12 @@
 """What nothing in a store names any more."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from lmmpress.errors import UserError
-from lmmpress.store.housekeeping.contents import Faults, delete, entries, manifests, refuse_while_anyone_works
+from lmmpress.store.housekeeping.contents import Faults, entries, manifests, refuse_while_anyone_works, remove
+from lmmpress.store.kinds import BLOBS
 from lmmpress.store.objects import Entry
 from lmmpress.store.store import Store
 
@@ -29,16 +32,20 @@ def collect_garbage(store: Store, grace: float, dry_run: bool) -> Garbage:
     """
     with store.cleaning() as lease:
         refuse_while_anyone_works(store)
-        listed = entries(store, "blobs/")
+        listed = entries(store, BLOBS)
         faults: Faults = []
         named = {file.blob.name for _, manifest in manifests(store, faults) for file in manifest.files.values()}
         refuse_what_is_unknown(store, faults)
-        unnamed = [entry for entry in [*listed, *store.objects.leftovers()] if entry.name not in named]
+        unnamed = {entry: partial(store.objects.delete, entry.name) for entry in listed if entry.name not in named}
+        removals: dict[Entry, Callable[[], None]] = {
+            **unnamed,
+            **{one: one.remove for one in store.objects.leftovers()},
+        }
         now = store.objects.now() + _TICK
-        old = [entry for entry in unnamed if now - entry.modified >= grace]
+        old = [entry for entry in removals if now - entry.modified >= grace]
         if not dry_run:
-            delete(store, [entry.name for entry in old], lease)
-        return Garbage(old, spared=len(unnamed) - len(old))
+            remove([removals[entry] for entry in old], lease)
+        return Garbage(old, spared=len(removals) - len(old))
 
 
 def refuse_what_is_unknown(store: Store, faults: Faults) -> None:

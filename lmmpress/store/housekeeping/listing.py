@@ -5,8 +5,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from lmmpress.errors import UserError
-from lmmpress.store.housekeeping.contents import Fault, Faults, entries, manifests, states, stem
-from lmmpress.store.state import digests_of, is_live
+from lmmpress.store.housekeeping.contents import Fault, Faults, entries, manifests, states
+from lmmpress.store.kinds import BLOBS, CHECKPOINTS, RECORDS, TENSORS, stem
+from lmmpress.store.state import StateRead, digests_of, is_live
 from lmmpress.store.store import Store
 
 
@@ -45,10 +46,10 @@ def list_store(store: Store, run_key: str | None = None) -> Listing:
     runs = [
         RunListing(
             run_key=stem(name),
-            working=state.lease.machine if state.lease and is_live(store.objects, state, found) else None,
-            steps=state.history,
+            working=_worker(store, read),
+            steps=read.stored.history,
         )
-        for name, state, found in states(store, damaged)
+        for name, read in states(store, damaged)
         if run_key is None or stem(name).startswith(run_key)
     ]
     if run_key is not None and not runs:
@@ -56,7 +57,7 @@ def list_store(store: Store, run_key: str | None = None) -> Listing:
     named = {digest for run in runs for step in run.steps for digest in digests_of(step)}
     checkpoints, seen = [], set[str]()
     for name, manifest in manifests(store, damaged):
-        if not name.startswith("checkpoints/") or (run_key is not None and stem(name) not in named):
+        if not CHECKPOINTS.has(name) or (run_key is not None and stem(name) not in named):
             continue
         new = {file.sha256: file.size for file in manifest.files.values() if file.sha256 not in seen}
         seen |= new.keys()
@@ -65,13 +66,19 @@ def list_store(store: Store, run_key: str | None = None) -> Listing:
                 digest=stem(name), files=len(manifest.files), bytes=manifest.size, own_bytes=sum(new.values())
             )
         )
-    blobs = entries(store, "blobs/")
+    blobs = entries(store, BLOBS)
     return Listing(
         runs=runs,
         checkpoints=checkpoints,
-        tensors=len(entries(store, "tensors/")),
-        records=len(entries(store, "records/")),
+        tensors=len(entries(store, TENSORS)),
+        records=len(entries(store, RECORDS)),
         blobs=len(blobs),
         bytes=sum(blob.size for blob in blobs),
         damaged=damaged,
     )
+
+
+def _worker(store: Store, read: StateRead) -> str | None:
+    """The machine of the process that works on a run now, if any."""
+    lease = read.stored.lease
+    return lease.machine if lease and is_live(store.objects, read) else None

@@ -18,9 +18,9 @@ from lmmpress.store.housekeeping.contents import (
     records,
     refuse_while_anyone_works,
     states,
-    stem,
 )
 from lmmpress.store.housekeeping.garbage import refuse_what_is_unknown
+from lmmpress.store.kinds import CHECKPOINTS, RECORDS, RUNS, TENSORS, stem
 from lmmpress.store.manifest import Manifest
 from lmmpress.store.objects import Blob
 from lmmpress.store.records import DTYPE, RUN, SUBMISSION, RunNote, Subjects, subjects_of
@@ -52,7 +52,7 @@ def remove_run(store: Store, run_key: str, dry_run: bool) -> Removal:
         refuse_while_anyone_works(store)
         faults: Faults = []
         held = _Held(
-            {stem(name): state.history for name, state, _ in states(store, faults)},
+            {stem(name): read.stored.history for name, read in states(store, faults)},
             {stem(name): record for name, record in records(store, faults)},
             dict(manifests(store, faults)),
         )
@@ -110,7 +110,7 @@ def _removal(held: _Held, key: str) -> Removal:
     if teacher and not (note and note.taken_in):
         stays.add(teacher)
     lost = mine.checkpoints - stays
-    goes = {f"checkpoints/{digest}.json" for digest in lost} & held.manifests.keys()
+    goes = {CHECKPOINTS.name(digest) for digest in lost} & held.manifests.keys()
     gone = [
         name
         for name, record in held.records.items()
@@ -119,14 +119,14 @@ def _removal(held: _Held, key: str) -> Removal:
         or lost & _results(record)
         or (_is_of(record, mine) and not any(_is_of(record, other) for other in uses.values()))
     ]
-    tensors = sorted(f"tensors/{name}.json" for name in gone if f"tensors/{name}.json" in held.manifests)
+    tensors = sorted(TENSORS.name(name) for name in gone if TENSORS.name(name) in held.manifests)
     blobs = _blobs(held, goes | set(tensors))
-    names = [*sorted(goes), *tensors, *sorted(f"records/{name}.json" for name in gone)]
-    kept = {digest: sorted(users[digest]) for digest in sorted(stays) if f"checkpoints/{digest}.json" in held.manifests}
+    names = [*sorted(goes), *tensors, *sorted(RECORDS.name(name) for name in gone)]
+    kept = {digest: sorted(users[digest]) for digest in sorted(stays) if CHECKPOINTS.name(digest) in held.manifests}
     return Removal(
         run_key=key,
         # the state goes last: as long as it is there, the same command finds what is left to be removed
-        names=[*names, *sorted(blob.name for blob in blobs), f"runs/{key}.json"],
+        names=[*names, *sorted(blob.name for blob in blobs), RUNS.name(key)],
         bytes=sum(blob.size for blob in blobs),
         kept=kept,
     )

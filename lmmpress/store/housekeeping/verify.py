@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from lmmpress.progress import transfer
@@ -15,15 +16,16 @@ from lmmpress.store.housekeeping.contents import (
     records,
     refuse_while_anyone_works,
     states,
-    stem,
 )
+from lmmpress.store.kinds import BLOBS, CHECKPOINTS, DAMAGED, RECORDS, RUNS, TENSORS, stem
 from lmmpress.store.objects import Blob, ChangedError, DamagedError, MissingError, UnreadableError
 from lmmpress.store.parallel import each
+from lmmpress.store.records import IMPORTANCE
 from lmmpress.store.state import digests_of, step_of
 from lmmpress.store.store import Store
 
-DAMAGED = "damaged/"
-_ORDER = ("runs/", "records/", "checkpoints/", "tensors/", "blobs/")  # what speaks of others before what it speaks of
+_ORDER = (RUNS, RECORDS, CHECKPOINTS, TENSORS, BLOBS)
+"""In this order objects are removed: whatever names others goes before what it names."""
 
 
 def verify_store(store: Store) -> list[Fault]:
@@ -38,17 +40,27 @@ def verify_store(store: Store) -> list[Fault]:
             needed.setdefault(file.blob, []).append(name)
     for name, record in records(store, faults):
         faults += _missing(name, digests_of({"checkpoint": record.get("checkpoint")}) - whole)
-        if stem(name).startswith("importance-") and stem(name) not in whole:
-            faults.append(Fault(name=f"tensors/{stem(name)}.json", fault="is missing", needed_by=[name]))
-    for name, state, _ in states(store, faults):
-        faults += _wrong_step(name, state.history)
-        faults += _missing(name, {digest for step in state.history for digest in digests_of(step)} - whole)
+        if stem(name).startswith(IMPORTANCE) and stem(name) not in whole:
+            faults.append(Fault(name=TENSORS.name(stem(name)), fault="is missing", needed_by=[name]))
+    for name, read in states(store, faults):
+        faults += _wrong_step(name, read.stored.history)
+        faults += _missing(name, {digest for step in read.stored.history for digest in digests_of(step)} - whole)
     return sorted([*faults, *_wrong_blobs(store, needed)], key=lambda fault: (fault.name, fault.fault))
 
 
-def discard_faults(store: Store) -> tuple[list[Fault], list[str], dict[str, str]]:
-    """Verify a store that nobody works on, and remove what is damaged and what needs it; its steps are made anew when a
-    run is carried on. What was found, the names that were removed, and those of them that lie elsewhere now.
+@dataclass(frozen=True)
+class Discarded:
+    """What `discard_faults` found, and the names that it removed. `set_aside`: of those whose bytes were kept, the new
+    name under `damaged/` by the old one."""
+
+    faults: list[Fault]
+    removed: list[str]
+    set_aside: dict[str, str]
+
+
+def discard_faults(store: Store) -> Discarded:
+    """Verify a store that no process works on, and remove what is damaged and what needs it. The next
+    `lmmpress run --resume` makes the removed steps again.
 
     A history is never cut: a run that speaks of what is lost goes as a whole, and is made again of the records. States,
     and what cannot be read, are set aside under `damaged/`.
@@ -57,27 +69,25 @@ def discard_faults(store: Store) -> tuple[list[Fault], list[str], dict[str, str]
         refuse_while_anyone_works(store)
         faults = verify_store(store)
         names = {name for fault in faults for name in (fault.name, *fault.needed_by)}
-        lost = {stem(name) for name in names if name.startswith(("checkpoints/", "tensors/"))}
+        lost = {stem(name) for name in names if CHECKPOINTS.has(name) or TENSORS.has(name)}
         for name, record in records(store, []):
             if lost & {stem(name), *digests_of({"checkpoint": record.get("checkpoint")})}:
                 names.add(name)
-        for name, state, _ in states(store, []):
-            if lost & {digest for step in state.history for digest in digests_of(step)}:
+        for name, read in states(store, []):
+            if lost & {digest for step in read.stored.history for digest in digests_of(step)}:
                 names.add(name)
-        unreadable = {fault.name for fault in faults if not fault.name.startswith("blobs/")}
-        in_order = sorted(names, key=lambda name: (_ORDER.index(f"{name.split('/')[0]}/"), name))
+        unreadable = {fault.name for fault in faults if not BLOBS.has(fault.name)}
+        in_order = sorted(names, key=lambda name: (next(at for at, kind in enumerate(_ORDER) if kind.has(name)), name))
         aside = {}
         for name in in_order:
-            if (name in unreadable or name.startswith("runs/")) and (new := _set_aside(store, name)):
+            if (name in unreadable or RUNS.has(name)) and (new := _set_aside(store, name)):
                 aside[name] = new
         delete(store, in_order, lease)
-    return faults, in_order, aside
+    return Discarded(faults, in_order, aside)
 
 
 def _missing(name: str, digests: Iterable[str]) -> Faults:
-    return [
-        Fault(name=f"checkpoints/{digest}.json", fault="is missing", needed_by=[name]) for digest in sorted(digests)
-    ]
+    return [Fault(name=CHECKPOINTS.name(digest), fault="is missing", needed_by=[name]) for digest in sorted(digests)]
 
 
 def _wrong_step(name: str, history: list[dict[str, Any]]) -> Faults:
@@ -93,7 +103,7 @@ def _wrong_step(name: str, history: list[dict[str, Any]]) -> Faults:
 def _wrong_blobs(store: Store, needed: dict[Blob, list[str]]) -> Faults:
     """Faults of the blobs that are needed, by which manifests, and of those that nothing names."""
     named = {blob.name for blob in needed}
-    unnamed = [Blob(stem(entry.name), entry.size) for entry in entries(store, "blobs/") if entry.name not in named]
+    unnamed = [Blob(stem(entry.name), entry.size) for entry in entries(store, BLOBS) if entry.name not in named]
     blobs = [*needed, *unnamed]
 
     def check(blob: Blob) -> str | None:
@@ -131,7 +141,7 @@ def _set_aside(store: Store, name: str) -> str | None:
         return None
     if found is None:
         return None
-    aside = f"{DAMAGED}{name.removesuffix('.json')}-{found.tag[:8]}.json"
+    aside = f"{DAMAGED.prefix}{name.removesuffix('.json')}-{found.tag[:8]}.json"
     with suppress(ChangedError):  # it was set aside before
         store.objects.write(aside, found.data, None)
     return aside

@@ -7,18 +7,18 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from support.results import TOWERS, fabricated
 
 from lmmpress.errors import UserError
 from lmmpress.plan import Plan
-from lmmpress.report import report_of, write_report
-from lmmpress.report.scales import log_ticks, round_ticks, spread
-from lmmpress.report.words import count, duration, percent, points, short_count
-from lmmpress.result import Headline, Interval, Latency, Result, StepResult
+from lmmpress.reporting import report_of, write_report
+from lmmpress.reporting.scales import log_ticks, round_ticks, spread
+from lmmpress.reporting.words import count, duration, percent, points, short_count
+from lmmpress.result import Result
 
 PLAN = Plan(model="/models/original", data="/data/adverts", stages={"block": {"step": 1, "max": 3}})
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 HOSTILE = "<script>alert('x')</script>\"&"
-TOWERS = {"vision": 3_214_080, "qformer": 1_905_664, "language": 7_340_544}
 
 
 class Page(HTMLParser):
@@ -49,73 +49,6 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.texts.append(data)
-
-
-def headline(checkpoint: str, towers: dict[str, int], accuracy: float, speed: float) -> Headline:
-    return Headline(
-        checkpoint=checkpoint * 64,
-        address=f"file:///store/{checkpoint}",
-        parameters=sum(towers.values()),
-        parameters_by_tower=towers,
-        accuracy=accuracy,
-        accuracy_by_task={"advert": accuracy + 0.02, "mask": accuracy - 0.02},
-        batch_size=32,
-        samples_per_second=speed,
-        latency_ms=Latency(p50=1300 / speed, p95=1700 / speed),
-    )
-
-
-def fabricated(decisions: str = "aaaraaaaaakaaa") -> Result:
-    """A run whose steps are accepted (a), rolled back (r) or kept (k), four to a stage."""
-    towers, steps, reference, accuracy = dict(TOWERS), [], 0.842, 0.842
-    for number, letter in enumerate(decisions):
-        stage = ("block", "ffn", "attention", "io")[number // 4 % 4]
-        if number % 4 == 0:
-            reference = accuracy
-        smaller = towers | {"language": round(towers["language"] * 0.9)}
-        measured = reference - {"a": 0.008 * (number % 4), "r": 0.19, "k": 0.16}[letter]
-        decision = {"a": "accepted", "r": "rolled back", "k": "kept"}[letter]
-        steps.append(
-            StepResult(
-                stage=stage,
-                index=number % 4 + 1,
-                tower="language",
-                removed=64,
-                decision=decision,
-                reason=f"drop {reference - measured:.3f} against alpha 0.150",
-                parent="0" * 64,
-                checkpoint=None if letter == "r" else f"{number:064x}",
-                address=None if letter == "r" else f"file:///store/{number}",
-                parameters=sum(smaller.values()),
-                parameters_by_tower=smaller,
-                accuracy_pruned=measured - 0.12 - 0.03 * (number % 3),
-                accuracy=measured,
-                accuracy_by_task={"advert": measured},
-                reference=reference,
-                drop=reference - measured,
-                drop_interval=Interval(
-                    low=reference - measured - 0.02, high=reference - measured + 0.02, confidence=0.9
-                ),
-                score_reliability=0.93,
-                loss=[2.0, 1.0],
-                seconds={"importance": 4.2, "prune": 0.3, "distill": 31.0 + 3 * (number % 5), "evaluate": 5.5},
-            )
-        )
-        if letter != "r":
-            towers, accuracy = smaller, measured
-    return Result(
-        original=headline("a", TOWERS, 0.8388, 96.4),
-        compressed=headline("b", towers, 0.8169, 171.3),
-        drop=0.0219,
-        drop_interval=Interval(low=-0.0041, high=0.0483, confidence=0.95),
-        reduction={"all": sum(TOWERS.values()) / sum(towers.values())},
-        steps=steps,
-        run_key="c0ffee" * 10,
-        seconds=612.0,
-        seconds_by_part={"importance": 58.8, "prune": 4.2, "distill": 512.0, "evaluate": 77.0},
-        alpha=0.15,
-        environment={"torch": "2.6", "device": "cpu"},
-    )
 
 
 def written(result: Result, tmp_path: Path) -> tuple[str, Page]:
@@ -199,7 +132,7 @@ def test_control_characters_of_names_are_visible(tmp_path: Path) -> None:
 
 def test_a_page_that_cannot_be_made_leaves_the_old_one(tmp_path: Path, monkeypatch) -> None:
     first, _ = written(fabricated(), tmp_path)
-    monkeypatch.setattr("lmmpress.report.page.closing_table", lambda result: 1 / 0)
+    monkeypatch.setattr("lmmpress.reporting.page.closing_table", lambda result: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_report(fabricated(), PLAN, tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text("utf-8") == first

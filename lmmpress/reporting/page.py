@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from lmmpress.errors import UserError
 from lmmpress.plan import Plan
 from lmmpress.printing.visible import visible
-from lmmpress.report import charts, words
+from lmmpress.reporting import charts, words
 from lmmpress.result import Result
 
 M = TypeVar("M", bound=BaseModel)
@@ -56,7 +56,7 @@ def report_of(directory: Path) -> Path:
 def render(result: Result, plan: Plan) -> str:
     """The page as HTML."""
     environment = Environment(
-        loader=PackageLoader("lmmpress.report", "."),
+        loader=PackageLoader("lmmpress.reporting", "."),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_shown,

@@ -2,12 +2,12 @@
 # Writes the lock files anew: every package that the images install, with its version and the sha256 of its files.
 # Needs uv (from PyPI). What constraints.txt pins is taken as pinned; the rest is the newest that fits.
 #
-#   docker/lock.sh
+#   tools/images/lock.sh
 set -eu
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 lock() {
-    echo "# Written by docker/lock.sh: change constraints.txt or pyproject.toml, and run it again."
+    echo "# Written by tools/images/lock.sh: change constraints.txt or pyproject.toml, and run it again."
     uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url --no-annotate \
         --python-version 3.11 --python-platform linux --only-binary :all: --constraint constraints.txt "$@"
 }

@@ -12,8 +12,8 @@ from itertools import groupby
 from markupsafe import Markup
 
 from lmmpress.printing.visible import visible
-from lmmpress.report.scales import linear, log_ticks, logarithmic, round_ticks, spread
-from lmmpress.report.words import duration, percent, short_count
+from lmmpress.reporting.scales import linear, log_ticks, logarithmic, round_ticks, spread
+from lmmpress.reporting.words import duration, percent, short_count
 from lmmpress.result import Result, StepResult
 
 TOP, BOTTOM = 44, 44

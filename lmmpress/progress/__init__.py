@@ -1,0 +1,38 @@
+"""Progress of long work, as events for whoever listens. Where nobody listens, nothing is printed.
+
+    with listening(print):
+        ...
+
+`terminal.py` has the listener of the command line, which shows the events on stderr.
+"""
+
+from lmmpress.progress.notes import NOTES, note
+from lmmpress.progress.telling import (
+    Event,
+    Listener,
+    Said,
+    Work,
+    counter,
+    doing,
+    listening,
+    say,
+    say_once,
+    track,
+    transfer,
+)
+
+__all__ = [
+    "NOTES",
+    "Event",
+    "Listener",
+    "Said",
+    "Work",
+    "counter",
+    "doing",
+    "listening",
+    "note",
+    "say",
+    "say_once",
+    "track",
+    "transfer",
+]

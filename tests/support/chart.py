@@ -1,0 +1,199 @@
+"""The chart: its cases, and real Helm that renders them."""
+
+import copy
+import functools
+import os
+import subprocess
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import yaml
+
+from support.paths import ROOT
+from support.real_helm import find_helm
+
+CHART = ROOT / "helm" / "lmmpress"
+VERSIONS = ("1.28.0", "1.31.0", "1.34.0", "1.37.0")
+APIS = ("monitoring.coreos.com/v1", "kueue.x-k8s.io/v1beta1")
+CUSTOM = ("ServiceMonitor", "PrometheusRule", "LocalQueue")
+DIGEST = "sha256:" + "1" * 64
+PLAN = {"model": "s3://models/antgmm", "data": "s3://models/maad", "stages": {"ffn": {"step": 768, "max": 6144}}}
+SCHEDULED = {
+    "nodeSelector": {"pool": "system"},
+    "tolerations": [{"key": "system", "operator": "Exists", "effect": "NoSchedule"}],
+    "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+    "priorityClassName": "high",
+}
+Values = dict[str, Any]
+Object = dict[str, Any]
+CASES: dict[str, tuple[Values, tuple[str, ...]]] = {
+    "minimal": ({}, ()),
+    "everything": (
+        {
+            "commonLabels": {"team": "ads"},
+            "imagePullSecrets": ["registry"],
+            "image": {"registry": "registry.example.org", "digest": DIGEST},
+            "mlflow": SCHEDULED
+            | {
+                "replicas": 2,
+                "allowedHosts": ["mlflow.example.org"],
+                "tls": {"existingSecret": "mlflow-tls"},
+                "extraEnv": {"MLFLOW_LOGGING_LEVEL": "DEBUG"},
+                "podAnnotations": {"note": "a"},
+                "podLabels": {"tier": "tracking"},
+                "topologySpreadConstraints": [
+                    {
+                        "maxSkew": 1,
+                        "topologyKey": "kubernetes.io/hostname",
+                        "whenUnsatisfiable": "ScheduleAnyway",
+                        "labelSelector": {"matchLabels": {"app.kubernetes.io/component": "mlflow"}},
+                    }
+                ],
+            },
+            "postgresql": SCHEDULED
+            | {"tls": {"existingSecret": "postgresql-tls"}, "persistence": {"storageClass": "fast"}},
+            "minio": SCHEDULED | {"tls": {"existingSecret": "minio-tls"}, "persistence": {"storageClass": "slow"}},
+            "ca": {"existingConfigMap": "authorities", "key": "all.pem"},
+            "pipeline": {
+                "serviceAccount": {"name": "compression", "annotations": {"role": "arn:of:a:role"}},
+                "cache": {"enabled": True, "storageClass": "shared"},
+            },
+            "profile": {
+                "ttl": 2592000,
+                "defaults": {"requests": {"cpu": 4, "memory": "16Gi"}, "timeout": 86400},
+                "components": {"distill": {"gpus": 4, "shm": "16Gi"}},
+                "environment": {"NCCL_DEBUG": "INFO"},
+            },
+            "profiles": {"small": {"components": {"distill": {"gpus": 1, "shm": "4Gi"}}}},
+            "plans": {"antgmm": PLAN},
+            "kubeflow": {
+                "host": "https://kubeflow.example.org/pipeline",
+                "mlflowPlugin": {"enabled": True, "defaultPipelineRoot": "s3://kubeflow/root"},
+            },
+            "kueue": {"enabled": True, "clusterQueue": "gpus"},
+            "prepare": SCHEDULED | {"serviceAccountAnnotations": {"role": "arn:of:another"}},
+            "networkPolicy": {
+                "scope": "namespace",
+                "pipelineEgress": [{"to": [{"ipBlock": {"cidr": "10.3.0.0/16"}}], "ports": [{"port": 443}]}],
+                "mlflowClients": [{"podSelector": {"matchLabels": {"app": "proxy"}}}],
+                "minioClients": [{"podSelector": {"matchLabels": {"app": "notebook"}}}],
+            },
+            "monitoring": {"labels": {"release": "prometheus"}},
+        },
+        APIS,
+    ),
+    "external": (
+        {
+            "mlflow": {
+                "enabled": False,
+                "external": {"url": "https://mlflow.example.org", "existingSecret": "kfp-mlflow-credentials"},
+            },
+            "minio": {"enabled": False},
+            "objectStorage": {"external": {"endpoint": "https://s3.example.org:8443"}, "existingSecret": "own-s3"},
+            "kubeflow": {"mlflowPlugin": {"enabled": True}},
+            "networkPolicy": {"objectStorage": [{"ipBlock": {"cidr": "10.1.0.0/16"}}]},
+        },
+        (),
+    ),
+    "database": (
+        {
+            "postgresql": {
+                "enabled": False,
+                "external": {"host": "postgres.example.org", "port": 6432},
+                "existingSecret": "own-database",
+            },
+            "ca": {"existingConfigMap": "authorities"},
+            "minio": {"enabled": False},
+            "networkPolicy": {"postgresql": [{"ipBlock": {"cidr": "10.2.0.0/16"}}], "objectStoragePorts": [9000]},
+        },
+        (),
+    ),
+    "airgapped": (
+        {
+            "imageRegistry": "mirror.example.org:5000/all",
+            "imagePullSecrets": ["mirror"],
+            "image": {"digest": DIGEST},
+            "mlflow": {"image": {"digest": DIGEST}},
+        },
+        (),
+    ),
+    "kueue": ({"kueue": {"enabled": True, "clusterQueue": "gpus", "localQueue": "team"}}, ("kueue.x-k8s.io/v1beta2",)),
+}
+in_all_cases = pytest.mark.parametrize("case", CASES)
+
+
+@functools.cache
+def program() -> tuple[Path | None, str]:
+    return find_helm()
+
+
+def unavailable(why: str) -> NoReturn:
+    """What is not here can be gone without by a person; not where everything is to be tested."""
+    if os.environ.get("CI"):
+        pytest.fail(why)
+    pytest.skip(why)
+
+
+def run_helm(*arguments: str, values: Values | None = None) -> subprocess.CompletedProcess[str]:
+    helm, why = program()
+    if helm is None:
+        unavailable(why)
+    command = [str(helm), *arguments]
+    text = None
+    if values is not None:
+        command += ["--values", "-"]
+        text = yaml.safe_dump(values)
+    return subprocess.run(command, input=text, capture_output=True, text=True, encoding="utf-8", check=False)
+
+
+def render_text(values: Values, apis: tuple[str, ...] = (), version: str = "1.34.0") -> str:
+    command = ["template", "press", str(CHART), "--namespace", "team", "--kube-version", version]
+    for api in apis:
+        command += ["--api-versions", api]
+    done = run_helm(*command, values=values)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def parsed(text: str) -> list[Object]:
+    return [found for found in yaml.load_all(text, Strict) if found]
+
+
+class Strict(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
+    """Refuses a key that is there twice, which YAML's loaders pass over."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys = [key.value for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"a key is there twice: {keys}"
+        return super().construct_mapping(node, deep)
+
+
+@functools.cache
+def _render(case: str, version: str) -> list[Object]:
+    values, apis = CASES[case]
+    return parsed(render_text(values, apis, version))
+
+
+def render(case: str, version: str = "1.34.0") -> list[Object]:
+    return copy.deepcopy(_render(case, version))
+
+
+def pods(objects: list[Object]) -> dict[str, Object]:
+    """The pods that objects make, by the object's name: metadata and spec."""
+    found = {}
+    for one in objects:
+        if one["kind"] == "Pod":
+            found[one["metadata"]["name"]] = one
+        elif one["kind"] in ("Deployment", "StatefulSet", "Job"):
+            found[one["metadata"]["name"]] = one["spec"]["template"]
+    return found
+
+
+def containers(pod: Object) -> list[Object]:
+    return [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+
+
+def one(objects: list[Object], kind: str, name: str) -> Object:
+    (found,) = (found for found in objects if found["kind"] == kind and found["metadata"]["name"] == name)
+    return found

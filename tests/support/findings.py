@@ -1,0 +1,13 @@
+"""What `lmmpress doctor --json` printed."""
+
+import json
+from typing import Any
+
+from lmmpress.result import Result
+
+Json = dict[str, Any]
+
+
+def findings(found: Result) -> list[Json]:
+    assert found.exception is None or isinstance(found.exception, SystemExit), found.exception
+    return json.loads(found.stdout)["findings"]

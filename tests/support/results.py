@@ -1,0 +1,77 @@
+"""Results of runs: what two of them must agree on, and some that no run has made."""
+
+from lmmpress.result import Headline, Interval, Latency, Result, StepResult
+
+TOWERS = {"vision": 3_214_080, "qformer": 1_905_664, "language": 7_340_544}
+
+
+def essence(result: Result) -> list[tuple[str, int, str, str | None]]:
+    """What two runs of one plan must agree on."""
+    return [(step.stage, step.index, step.decision, step.checkpoint) for step in result.steps]
+
+
+def headline(checkpoint: str, towers: dict[str, int], accuracy: float, speed: float) -> Headline:
+    return Headline(
+        checkpoint=checkpoint * 64,
+        address=f"file:///store/{checkpoint}",
+        parameters=sum(towers.values()),
+        parameters_by_tower=towers,
+        accuracy=accuracy,
+        accuracy_by_task={"advert": accuracy + 0.02, "mask": accuracy - 0.02},
+        batch_size=32,
+        samples_per_second=speed,
+        latency_ms=Latency(p50=1300 / speed, p95=1700 / speed),
+    )
+
+
+def fabricated(decisions: str = "aaaraaaaaakaaa") -> Result:
+    """A run whose steps are accepted (a), rolled back (r) or kept (k), four to a stage."""
+    towers, steps, reference, accuracy = dict(TOWERS), [], 0.842, 0.842
+    for number, letter in enumerate(decisions):
+        stage = ("block", "ffn", "attention", "io")[number // 4 % 4]
+        if number % 4 == 0:
+            reference = accuracy
+        smaller = towers | {"language": round(towers["language"] * 0.9)}
+        measured = reference - {"a": 0.008 * (number % 4), "r": 0.19, "k": 0.16}[letter]
+        decision = {"a": "accepted", "r": "rolled back", "k": "kept"}[letter]
+        steps.append(
+            StepResult(
+                stage=stage,
+                index=number % 4 + 1,
+                tower="language",
+                removed=64,
+                decision=decision,
+                reason=f"drop {reference - measured:.3f} against alpha 0.150",
+                parent="0" * 64,
+                checkpoint=None if letter == "r" else f"{number:064x}",
+                address=None if letter == "r" else f"file:///store/{number}",
+                parameters=sum(smaller.values()),
+                parameters_by_tower=smaller,
+                accuracy_pruned=measured - 0.12 - 0.03 * (number % 3),
+                accuracy=measured,
+                accuracy_by_task={"advert": measured},
+                reference=reference,
+                drop=reference - measured,
+                drop_interval=Interval(
+                    low=reference - measured - 0.02, high=reference - measured + 0.02, confidence=0.9
+                ),
+                score_reliability=0.93,
+                loss=[2.0, 1.0],
+                seconds={"importance": 4.2, "prune": 0.3, "distill": 31.0 + 3 * (number % 5), "evaluate": 5.5},
+            )
+        )
+        if letter != "r":
+            towers, accuracy = smaller, measured
+    return Result(
+        original=headline("a", TOWERS, 0.8388, 96.4),
+        compressed=headline("b", towers, 0.8169, 171.3),
+        drop=0.0219,
+        drop_interval=Interval(low=-0.0041, high=0.0483, confidence=0.95),
+        reduction={"all": sum(TOWERS.values()) / sum(towers.values())},
+        steps=steps,
+        run_key="c0ffee" * 10,
+        seconds=612.0,
+        seconds_by_part={"importance": 58.8, "prune": 4.2, "distill": 512.0, "evaluate": 77.0},
+        alpha=0.15,
+        environment={"torch": "2.6", "device": "cpu"},
+    )

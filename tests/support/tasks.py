@@ -1,0 +1,85 @@
+"""The tasks of a pipeline, called one after the other as Kubeflow would, and what they leave."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lmmpress.engine.closing import close
+from lmmpress.engine.run import known_steps, open_run
+from lmmpress.plan import parse_plan
+from lmmpress.result import Result
+from lmmpress.store import open_store
+from lmmpress.tasks import bodies as tasks
+from lmmpress.tasks.parameters import arguments_of
+from lmmpress.tracking.client import local_store
+from lmmpress.tracking.lineage import Lineage
+
+PARTS = ("importance", "prune", "distill", "evaluate", "gate")
+
+
+def prepared(raw: dict[str, Any]) -> tuple[str, str, dict[str, list[int]]]:
+    """The store's address, the submission's name, and the steps of each stage."""
+    plan = parse_plan(raw)
+    made = tasks.prepare(stages=[stage.name for stage in plan.stages], **arguments_of(plan, "antgmm"))
+    run, *steps = made.outputs
+    return raw["store"], run, dict(zip(("block", "ffn", "attention", "io"), steps, strict=True))
+
+
+def walk(raw: dict[str, Any]) -> Iterator[tuple[str, Callable[[], tasks.Outcome]]]:
+    """Every task of the pipeline by steps in its order, to be called."""
+    store, run, steps = prepared(raw)
+    yield "evaluate original", lambda: tasks.evaluate(store, run, "original")
+    for stage in raw["stages"]:
+        for index in steps[stage]:
+            if tasks.due(store, run, stage, float(index)) == "open":
+                for part in PARTS[1 if stage == "block" else 0 :]:
+                    yield f"{part} {stage} {index}", partial(getattr(tasks, part), store, run, stage, index)
+    yield "evaluate result", lambda: tasks.evaluate(store, run, "result")
+    report = str(Path(store).parent / "report" / "page.html") if "://" not in store else "page.html"
+    yield "publish", lambda: tasks.publish(store, run, report)
+
+
+def result_of(raw: dict[str, Any]) -> Result:
+    """What the store knows of a run that its tasks have ended."""
+    store = open_store(raw["store"])
+    (entry,) = [entry.name for entry in store.objects.entries("records/submission-")][:1]
+    told = tasks._submission(store, entry.removeprefix("records/submission-").removesuffix(".json"))
+    with store.run_state(told.key) as state:
+        run = open_run(told.plan, store, told.key, told.original, makes=frozenset())
+        return close(run, known_steps(run, state))
+
+
+def chain(folder: Path, name: str = "antgmm") -> list[tuple[object, ...]]:
+    """A run's lineage as its readers follow it: each step, what it came from and what it led to."""
+    lineage = Lineage(local_store(folder), "antgmm")
+    from lmmpress.tracking.client import open_client
+
+    client = open_client(local_store(folder))
+    experiment = client.get_experiment_by_name(lineage.experiment).experiment_id
+    found = []
+    for run in client.search_runs([experiment], "tags.`lmmpress.kind` = 'step'"):
+        told = client.get_run(run.info.run_id)
+        models = [
+            [client.get_logged_model(one.model_id).tags["lmmpress.checkpoint"] for one in side]
+            for side in (told.inputs.model_inputs, told.outputs.model_outputs if told.outputs else [])
+        ]
+        tags = {key: told.data.tags[f"lmmpress.{key}"] for key in ("position", "step", "decision", "run_key")}
+        values = {key: told.data.metrics.get(key) for key in ("accuracy", "drop", "parameters", "accuracy_pruned")}
+        found.append((tags["position"], tuple(tags.items()), str(models), tuple(values.items())))
+    (version,) = client.search_model_versions(f"name='{name}'")
+    return [*sorted(found), (version.tags["lmmpress.checkpoint"], version.tags["lmmpress.run_key"], version.aliases)]
+
+
+def name_of(raw: dict[str, Any]) -> str:
+    (entry,) = [entry.name for entry in open_store(raw["store"]).objects.entries("records/submission-")]
+    return entry.removeprefix("records/submission-").removesuffix(".json")
+
+
+def status_of_run(folder: Path) -> str:
+    from lmmpress.tracking.client import open_client
+
+    client = open_client(local_store(folder))
+    experiment = client.get_experiment_by_name("lmmpress").experiment_id
+    (run,) = client.search_runs([experiment], "tags.`lmmpress.kind` = 'run'")
+    return run.info.status

@@ -1,0 +1,1 @@
+"""Tools of the maintainers. Nothing of it is installed."""
