@@ -28,9 +28,9 @@ def test_an_original_that_answers_nothing_right_is_refused_with_three_of_its_ans
     with pytest.raises(UserError, match="answers none of the 16 rows of split 'gate' right") as caught:
         compress(strict(raw_plan), tmp_path / "out")
     (line,) = caught.value.lines
-    assert line.count(" it says ") == line.count(", wanted is ") == 3
-    assert 'to "图片的背景颜色是什么?" it says ' in line
-    assert ', wanted is "红色"' in line
+    assert line.count(" it answers ") == line.count(", the right answer is ") == 3
+    assert 'to "图片的背景颜色是什么?" it answers ' in line
+    assert ', the right answer is "红色"' in line
     assert "tolerance.allow_zero: true" in line
     assert not list((tmp_path / "out" / "store" / "records").glob("prune-*")), "no step was begun"
     with pytest.raises(UserError, match="answers none"):
@@ -53,7 +53,7 @@ def test_what_it_answered_is_shown_on_one_line_and_shortened(raw_plan, data, tmp
     (line,) = caught.value.lines
     assert r"标题\x1b[31m\nerror: forged" in line
     assert "红" * 30 + " ... " + "绿" * 20 + '"' in line
-    assert "without an end, wanted is" in line
+    assert "without an end token, the right answer is" in line
 
 
 def test_a_plan_may_allow_it(raw_plan, tmp_path) -> None:

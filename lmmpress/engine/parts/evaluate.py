@@ -1,4 +1,4 @@
-"""Evaluate: which rows a checkpoint answers right."""
+"""The part `evaluate`: measures which rows a checkpoint answers right."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -28,14 +28,14 @@ class Answers:
 def evaluate(materials: Materials, checkpoint: str, role: Role) -> Answers:
     """Which rows of a role a checkpoint answers right.
 
-    Raises UserError where the store's record is of another number of rows.
+    Raises UserError if the store's record has a different number of rows.
     """
     inputs: Inputs = {
         "checkpoint": checkpoint,
         "data": materials.split(role).digest,
         "dtype": str(materials.dtype),
     }
-    if len(materials.ends) > 1:  # with one, it is the one that every answer has
+    if len(materials.ends) > 1:  # a single end token is the one in every answer, so the name need not include it
         inputs["ends"] = sorted(materials.ends)
 
     def work(_: int) -> dict[str, Any]:
@@ -49,5 +49,5 @@ def evaluate(materials: Materials, checkpoint: str, role: Role) -> Answers:
     record = once(materials, "evaluate", inputs, work)
     marks = record.values["right"]
     if len(marks) != len(materials.split(role).rows):
-        raise unreadable(materials, record, "speaks of another number of rows than the data has")
+        raise unreadable(materials, record, "has a different number of rows than the data")
     return Answers(torch.tensor([mark == "1" for mark in marks]), record.seconds)
