@@ -75,9 +75,8 @@ def store_verify(
     found_store = existing_store(address)
     done = discard_faults(found_store) if discard else Discarded(verify_store(found_store), [], {})
     if as_json:
-        told: dict[str, Any] = {"faults": [fault.model_dump() for fault in done.faults]}
-        told |= {"discarded": done.removed, "set_aside": done.set_aside}
-        print(json.dumps(told, indent=1))
+        faults = [fault.model_dump() for fault in done.faults]
+        print(json.dumps({"faults": faults, "discarded": done.removed, "set_aside": done.set_aside}, indent=1))
     else:
         for fault in done.faults:
             needed = f" (needed by {', '.join(fault.needed_by)})" if fault.needed_by else ""
