@@ -15,7 +15,7 @@ from PIL import Image
 from lmmpress.data import Row, Split, open_image, open_picture, read_split
 from lmmpress.data.pictures import as_rgb
 from lmmpress.errors import UserError
-from lmmpress.evaluation.generate import LONGEST, generate, lengths, questions
+from lmmpress.evaluation.generate import generate, lengths, questions
 from lmmpress.evaluation.greedy import check_greedy, end_tokens
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.examples import Examples, encode

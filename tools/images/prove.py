@@ -16,7 +16,7 @@ network.
 The environment variables VARIANT, PIP_INDEX_URL and TORCH_INDEX take the place of the build arguments of these names.
 Another index may hold a torch that needs more than the lock has, so with TORCH_INDEX torch is installed with what it
 needs.
-This interpreter needs lmmpress with its extra `cluster`, to compile.
+This interpreter needs lmmpress with its extra `kubeflow`, to compile.
 """
 
 import argparse
