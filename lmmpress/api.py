@@ -7,13 +7,15 @@ Whatever is wrong with what a user gives raises `lmmpress.UserError`.
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lmmpress import presets
 from lmmpress.errors import UserError
 from lmmpress.host.extras import is_installed, missing
+from lmmpress.host.quiet import quiet_transformers
 from lmmpress.plan import Axis, Evaluation, Importance, Plan, parse_plan, read_plan
 from lmmpress.progress import Listener, listening, say
 from lmmpress.result import Recorder, Result
@@ -57,7 +59,7 @@ def compress(
     Raises UserError before any work where plan, model and data do not fit together, or where `out` holds another run.
     A run that ends with an error, or is interrupted, can be carried on.
     """
-    with listening(progress):
+    with _telling(progress):
         folder = _local(out)
         asked = as_plan(plan, overrides)
         from lmmpress.tracking.registry import located, name_of_compressed
@@ -107,7 +109,7 @@ def plan_sizes(plan: AnyPlan, *, overrides: Iterable[str] = (), progress: Listen
 
     Raises UserError where a step or a maximum is not legal for the model.
     """
-    with listening(progress):
+    with _telling(progress):
         wanted = as_plan(plan, overrides, with_data=False)
         from lmmpress.lmm.read_anatomy import anatomy_of, read_config
         from lmmpress.pruning.planned import Sizes
@@ -135,7 +137,7 @@ def prune(
 
     Raises UserError where the cut is not legal, `out` exists, or data is needed and not given.
     """
-    with listening(progress):
+    with _telling(progress):
         from lmmpress.data import open_data
         from lmmpress.pruning.prune_checkpoint import prune_checkpoint, prune_like
 
@@ -150,7 +152,7 @@ def prune(
 
 def inspect(checkpoint: Path | str, *, progress: Listener | None = None) -> "Inspection":
     """Towers, widths, cuts and parents of a checkpoint, without loading it: `lmmpress inspect`."""
-    with listening(progress):
+    with _telling(progress):
         from lmmpress.lmm.inspection import inspect_checkpoint
 
         return inspect_checkpoint(open_checkpoint(checkpoint))
@@ -169,7 +171,7 @@ def evaluate(
     Raises UserError for rows that do not fit the model, and where plain greedy generation would not answer what its
     logits say.
     """
-    with listening(progress):
+    with _telling(progress):
         from lmmpress.data import open_data
         from lmmpress.evaluation.evaluate_checkpoint import evaluate_checkpoint
 
@@ -195,7 +197,7 @@ def predict(
 
     Raises UserError for pictures that cannot be read, and for questions that do not fit the model.
     """
-    with listening(progress):
+    with _telling(progress):
         from lmmpress.data import open_data
         from lmmpress.evaluation.answers import answer_questions, answer_split
 
@@ -286,6 +288,12 @@ def as_plan(plan: AnyPlan, overrides: Iterable[str] = (), *, with_data: bool = T
 
 def _is_file_name(text: str) -> bool:
     return Path(text).name != text or bool(Path(text).suffix) or Path(text).exists()
+
+
+@contextmanager
+def _telling(progress: Listener | None) -> Iterator[None]:
+    with listening(progress), quiet_transformers():
+        yield
 
 
 def _local(out: Path | str) -> Path:
