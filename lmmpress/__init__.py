@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from lmmpress.evaluation.answers import Answer, Answers
     from lmmpress.evaluation.evaluate_checkpoint import Measurement
     from lmmpress.lmm.inspection import Inspection
-    from lmmpress.plan import Axis, Plan
+    from lmmpress.plan import Plan
     from lmmpress.progress import Said, Work
     from lmmpress.progress.terminal import on_terminal
     from lmmpress.pruning.planned import Sizes
@@ -43,7 +43,6 @@ __version__ = "0.1.0"
 __all__ = [
     "Answer",
     "Answers",
-    "Axis",
     "Inspection",
     "Lineage",
     "Measurement",
@@ -74,7 +73,6 @@ __all__ = [
 _MODULES = {
     "Answer": "lmmpress.evaluation.answers",
     "Answers": "lmmpress.evaluation.answers",
-    "Axis": "lmmpress.plan",
     "Inspection": "lmmpress.lmm.inspection",
     "Lineage": "lmmpress.tracking.lineage",
     "Measurement": "lmmpress.evaluation.evaluate_checkpoint",

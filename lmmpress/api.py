@@ -16,7 +16,7 @@ from lmmpress import presets
 from lmmpress.errors import UserError
 from lmmpress.host.extras import is_installed, missing
 from lmmpress.host.quiet import quiet_transformers
-from lmmpress.plan import Axis, Evaluation, Importance, Plan, parse_plan, read_plan
+from lmmpress.plan import Evaluation, Importance, Plan, parse_plan, read_plan
 from lmmpress.progress import Listener, listening, say
 from lmmpress.result import Recorder, Result
 
@@ -122,7 +122,7 @@ def prune(
     checkpoint: Path | str,
     out: Path | str,
     *,
-    axis: Axis | str | None = None,
+    axis: str | None = None,
     remove: int | None = None,
     tower: str = "language",
     data: Path | str | None = None,
@@ -147,7 +147,7 @@ def prune(
         if cuts is not None or axis is None or remove is None:
             raise UserError("say what to cut: --axis and --remove, or --cuts COMPRESSION.json")
         settings, rows = Importance(accumulation="batch"), open_data(str(data)) if data else None
-        return prune_checkpoint(source, target, tower, _axis(axis), remove, rows, split, settings)
+        return prune_checkpoint(source, target, tower, axis, remove, rows, split, settings)
 
 
 def inspect(checkpoint: Path | str, *, progress: Listener | None = None) -> "Inspection":
@@ -301,10 +301,3 @@ def _local(out: Path | str) -> Path:
     if _ADDRESS.match(str(out)):
         raise UserError(f"{out}: this command writes to a folder of this machine; `store cp` writes to buckets")
     return Path(out)
-
-
-def _axis(axis: Axis | str) -> Axis:
-    try:
-        return Axis(axis)
-    except ValueError:
-        raise UserError(f"axis {axis!r}: the axes are {', '.join(Axis)}") from None

@@ -7,14 +7,17 @@ from typing import Annotated
 import typer
 
 from lmmpress import api
+from lmmpress.axes import axes
 from lmmpress.cli.shared import AsJson, Checkpoint, show
-from lmmpress.plan import Axis, Evaluation
+from lmmpress.plan import Evaluation
+
+AXES = "|".join(axis.name for axis in axes())
 
 
 def prune(
     checkpoint: Checkpoint,
     target: Annotated[Path, typer.Option("--output", "-o", help="The new checkpoint directory.")],
-    axis: Annotated[Axis | None, typer.Option(help="What becomes smaller.")] = None,
+    axis: Annotated[str | None, typer.Option(metavar=AXES, help="What becomes smaller.")] = None,
     remove: Annotated[int | None, typer.Option(help="How much goes; for attention the total over all heads.")] = None,
     tower: Annotated[str, typer.Option(help="vision, qformer or language.")] = "language",
     data: Annotated[str | None, typer.Option(help="Rows to score with; a block cut needs none.")] = None,

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lmmpress.axes import axes
 from lmmpress.files.digest import digest_checkpoint
 from lmmpress.files.own_types import is_apart
 from lmmpress.lmm.anatomy import count_by_tower
 from lmmpress.lmm.checkpoint import read_checkpoint
-from lmmpress.lmm.record import read_record
-from lmmpress.plan import Axis
+from lmmpress.lmm.record import read_record, stages_of
 from lmmpress.printing.numbers import in_short
 from lmmpress.printing.sheet import Grid, Part, Shown
 
@@ -57,16 +57,20 @@ class Inspection(Shown):
         if self.history:
             parts += [f"made from teacher {str(self.teacher)[:12]}:", self._changes()]
         if self.plan:
-            stages = ", ".join(f"{axis} -{stage['max']}" for axis, stage in self.plan["stages"].items())
+            stages = ", ".join(f"{name} -{most}" for name, most in stages_of(self.plan))
             alpha = self.plan["tolerance"]["alpha"]
             parts.append(f"by a plan of {stages}, with alpha {alpha} (run {str(self.run_key)[:12]})")
         return tuple(parts)
 
     def _towers(self) -> Grid:
         counts = {name: in_short(count) for name, count in self.parameters_by_tower.items()}
-        towers = [(name, *map(str, widths.values()), counts[name]) for name, widths in self.widths.items()]
-        others = [(name, *("" for _ in Axis), counts[name]) for name in _BESIDE_TOWERS]
-        return Grid(("tower", *(axis.value for axis in Axis), "parameters"), (*towers, *others))
+        names = [axis.name for axis in axes()]
+        towers = [
+            (tower, *(str(widths.get(name, "")) for name in names), counts[tower])
+            for tower, widths in self.widths.items()
+        ]
+        others = [(name, *("" for _ in names), counts[name]) for name in _BESIDE_TOWERS]
+        return Grid(("tower", *names, "parameters"), (*towers, *others))
 
     def _changes(self) -> Grid:
         rows = []
@@ -87,8 +91,7 @@ def inspect_checkpoint(directory: Path) -> Inspection:
         loads_with="trust_remote_code=True" if is_apart(anatomy.config) else "plain transformers",
         parameters_by_tower=count_by_tower(anatomy),
         widths={
-            name: {axis.value: body.width for axis, body in tower.axes.items()}
-            for name, tower in anatomy.towers.items()
+            name: {axis: body.width for axis, body in tower.axes.items()} for name, tower in anatomy.towers.items()
         },
         history=[_change(entry) for entry in record.get("history", [])],
         plan=record.get("plan"),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
-from lmmpress.plan import Axis
+from lmmpress.axes import axes
 from lmmpress.printing.numbers import in_short
 from lmmpress.printing.sheet import Grid, Part, Shown
 from lmmpress.pruning.sizes import Size
@@ -36,14 +36,14 @@ class Sizes(Shown, Sequence[Size]):
 
     def shown(self) -> tuple[Part, ...]:
         """A row for each step; the uncut model has one for each tower that the plan cuts."""
-        rows = []
+        names, rows = [axis.name for axis in axes()], []
         for size in self.sizes:
             label, removed = (f"{size.stage} {size.index + 1}", str(size.removed)) if size.removed else (size.stage, "")
             for number, tower in enumerate(size.tower.split(", ")):
-                widths = [str(size.widths[f"{tower}.{axis}"]) for axis in Axis]
+                widths = [str(size.widths.get(f"{tower}.{name}", "")) for name in names]
                 counts = [in_short(size.parameters_by_tower[tower]), in_short(_all(size))]
                 rows.append(("" if number else label, tower, removed, *widths, *counts))
-        head = ("step", "tower", "removes", *(axis.value for axis in Axis), "tower parameters", "all parameters")
+        head = ("step", "tower", "removes", *names, "tower parameters", "all parameters")
         return (Grid(head, tuple(rows)),)
 
 

@@ -7,28 +7,29 @@ from typing import Any
 
 import torch
 
+from lmmpress.axes import axis_named
+from lmmpress.axes.cut import Cut
 from lmmpress.data import read_split, usual_splits
 from lmmpress.errors import UserError
 from lmmpress.files.digest import digest_checkpoint
-from lmmpress.lmm.anatomy import Anatomy, count_by_tower
+from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.checkpoint import (
     apply_cuts,
     load_model,
     read_checkpoint,
 )
-from lmmpress.lmm.cut import Cut
 from lmmpress.lmm.examples import batches, encode, make_batch
 from lmmpress.lmm.forward import answer_logits
 from lmmpress.lmm.processor import load_processor
 from lmmpress.lmm.record import cuts_of, parse_record, read_record
 from lmmpress.lmm.verify import verify_cut
 from lmmpress.lmm.weights import check_finite
-from lmmpress.plan import Axis, Importance
+from lmmpress.plan import Importance
 from lmmpress.printing.numbers import in_short
 from lmmpress.printing.sheet import Part, Shown
 from lmmpress.progress import say_once
 from lmmpress.pruning.choose import check_amount, choose
-from lmmpress.pruning.importance import Scores, answer_loss, score
+from lmmpress.pruning.importance import Scores, answer_loss, other_axes, score
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,22 +57,22 @@ class Pruned(Shown):
 
 
 def prune_checkpoint(
-    source: Path, target: Path, tower: str, axis: Axis, amount: int, data: Path | None, split: str, settings: Importance
+    source: Path, target: Path, tower: str, axis: str, amount: int, data: Path | None, split: str, settings: Importance
 ) -> Pruned:
     """Cut `source` along one axis into the new directory `target`, scored on a split of the data.
 
     Raises UserError where the cut is not legal, the target exists, or data is needed and not given.
     """
     anatomy = read_checkpoint(source)
-    check_amount(anatomy.tower(tower).axes[axis], tower, axis, amount)
+    check_amount(anatomy.axis(tower, axis), tower, axis, amount)
     if target.exists():
         raise UserError(f"{target} exists; name a new directory")
     check_finite(source)
     scores = None
-    if axis is not Axis.block:
+    if axis_named(axis).needs_scores:
         if data is None:
             raise UserError(f"a cut along {axis} is scored on data; give --data")
-        scores = _scores(source, anatomy, data, split, settings)
+        scores = _scores(source, anatomy, data, split, settings, other_axes([axis]))
     cut = choose(anatomy, tower, axis, amount, scores)
     return _write(source, anatomy, [cut], target)
 
@@ -108,15 +109,14 @@ def _write(source: Path, anatomy: Anatomy, cuts: list[Cut], target: Path) -> Pru
     shutil.rmtree(aside, ignore_errors=True)
     try:
         apply_cuts(source, anatomy, cuts, aside, known | {"history": [*known["history"], *entries]})
-        verify_cut(source, anatomy, cuts, aside)
+        after = verify_cut(source, anatomy, cuts, aside)
         aside.rename(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    before, after = (sum(count_by_tower(one).values()) for one in (anatomy, read_checkpoint(target)))
-    return Pruned(target, tuple(cuts), before, after)
+    return Pruned(target, tuple(cuts), anatomy.parameters, after.parameters)
 
 
-def _scores(source: Path, anatomy: Anatomy, data: Path, split: str, settings: Importance) -> Scores:
+def _scores(source: Path, anatomy: Anatomy, data: Path, split: str, settings: Importance, others: list[str]) -> Scores:
     name = usual_splits(data).get(split, split)
     if name != split:
         say_once(f"{data}: the data has the usual splits: {name} scores")
@@ -129,4 +129,5 @@ def _scores(source: Path, anatomy: Anatomy, data: Path, split: str, settings: Im
         lambda batch: answer_loss(answer_logits(model, batch, examples, anatomy.projector, None), batch),
         settings,
         torch.Generator().manual_seed(0),
+        others,
     ).scores

@@ -11,7 +11,7 @@ from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.examples import encode
 from lmmpress.lmm.forward import visual_features
 from lmmpress.lmm.processor import load_processor
-from lmmpress.plan import Axis, Evaluation
+from lmmpress.plan import Evaluation
 from lmmpress.pruning.choose import choose
 from lmmpress.sample import MODEL
 from lmmpress.sample.dataset import build
@@ -31,7 +31,7 @@ def test_forward_accuracy_equals_greedy_generation_row_by_row(adverts, tmp_path,
         apply_cuts(
             MODEL,
             read_checkpoint(MODEL),
-            [choose(read_checkpoint(MODEL), "language", Axis.block, blocks_removed, None)],
+            [choose(read_checkpoint(MODEL), "language", "block", blocks_removed, None)],
             checkpoint,
         )
     model, processor = load_model(checkpoint), load_processor(checkpoint)

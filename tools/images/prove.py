@@ -111,7 +111,7 @@ def compile_pipeline(target: Path, raw: dict[str, Any]) -> dict[str, Any]:
 
     plan = parse_plan(raw)
     arguments = arguments_of(plan, "proved")
-    stages = [axis.value for axis in plan.stages]
+    stages = [stage.name for stage in plan.stages]
     pipeline = compression(stages, arguments, {name: type(value) for name, value in arguments.items()})
     compiler.Compiler().compile(pipeline, str(target))
     return arguments | {"stages": stages}
