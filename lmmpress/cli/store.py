@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from lmmpress.cli.shared import AsJson, StoreAddress, in_bytes, opened, out
+from lmmpress import api
+from lmmpress.cli.shared import AsJson, StoreAddress, out
 from lmmpress.errors import UserError
+from lmmpress.printing.numbers import in_bytes
 from lmmpress.printing.terminal import Table
 
 app = typer.Typer(
@@ -176,7 +178,7 @@ def store_cp(
     # all that can be said against both is said before there is a target
     if holds_checkpoint(target):
         raise UserError(f"{target} is a checkpoint, and no store; name another place")
-    checkpoint = None if is_store(source) else opened(source)
+    checkpoint = None if is_store(source) else api.open_checkpoint(source)
     if checkpoint:
         refuse_no_checkpoint(checkpoint)
     into = open_store(target)

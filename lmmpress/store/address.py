@@ -28,6 +28,8 @@ def open_store(address: str, make: bool = True) -> Store:
     refuse_credentials(address)
     if address.startswith("s3://"):
         return Store(open_bucket(address))
+    if address.startswith("models:/"):
+        raise UserError(f"{address} is a model of the registry; a store is a directory or s3://bucket/prefix")
     if "://" in address:
         scheme = address.partition("://")[0]
         raise UserError(f"store {scheme}://...: a store is a directory or s3://bucket/prefix")
@@ -85,7 +87,7 @@ def open_checkpoint(address: str) -> Path:
     if address.startswith("s3://"):
         return fetch_folder(address, _CONFIG, "checkpoint", may_belong)
     if address.startswith("models:/"):
-        raise UserError(f"{address}: an address in the model registry is not taken here; `lmmpress run` takes it")
+        raise UserError(f"{address}: the store knows no names of the registry; look it up with lmmpress.locate first")
     raise UserError(
         f"{address}: there is no checkpoint; give a directory, s3://bucket/prefix or STORE/checkpoints/DIGEST"
     )

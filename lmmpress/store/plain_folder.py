@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmmpress.errors import UserError
+from lmmpress.host.extras import needs
 from lmmpress.printing.credentials import address_holds_credentials, address_without_credentials
 from lmmpress.progress import transfer
 from lmmpress.store.manifest import File, Manifest, parse_manifest, safe_names
@@ -33,6 +34,8 @@ def refuse_credentials(address: str) -> None:
 
 
 def open_bucket(address: str) -> "CachedObjects":
+    """The objects at s3://bucket/prefix, kept in the node's cache. Raises UserError where minio is not installed."""
+    needs("minio", address)
     from lmmpress.store.bucket import BucketObjects
     from lmmpress.store.cache import CachedObjects, cache_folder, cache_limit
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from lmmpress.engine.algorithm import Planned, next_step
 from lmmpress.engine.history import read_history
 from lmmpress.errors import UserError, traceback_of
+from lmmpress.host.extras import is_installed, missing
 from lmmpress.host.full_disk import system_says
 from lmmpress.plan import Plan
 from lmmpress.printing.visible import visible
@@ -98,6 +99,8 @@ def prepare(name: str, **parameters: Any) -> Prepared:
 
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         say("MLFLOW_TRACKING_URI is not set: no lineage is recorded")
+    elif not is_installed("mlflow"):
+        raise missing("mlflow", "MLFLOW_TRACKING_URI is set, and lineage")
     plan = plan_of(**parameters)
     if not plan.store:
         raise UserError("store is not set: the tasks of a pipeline exchange checkpoints through it")
