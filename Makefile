@@ -23,8 +23,7 @@ test-long: $(STAMP)  ## the tests that take minutes each: whole pipelines as pro
 test-radosgw: $(STAMP)  ## the tests of the store against Ceph RGW, a second S3 server, from Debian's packages
 	command -v radosgw >/dev/null || \
 		{ apt-get update && apt-get install -y --no-install-recommends radosgw ceph-mon ceph-osd; }
-	$(BIN)/pytest --s3-server radosgw tests/store/test_store.py tests/store/test_bucket.py tests/store/test_housekeeping.py \
-		tests/store/test_rights_enforced.py
+	$(BIN)/pytest --s3-server radosgw tests/store
 
 check: $(STAMP)  ## the checks that read the code: style, types, floors
 	$(BIN)/ruff check .

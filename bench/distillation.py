@@ -90,7 +90,7 @@ def shapes(materials):
         groups = anatomy.axis("language", stage.axis).groups
         scores = {group.name: torch.arange(group.size).double() for group in groups}
         target = Path(tempfile.mkdtemp()) / str(number)
-        apply_cuts(path, read_checkpoint(path), [choose(anatomy, "language", stage.axis, stage.max, scores)], target)
+        apply_cuts(path, anatomy, [choose(anatomy, "language", stage.axis, stage.max, scores)], target)
         path = target
     yield "last shape", path
 

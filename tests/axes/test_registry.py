@@ -33,7 +33,7 @@ def known_to_a_process(folder: Path) -> subprocess.CompletedProcess[str]:
     script += (
         "try: print(*(axis.name for axis in found.axes()))\nexcept found.registry.UserError as error: print(error)"
     )
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, encoding="utf-8")
 
 
 def test_the_papers_axes_come_first_and_in_its_order() -> None:

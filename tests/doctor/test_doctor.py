@@ -39,7 +39,7 @@ from typer.testing import CliRunner, Result
 
 from lmmpress.cli.app import app
 from lmmpress.doctor.checks import BEFORE_SUBMITTING, checks, examine
-from lmmpress.doctor.demands import asked
+from lmmpress.doctor.demands import demands_of
 from lmmpress.doctor.finding import Finding, printable
 from lmmpress.doctor.nodes import matches, tolerates, used_by_node
 from lmmpress.doctor.nodes import refusal as refused_by
@@ -138,7 +138,7 @@ def old_kubernetes(k: Kubernetes, p: Json) -> None:
     k.answers["/version"] = {"major": "1", "minor": "24+", "gitVersion": "v1.24.1"}
 
 
-@fault("API", "unknown", "tells no version", "kubectl version")
+@fault("API", "unknown", "reports no version", "kubectl version")
 def no_version(k: Kubernetes, p: Json) -> None:
     k.answers["/version"] = {"major": 1}
 
@@ -182,7 +182,7 @@ def pods_may_not(k: Kubernetes, p: Json) -> None:
     k.denied_pods = {("create", "workflowtaskresults"), ("list", "pods")}
 
 
-@fault("permissions of the pods", "unknown", "may not be asked of lmmpress: HTTP 403", "kubectl auth can-i create")
+@fault("permissions of the pods", "unknown", "cannot be checked for lmmpress: HTTP 403", "kubectl auth can-i create")
 def pods_rights_unseen(k: Kubernetes, p: Json) -> None:
     k.answers[f"{REVIEWS}/namespaces/team-ads/localsubjectaccessreviews"] = refusal(403, "forbidden")
 
@@ -222,7 +222,7 @@ def kubeflow_elsewhere(k: Kubernetes, p: Json) -> None:
     p["kubeflow"]["host"] = "http://127.0.0.1:1"
 
 
-@fault("Kubeflow's API", "warning", "does not say where", "kubeflow.host")
+@fault("Kubeflow's API", "warning", "has no address to submit", "kubeflow.host")
 def kubeflow_unnamed(k: Kubernetes, p: Json) -> None:
     del p["kubeflow"]["host"]
 
@@ -242,7 +242,7 @@ def secret_without_a_key(k: Kubernetes, p: Json) -> None:
     k.answers[f"{HOME}/secrets/lmmpress-store"] = secret("lmmpress-store", "AWS_ACCESS_KEY_ID", "secretkey")
 
 
-@fault("secret lmmpress-mlflow (mlflow)", "unknown", "HTTP 403: secrets is forbidden", "by who may")
+@fault("secret lmmpress-mlflow (mlflow)", "unknown", "HTTP 403: secrets is forbidden", "ask an administrator")
 def secret_unseen(k: Kubernetes, p: Json) -> None:
     k.answers[f"{HOME}/secrets/lmmpress-mlflow"] = refusal(403, "secrets is forbidden")
 
@@ -326,12 +326,12 @@ def quota_of_gpus(k: Kubernetes, p: Json) -> None:
     _quota(k, {"requests.nvidia.com/gpu": "2"})
 
 
-@fault("quota team for distill", "warning", "asks for 4, and 3 of 8 are left", "wait for other pods")
+@fault("quota team for distill", "warning", "asks for 4, but 3 of 8 are left", "wait for other pods")
 def quota_used_up(k: Kubernetes, p: Json) -> None:
     _quota(k, {"requests.nvidia.com/gpu": "8"}, {"requests.nvidia.com/gpu": "5"})
 
 
-@fault("quota team for", "unknown", "depends on what is not known here", "kubectl describe resourcequota team")
+@fault("quota team for", "unknown", "its scopes do not show", "kubectl describe resourcequota team")
 def quota_of_a_priority(k: Kubernetes, p: Json) -> None:
     _quota(k, {"requests.nvidia.com/gpu": "2"}, scopeSelector={"matchExpressions": [{"scopeName": "PriorityClass"}]})
 
@@ -341,7 +341,7 @@ def quota_of_pods_with_a_deadline(k: Kubernetes, p: Json) -> None:
     _quota(k, {"requests.nvidia.com/gpu": "2"}, scopes=["Terminating", "NotBestEffort"])
 
 
-@fault("quota team for", "failed", "has to say its limits.cpu", "set limits.cpu in the profile")
+@fault("quota team for", "failed", "must set limits.cpu", "set limits.cpu in the profile")
 def quota_asks_for_limits(k: Kubernetes, p: Json) -> None:
     _quota(k, {"limits.cpu": "100"})
 
@@ -397,12 +397,12 @@ def nodes_away(k: Kubernetes, p: Json) -> None:
     _nodes(k, node("gpu-1", unschedulable=True), away)
 
 
-@fault("nodes for distill", "warning", "2 match and none has room now; gpu-1 has nvidia.com/gpu 2 of 4", "pods wait")
+@fault("nodes for distill", "warning", "2 match, but none has room now; gpu-1 has nvidia.com/gpu 2 of 4", "pods wait")
 def nodes_full(k: Kubernetes, p: Json) -> None:
     k.answers["/api/v1/pods"] = listed(pod("a", "gpu-1", gpu="6"), pod("b", "gpu-2", gpu="5"))
 
 
-@fault("nodes for", "unknown", "what is free on them could not be seen: HTTP 403", "kubectl describe nodes")
+@fault("nodes for", "unknown", "free resources could not be read: HTTP 403", "kubectl describe nodes")
 def pods_unseen(k: Kubernetes, p: Json) -> None:
     k.answers["/api/v1/pods"] = refusal(403, "pods is forbidden")
 
@@ -449,7 +449,7 @@ def test_a_cluster_that_does_not_answer_is_one_failure_and_the_rest_is_unknown(
     told = findings(found := doctor("--json"))
     assert found.exit_code == 1
     assert told[0]["status"] == "failed"
-    assert "lets nobody in like this: HTTP 401" in told[0]["said"]
+    assert "does not accept this login: HTTP 401" in told[0]["said"]
     assert "--context" in told[0]["mend"]
     of_the_cluster = [one for one in told[1:] if not one["check"].startswith("MLflow")]
     assert {one["status"] for one in of_the_cluster} == {"unknown"}
@@ -466,7 +466,7 @@ def test_a_kubeconfig_that_cannot_be_used_is_told_in_one_line(
     monkeypatch.setenv("KUBECONFIG", str(path))
     found = doctor()
     assert isinstance(found.exception, UserError)
-    assert "KUBECONFIG names no file" in str(found.exception)
+    assert "KUBECONFIG names no existing file" in str(found.exception)
     for odd in ("", "[1, 2]", "a: b: c", "apiVersion: v1", "clusters: 3\ncontexts: [x]\ncurrent-context: y", "\0", "x"):
         path.write_text(odd, "utf-8")
         found = doctor()
@@ -568,7 +568,7 @@ def test_one_of_several_required_affinities_is_enough_and_a_liking_is_none() -> 
     tolerations = [{"operator": "Exists"}]
     for chosen, fits in ((terms, True), (terms[:1], False), (terms[2:], True)):
         profile = Profile.model_validate({"defaults": {"affinity": chosen, "tolerations": tolerations}})
-        assert (refused_by(node("n"), asked(profile, ("distill",))[0]) is None) is fits
+        assert (refused_by(node("n"), demands_of(profile, ("distill",))[0]) is None) is fits
 
 
 def test_what_a_pod_has_asked_for_counts_what_comes_before_it_and_what_stays_beside_it() -> None:

@@ -86,7 +86,7 @@ def test_keys_that_may_do_everything_are_warned_of(new_bucket: Callable[[], str]
         assert keys.said.startswith(f"{whose} may also see the names of other buckets (")
         assert f"list all of bucket {bucket}, read outside of its prefix, write outside of its prefix" in keys.said
         assert f"lmmpress store policy {address}" in keys.mend
-        assert ("--inside tells" in keys.mend) == here
+        assert ("--inside shows" in keys.mend) == here
     # a bucket that the plan names is no other, and where a whole bucket is the store nothing in it is outside
     whole = check_buckets(Addresses(store=f"s3://{bucket}", model=f"s3://{other}/model"), here=False)[1]
     assert other not in whole.said
@@ -255,15 +255,15 @@ def test_what_cannot_be_tried_from_here_is_unknown_and_from_a_pod_it_fails(monke
 MLFLOW_FAULTS: dict[str, tuple[dict[str, tuple[int, str]], str, str]] = {
     "hosts": (
         {REGISTRY: (403, "Invalid Host header - possible DNS rebinding attack detected")},
-        "refuses the name it is called by (127.0.0.1:",
+        "refuses requests to the host name 127.0.0.1:",
         "MLFLOW_SERVER_ALLOWED_HOSTS=127.0.0.1:",
     ),
-    "user": ({REGISTRY: (401, "You are not authenticated")}, "HTTP 401: it asks for a user", "secrets.mlflow"),
+    "user": ({REGISTRY: (401, "You are not authenticated")}, "HTTP 401: it requires a user", "secrets.mlflow"),
     "old": ({"/version": (200, "2.22.1")}, "MLflow 2.22.1: logged models came with 3.0", "upgrade the server"),
-    "files": ({REGISTRY: (500, "not supported")}, "HTTP 500 where models are registered", "--backend-store-uri"),
-    "down": ({"/health": (503, "no")}, "HTTP 503 where its health is told", "kubectl logs"),
-    "page": ({"/version": (200, "<html>")}, "tells no version of MLflow", "the root of an MLflow server"),
-    "login": ({REGISTRY: (200, "<html>log in")}, "answers with no JSON", "a page to log in before it"),
+    "files": ({REGISTRY: (500, "not supported")}, "its registry answers with HTTP 500", "--backend-store-uri"),
+    "down": ({"/health": (503, "no")}, "its health check answers with HTTP 503", "kubectl logs"),
+    "page": ({"/version": (200, "<html>")}, "reports no version of MLflow", "the root of an MLflow server"),
+    "login": ({REGISTRY: (200, "<html>log in")}, "does not answer with JSON", "a login page in front of it"),
 }
 
 

@@ -105,7 +105,7 @@ def test_a_checkpoint_of_our_own_types_is_built_by_our_file_whatever_it_says(tmp
 def test_what_is_checked_for_users_holds_nothing_else(copy) -> None:
     verify_for_users(copy)
     (copy / "custom_generate").mkdir()
-    with pytest.raises(UserError, match="no checkpoint needs: custom_generate/"):
+    with pytest.raises(UserError, match="more than a checkpoint needs: custom_generate/"):
         verify_for_users(copy)
 
 

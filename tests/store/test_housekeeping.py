@@ -21,16 +21,6 @@ from lmmpress.store.objects import Blob
 SIZES = {"model-vision.safetensors": 5000, "model-language.safetensors": 3000}
 
 
-@pytest.fixture(params=["directory", "bucket"])
-def address(request: pytest.FixtureRequest, tmp_path: Path, new_bucket: Callable[[], str]) -> str:
-    return str(tmp_path / "store") if request.param == "directory" else new_bucket()
-
-
-@pytest.fixture
-def store(address: str) -> Store:
-    return open_store(address)
-
-
 @pytest.fixture
 def digests(store: Store, tmp_path: Path) -> list[str]:
     """A run of two steps, whose checkpoints share a file; the second was decided on."""

@@ -1,7 +1,6 @@
 """`lmmpress store rm`: a run goes with what only it uses, and nothing else."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,6 @@ from lmmpress.store.records import OF, RUN, RunNote, Subjects
 
 OURS, THEIRS = "a" * 64, "b" * 64
 OUR_DATA, THEIR_DATA = "1" * 64, "2" * 64
-
-
-@pytest.fixture(params=["directory", "bucket"])
-def address(request: pytest.FixtureRequest, tmp_path: Path, new_bucket: Callable[[], str]) -> str:
-    return str(tmp_path / "store") if request.param == "directory" else new_bucket()
-
-
-@pytest.fixture
-def store(address: str) -> Store:
-    return open_store(address)
 
 
 def note(store: Store, key: str, teacher: str, data: str, taken_in: bool = True) -> None:

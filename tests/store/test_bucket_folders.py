@@ -1,0 +1,77 @@
+"""A plain Hugging Face directory in a bucket, and prefixes of any characters."""
+
+from pathlib import Path
+
+import pytest
+from support.files import contents
+from support.s3 import Proxy
+from support.store_worker import make_checkpoint, opened
+
+from lmmpress.data import open_data
+from lmmpress.errors import UserError
+from lmmpress.store import open_checkpoint
+from lmmpress.store.connection import connect
+from lmmpress.store.housekeeping import collect_garbage, verify_store
+
+
+def test_a_model_that_lies_in_a_bucket_as_it_is(proxy: Proxy, bucket_address: str, tmp_path: Path) -> None:
+    made = make_checkpoint(tmp_path / "made", 0, {"model.safetensors": 3000, "tokenizer.json": 10, "merges.txt": 0})
+    bucket = bucket_address.removeprefix("s3://").partition("/")[0]
+    for name, data in contents(made).items():
+        connect()._put_object(bucket, f"teachers/antgmm/{name}", data)
+    folder = f"s3://{bucket}/teachers/antgmm"
+    assert contents(open_checkpoint(folder)) == contents(made)
+    proxy.requests.clear()
+    assert contents(open_checkpoint(folder)) == contents(made)
+    assert len(proxy.requests) == 1
+    connect()._put_object(bucket, "teachers/antgmm/config.json", b'{"seed": 7}')
+    assert contents(open_checkpoint(folder))["config.json"] == b'{"seed": 7}'
+    with pytest.raises(UserError, match="there is no checkpoint"):
+        open_checkpoint(f"s3://{bucket}/teachers")
+
+
+def test_what_consoles_put_there_to_show_a_folder_is_no_file(bucket_address: str, tmp_path: Path) -> None:
+    made = make_checkpoint(tmp_path / "made", 0)
+    bucket = bucket_address.removeprefix("s3://").partition("/")[0]
+    for name, data in (contents(made) | {"": b"", "vocab/": b""}).items():
+        connect()._put_object(bucket, f"teachers/antgmm/{name}", data)
+    folder = open_checkpoint(f"s3://{bucket}/teachers/antgmm")
+    assert contents(folder) == contents(made)
+    store = opened(bucket_address)
+    digest = store.add_checkpoint(made)
+    for name in ("models/", "models/blobs/", "models/runs/", "models/checkpoints/"):
+        connect()._put_object(bucket, name, b"")
+    assert contents(opened(bucket_address).checkpoint(digest)) == contents(made)
+    assert verify_store(store) == []
+    assert collect_garbage(store, 0, dry_run=True).entries == []
+
+
+def test_of_a_folder_in_a_bucket_only_what_may_belong_to_a_checkpoint_is_fetched(
+    proxy: Proxy, bucket_address: str, tmp_path: Path
+) -> None:
+    bucket = bucket_address.removeprefix("s3://").partition("/")[0]
+    wanted = {"config.json": b"{}", "model.safetensors": b"x", "LICENSE": b"y", "tokenizer.model": b"z"}
+    others = [".env", "evil.py", "weights.pickle", "pytorch_model.bin", "custom_generate/generate.py", "a", "a/b"]
+    for name, data in (wanted | dict.fromkeys([*others, "n" * 300], b"never")).items():
+        connect()._put_object(bucket, f"teachers/odd/{name}", data)
+    proxy.requests.clear()
+    assert contents(open_checkpoint(f"s3://{bucket}/teachers/odd")) == wanted
+    assert len(proxy.requests) == 1 + len(wanted)
+
+
+def test_a_folder_in_a_bucket_that_no_disk_can_hold_is_refused(bucket_address: str) -> None:
+    bucket = bucket_address.removeprefix("s3://").partition("/")[0]
+    for name in ("metadata.jsonl", "images", "images/0.png"):
+        connect()._put_object(bucket, f"data/{name}", b"{}")
+    with pytest.raises(UserError, match="'images' is a file and also the folder of"):
+        open_data(f"s3://{bucket}/data")
+
+
+@pytest.mark.parametrize("prefix", ["a b/c", "100%25 done", "ünïcode/空", "q?x=1", "hash#tag", "plus+and&"])
+def test_a_prefix_is_a_prefix_whatever_its_characters(bucket_address: str, tmp_path: Path, prefix: str) -> None:
+    bucket = bucket_address.removeprefix("s3://").partition("/")[0]
+    made = make_checkpoint(tmp_path / "made", 0)
+    store = opened(f"s3://{bucket}/{prefix}")
+    digest = store.add_checkpoint(made)
+    assert contents(open_checkpoint(f"s3://{bucket}/{prefix}/checkpoints/{digest}")) == contents(made)
+    assert verify_store(store) == []
