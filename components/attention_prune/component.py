@@ -14,6 +14,6 @@ def attention_prune(
     summary: Output[Markdown],
 ) -> None:
     """Cut the least important head dimensions: step `index` of stage attention."""
-    from lmmpress.tasks.bodies import prune
+    from lmmpress.tasks.step_parts import prune
 
     prune(store, run, "attention", index).show(model, metrics, summary)

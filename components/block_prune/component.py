@@ -14,6 +14,6 @@ def block_prune(
     summary: Output[Markdown],
 ) -> None:
     """Cut the last blocks: step `index` of stage block."""
-    from lmmpress.tasks.bodies import prune
+    from lmmpress.tasks.step_parts import prune
 
     prune(store, run, "block", index).show(model, metrics, summary)

@@ -14,6 +14,6 @@ def ffn_prune(
     summary: Output[Markdown],
 ) -> None:
     """Cut the least important hidden dimensions of every FFN: step `index` of stage ffn."""
-    from lmmpress.tasks.bodies import prune
+    from lmmpress.tasks.step_parts import prune
 
     prune(store, run, "ffn", index).show(model, metrics, summary)

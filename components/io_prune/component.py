@@ -14,6 +14,6 @@ def io_prune(
     summary: Output[Markdown],
 ) -> None:
     """Cut the least important dimensions of the residual stream: step `index` of stage io."""
-    from lmmpress.tasks.bodies import prune
+    from lmmpress.tasks.step_parts import prune
 
     prune(store, run, "io", index).show(model, metrics, summary)

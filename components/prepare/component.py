@@ -35,8 +35,8 @@ def prepare(
 ):
     """Check what is asked of the pipeline, take the teacher into the store and note what is to be done."""
     asked = {key: value for key, value in locals().items() if key not in ("teacher", "metrics", "summary")}
-    from lmmpress.tasks.bodies import prepare
+    from lmmpress.tasks.preparation import prepare
 
     prepared = prepare(**asked)
     prepared.outcome.show(teacher, metrics, summary)
-    return prepared.outputs
+    return (prepared.run, *(prepared.steps.get(axis, []) for axis in ("block", "ffn", "attention", "io")))

@@ -9,7 +9,6 @@ from functools import reduce
 from operator import getitem
 from typing import Any
 
-from lmmpress.axes import axes
 from lmmpress.errors import UserError
 from lmmpress.plan import ADDRESSES, Plan, parse_plan
 
@@ -61,6 +60,4 @@ def plan_of(stages: list[str], settings: dict[str, Any], **arguments: Any) -> Pl
 
 def steps_of(plan: Plan) -> dict[str, list[int]]:
     """The numbers of the steps that each axis' stage makes at most; none where the plan has no such stage."""
-    return {axis.name: [] for axis in axes()} | {
-        stage.name: list(range(plan.most_steps(stage))) for stage in plan.stages
-    }
+    return {stage.name: list(range(plan.most_steps(stage))) for stage in plan.stages}

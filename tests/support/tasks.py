@@ -10,10 +10,11 @@ from lmmpress.engine.run import known_steps, open_run
 from lmmpress.plan import parse_plan
 from lmmpress.result import Result
 from lmmpress.store import open_store
-from lmmpress.tasks import bodies as tasks
 from lmmpress.tasks.parameters import arguments_of
+from lmmpress.tasks.submission import read_submission
 from lmmpress.tracking.client import local_store
 from lmmpress.tracking.lineage import Lineage
+from support import task_functions as tasks
 
 PARTS = ("importance", "prune", "distill", "evaluate", "gate")
 
@@ -22,8 +23,7 @@ def prepared(raw: dict[str, Any]) -> tuple[str, str, dict[str, list[int]]]:
     """The store's address, the submission's name, and the steps of each stage."""
     plan = parse_plan(raw)
     made = tasks.prepare(stages=[stage.name for stage in plan.stages], **arguments_of(plan, "antgmm"))
-    run, *steps = made.outputs
-    return raw["store"], run, dict(zip(("block", "ffn", "attention", "io"), steps, strict=True))
+    return raw["store"], made.run, made.steps
 
 
 def walk(raw: dict[str, Any]) -> Iterator[tuple[str, Callable[[], tasks.Outcome]]]:
@@ -44,7 +44,7 @@ def result_of(raw: dict[str, Any]) -> Result:
     """What the store knows of a run that its tasks have ended."""
     store = open_store(raw["store"])
     (entry,) = [entry.name for entry in store.objects.entries("records/submission-")][:1]
-    told = tasks._submission(store, entry.removeprefix("records/submission-").removesuffix(".json"))
+    told = read_submission(store, entry.removeprefix("records/submission-").removesuffix(".json"))
     with store.run_state(told.key) as state:
         run = open_run(told.plan, store, told.key, told.original, makes=frozenset())
         return close(run, known_steps(run, state))

@@ -1,0 +1,26 @@
+"""`prepare` as pipelines call it that were compiled before stages could be a list: with two parameters and one output
+for each of four axes, which were all that there were."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from lmmpress.tasks import preparation
+from lmmpress.tasks.outcome import Outcome
+
+AXES = ("block", "ffn", "attention", "io")
+"""In the order of the outputs."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """`outputs` are the submission's name, and the numbers of each axis' steps; none where there is no such stage."""
+
+    outputs: tuple[str, list[int], list[int], list[int], list[int]]
+    outcome: Outcome
+
+
+def prepare(name: str, **parameters: Any) -> Prepared:
+    """What is asked is noted in the store; `stages` are axes in their order, with `<axis>_step` and `<axis>_max`."""
+    made = preparation.prepare(name, **parameters)
+    block, ffn, attention, io = (made.steps.get(axis, []) for axis in AXES)
+    return Prepared((made.run, block, ffn, attention, io), made.outcome)
