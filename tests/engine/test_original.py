@@ -12,7 +12,7 @@ from support.data import write_data
 from lmmpress.data import read_split
 from lmmpress.engine.compression import compress
 from lmmpress.errors import UserError
-from lmmpress.evaluation.sight import asked_about_pictures, sees
+from lmmpress.evaluation.sight import rows_of_different_images, sees
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.processor import load_processor
 from lmmpress.plan import parse_plan
@@ -98,18 +98,18 @@ def test_tiny_models_see_and_pictures_that_are_all_alike_are_no_reason_to_doubt_
         path.write_text(path.read_text("utf-8").replace('"question": "', '"question": "<image>'), "utf-8")
     checkpoint = make_checkpoint(kind)
     model, processor, anatomy = load_model(checkpoint), load_processor(checkpoint), read_checkpoint(checkpoint)
-    assert sees(model, asked_about_pictures(read_split(folder, "gate")), processor, anatomy)
+    assert sees(model, rows_of_different_images(read_split(folder, "gate")), processor, anatomy)
     for path in sorted((folder / "images").iterdir())[1:]:
         path.write_bytes((folder / "images" / "0000.png").read_bytes())
     alike = read_split(folder, "gate")
-    assert sees(model, asked_about_pictures(alike), processor, anatomy)
-    assert sees(model, asked_about_pictures(read_split(folder, "gate", 1)), processor, anatomy)
+    assert sees(model, rows_of_different_images(alike), processor, anatomy)
+    assert sees(model, rows_of_different_images(read_split(folder, "gate", 1)), processor, anatomy)
 
 
 def test_a_processor_that_makes_no_place_for_pictures_is_noticed(make_checkpoint, data) -> None:
     checkpoint = make_checkpoint("llama")
     processor = load_processor(checkpoint)
-    rows = asked_about_pictures(read_split(data, "gate"))
+    rows = rows_of_different_images(read_split(data, "gate"))
     assert len(rows.rows) == len(rows.image_names()) == 4
 
     def words_alone(images, text, return_tensors):

@@ -10,14 +10,14 @@ from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.models import subject_of
 from lmmpress.engine.parts.once import once
 from lmmpress.evaluation.generate import LONGEST, generate, lengths, questions
-from lmmpress.evaluation.sight import asked_about_pictures, sees
+from lmmpress.evaluation.sight import rows_of_different_images, sees
 from lmmpress.lmm.processor import load_processor
 
 
 def original_sees(materials: Materials) -> bool:
     """Whether other pictures change what the original answers to the gate's rows; True where they have no pictures."""
     split = materials.split(materials.plan.tolerance.split)
-    rows = asked_about_pictures(split)
+    rows = rows_of_different_images(split)
     if not rows.rows or materials.anatomy.projector is None:
         return True
     inputs = {"checkpoint": materials.original, "data": split.digest, "dtype": str(materials.dtype)}
