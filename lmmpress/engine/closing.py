@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from lmmpress.engine.algorithm import Planned, next_step
 from lmmpress.engine.materials import Materials
-from lmmpress.engine.parts.evaluate import Answers, evaluate
+from lmmpress.engine.parts.evaluate import Evaluated, evaluate
 from lmmpress.engine.parts.speed import Speeds, speed
 from lmmpress.engine.run import Run
 from lmmpress.errors import UserError
@@ -19,8 +19,8 @@ class Ends:
     """The two ends of a run, measured on the test split: the original, and the final checkpoint, by its digest."""
 
     final: str
-    answers_before: Answers
-    answers_after: Answers
+    answers_before: Evaluated
+    answers_after: Evaluated
     speeds: Speeds
 
 
@@ -73,7 +73,7 @@ def _seconds_by_part(run: Run, known: list[StepResult]) -> dict[str, float]:
     return spent
 
 
-def _headline(materials: Materials, checkpoint: str, answers: Answers, speed: Speed) -> Headline:
+def _headline(materials: Materials, checkpoint: str, answers: Evaluated, speed: Speed) -> Headline:
     counts = count_by_tower(materials.anatomy_of(checkpoint))
     return Headline(
         checkpoint=checkpoint,
