@@ -46,7 +46,7 @@ def compress_in_tasks(
     folder = take_folder(plan, out, resume)
     plan = plan.model_copy(update={"store": plan.store or str(out.resolve() / "store")})
     arguments = arguments_of(plan, name)
-    pipeline = make_pipeline(granularity, arguments, [stage.name for stage in plan.stages])
+    pipeline = make_pipeline(granularity, arguments, plan.stages)
     with tempfile.TemporaryDirectory() as aside, (out / LOG).open("a", encoding="utf-8") as file:
         notes, compiled = Path(aside) / "notes.jsonl", Path(aside) / "pipeline.yaml"
         given = {NOTES: str(notes), "MLFLOW_TRACKING_URI": tracking_uri or ""}

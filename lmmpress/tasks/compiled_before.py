@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmmpress.tasks import preparation
+from lmmpress.tasks.loop import steps
 from lmmpress.tasks.outcome import Outcome
+from lmmpress.tasks.parameters import AMOUNTS, amounts_text
 
 AXES = ("block", "ffn", "attention", "io")
 """In the order of the outputs."""
@@ -19,8 +21,11 @@ class Prepared:
     outcome: Outcome
 
 
-def prepare(name: str, **parameters: Any) -> Prepared:
+def prepare(name: str, stages: list[str], **parameters: Any) -> Prepared:
     """What is asked is noted in the store; `stages` are axes in their order, with `<axis>_step` and `<axis>_max`."""
-    made = preparation.prepare(name, **parameters)
-    block, ffn, attention, io = (made.steps.get(axis, []) for axis in AXES)
+    given = {f"{axis}_{key}": parameters.pop(f"{axis}_{key}", 0) for axis in AXES for key in AMOUNTS}
+    compiled = [{"axis": axis} | {key: given[f"{axis}_{key}"] for key in AMOUNTS} for axis in stages]
+    made = preparation.prepare(name, compiled=compiled, amounts=amounts_text(given), stages=[], **parameters)
+    store = str(parameters["store"])
+    block, ffn, attention, io = (steps(store, made.run, axis) if axis in stages else [] for axis in AXES)
     return Prepared((made.run, block, ffn, attention, io), made.outcome)

@@ -1,10 +1,18 @@
-"""What the loop of a stage asks: whether a step is due. This needs the store and no torch, and takes a second."""
+"""What the loop of a stage asks: which steps there may be, and whether one is due. This needs the store and no torch,
+and takes a second."""
 
 from lmmpress.engine.algorithm import Planned, next_step
 from lmmpress.engine.history import read_history
 from lmmpress.store import open_store
 from lmmpress.tasks.exit_codes import for_people
 from lmmpress.tasks.submission import read_submission
+
+
+@for_people
+def steps(store: str, run: str, stage: str) -> list[int]:
+    """The numbers of the steps that a stage makes if the gate accepts them all."""
+    plan = read_submission(open_store(store), run).plan
+    return list(range(plan.most_steps(plan.stage(stage))))
 
 
 @for_people

@@ -11,16 +11,15 @@ from lmmpress.progress import say
 from lmmpress.store import open_store
 from lmmpress.tasks.exit_codes import for_people
 from lmmpress.tasks.outcome import Outcome, table
-from lmmpress.tasks.parameters import plan_of, steps_of
+from lmmpress.tasks.parameters import plan_of
 from lmmpress.tasks.submission import Submission, note_submission
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """`run` is the submission's name; `steps` are the numbers of each stage's steps."""
+    """`run` is the submission's name."""
 
     run: str
-    steps: dict[str, list[int]]
     outcome: Outcome
 
 
@@ -28,7 +27,7 @@ class Prepared:
 def prepare(name: str, **parameters: Any) -> Prepared:
     """Check what is asked of a pipeline, take the teacher into the store and note what is to be done.
 
-    The parameters are those of `lmmpress.tasks.parameters`.
+    The parameters are those of `lmmpress.tasks.parameters.plan_of`.
     """
     from lmmpress.engine.row_checks import check_all_rows
     from lmmpress.engine.run import begin, check
@@ -58,4 +57,4 @@ def prepare(name: str, **parameters: Any) -> Prepared:
         {"parameters": counts[0], "parameters_planned": counts[-1]},
         {"run_key": begun.key},
     )
-    return Prepared(run, steps_of(plan), outcome)
+    return Prepared(run, outcome)

@@ -49,7 +49,7 @@ class Patching(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if module.__name__ == "lmmpress.tasks.outcome":
             module.Outcome.show = self.dies
         else:
-            module.due = self.dies
+            module.due = module.steps = self.dies
 
 arguments = sys.orig_argv
 if "--function_to_execute" in arguments:

@@ -273,7 +273,7 @@ def test_a_pipeline_goes_on_after_a_task_of_any_component_was_killed(raw_plan, t
     raw = raw_plan | {"model": str(taught), "stages": {"block": {"step": 1, "max": 1}} | stages}
     one = compress(parse_plan(raw), tmp_path / "one")
     raw["store"] = str(tmp_path / "store")
-    order = ["prepare", "evaluate", "due", "block_prune", "distill", "gate", "importance"]
+    order = ["prepare", "steps", "evaluate", "due", "block_prune", "distill", "gate", "importance"]
     order += ["ffn_prune", "attention_prune", "io_prune", "publish"]
     assert {*order, "stage"} == set(COMPONENTS)
     decided: list[Any] = []
