@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         inspect,
         lineage,
         locate,
+        name_of_compressed,
         open_checkpoint,
         plan_sizes,
         predict,
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from lmmpress.pruning.prune_checkpoint import Pruned
     from lmmpress.result import Recorder, Result, StepResult
     from lmmpress.tracking.lineage import Lineage
-    from lmmpress.tracking.registry import name_of_compressed
 
 __version__ = "0.1.0"
 __all__ = [
@@ -85,7 +85,6 @@ _MODULES = {
     "StepResult": "lmmpress.result",
     "UserError": "lmmpress.errors",
     "Work": "lmmpress.progress",
-    "name_of_compressed": "lmmpress.tracking.registry",
     "on_terminal": "lmmpress.progress.terminal",
 }
 """Where names are that are not in `lmmpress.api`. Each is imported when it is first used: torch takes seconds."""

@@ -230,6 +230,13 @@ def locate(address: str) -> str:
     return located(address)
 
 
+def name_of_compressed(model: str) -> str:
+    """What the compressed model of a plan's `model` is registered as; never the name of its teacher."""
+    from lmmpress.tracking.registry import name_of_compressed
+
+    return name_of_compressed(model)
+
+
 def lineage(plan: AnyPlan, out: Path | str) -> "Lineage":
     """The recorder that `compress` has by itself: MLflow's store in the folder `out`, where the compressed model is
     registered under a name made of the plan's model.

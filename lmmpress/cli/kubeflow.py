@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-import lmmpress
 from lmmpress import api
 from lmmpress.cli.shared import (
     AsJson,
@@ -50,7 +49,7 @@ def compile(
     profile = the_profile(cluster)
     if strict and (found := profile.warnings()):
         raise UserError(found[0])
-    warnings = compile_plan(plan, lmmpress.name_of_compressed(plan.model), profile, granularity.value, target)
+    warnings = compile_plan(plan, api.name_of_compressed(plan.model), profile, granularity.value, target)
     if as_json:
         print(json.dumps({"pipeline": str(target), "bytes": target.stat().st_size, "warnings": warnings}))
         return
@@ -89,7 +88,7 @@ def submit(
         from lmmpress.cli.doctor import look_before
 
         look_before(profile, granularity.value, context)
-    client, submitted = submit_plan(plan, lmmpress.name_of_compressed(plan.model), profile, granularity.value)
+    client, submitted = submit_plan(plan, api.name_of_compressed(plan.model), profile, granularity.value)
     if not as_json:
         out.print(submitted.link)
     state = "SUBMITTED"
