@@ -77,7 +77,7 @@ def run() -> dict[str, Any]:
         }
         raw["evaluation"] = {"batch_size": 16, "samples": 8, "latency_samples": 2}
         raw["tolerance"] |= {"alpha": 0.9}
-        steps = compress(parse_plan(raw), Path(folder) / "out").steps
+        steps = compress(parse_plan(raw), Path(folder) / "out", recorder=None).steps
     return {
         "decisions": [step.decision for step in steps],
         "accuracies": [step.accuracy for step in steps],

@@ -15,7 +15,6 @@ from lmmpress.kubeflow import compile as compiling
 from lmmpress.kubeflow.estimate import LIMIT, estimate
 from lmmpress.plan import parse_plan
 from lmmpress.presets import preset
-from lmmpress.tasks.parameters import steps_of
 from lmmpress.tasks.profile import Profile
 
 ADDRESSES = {"model": "s3://models/antgmm", "data": "/data/maad", "store": "s3://models/store"}
@@ -23,7 +22,7 @@ ADDRESSES = {"model": "s3://models/antgmm", "data": "/data/maad", "store": "s3:/
 
 def main() -> None:
     plan, profile = parse_plan(preset("paper", False) | ADDRESSES), documented_profile()
-    found: dict[str, Any] = {"steps": [len(steps) for steps in steps_of(plan).values()], "limit": LIMIT}
+    found: dict[str, Any] = {"steps": list(map(plan.most_steps, plan.stages)), "limit": LIMIT}
     shared = compiling.share
     for granularity in ("step", "stage"):
         sizes: dict[str, Any] = {}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from lmmpress.engine.algorithm import Planned, next_step
 from lmmpress.engine.materials import Materials
-from lmmpress.engine.parts.evaluate import Answers, evaluate
+from lmmpress.engine.parts.evaluate import Evaluated, evaluate
 from lmmpress.engine.parts.speed import Speeds, speed
 from lmmpress.engine.run import Run
 from lmmpress.errors import UserError
@@ -20,8 +20,8 @@ class Ends:
     latter."""
 
     final: str
-    answers_before: Answers
-    answers_after: Answers
+    answers_before: Evaluated
+    answers_after: Evaluated
     speeds: Speeds
 
 
@@ -74,7 +74,7 @@ def _seconds_by_part(run: Run, known: list[StepResult]) -> dict[str, float]:
     return seconds_of
 
 
-def _headline(materials: Materials, checkpoint: str, answers: Answers, speed: Speed) -> Headline:
+def _headline(materials: Materials, checkpoint: str, answers: Evaluated, speed: Speed) -> Headline:
     counts = count_by_tower(materials.anatomy_of(checkpoint))
     return Headline(
         checkpoint=checkpoint,

@@ -7,7 +7,7 @@ from lmmpress.axes import axis_named
 from lmmpress.engine.algorithm import Planned
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.distill import Distilled, distill
-from lmmpress.engine.parts.evaluate import Answers, evaluate
+from lmmpress.engine.parts.evaluate import Evaluated, evaluate
 from lmmpress.engine.parts.importance import Importances, importance
 from lmmpress.engine.parts.prune import Pruned, prune
 from lmmpress.evaluation.accuracy import by_task, image_of_row
@@ -48,12 +48,12 @@ class Step:
         return distill(self.materials, self.pruned.checkpoint)
 
     @cached_property
-    def answers_pruned(self) -> Answers:
+    def answers_pruned(self) -> Evaluated:
         """The answers of the pruned checkpoint to the gate's split."""
         return evaluate(self.materials, self.pruned.checkpoint, self._gate)
 
     @cached_property
-    def answers(self) -> Answers | None:
+    def answers(self) -> Evaluated | None:
         """The answers of the distilled checkpoint to the gate's split; None if the loss was not finite."""
         checkpoint = self.distilled.checkpoint
         return None if checkpoint is None else evaluate(self.materials, checkpoint, self._gate)

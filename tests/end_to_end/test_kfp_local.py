@@ -33,7 +33,7 @@ class Patching(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         os.kill(os.getpid(), signal.SIGKILL)
 
     def find_spec(self, name, path, target=None):
-        if name not in ("lmmpress.tasks.outcome", "lmmpress.tasks.bodies") or self not in sys.meta_path:
+        if name not in ("lmmpress.tasks.outcome", "lmmpress.tasks.loop") or self not in sys.meta_path:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -49,7 +49,7 @@ class Patching(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if module.__name__ == "lmmpress.tasks.outcome":
             module.Outcome.show = self.dies
         else:
-            module.due = self.dies
+            module.due = module.steps = self.dies
 
 arguments = sys.orig_argv
 if "--function_to_execute" in arguments:

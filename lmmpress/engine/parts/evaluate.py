@@ -13,7 +13,7 @@ from lmmpress.result import Role
 
 
 @dataclass(frozen=True)
-class Answers:
+class Evaluated:
     """Which rows are answered right, booleans [rows], and the seconds that measuring took."""
 
     right: torch.Tensor
@@ -25,7 +25,7 @@ class Answers:
         return float(self.right.double().mean())
 
 
-def evaluate(materials: Materials, checkpoint: str, role: Role) -> Answers:
+def evaluate(materials: Materials, checkpoint: str, role: Role) -> Evaluated:
     """Which rows of a role a checkpoint answers right.
 
     Raises UserError if the store's record has a different number of rows.
@@ -50,4 +50,4 @@ def evaluate(materials: Materials, checkpoint: str, role: Role) -> Answers:
     marks = record.values["right"]
     if len(marks) != len(materials.split(role).rows):
         raise unreadable(materials, record, "has a different number of rows than the data")
-    return Answers(torch.tensor([mark == "1" for mark in marks]), record.seconds)
+    return Evaluated(torch.tensor([mark == "1" for mark in marks]), record.seconds)
