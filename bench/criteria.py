@@ -58,8 +58,8 @@ def main() -> None:
             for axis in (one.name for one in axes() if one.needs_scores):
                 body = anatomy.axis("language", axis)
                 for share in (4, 2):
-                    amount = body.width // share // body.unit * body.unit
-                    cut = choose(anatomy, "language", axis, amount, scored.scores)
+                    removed = body.width // share // body.unit * body.unit
+                    cut = choose(anatomy, "language", axis, removed, scored.scores)
                     with tempfile.TemporaryDirectory() as folder:
                         apply_cuts(checkpoint, read_checkpoint(checkpoint), [cut], Path(folder) / "cut")
                         found = measure(materials, load_model(Path(folder) / "cut"))

@@ -75,7 +75,7 @@ class Inspection(Shown):
     def _changes(self) -> Grid:
         rows = []
         for entry in self.history:
-            what = "distilled" if entry.get("distilled") else f"{entry['axis']} of {entry['tower']} -{entry['amount']}"
+            what = "distilled" if entry.get("distilled") else f"{entry['axis']} of {entry['tower']} -{entry['removed']}"
             rows.append((str(entry["made_from"])[:12], what))
         return Grid(("from", "what"), tuple(rows))
 
@@ -103,4 +103,7 @@ def _change(entry: dict[str, Any]) -> dict[str, Any]:
     """One entry of a record: made from which checkpoint, by which cut or by distillation."""
     made_from = {"made_from": entry.get("pruned_from") or entry.get("distilled_from")}
     cut = entry.get("cut")
-    return made_from | ({key: cut[key] for key in ("tower", "axis", "amount")} if cut else {"distilled": True})
+    if not cut:
+        return made_from | {"distilled": True}
+    # `amount` is the older name of the same number; it goes with the next release
+    return made_from | {"tower": cut["tower"], "axis": cut["axis"], "removed": cut["amount"], "amount": cut["amount"]}

@@ -61,7 +61,7 @@ def test_a_cut_is_what_was_promised(tiny, tmp_path, name: str, tower: str, axis:
     assert after.shapes == predicted.shapes == shapes_after(anatomy, cut.keep)
     assert count_by_tower(after) == count_by_tower(predicted)
     body = anatomy.towers[tower].axes[axis]
-    assert after.towers[tower].axes[axis].width == body.width - cut.amount
+    assert after.towers[tower].axes[axis].width == body.width - cut.removed
 
     # it loads, and equals the masked model where that is promised
     uncut, model = load_model(source), load_model(target)
