@@ -9,6 +9,7 @@ files costs nothing.
 """
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -99,7 +100,7 @@ def server(folder: Path) -> Iterator[None]:
 
 
 def make(folder: Path, megabytes: int, seed: int) -> Path:
-    """Write four shards, the first with 30 % of the bytes, and a small config."""
+    """Write four shards, the first with 30 % of the bytes, their index, and a small config."""
     folder.mkdir(parents=True)
     chance = random.Random(seed)
     rest = (1 - UNCHANGED) / 3
@@ -108,6 +109,9 @@ def make(folder: Path, megabytes: int, seed: int) -> Path:
             for _ in range(int(megabytes * share)):
                 file.write(chance.randbytes(1_000_000))
     (folder / "config.json").write_text("{}", "utf-8")
+    # without an index the shards would belong to no checkpoint, and the store would leave them out
+    index = {"weight_map": {path.stem: path.name for path in sorted(folder.glob("*.safetensors"))}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), "utf-8")
     return folder
 
 
