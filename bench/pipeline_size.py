@@ -1,4 +1,4 @@
-"""How large a compiled pipeline is, and Argo's object of it, for 10, 8, 8 and 8 steps with all that a profile can say.
+"""Measures the size of a compiled pipeline and of its Argo object, for 10, 8, 8 and 8 steps and a full profile.
 
 python bench/pipeline_size.py
 """
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def documented_profile() -> Profile:
-    """The one that docs/kubeflow.md shows, which has every key."""
+    """The profile in docs/kubeflow.md, which has every key."""
     text = (Path(__file__).parent.parent / "docs" / "kubeflow.md").read_text("utf-8")
     (told,) = re.findall(r"```yaml\n(image: .*?)```", text, re.DOTALL)
     return Profile.model_validate(yaml.safe_load(told.replace("sha256:...", "sha256:" + "1" * 64)))

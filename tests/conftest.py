@@ -52,7 +52,11 @@ MODELS_IN_FULL = ("llava-clip-llama", "text-glm")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--s3-server", choices=["ministack", "radosgw"], default="ministack", help="what S3 tests talk to")
-    parser.addoption("--write-docs", action="store_true", help="write the tables in docs/ that tests make")
+    parser.addoption(
+        "--write-docs",
+        action="store_true",
+        help="write what tests compare with: tables in docs/, the golden files of the chart",
+    )
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmmpress.errors import UserError
+from lmmpress.host.extras import is_installed, missing
 from lmmpress.progress import say
 from lmmpress.store import open_store
 from lmmpress.tasks.exit_codes import for_people
@@ -34,6 +35,8 @@ def prepare(name: str, **parameters: Any) -> Prepared:
 
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         say("MLFLOW_TRACKING_URI is not set: no lineage is recorded")
+    elif not is_installed("mlflow"):
+        raise missing("mlflow", "MLFLOW_TRACKING_URI is set, and lineage")
     plan = plan_of(**parameters)
     if not plan.store:
         raise UserError("store is not set: the tasks of a pipeline exchange checkpoints through it")

@@ -164,7 +164,7 @@ def test_by_stage_a_run_whose_task_was_killed_is_carried_on_to_what_one_process_
     assert len(history(out)) == 2, "the stage was through"
     refused = lmmpress(*by_stage)
     assert refused.returncode == 2
-    assert refused.stderr.strip().endswith("add --resume to carry it on, or choose another --out")
+    assert refused.stderr.strip().endswith("add --resume to continue it, or choose another --out")
     done = lmmpress(*by_stage, "--resume")
     assert done.returncode == 0, done.stderr
     assert_same(out, one, name)

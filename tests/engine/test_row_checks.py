@@ -154,7 +154,7 @@ def test_the_usual_splits_are_used_and_said(plan_for, folder, tmp_path, capsys) 
     assert len(result.steps) == 1
     assert split_names(plan) == {"score": "train", "distill": "train", "gate": "validation", "test": "test"}
     assert len(split_of(plan, "distill").rows) == 12
-    told = "train scores and distils, validation is the gate's, test tests"
+    told = "train is used to score and distil, validation for the gate, test to test"
     assert capsys.readouterr().err.count(told) == 1
 
 

@@ -473,7 +473,7 @@ def test_without_the_sdk_of_kubeflow_one_line_says_what_to_install(tmp_path, mon
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN), "utf-8")
     monkeypatch.setitem(sys.modules, "kfp.kubernetes", None)
     found = CliRunner().invoke(app, ["compile", str(tmp_path / "plan.yaml"), "-o", str(tmp_path / "x.yaml")])
-    assert "pip install 'lmmpress[cluster]'" in str(found.exception)
+    assert "pip install 'lmmpress[kubeflow]'" in str(found.exception)
 
 
 def test_reading_the_state_needs_no_torch_and_the_library_needs_no_kubeflow() -> None:

@@ -166,7 +166,7 @@ def test_the_doctor_finds_the_documented_rights_enough_and_not_too_many(limited:
 RIGHTS = sorted(
     {action for statement in policy([Place("bucket", "store")])["Statement"] for action in statement["Action"]}
     # The first is what other clients ask for where no region is given. The others Ceph gives to whoever wrote an object
-    # or began an upload; tests/doctor/test_doctor_outside.py has the doctor's words for them.
+    # or began an upload; tests/doctor/test_doctor_buckets.py has the doctor's words for them.
     - {"s3:GetBucketLocation", "s3:GetObject", "s3:ListMultipartUploadParts"}
 )
 

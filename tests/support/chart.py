@@ -4,6 +4,7 @@ import copy
 import functools
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,6 +13,7 @@ import yaml
 
 from support.paths import ROOT
 from support.real_helm import find_helm
+from support.s3 import MiniStack
 
 CHART = ROOT / "helm" / "lmmpress"
 VERSIONS = ("1.28.0", "1.31.0", "1.34.0", "1.37.0")
@@ -197,3 +199,25 @@ def containers(pod: Object) -> list[Object]:
 def one(objects: list[Object], kind: str, name: str) -> Object:
     (found,) = (found for found in objects if found["kind"] == kind and found["metadata"]["name"] == name)
     return found
+
+
+def run_script(name: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """A file as it lies in the ConfigMap, by the interpreter of the tests."""
+    data = one(render("minimal"), "ConfigMap", "press-lmmpress-scripts")["data"]
+    command = [sys.executable, "-c", data[f"{name}.py"]]
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, encoding="utf-8", check=False, timeout=600
+    )
+
+
+def pod_environment(name: str, endpoint: str, server: MiniStack, **more: str) -> dict[str, str]:
+    """The variables that a pod of the chart has, with this machine's addresses in place of services."""
+    (pod,) = (pod for key, pod in pods(render("minimal")).items() if key.endswith(name))
+    secrets = {"AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key}
+    secrets["PGPASSWORD"] = "a password"
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "MLFLOW_"))}
+    for user in ("PIPELINE", "MLFLOW"):
+        secrets |= {f"{user}_ACCESS_KEY_ID": f"key-of-{user}", f"{user}_SECRET_ACCESS_KEY": f"secret-of-{user}"}
+    named = {one["name"]: one.get("value", secrets.get(one["name"])) for one in containers(pod)[0]["env"]}
+    # the S3 server of the tests has no API for users: MinIO's is tried by itself
+    return kept | named | {"AWS_ENDPOINT_URL": endpoint, "USERS": "{}"} | more

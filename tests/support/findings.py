@@ -11,3 +11,8 @@ Json = dict[str, Any]
 def findings(found: Result) -> list[Json]:
     assert found.exception is None or isinstance(found.exception, SystemExit), found.exception
     return json.loads(found.stdout)["findings"]
+
+
+def only(found: list[Any]) -> Any:
+    (one,) = found
+    return one

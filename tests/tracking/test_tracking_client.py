@@ -2,8 +2,6 @@
 
 import socket
 import sqlite3
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import sqlalchemy.event
@@ -17,11 +15,8 @@ from lmmpress.tracking.database import uri_of
 
 
 @pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
+def quick_retries(in_an_empty_folder: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_PAUSES", (0.01,))
-    yield
-    assert list(tmp_path.iterdir()) == [], "nothing is made"
 
 
 @pytest.mark.parametrize(

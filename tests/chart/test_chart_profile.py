@@ -1,0 +1,53 @@
+"""What the chart says to lmmpress and to Kubeflow: the profile, plans, the launcher's settings."""
+
+import json
+from pathlib import Path
+
+import yaml
+from support.chart import CASES, containers, in_all_cases, one, pods, render
+
+from lmmpress.plan import parse_plan
+from lmmpress.tasks.profile import read_profile
+
+
+@in_all_cases
+def test_the_profile_is_one_that_compile_reads(case: str, tmp_path: Path) -> None:
+    objects = render(case)
+    path = tmp_path / "cluster.yaml"
+    path.write_text(one(objects, "ConfigMap", "press-lmmpress-cluster")["data"]["cluster.yaml"], "utf-8")
+    profile = read_profile(path)
+    assert profile.kubeflow.namespace == "team"
+    assert profile.image in [container["image"] for pod in pods(objects).values() for container in containers(pod)]
+    assert bool(profile.warnings()) == ("image" not in CASES[case][0]), "without a digest there is a warning"
+    if case == "everything":
+        path.write_text(one(objects, "ConfigMap", "press-lmmpress-cluster")["data"]["small.yaml"], "utf-8")
+        small = read_profile(path)
+        assert (small.pod("distill").gpus, small.pod("distill").shm, small.ttl) == (1, "4Gi", profile.ttl)
+        assert profile.ttl == 2592000
+        assert profile.pod("distill").gpus == 4
+        assert profile.environment["NCCL_DEBUG"] == "INFO"
+        assert profile.environment["AWS_CA_BUNDLE"] == "/kfp/certs/ca.crt"
+        assert profile.cache.claim == one(objects, "PersistentVolumeClaim", "press-lmmpress-cache")["metadata"]["name"]
+        assert profile.queue == one(objects, "LocalQueue", "lmmpress")["metadata"]["name"]
+        assert profile.pull_secrets == ["registry"]
+        plan = yaml.safe_load(one(objects, "ConfigMap", "press-lmmpress-plans")["data"]["antgmm.yaml"])
+        assert parse_plan(plan).model == "s3://models/antgmm"
+    if case == "external":
+        assert profile.secrets.mlflow is not None
+        assert profile.secrets.mlflow.keys["username"] == "MLFLOW_TRACKING_USERNAME"
+        assert profile.environment["AWS_ENDPOINT_URL"] == "https://s3.example.org:8443"
+    if case == "database":
+        assert profile.secrets.store is None, "the role of the service account"
+        assert "AWS_ENDPOINT_URL" not in profile.environment
+
+
+def test_kubeflows_plugin_is_told_what_it_knows() -> None:
+    """Unknown settings are an error there (Kubeflow Pipelines 2.17)."""
+    known = {"experimentDescription", "defaultExperimentName", "injectUserEnvVars", "credentialSecretRef"}
+    for case in ("everything", "external"):
+        data = one(render(case), "ConfigMap", "kfp-launcher")["data"]
+        said = json.loads(data["plugins.mlflow"])
+        assert said.keys() == {"settings"}
+        assert said["settings"].keys() <= known
+        assert ("credentialSecretRef" in said["settings"]) == (case == "external")
+    assert not [found for found in render("minimal") if found["metadata"]["name"] == "kfp-launcher"]
