@@ -5,7 +5,7 @@ component is in a module of its own, as Kubeflow's SDK is no part of the library
 """
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from support.engines import (
     by_the_tasks_of_a_pipeline,
     by_this_process,
 )
+from support.paths import ROOT
 from support.tiny import config_of, make_model
 
-from lmmpress.axes import axes, axis_named, register, registry
+from lmmpress.axes import Axis, axes, axis_named, register, registry
 from lmmpress.errors import UserError
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.cut import masked
@@ -171,3 +172,11 @@ def test_an_axis_that_nobody_uses_changes_no_scores(monkeypatch) -> None:
     monkeypatch.setitem(registry._axes, "tail", replace(axis_named("tail"), needs_scores=True))
     assert other_axes(["tail", "ffn"]) == ["tail"]
     assert other_axes(["ffn"]) == []
+
+
+def test_the_documented_example_is_this_axis() -> None:
+    page = (ROOT / "docs" / "adding-an-axis.md").read_text("utf-8")
+    for module in ("tail_axis", "tail_component"):
+        assert (PACKAGE / f"{module}.py").read_text("utf-8") in page
+    assert page.count("| `") == len(fields(Axis))
+    assert all(f"| `{field.name}` |" in page for field in fields(Axis))
