@@ -5,6 +5,8 @@ component is in a module of its own, as Kubeflow's SDK is no part of the library
 """
 
 import json
+import subprocess
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -115,6 +117,12 @@ def test_plan_prune_and_inspect_know_it(raw, make_checkpoint, tmp_path) -> None:
     assert isinstance(table, Grid)
     assert table.head[3:8] == ("block", "ffn", "attention", "io", "tail")
     assert [row[0] for row in table.rows] == ["original", "tail 1", "tail 2", "ffn 1"]
+    help_text = subprocess.run(
+        [sys.executable, "-m", "lmmpress.cli", "prune", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    words = " ".join(help_text.replace("│", " ").split())
+    assert "tail: the hidden width of every FFN: the last units go." in words
+    assert "a cut along block or tail needs none" in words
     cut = tmp_path / "cut"
     run("prune", make_checkpoint("llama"), "--axis", "tail", "--remove", 16, "-o", cut)
     told = json.loads(run("inspect", cut, "--json"))
