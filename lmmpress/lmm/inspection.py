@@ -6,7 +6,7 @@ from typing import Any
 
 from lmmpress.axes import axes
 from lmmpress.files.digest import digest_checkpoint
-from lmmpress.files.own_types import is_apart
+from lmmpress.files.own_types import has_own_type
 from lmmpress.lmm.anatomy import count_by_tower
 from lmmpress.lmm.checkpoint import read_checkpoint
 from lmmpress.lmm.record import read_record, stages_of
@@ -88,7 +88,7 @@ def inspect_checkpoint(directory: Path) -> Inspection:
         checkpoint=digest_checkpoint(directory),
         family=anatomy.family,
         teacher=record.get("teacher"),
-        loads_with="trust_remote_code=True" if is_apart(anatomy.config) else "plain transformers",
+        loads_with="trust_remote_code=True" if has_own_type(anatomy.config) else "plain transformers",
         parameters_by_tower=count_by_tower(anatomy),
         widths={
             name: {axis: body.width for axis, body in tower.axes.items()} for name, tower in anatomy.towers.items()
