@@ -1,4 +1,4 @@
-"""A run, as the single process that makes all of it sees it, or one of the tasks of a pipeline."""
+"""Begins, opens and describes a run, and makes its steps: in a single process, or in the tasks of a pipeline."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The folder of a run: checks which run it holds, and claims it for a run."""
+"""Checks which run a folder holds, and claims the folder for a run."""
 
 import os
 from contextlib import suppress
