@@ -44,13 +44,13 @@ def main() -> None:
     for name, changes in CRITERIA.items():
         settings = Importance(**changes)
         size = 1 if settings.accumulation == "sample" else 32
-        made = [make_batch(examples, chosen) for chosen in batches(examples, size)]
+        scoring_batches = [make_batch(examples, chosen) for chosen in batches(examples, size)]
         seeds = range(arguments.seeds) if settings.criterion == "random" else range(1)
         for seed in seeds:
             scored = score(
                 model,
                 anatomy,
-                made,
+                scoring_batches,
                 lambda batch: answer_loss(materials.logits(model, batch, "score"), batch),
                 settings,
                 torch.Generator().manual_seed(seed),
