@@ -12,6 +12,7 @@ import sys
 
 from common import sample_materials, show
 
+from lmmpress.axes import axis_named
 from lmmpress.engine.parts.distill import distill
 from lmmpress.engine.parts.evaluate import evaluate
 from lmmpress.engine.parts.importance import importance
@@ -61,9 +62,9 @@ def main() -> None:
 def all_at_once(materials, original: str) -> str:
     """Every stage's maximum cut in turn, scored each time, never distilled."""
     current = original
-    for axis, stage in materials.plan.stages.items():
-        scores = None if axis == "block" else importance(materials, current).scored.scores
-        current = prune(materials, current, "language", axis, stage.max, scores).checkpoint
+    for stage in materials.plan.stages:
+        scores = importance(materials, current).scored.scores if axis_named(stage.axis).needs_scores else None
+        current = prune(materials, current, "language", stage.axis, stage.max, scores).checkpoint
     return current
 
 

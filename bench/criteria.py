@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 from common import sample_materials, show, spread
 
+from lmmpress.axes import axes
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.examples import batches, make_batch
-from lmmpress.plan import Axis, Importance
+from lmmpress.plan import Importance
 from lmmpress.pruning.choose import choose
 from lmmpress.pruning.importance import answer_loss, score
 
@@ -54,8 +55,8 @@ def main() -> None:
                 settings,
                 torch.Generator().manual_seed(seed),
             )
-            for axis in (Axis.ffn, Axis.attention, Axis.io):
-                body = anatomy.towers["language"].axes[axis]
+            for axis in (one.name for one in axes() if one.needs_scores):
+                body = anatomy.axis("language", axis)
                 for share in (4, 2):
                     amount = body.width // share // body.unit * body.unit
                     cut = choose(anatomy, "language", axis, amount, scored.scores)

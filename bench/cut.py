@@ -13,7 +13,6 @@ import torch
 from common import Peak, paired, show
 
 from lmmpress.lmm.checkpoint import apply_cuts, read_checkpoint
-from lmmpress.plan import Axis
 from lmmpress.pruning.choose import choose
 
 
@@ -28,9 +27,8 @@ def main() -> None:
         size = sum(path.stat().st_size for path in source.iterdir())
         result: dict[str, object] = {"gigabytes": size / 1e9}
         anatomy = read_checkpoint(source)
-        for axis in Axis:
-            body = anatomy.towers["language"].axes[axis]
-            amount = max(body.width // 8 // body.unit, 1) * body.unit if axis is not Axis.block else 2
+        for axis, body in anatomy.towers["language"].axes.items():
+            amount = max(body.width // 8 // body.unit, 1) * body.unit if axis != "block" else 2
             groups = {group.name: torch.rand(group.size) for group in body.groups}
             cut = choose(anatomy, "language", axis, amount, groups)
 

@@ -85,12 +85,12 @@ def shapes(materials):
 
     yield "first shape", materials.teacher
     path = materials.teacher
-    for number, (axis, stage) in enumerate(materials.plan.stages.items()):
+    for number, stage in enumerate(materials.plan.stages):
         anatomy = read_checkpoint(path)
-        groups = anatomy.towers["language"].axes[axis].groups
+        groups = anatomy.axis("language", stage.axis).groups
         scores = {group.name: torch.arange(group.size).double() for group in groups}
         target = Path(tempfile.mkdtemp()) / str(number)
-        apply_cuts(path, read_checkpoint(path), [choose(anatomy, "language", axis, stage.max, scores)], target)
+        apply_cuts(path, anatomy, [choose(anatomy, "language", stage.axis, stage.max, scores)], target)
         path = target
     yield "last shape", path
 

@@ -181,7 +181,7 @@ def requests_of_a_hit(folder: Path, made: Path) -> int:
     digest = store.add_checkpoint(made)
     fresh = opened(folder, store.root_address.removeprefix("s3://").partition("/")[0])
     counted = 0
-    pool = fresh.objects.far._client._http  # type: ignore[attr-defined]
+    pool = fresh.objects.far._bucket._client._http  # type: ignore[attr-defined]
     ask = pool.urlopen
 
     def count(*positional: object, **named: object) -> object:

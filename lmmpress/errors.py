@@ -1,4 +1,4 @@
-"""The one exception a person is meant to read."""
+"""The only exception whose message is written for users."""
 
 import traceback
 
@@ -7,10 +7,10 @@ from lmmpress.printing.visible import visible
 
 
 class UserError(Exception):
-    """What is wrong, where, and what to do about it: one line, or a line for each of several faults.
+    """Says what is wrong, where, and what to do: in one line, or in one line for each of several faults.
 
-    The command line prints the lines and exits with 2. What files and servers of others say may stand in a line as it
-    is: control characters in it are made visible here, and credentials are left out.
+    The command line prints the lines and exits with 2. A line may quote text from untrusted files and servers: this
+    class makes control characters visible and hides credentials.
     """
 
     def __init__(self, *lines: str) -> None:
@@ -22,6 +22,6 @@ class UserError(Exception):
 
 
 def traceback_of(error: BaseException) -> str:
-    """The traceback of an error, fit to be printed and kept in logs, as the lines of UserError are."""
+    """The traceback of an error, safe to print and to log: cleaned as the lines of a UserError are."""
     lines = "".join(traceback.format_exception(error)).rstrip("\n").split("\n")
     return "\n".join(visible(without_credentials(line)) for line in lines)

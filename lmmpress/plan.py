@@ -7,16 +7,30 @@ its default; so are addresses with credentials in them, since a plan is kept and
 
 import hashlib
 import json
-from enum import StrEnum
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    ValidationError,
+    field_serializer,
+    model_validator,
+)
 
+from lmmpress.axes import axes, axis_named
 from lmmpress.errors import UserError
 from lmmpress.printing.credentials import address_holds_credentials, address_without_credentials
-from lmmpress.settings.faults import faults_of, lines_of, without_followers
-from lmmpress.settings.plain_yaml import Document, Place, parse_value, read_document
+from lmmpress.settings.faults import faults_of, lines_of, nearest, without_followers
+from lmmpress.settings.overrides import parse_override, resolved, with_setting
+from lmmpress.settings.plain_yaml import Document, Place, read_document
 
 ADDRESSES = ("model", "data", "store")
 """The settings that say where something lies."""
@@ -24,14 +38,8 @@ ADDRESSES = ("model", "data", "store")
 MOST_STEPS = 10_000
 """Of a stage."""
 
-
-class Axis(StrEnum):
-    """What a stage makes smaller, in the paper's order (section 3.3)."""
-
-    block = "block"
-    ffn = "ffn"
-    attention = "attention"
-    io = "io"
+MOST_STAGES = 100
+"""Of a plan."""
 
 
 def _without_secrets(address: str) -> str:
@@ -45,7 +53,23 @@ def _without_secrets(address: str) -> str:
     return address
 
 
+def _known_key(name: str) -> str:
+    """An axis where it is a key."""
+    known = [axis.name for axis in axes()]
+    if name not in known:
+        raise ValueError(f"unknown key; {nearest(name, known)}")
+    return name
+
+
+def _known_axis(name: str) -> str:
+    try:
+        return axis_named(name).name
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
 Address = Annotated[str, AfterValidator(_without_secrets)]
+TowerName = Literal["vision", "qformer", "language", "largest"]
 
 
 class Settings(BaseModel):
@@ -97,14 +121,14 @@ class Importance(Settings):
     rows: Annotated[int, Field(gt=0)] | None = None
 
 
-class Stage(Settings):
-    """How much one step removes, and how much the whole stage may."""
+class Amounts(Settings):
+    """How much one step of a stage removes, and how much the whole stage may."""
 
     step: Annotated[int, Field(gt=0)]
     max: Annotated[int, Field(gt=0)]
 
     @model_validator(mode="after")
-    def _can_be_made(self) -> "Stage":
+    def _can_be_made(self) -> "Amounts":
         if self.max // self.step > MOST_STEPS:
             raise ValueError(f"asks for {self.max // self.step} steps; a stage has at most {MOST_STEPS}")
         return self
@@ -113,6 +137,60 @@ class Stage(Settings):
         """What each step of the stage removes: `step` each, and a smaller last one where it does not divide `max`."""
         whole, rest = divmod(self.max, self.step)
         return [self.step] * whole + ([rest] if rest else [])
+
+
+class Stage(Amounts):
+    """A loop of steps along one axis, of the plan's towers or of a `tower` of its own.
+
+    Its `name` is unique in its plan: that of the axis, for the second stage along the same axis with -2, and so on.
+    """
+
+    axis: Annotated[str, AfterValidator(_known_axis)]
+    tower: TowerName | None = None
+    _name: str = PrivateAttr("")
+
+    @property
+    def name(self) -> str:
+        return self._name or self.axis
+
+
+def stage_names(axes: Iterable[str]) -> list[str]:
+    """The names of stages along these axes, in their order."""
+    counts: Counter[str] = Counter()
+    names = []
+    for axis in axes:
+        counts[axis] += 1
+        names.append(axis if counts[axis] == 1 else f"{axis}-{counts[axis]}")
+    return names
+
+
+def _in_order(given: dict[str, Amounts] | list[Stage]) -> list[Stage]:
+    """Stages by their axes as a list of them, each with its name."""
+    if isinstance(given, dict):
+        given = [Stage(axis=axis, step=stage.step, max=stage.max) for axis, stage in given.items()]
+    stages = [stage.model_copy() for stage in given]
+    for stage, name in zip(stages, stage_names(stage.axis for stage in stages), strict=True):
+        stage._name = name
+    return stages
+
+
+def _form(given: object) -> str | None:
+    return "mapping" if isinstance(given, dict) else "list" if isinstance(given, list | tuple) else None
+
+
+if TYPE_CHECKING:
+    Stages = list[Stage]
+else:
+    Stages = Annotated[
+        Annotated[dict[Annotated[str, AfterValidator(_known_key)], Amounts], Tag("mapping")]
+        | Annotated[list[Stage], Field(max_length=MOST_STAGES), Tag("list")],
+        Discriminator(
+            _form,
+            custom_error_type="stages_form",
+            custom_error_message="input should be a mapping of axes, or a list of stages",
+        ),
+        AfterValidator(_in_order),
+    ]
 
 
 class Distillation(Settings):
@@ -161,24 +239,52 @@ class Plan(Settings):
     data: Address
     seed: int = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    towers: list[Literal["vision", "qformer", "language", "largest"]] = ["language"]
+    towers: list[TowerName] = ["language"]
     splits: Splits = Splits()
     tolerance: Tolerance = Tolerance()
     importance: Importance = Importance()
-    stages: dict[Axis, Stage]
+    stages: Stages
     distillation: Distillation = Distillation()
     evaluation: Evaluation = Evaluation()
     data_checks: Literal["all", "lazy"] = "all"
     store: Address | None = None
     trust_remote_code: Literal[False] = False
 
-    def stage_towers(self) -> list[str | None]:
-        """The towers that a stage goes through in turn; None stands for whichever is the largest at each step."""
-        return [None if name == "largest" else name for name in self.towers]
+    @property
+    def is_mapping(self) -> bool:
+        """Whether a mapping from axes to amounts can express the stages: each axis once, all with the plan's towers."""
+        used = [stage.axis for stage in self.stages]
+        return len(set(used)) == len(used) and all(stage.tower is None for stage in self.stages)
 
-    def most_steps(self, axis: Axis) -> int:
+    def stage(self, name: str) -> Stage:
+        """The stage of that name; UserError with the nearest one where there is none."""
+        found = {stage.name: stage for stage in self.stages}
+        if name not in found:
+            raise UserError(f"the plan has no stage {name!r}; {nearest(name, list(found))}")
+        return found[name]
+
+    def stage_towers(self, stage: Stage) -> list[str | None]:
+        """The towers that a stage goes through in turn; None stands for whichever is the largest at each step."""
+        return [None if name == "largest" else name for name in ([stage.tower] if stage.tower else self.towers)]
+
+    def towers_in_use(self) -> list[TowerName]:
+        """Every tower that some stage goes through; the plan's where there is no stage."""
+        own = [stage.tower for stage in self.stages if stage.tower]
+        shared = self.towers if len(own) < len(self.stages) or not self.stages else []
+        return list(dict.fromkeys([*shared, *own]))
+
+    def most_steps(self, stage: Stage) -> int:
         """How many steps a stage makes if the gate accepts them all."""
-        return len(self.towers) * len(self.stages[axis].amounts())
+        return len(self.stage_towers(stage)) * len(stage.amounts())
+
+    @field_serializer("stages")
+    def _as_written(self, stages: list[Stage]) -> dict[str, Any] | list[dict[str, Any]]:
+        """A mapping where one can express the stages, as plans of older versions have it; else a list."""
+        if self.is_mapping:
+            return {stage.axis: _amounts(stage) for stage in stages}
+        return [
+            {"axis": stage.axis} | ({"tower": stage.tower} if stage.tower else {}) | _amounts(stage) for stage in stages
+        ]
 
     def key_settings(self) -> dict[str, Any]:
         """The settings that a run's outcome depends on: all but where things lie, what is checked before it begins, and
@@ -186,8 +292,16 @@ class Plan(Settings):
         left_out = {"model", "data", "store", "evaluation", "data_checks"}
         checks = {"tolerance": {"allow_zero": True}}
         return self.model_dump(mode="json", exclude=checks | dict.fromkeys(left_out, True)) | {
-            "stages": [[axis, stage.model_dump()] for axis, stage in self.stages.items()]
+            "stages": [[stage.axis, _amounts(stage) | self._own_tower(stage)] for stage in self.stages]
         }
+
+    def _own_tower(self, stage: Stage) -> dict[str, str]:
+        """A stage's tower, where it is not the one that the plan names anyway."""
+        return {"tower": stage.tower} if stage.tower and [stage.tower] != self.towers else {}
+
+
+def _amounts(stage: Stage) -> dict[str, int]:
+    return {"step": stage.step, "max": stage.max}
 
 
 def read_plan(path: Path, overrides: tuple[str, ...] = ()) -> Plan:
@@ -219,13 +333,28 @@ def _is_path(address: str) -> bool:
     return not ("://" in address or address.startswith("models:/") or address_holds_credentials(address))
 
 
+def _names_of(stages: list[Any]) -> list[str]:
+    """The names of stages as they are written in a list, whatever they are."""
+    return stage_names(str(stage.get("axis")) if isinstance(stage, dict) else "" for stage in stages)
+
+
+def _with_axis(raw: dict[str, Any], keys: Place, value: Any) -> Any:
+    """What takes the place of a stage in a list; it has that stage's axis, unless it names another."""
+    stages = raw.get("stages")
+    if keys[:-1] == ("stages",) and isinstance(stages, list) and isinstance(value, dict):
+        before = stages[int(keys[-1])]
+        return {"axis": before.get("axis")} | value if isinstance(before, dict) else value
+    return value
+
+
 def _checked(document: Document, overrides: tuple[str, ...], where: str) -> Plan:
     wrong: list[str] = []
     raw, lines, faults = document.value, document.lines, document.faults
     for override in overrides:
         try:
-            keys, value = _parse_override(override)
-            raw = _with(raw, keys, value)
+            keys, value = parse_override(override)
+            keys = resolved(raw, keys, _names_of)
+            raw = with_setting(raw, keys, _with_axis(raw, keys, value))
         except UserError as error:
             wrong += error.lines
             continue
@@ -238,23 +367,3 @@ def _checked(document: Document, overrides: tuple[str, ...], where: str) -> Plan
     if wrong or faults:
         raise UserError(*wrong, *lines_of(faults, where, lines))
     return plan
-
-
-def _parse_override(override: str) -> tuple[Place, Any]:
-    path, separator, value = override.partition("=")
-    if not separator:
-        raise UserError(f"--set {override}: write it as key.key=value")
-    return tuple(path.strip().split(".")), parse_value(value, f"--set {path.strip()}")
-
-
-def _with(raw: Any, keys: Place, value: Any) -> Any:
-    """A copy of a mapping in which one setting has another value."""
-    nodes = [raw]
-    for name in keys[:-1]:
-        nodes.append(nodes[-1].get(name, {}))
-        if not isinstance(nodes[-1], dict):
-            parents = ".".join(keys[: len(nodes) - 1])
-            raise UserError(f"--set {'.'.join(keys)}: {parents} is no section of the plan")
-    for node, name in zip(reversed(nodes), reversed(keys), strict=True):
-        value = node | {name: value}
-    return value

@@ -6,6 +6,8 @@ from typing import Literal, Protocol, get_args
 from pydantic import BaseModel, ConfigDict
 
 from lmmpress.plan import Plan
+from lmmpress.printing.numbers import faster, in_short
+from lmmpress.printing.sheet import Grid, Part, Shown
 
 Decision = Literal["accepted", "rolled back", "kept"]
 Role = Literal["score", "distill", "gate", "test"]
@@ -90,7 +92,7 @@ class StepResult(Record):
     seconds: dict[str, float]
 
 
-class Result(Record):
+class Result(Shown, Record):
     """result.json. `drop_interval` is that of the test accuracy lost, original minus compressed."""
 
     original: Headline
@@ -104,6 +106,53 @@ class Result(Record):
     seconds_by_part: dict[str, float]
     alpha: float
     environment: dict[str, str]
+
+    def __repr__(self) -> str:
+        before, after = self.original, self.compressed
+        return (
+            f"<run {self.run_key[:12]}: {in_short(before.parameters)} -> {in_short(after.parameters)} parameters "
+            f"({self.reduction['all']:.1f}x smaller), test accuracy {before.accuracy:.4f} -> {after.accuracy:.4f}, "
+            f"{self._kept()}>"
+        )
+
+    __str__ = __repr__
+
+    def shown(self) -> tuple[Part, ...]:
+        """The closing table: original against compressed; and how many steps were kept."""
+        return self._closing_table(), f"{self._kept()}, {self.seconds:.0f} s"
+
+    def _kept(self) -> str:
+        kept = sum(step.decision != "rolled back" for step in self.steps)
+        return f"{kept} of {len(self.steps)} steps kept"
+
+    def _closing_table(self) -> Grid:
+        before, after, lost = self.original, self.compressed, self.drop_interval
+        sizes = [
+            (tower, count, after.parameters_by_tower[tower], self.reduction[tower])
+            for tower, count in before.parameters_by_tower.items()
+            if count
+        ]
+        rows = [
+            (f"{name} parameters", in_short(count), in_short(left), f"{factor:.1f}x smaller")
+            for name, count, left, factor in [
+                *sizes,
+                ("all", before.parameters, after.parameters, self.reduction["all"]),
+            ]
+        ]
+        change = f"lost {self.drop:.4f} ({lost.low:.4f} to {lost.high:.4f})"
+        rows.append(("test accuracy", f"{before.accuracy:.4f}", f"{after.accuracy:.4f}", change))
+        for task, accuracy in before.accuracy_by_task.items():
+            rows.append((f"  {task}", f"{accuracy:.4f}", f"{after.accuracy_by_task[task]:.4f}", ""))
+        old, new = before.samples_per_second, after.samples_per_second
+        rows.append((f"samples/s at batch {before.batch_size}", f"{old:.1f}", f"{new:.1f}", faster(new / old)))
+        for name in ("p50", "p95"):
+            old, new = getattr(before.latency_ms, name), getattr(after.latency_ms, name)
+            rows.append((f"latency {name}, ms", f"{old:.1f}", f"{new:.1f}", faster(old / new)))
+        if before.tokens is not None and before.natural_tokens is not None and after.natural_tokens is not None:
+            own = (f"{before.natural_tokens:.1f}", f"{after.natural_tokens:.1f}")
+            speed = f"speed is at {before.tokens:.1f}, the right answers'"
+            rows.append(("tokens of its own answers", *own, speed))
+        return Grid(("", "original", "compressed", ""), tuple(rows))
 
 
 class DataInfo(Record):

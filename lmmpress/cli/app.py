@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lmmpress.axes import axes
 from lmmpress.cli import kubeflow as cluster
 from lmmpress.cli import store
 from lmmpress.cli.doctor import doctor
@@ -29,7 +30,7 @@ from lmmpress.cli.shared import (
 )
 from lmmpress.errors import UserError, traceback_of
 from lmmpress.host.full_disk import is_full, system_says
-from lmmpress.plan import Axis, Evaluation, Importance
+from lmmpress.plan import Evaluation, Importance
 from lmmpress.printing.terminal import Table
 from lmmpress.progress import listening
 from lmmpress.progress.terminal import on_terminal
@@ -41,6 +42,7 @@ app = typer.Typer(
     epilog="--debug, anywhere, shows the traceback of an error.",
     pretty_exceptions_enable=False,
 )
+AXES = "|".join(axis.name for axis in axes())
 app.add_typer(store.app, name="store")
 app.command()(cluster.compile)
 app.command()(cluster.submit)
@@ -131,11 +133,11 @@ def plan(
     if as_json:
         print(json.dumps([vars(size) for size in sizes], indent=1))
         return
-    table = Table("step", "tower", "removes", *(axis.value for axis in Axis), "tower parameters", "all parameters")
+    table = Table("step", "tower", "removes", *(axis.name for axis in axes()), "tower parameters", "all parameters")
     for size in sizes:
         label, removed = (f"{size.stage} {size.index + 1}", str(size.removed)) if size.removed else (size.stage, "")
         for number, tower in enumerate(size.tower.split(", ")):
-            widths = [str(size.widths[f"{tower}.{axis}"]) for axis in Axis]
+            widths = [str(size.widths.get(f"{tower}.{axis.name}", "")) for axis in axes()]
             counts = [in_short(size.parameters_by_tower[tower]), in_short(sum(size.parameters_by_tower.values()))]
             table.add_row("" if number else label, tower, removed, *widths, *counts)
     out.print(table)
@@ -145,7 +147,7 @@ def plan(
 def prune(
     checkpoint: Checkpoint,
     target: Annotated[Path, typer.Option("--output", "-o", help="The new checkpoint directory.")],
-    axis: Annotated[Axis | None, typer.Option(help="What becomes smaller.")] = None,
+    axis: Annotated[str | None, typer.Option(metavar=AXES, help="What becomes smaller.")] = None,
     remove: Annotated[int | None, typer.Option(help="How much goes; for attention the total over all heads.")] = None,
     tower: Annotated[str, typer.Option(help="vision, qformer or language.")] = "language",
     data: Annotated[str | None, typer.Option(help="Rows to score with; a block cut needs none.")] = None,
@@ -184,14 +186,12 @@ def inspect(checkpoint: Checkpoint, as_json: AsJson = False) -> None:
     from lmmpress.files.own_types import is_apart
     from lmmpress.lmm.anatomy import count_by_tower
     from lmmpress.lmm.checkpoint import read_checkpoint
-    from lmmpress.lmm.record import read_record
+    from lmmpress.lmm.record import read_record, stages_of
 
     directory = opened(checkpoint)
     anatomy = read_checkpoint(directory)
     counts = count_by_tower(anatomy)
-    widths = {
-        name: {axis.value: body.width for axis, body in tower.axes.items()} for name, tower in anatomy.towers.items()
-    }
+    widths = {name: {axis: body.width for axis, body in tower.axes.items()} for name, tower in anatomy.towers.items()}
     record = read_record(directory) or {}
     history = [
         {"made_from": entry.get("pruned_from") or entry.get("distilled_from")}
@@ -211,11 +211,11 @@ def inspect(checkpoint: Checkpoint, as_json: AsJson = False) -> None:
     out.print(
         f"{anatomy.family} checkpoint {facts['checkpoint'][:12]}, loads with {facts['loads_with']}", highlight=False
     )
-    table = Table("tower", *(axis.value for axis in Axis), "parameters")
+    table = Table("tower", *(axis.name for axis in axes()), "parameters")
     for name, tower_widths in widths.items():
-        table.add_row(name, *map(str, tower_widths.values()), in_short(counts[name]))
+        table.add_row(name, *(str(tower_widths.get(axis.name, "")) for axis in axes()), in_short(counts[name]))
     for name in ("embeddings", "heads", "rest"):
-        table.add_row(name, *("" for _ in Axis), in_short(counts[name]))
+        table.add_row(name, *("" for _ in axes()), in_short(counts[name]))
     out.print(table)
     if history:
         out.print(f"made from teacher {str(facts['teacher'])[:12]}:", highlight=False)
@@ -225,7 +225,7 @@ def inspect(checkpoint: Checkpoint, as_json: AsJson = False) -> None:
             steps.add_row(str(entry["made_from"])[:12], what)
         out.print(steps)
     if record.get("plan"):
-        stages = ", ".join(f"{axis} -{stage['max']}" for axis, stage in record["plan"]["stages"].items())
+        stages = ", ".join(f"{name} -{most}" for name, most in stages_of(record["plan"]))
         alpha = record["plan"]["tolerance"]["alpha"]
         words = f"by a plan of {stages}, with alpha {alpha} (run {record['run_key'][:12]})"
         out.print(words)

@@ -36,7 +36,7 @@ def doctor(
     """What a cluster lacks for our pipelines, and what mends it. Exit code 1 where something failed."""
     if cluster is None:
         raise UserError("say which: --cluster CLUSTER.yaml")
-    from lmmpress.doctor.checks import checks, examine, made
+    from lmmpress.doctor.checks import checks, examine, run_check
     from lmmpress.doctor.demands import BY_GRANULARITY
     from lmmpress.doctor.inside import check_from_inside
     from lmmpress.doctor.outside import Addresses, as_pods_see, check_outside
@@ -56,14 +56,16 @@ def doctor(
         found = examine(profile, connected, checks(components), lambda name: shown.update(f"looking at {name}"))
         shown.update("trying bucket and MLflow from here")
         with as_pods_see(profile.environment):
-            found += made("from here", lambda *_: check_outside(addresses, here=True), profile, connected)
+            found += run_check("from here", lambda *_: check_outside(addresses, here=True), profile, connected)
         found += _of_the_plan(plan, profile)
         if inside:
             shown.update("trying bucket and MLflow from a pod")
-            allowed = made("inside", check_inside, profile, connected)
+            allowed = run_check("inside", check_inside, profile, connected)
             found += allowed
             if not any(one.status == "failed" for one in allowed):
-                found += made("inside", lambda *_: check_from_inside(profile, connected, addresses), profile, connected)
+                found += run_check(
+                    "inside", lambda *_: check_from_inside(profile, connected, addresses), profile, connected
+                )
     counts = {status: sum(one.status == status for one in found) for status in COLOURS}
     if as_json:
         print(json.dumps({"findings": [asdict(one) for one in found], "counts": counts}, indent=1))

@@ -1,4 +1,4 @@
-"""Data sets of others: rows of questions and answers, the pictures that they are about, and what is refused of them."""
+"""Reads data sets from untrusted sources: rows of questions and answers, and their images; refuses what is faulty."""
 
 from lmmpress.data.address import open_data
 from lmmpress.data.pictures import open_picture

@@ -1,4 +1,4 @@
-"""Addresses of data sets."""
+"""Opens the address of a data set."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -9,9 +9,9 @@ from lmmpress.store.plain_folder import fetch_folder, refuse_credentials
 
 @lru_cache(maxsize=8)
 def open_data(address: str) -> Path:
-    """A local directory with the files of a data set, to be read only: a directory, or what lies at s3://bucket/prefix.
+    """A local directory with the files of a data set, for reading only.
 
-    Raises UserError where there is none.
+    `address` is a directory or s3://bucket/prefix. Raises UserError if there is no data set.
     """
     refuse_credentials(address)
     if not address.startswith("s3://"):

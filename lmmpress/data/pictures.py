@@ -1,7 +1,7 @@
-"""Pictures as the model sees them: three channels of 8 bits, upright, on white. The one place where that is made.
+"""Decodes pictures for the model: RGB with 8 bits per channel, upright, on white. No other module does this.
 
-Pillow opens the listed raster formats only: of the others some start programs (EPS starts Ghostscript). What a picture
-may be is checked before it is decoded.
+Pillow opens only the listed raster formats, since some others start programs (EPS starts Ghostscript). Size and shape
+are checked before a picture is decoded.
 """
 
 import io
@@ -17,10 +17,10 @@ from lmmpress.files.bounded import LFS_POINTER, read_bytes
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MOST_PIXELS = 100_000_000
 MOST_BYTES = 512 << 20
-MOST_SCANS = 200  # of a JPEG, each of which is a pass over all pixels, for a few bytes; usual ones have 10
-LONGEST_SHAPE = 200  # times as long as wide: a processor that scales the shorter side makes the longer one grow
+MOST_SCANS = 200  # of a JPEG: each costs a few bytes and is a pass over all pixels; a usual JPEG has 10
+LONGEST_SHAPE = 200  # long side / short side: a processor that enlarges the short side enlarges the long one too
 
-# Pillow warns of large pictures with a limit of its own, below ours; ours is an error
+# Pillow warns above its own limit, which is lower than ours; above ours we raise an error
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _ORIENTATION = 0x0112  # EXIF's tag
@@ -33,18 +33,18 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_DEEP = ("I", "F")  # more than 8 bits in one channel; and modes that begin with I;16
-# what stands before EXIF, or before XMP, which may hold an orientation too
+_DEEP = ("I", "F")  # modes with more than 8 bits in one channel, beside those that begin with I;16
+# markers in front of EXIF, or of XMP, which may hold an orientation too
 _EXIF_IN_PNG = (b"eXIf", b"Raw profile type ", b"XML:com.adobe.xmp")
-_SCAN = b"\xff\xda"  # what begins a scan of a JPEG
+_SCAN = b"\xff\xda"  # the marker at the start of a JPEG scan
 _EXIF_IN_JPEG = (b"Exif", b"http://ns.adobe.com/xap")
 
 
 def open_picture(path: Path) -> Image.Image:
-    """A picture file as the model is to see it: upright as its EXIF orientation says, transparency laid on white, grey
-    of more than 8 bits scaled, in mode RGB. Of several frames the first.
+    """Read a picture file in mode RGB: turned upright by its EXIF orientation, transparency on white, grey of more than
+    8 bits scaled to 8. An animation gives its first frame.
 
-    Raises UserError for what is no regular file, is too large, or cannot be read.
+    Raises UserError if the file is not regular, is too large, or cannot be read.
     """
     try:
         return picture_of(read_bytes(path.parent, path.name, MOST_BYTES))
@@ -53,29 +53,29 @@ def open_picture(path: Path) -> Image.Image:
 
 
 def picture_of(raw: bytes) -> Image.Image:
-    """The picture in a file's bytes, as `open_picture` gives it; UserError says what is wrong with it."""
+    """Decode the bytes of a picture file as `open_picture` does; UserError says what is wrong with them."""
     try:
         image = _opened(raw)
         image.load()
         return as_rgb(image)
     except UserError:
         raise
-    except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
+    except Exception as error:  # Pillow's decoders raise any exception on a damaged file
         raise UserError(_fault(error, raw)) from None
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """A decoded picture in mode RGB, by the rule of `open_picture`."""
+    """A decoded picture in mode RGB, converted as `open_picture` describes."""
     turn = _TURNS.get(_orientation(image))
     flat = _flat(image)
     return flat.transpose(turn) if turn is not None else flat
 
 
 def is_plain(raw: bytes) -> bool:
-    """Whether `as_rgb` gives exactly what Pillow's convert("RGB") gives for the picture in a file's bytes.
+    """Whether `as_rgb` and Pillow's convert("RGB") give the same pixels for the bytes of a picture file.
 
-    Caches made before `as_rgb` was there hold such pictures right. Only pictures that may differ are decoded; what
-    cannot be read counts as plain.
+    Caches from before `as_rgb` existed are valid for such pictures. Only pictures that may differ are decoded; an
+    unreadable picture counts as plain.
     """
     if _is_plain_at_a_glance(raw):
         return True
@@ -83,7 +83,7 @@ def is_plain(raw: bytes) -> bool:
         image = _opened(raw)
         turned = _orientation(image) in _TURNS
         if image.format == "TIFF" and turned:
-            image.load()  # which turns a TIFF
+            image.load()  # Pillow turns a TIFF upright when it loads it
             turned = _orientation(image) in _TURNS
         if turned:
             return False
@@ -96,7 +96,7 @@ def is_plain(raw: bytes) -> bool:
 
 
 def _is_plain_at_a_glance(raw: bytes) -> bool:
-    """Whether the bytes say so without Pillow, which takes far longer; most pictures of most data sets do."""
+    """Whether the raw bytes show that a picture is plain, as most are; far faster than opening it with Pillow."""
     if raw.startswith(b"\x89PNG\r\n\x1a\n") and len(raw) > 25:
         depth, kind = raw[24], raw[25]
         opaque = (kind in (2, 3) or (kind == 0 and depth <= 8)) and b"tRNS" not in raw
@@ -105,7 +105,7 @@ def _is_plain_at_a_glance(raw: bytes) -> bool:
 
 
 def _opened(raw: bytes) -> Image.Image:
-    """The picture's head, within what a picture may be; nothing is decoded yet."""
+    """Open a picture and check its size and shape by the header; nothing is decoded yet."""
     image = Image.open(io.BytesIO(raw), formats=FORMATS)
     width, height = image.size
     if width * height > MOST_PIXELS:
@@ -131,10 +131,10 @@ def _fault(error: Exception, raw: bytes) -> str:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's orientation; 1, upright, where there is none or the EXIF block is damaged."""
+    """The EXIF orientation; 1 (upright) if there is none or the EXIF block is damaged."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a damaged block is no reason to refuse a picture that can be seen
+    except Exception:  # the pixels are readable, so a damaged EXIF block is no error
         return 1
 
 
@@ -143,7 +143,7 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def _flat(image: Image.Image) -> Image.Image:
-    """In mode RGB, transparency on white."""
+    """Convert to mode RGB, with transparency on white."""
     if _is_deep(image):
         return _scaled(image)
     if not image.has_transparency_data:
@@ -157,10 +157,10 @@ def _flat(image: Image.Image) -> Image.Image:
 
 
 def _scaled(image: Image.Image) -> Image.Image:
-    """Grey of more than 8 bits in 8 bits, none of it clipped.
+    """Scale grey of more than 8 bits to 8 bits without clipping.
 
-    16-bit values are taken over their whole range. Other integers and floats are taken over the least range that holds
-    them all: 0 to 1 (floats), 0 to 255, 0 to 65535, or that of the picture's own values.
+    16-bit values are scaled from their whole range. Other integers and floats are scaled from the smallest range that
+    holds all values: 0 to 1 (floats only), 0 to 255, 0 to 65535, or else from the minimum to the maximum.
     """
     values = np.asarray(image).astype(np.float32)
     if not np.isfinite(values).all():
@@ -174,7 +174,7 @@ def _scaled(image: Image.Image) -> Image.Image:
         low, high = (0.0, fitting[0]) if fitting else (least, most)
     grey = np.rint((values - low) * (255 / ((high - low) or 1.0)))
     flat = Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-    hidden = image.info.get("transparency")
-    if isinstance(hidden, int):  # the one grey value that a PNG says is transparent
-        flat.paste("white", mask=Image.fromarray((values == hidden).astype(np.uint8) * 255))
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):  # a PNG can declare one grey value transparent
+        flat.paste("white", mask=Image.fromarray((values == transparent).astype(np.uint8) * 255))
     return flat

@@ -1,6 +1,6 @@
-"""Rows of a data set in Hugging Face's imagefolder form: images and a metadata.jsonl of questions and answers.
+"""Reads the rows of a data set in Hugging Face's imagefolder format: images, and metadata.jsonl with their questions.
 
-The file is somebody else's: every row is checked when it is read, and a fault is told with its line.
+The file is untrusted: every row is checked when it is read, and an error names its line.
 """
 
 import hashlib
@@ -30,16 +30,16 @@ METADATA = "metadata.jsonl"
 LONGEST_TEXT = 1_000_000  # characters of a question or an answer
 _LONGEST_NAME = 200  # characters of a task or a split
 _TEXTS = {"question": LONGEST_TEXT, "answer": LONGEST_TEXT, "task": _LONGEST_NAME, "split": _LONGEST_NAME}
-_PIXELS_VERSION = 2  # how pictures that are not plain are made
+_PIXELS_VERSION = 2  # version of the decoding of pictures that are not plain
 _USUAL_GATES = ("validation", "val", "valid", "dev")
-_AHEAD = 4  # pictures that each worker may be ahead
+_AHEAD = 4  # how many items each worker may compute ahead of the consumer
 
 
 @dataclass(frozen=True)
 class Row:
-    """A question about an image (none in text-only data) and its one right answer. `question` is the full prompt.
+    """A question about an image (no image in text-only data) and its one right answer. `question` is the full prompt.
 
-    `line` is where it stands in metadata.jsonl.
+    `line` is its line number in metadata.jsonl.
     """
 
     file_name: str | None
@@ -50,15 +50,15 @@ class Row:
 
     @property
     def picture(self) -> str | None:
-        """The image's name in its shortest spelling: `./a.png` is `a.png`."""
+        """The image's normalised path: `./a.png` becomes `a.png`."""
         return None if self.file_name is None else posixpath.normpath(self.file_name)
 
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of one split, in the file's order, and a digest of what they say and show.
+    """The rows of one split, in the file's order, and a digest of their texts and images.
 
-    `pictures` are the sha256 of the images' files, by their shortest names.
+    `pictures` holds the sha256 of each image file, by its normalised path.
     """
 
     name: str
@@ -68,39 +68,39 @@ class Split:
     pictures: dict[str, str] = field(default_factory=dict, compare=False)
 
     def image_names(self) -> list[str]:
-        """The distinct images in order of first use, by their shortest names."""
+        """The normalised paths of the distinct images, in order of first use."""
         return list(dict.fromkeys(row.picture for row in self.rows if row.picture is not None))
 
     def place(self, row: Row) -> str:
-        """Where a row stands and what it asks, for a message."""
+        """A row's file, line and question, for a message."""
         return f"{self.folder / METADATA}, line {row.line}, asking {row.question[:40]!r}"
 
 
 def read_split(folder: Path, name: str, limit: int | None = None) -> Split:
-    """The rows of a split, at most `limit`: those of images taken evenly over the split, all rows of an image together.
+    """The rows of a split, at most `limit`: images are chosen evenly over the split, each with all its rows.
 
-    Raises UserError for a missing or malformed metadata.jsonl, an image that is missing, is no regular file or lies
-    outside of the folder, a split without rows, and rows of which some have an image and some have none.
+    Raises UserError for a missing or malformed metadata.jsonl, an image that is missing, not a regular file or outside
+    the folder, a split without rows, and a split in which only some rows have an image.
     """
     return _split(folder, _stamp(folder), name, limit)
 
 
 def usual_splits(folder: Path) -> dict[str, str]:
-    """The data's own names for `score`, `distill`, `gate` and `test` where it has the usual splits train, validation
-    (val, valid, dev) and test, and none of ours; empty otherwise.
+    """The data's own names for our splits `score`, `distill`, `gate` and `test`, if it has the usual splits train,
+    validation (val, valid, dev) and test, and none of ours; otherwise empty.
 
-    What trains a model is what scores and distils, what validates it is the gate's.
+    The train split is used to score and to distil, the validation split for the gate.
     """
-    there = set(_split_names(folder, _stamp(folder)))
-    gate = next((name for name in _USUAL_GATES if name in there), None)
-    if there & {"score", "distill", "gate"} or gate is None or not there >= {"train", "test"}:
+    names = set(_split_names(folder, _stamp(folder)))
+    gate = next((name for name in _USUAL_GATES if name in names), None)
+    if names & {"score", "distill", "gate"} or gate is None or not names >= {"train", "test"}:
         return {}
     return {"score": "train", "distill": "train", "gate": gate, "test": "test"}
 
 
 def open_image(split: Split, name: str) -> Image.Image:
-    """An image as the model sees it (see `lmmpress.data.pictures`); UserError names the file and the first row that
-    asks for it."""
+    """Read an image for the model (see `lmmpress.data.pictures`); UserError names the file and the first row that uses
+    it."""
     try:
         return picture_of(read_bytes(split.folder, name, MOST_BYTES))
     except UserError as error:
@@ -111,12 +111,12 @@ def open_image(split: Split, name: str) -> Image.Image:
 
 
 def open_images(split: Split) -> Iterator[Image.Image]:
-    """All images of a split in the order of `image_names`, read by several workers a little ahead."""
+    """All images of a split in the order of `image_names`, read ahead by several threads."""
     return _by_workers(lambda name: open_image(split, name), split.image_names())
 
 
 def _stamp(folder: Path) -> int:
-    """The time of the data set's file, so that a changed file is read again."""
+    """The modification time of metadata.jsonl; a new one makes the caches read the file again."""
     if not (folder / METADATA).exists():
         raise UserError(f"{folder} is no data set: it has no {METADATA} (one JSON object per line, see docs/data.md)")
     return (folder / METADATA).stat().st_mtime_ns
@@ -126,11 +126,11 @@ def _stamp(folder: Path) -> int:
 def _split(folder: Path, stamp: int, name: str, limit: int | None) -> Split:
     rows = [row for row, split in _read(folder, stamp) if split == name]
     if not rows:
-        there = ", ".join(_split_names(folder, stamp))
-        if not there:
+        names = ", ".join(_split_names(folder, stamp))
+        if not names:
             raise UserError(f"{folder / METADATA} holds no rows")
         raise UserError(
-            f"{folder}: split {name!r} has no rows; the splits are {there}; choose among them, by splits in a plan, or "
+            f"{folder}: split {name!r} has no rows; the splits are {names}; choose among them, by splits in a plan, or "
             "by --split"
         )
     if limit is not None and limit < len(rows):
@@ -141,12 +141,12 @@ def _split(folder: Path, stamp: int, name: str, limit: int | None) -> Split:
             f"{folder}: some rows of split {name!r} have an image and some have none, for instance those of lines "
             f"{with_image[0].line} and {without[0].line} of {METADATA}; give a split one kind"
         )
-    about = _facts(folder, stamp)
-    names = list(dict.fromkeys(row.picture for row in rows if row.picture is not None))
-    new = [one for one in names if one not in about]
-    about.update(zip(new, _by_workers(lambda one: _fact(folder, one), new), strict=True))
-    pictures = {one: about[one].sha256 for one in names}
-    return Split(name, folder, tuple(rows), _digest(rows, about), pictures)
+    checked = _checked_pictures(folder, stamp)
+    images = list(dict.fromkeys(row.picture for row in rows if row.picture is not None))
+    new = [image for image in images if image not in checked]
+    checked.update(zip(new, _by_workers(lambda image: _check_picture(folder, image), new), strict=True))
+    pictures = {image: checked[image].sha256 for image in images}
+    return Split(name, folder, tuple(rows), _digest(rows, checked), pictures)
 
 
 def _split_names(folder: Path, stamp: int) -> list[str]:
@@ -154,12 +154,12 @@ def _split_names(folder: Path, stamp: int) -> list[str]:
 
 
 def _evenly(rows: list[Row], limit: int) -> list[Row]:
-    about: dict[object, list[Row]] = {}
+    by_image: dict[object, list[Row]] = {}
     for number, row in enumerate(rows):
-        about.setdefault(number if row.picture is None else row.picture, []).append(row)
-    groups = list(about.values())
-    wanted = -(-limit * len(groups) // len(rows))
-    return [row for place in range(wanted) for row in groups[place * len(groups) // wanted]][:limit]
+        by_image.setdefault(number if row.picture is None else row.picture, []).append(row)
+    groups = list(by_image.values())
+    count = -(-limit * len(groups) // len(rows))
+    return [row for place in range(count) for row in groups[place * len(groups) // count]][:limit]
 
 
 @lru_cache(maxsize=4)
@@ -175,14 +175,14 @@ def _read(folder: Path, stamp: int) -> list[tuple[Row, str]]:
 
 
 def _row(line: str, folder: Path, place: str, number: int, images: set[str]) -> tuple[Row, str]:
-    """One row and its split; `images` are the file names found to be good before."""
+    """Parse one row; returns it with its split. `images` holds the file names that were already checked."""
     try:
         raw = json.loads(line, object_pairs_hook=_once_each)
     except _TwiceError as error:
         raise UserError(f"{place}: the key {error} stands twice in the row; keep one") from None
     except (ValueError, RecursionError) as error:
         why = f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise UserError(f"{place}: not JSON: {why}; a line holds one JSON object and nothing beside it") from None
+        raise UserError(f"{place}: not JSON: {why}; a line holds one JSON object and nothing else") from None
     if not isinstance(raw, dict):
         raise UserError(f"{place}: a row is a JSON object, each on a line of its own")
     for key, longest in _TEXTS.items():
@@ -190,8 +190,8 @@ def _row(line: str, folder: Path, place: str, number: int, images: set[str]) -> 
         if text is None:
             raise UserError(f"{place}: {key} is missing; a row has {', '.join(_TEXTS)}")
         if not isinstance(text, str):
-            told = json.dumps(text)
-            shown = told if len(told) <= 40 else f"{told[:37]}..."
+            full = json.dumps(text)
+            shown = full if len(full) <= 40 else f"{full[:37]}..."
             raise UserError(f"{place}: {key} is {shown}, which is no text; write it as text, in quotes")
         if not text.strip():
             raise UserError(f"{place}: {key} is empty; fill it in, or leave the row out")
@@ -206,15 +206,15 @@ def _row(line: str, folder: Path, place: str, number: int, images: set[str]) -> 
 
 
 class _TwiceError(ValueError):
-    """A key that a JSON object has twice."""
+    """A JSON object has a key twice."""
 
 
 def _once_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """A JSON object; of two values under one key JSON would keep the last and say nothing."""
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    """Build a JSON object; if a key has two values, Python's json would silently keep the last one."""
+    unique = dict(pairs)
+    if len(unique) < len(pairs):
         raise _TwiceError(repr(Counter(key for key, _ in pairs).most_common(1)[0][0][:_LONGEST_NAME]))
-    return made
+    return unique
 
 
 def _check_characters(key: str, text: str, place: str) -> None:
@@ -241,59 +241,59 @@ def _check_image_name(file_name: object, folder: Path, place: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Fact:
-    """What is known of a picture's file: its digest, and whether its pixels are what they always were."""
+class _Picture:
+    """The sha256 of a picture file, and whether it is plain (see `lmmpress.data.pictures.is_plain`)."""
 
     sha256: str
     plain: bool
 
 
 @lru_cache(maxsize=4)
-def _facts(folder: Path, stamp: int) -> dict[str, _Fact]:
-    """What is known of a data set's pictures so far, by their shortest names."""
+def _checked_pictures(folder: Path, stamp: int) -> dict[str, _Picture]:
+    """A cache of the pictures of a data set that were read so far, by normalised path; callers add to it."""
     return {}
 
 
-def _fact(folder: Path, name: str) -> _Fact:
+def _check_picture(folder: Path, name: str) -> _Picture:
     try:
         raw = read_bytes(folder, name, MOST_BYTES)
     except UserError as error:
         raise UserError(f"{folder}: image {error}") from None
-    return _Fact(hashlib.sha256(raw).hexdigest(), is_plain(raw))
+    return _Picture(hashlib.sha256(raw).hexdigest(), is_plain(raw))
 
 
-def _digest(rows: Iterable[Row], about: dict[str, _Fact]) -> str:
-    """A digest of what rows say and show; caches and results are named by it, so it never changes for the same pixels.
+def _digest(rows: Iterable[Row], pictures: dict[str, _Picture]) -> str:
+    """A digest of the texts and images of rows. It names caches and results, so it never changes for the same pixels.
 
-    Pictures that are not plain (turned by EXIF, transparent, of more than 8 bits) were once read as other pixels: they
-    add how they are read now.
+    Earlier versions decoded pictures that are not plain (turned by EXIF, transparent, of more than 8 bits) to other
+    pixels. If there are such pictures, the digest includes the version of the decoding.
     """
     sha = hashlib.sha256()
     for row in rows:
         sha.update(json.dumps([row.file_name, row.question, row.answer, row.task]).encode())
-    spelled = dict.fromkeys(row.file_name for row in rows if row.file_name is not None)
-    used = [about[posixpath.normpath(name)] for name in spelled]
-    for fact in used:
-        sha.update(bytes.fromhex(fact.sha256))
-    if not all(fact.plain for fact in used):
+    names = dict.fromkeys(row.file_name for row in rows if row.file_name is not None)
+    used = [pictures[posixpath.normpath(name)] for name in names]
+    for picture in used:
+        sha.update(bytes.fromhex(picture.sha256))
+    if not all(picture.plain for picture in used):
         sha.update(f"pixels {_PIXELS_VERSION}".encode())
     return sha.hexdigest()
 
 
 def _by_workers(work: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
-    """What `work` makes of each item, in order; workers are a little ahead of whoever takes it, and no more.
+    """The results of `work` for each item, in order; threads compute a limited number of results ahead.
 
-    Threads: decoding a picture and hashing a file leave the interpreter to others.
+    Threads are enough: decoding a picture and hashing a file release the interpreter lock.
     """
     count = min(8, os.cpu_count() or 1)
-    coming = iter(items)
+    remaining = iter(items)
     with ThreadPoolExecutor(count) as pool:
-        started = deque(pool.submit(work, item) for item in islice(coming, count * _AHEAD))
+        started = deque(pool.submit(work, item) for item in islice(remaining, count * _AHEAD))
         try:
             while started:
-                done = started.popleft().result()
-                started.extend(pool.submit(work, item) for item in islice(coming, 1))
-                yield done
+                result = started.popleft().result()
+                started.extend(pool.submit(work, item) for item in islice(remaining, 1))
+                yield result
         finally:
             for future in started:
                 future.cancel()

@@ -1,4 +1,4 @@
-"""Lines of a text file that somebody else wrote: UTF-8, whatever the machine's locale says, and nothing replaced."""
+"""Reads the lines of an untrusted text file as strict UTF-8, whatever the machine's locale is."""
 
 import codecs
 import os
@@ -12,14 +12,14 @@ from lmmpress.files.bounded import LFS_POINTER, check_file
 LONGEST_FILE = 2 << 30  # bytes
 LONGEST_LINE = 8 << 20  # bytes
 
-_SAMPLE = 1 << 16  # bytes that a guess looks at
+_SAMPLE = 1 << 16  # bytes that the guess of an encoding reads
 _WIDE = (
-    # in this order: UTF-32's little-endian mark begins with UTF-16's
+    # UTF-32 first: its little-endian byte-order mark begins with that of UTF-16
     ("UTF-32", (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, b"{\0\0\0", b"\0\0\0{")),
     ("UTF-16", (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"{\0", b"\0{")),
 )
 
-# how files begin that are no text, what they are, and what to do
+# files that are not text: their first bytes, what they are, and what to do
 _OTHERS = (
     (LFS_POINTER, "is a git-lfs pointer and not the file itself", "run `git lfs pull` there"),
     (b"\x1f\x8b", "is compressed by gzip", "unpack it (gunzip)"),
@@ -32,9 +32,8 @@ _OTHERS = (
 def read_lines(folder: Path, name: str) -> Iterator[tuple[int, str]]:
     """The lines of a UTF-8 file of a data set with their numbers, from 1; a byte-order mark is skipped.
 
-    Raises UserError for a file that is not UTF-8, with the line and the encoding that it looks like, for one that is
-    compressed or no text, for one that is no regular file inside of the folder, and for a file or a line that is too
-    long.
+    Raises UserError if the file is not UTF-8 (with the line and the likely encoding), is compressed or not text, is not
+    a regular file inside the folder, or if the file or a line is too long.
     """
     path = folder / name
     try:
@@ -45,11 +44,11 @@ def read_lines(folder: Path, name: str) -> Iterator[tuple[int, str]]:
         raise UserError(f"{path} has {size:,} bytes, more than {LONGEST_FILE:,}; split the data set")
     with path.open("rb") as file:
         start = file.read(64)
-        for sign, what, remedy in _OTHERS:
-            if start.startswith(sign):
+        for magic, what, remedy in _OTHERS:
+            if start.startswith(magic):
                 raise UserError(f"{path} {what}; {remedy}")
-        for encoding, signs in _WIDE:
-            if start.startswith(signs):
+        for encoding, marks in _WIDE:
+            if start.startswith(marks):
                 raise UserError(f"{path} is {encoding}, not UTF-8; convert it: iconv -f {encoding} -t UTF-8")
         file.seek(len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0)
         number = 0
@@ -68,17 +67,17 @@ def read_lines(folder: Path, name: str) -> Iterator[tuple[int, str]]:
 
 
 def likely_encoding(raw: bytes) -> str:
-    """The name of the encoding that bytes which are not UTF-8 were most likely written in: a guess, for a message.
+    """Guess the encoding of bytes that are not UTF-8, for a message.
 
-    In East Asian texts nearly all bytes beyond ASCII decode to characters that are common in that encoding. In Cyrillic
-    ones they stand beside each other, in Western European ones alone.
+    In an East Asian encoding nearly all non-ASCII bytes decode to characters that are common in its language. In
+    Cyrillic text non-ASCII bytes stand next to each other, in Western European text they stand alone.
     """
     beyond = sum(byte >= 0x80 for byte in raw)
     pairs = sum(one >= 0x80 and next_one >= 0x40 for one, next_one in pairwise(raw))
     if pairs >= beyond / 2:
         for name, codec, is_common, least in _ENCODINGS:
-            odd = [character for character in raw.decode(codec, "replace") if ord(character) >= 0x80]
-            if len(odd) >= least and sum(map(is_common, odd)) >= 0.7 * len(odd):
+            wide = [character for character in raw.decode(codec, "replace") if ord(character) >= 0x80]
+            if len(wide) >= least and sum(map(is_common, wide)) >= 0.7 * len(wide):
                 return name
     beside = sum(one >= 0x80 and next_one >= 0x80 for one, next_one in pairwise(raw))
     if beside >= beyond / 2 and sum(map(_CYRILLIC, raw.decode("cp1251", "ignore"))) >= 0.7 * beyond:
@@ -87,12 +86,12 @@ def likely_encoding(raw: bytes) -> str:
 
 
 def _among(*ranges: tuple[int, int]) -> Callable[[str], bool]:
-    """Whether a character's code point lies in one of the ranges."""
+    """A test whether a character's code point lies in one of the ranges."""
     return lambda character: any(low <= ord(character) <= high for low, high in ranges)
 
 
 def _led_by(codec: str, *ranges: tuple[int, int]) -> Callable[[str], bool]:
-    """Whether the first byte of a character lies in one of the ranges, where a national standard has common ones."""
+    """A test whether a character's first byte lies in one of the ranges, where the codec has common characters."""
 
     def is_common(character: str) -> bool:
         first = character.encode(codec, "ignore")[:1]
@@ -104,7 +103,7 @@ def _led_by(codec: str, *ranges: tuple[int, int]) -> Callable[[str], bool]:
 _CYRILLIC = _among((0x410, 0x44F))
 _KANA = _among((0x3040, 0x30FF))
 _COMMON_IN_JAPANESE = _led_by("shift_jis", (0x81, 0x81), (0x88, 0x97))
-# each with its codec, what is common in it, and how many characters a guess needs
+# name, codec, test for common characters, and the least number of characters for a guess
 _ENCODINGS: tuple[tuple[str, str, Callable[[str], bool], int], ...] = (
     ("EUC-KR", "euc_kr", _among((0xAC00, 0xD7A3)), 4),
     ("SHIFT_JIS", "shift_jis", lambda one: _KANA(one) or _COMMON_IN_JAPANESE(one), 1),

@@ -1,1 +1,1 @@
-"""What a cluster lacks: a module for each group of checks."""
+"""Checks what a cluster lacks for our pipelines; one module for each group of checks."""

@@ -1,4 +1,4 @@
-"""The API of Kubernetes: does it answer, and is the namespace fit for our pods?"""
+"""Checks the Kubernetes API and the namespace of the pods."""
 
 from lmmpress.doctor.demands import home
 from lmmpress.doctor.finding import Finding, failed, ok, unknown, warning
@@ -6,25 +6,25 @@ from lmmpress.doctor.reader import Cluster, UnseenError, at, text
 from lmmpress.tasks.profile import Profile
 
 OLDEST = (1, 28)
-"""The oldest version of Kubernetes whose answers these checks were written for; no limit of Kubeflow's own."""
+"""The oldest version of Kubernetes that these checks were written for; Kubeflow has no such limit."""
 
 
 def check_api(profile: Profile, cluster: Cluster) -> list[Finding]:
-    """Reachable, whom it takes us for, and how old it is."""
+    """Check that the API is reachable, accepts our credentials, and is not too old."""
     name = "API"
     try:
-        told = cluster.get("/version")
+        answer = cluster.get("/version")
     except UnseenError as error:
         if error.status in (401, 403):
             mend = "log in again, or name the right context: kubectl config get-contexts, then --context"
-            return [failed(name, f"{cluster.host} lets nobody in like this: {error}", mend)]
+            return [failed(name, f"{cluster.host} does not accept this login: {error}", mend)]
         mend = "kubectl cluster-info; is the VPN up, and is this the right --context?"
         return [failed(name, f"{cluster.host} ({cluster.name}): {error}", mend)]
-    version = text(told.get("gitVersion"))
+    version = text(answer.get("gitVersion"))
     try:
-        major, minor = (int(text(told.get(key)).rstrip("+")) for key in ("major", "minor"))
+        major, minor = (int(text(answer.get(key)).rstrip("+")) for key in ("major", "minor"))
     except ValueError:
-        return [unknown(name, f"{cluster.host} answers, and tells no version", "kubectl version")]
+        return [unknown(name, f"{cluster.host} answers, but reports no version", "kubectl version")]
     if (major, minor) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         mend = f"upgrade the cluster to Kubernetes {oldest} or newer"
@@ -33,18 +33,19 @@ def check_api(profile: Profile, cluster: Cluster) -> list[Finding]:
 
 
 def check_namespace(profile: Profile, cluster: Cluster) -> list[Finding]:
-    """There, not on its way out, and a PodSecurity level that lets our pods and Argo's containers in."""
+    """Check that the namespace exists, is not being deleted, and has a PodSecurity level that admits our pods and
+    Argo's containers."""
     name, namespace = "namespace", home(profile)
-    found = cluster.named(f"/api/v1/namespaces/{namespace}")
-    if found is None:
+    answer = cluster.named(f"/api/v1/namespaces/{namespace}")
+    if answer is None:
         mend = f"kubectl create namespace {namespace}, or name another in kubeflow.namespace"
         return [failed(name, f"there is no namespace {namespace}", mend)]
-    if at(found, "status", "phase") == "Terminating":
-        mend = f"kubectl get namespace {namespace} -o yaml says what holds it; make it again when it is gone"
+    if at(answer, "status", "phase") == "Terminating":
+        mend = f"kubectl get namespace {namespace} -o yaml says what blocks it; create it again when it is gone"
         return [failed(name, f"{namespace} is being deleted", mend)]
-    level = text(at(found, "metadata", "labels", "pod-security.kubernetes.io/enforce"))
+    level = text(at(answer, "metadata", "labels", "pod-security.kubernetes.io/enforce"))
     if level in ("", "privileged", "baseline"):
-        return [ok(name, f"{namespace}, PodSecurity {level or 'as the cluster has it, none set here'}")]
+        return [ok(name, f"{namespace}, PodSecurity {level or 'of the cluster, none set here'}")]
     if level != "restricted":
         mend = f"kubectl label namespace {namespace} pod-security.kubernetes.io/enforce=baseline --overwrite"
         return [failed(name, f"{namespace}: there is no PodSecurity level {level!r}", mend)]
@@ -57,10 +58,10 @@ def check_namespace(profile: Profile, cluster: Cluster) -> list[Finding]:
             f"/api/v1/namespaces/{profile.kubeflow.system}/configmaps/workflow-controller-configmap"
         )
     except UnseenError as error:
-        said = f"{namespace} is restricted; whether Argo's own containers keep to that could not be read: {error}"
+        said = f"{namespace} is restricted; the settings of Argo's own containers could not be read: {error}"
         return [unknown(name, said, mend)]
     data = at(settings, "data")
     written = " ".join(text(data.get(key)) for key in ("executor", "config")) if isinstance(data, dict) else ""
     if "seccompProfile" in written and "runAsNonRoot" in written:
-        return [ok(name, f"{namespace}, PodSecurity restricted, and Argo's containers keep to it")]
-    return [failed(name, f"{namespace} is restricted, and Argo's own containers do not keep to that", mend)]
+        return [ok(name, f"{namespace}, PodSecurity restricted, and Argo's containers comply")]
+    return [failed(name, f"{namespace} is restricted, but Argo's own containers do not comply", mend)]

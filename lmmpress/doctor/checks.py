@@ -1,4 +1,4 @@
-"""The checks, one after the other."""
+"""Lists the checks and runs them."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ Tell = Callable[[str], None]
 
 
 def checks(components: tuple[str, ...] = COMPONENTS) -> dict[str, Check]:
-    """Every check of the cluster by its name; nodes and quotas for the pods of these components."""
+    """All checks of the cluster by name; nodes and quotas are checked for the pods of these components."""
     return {
         "namespace": api.check_namespace,
         "permission to submit": permissions.check_submitting,
@@ -43,37 +43,42 @@ BEFORE_SUBMITTING = (
     "quotas",
     "nodes",
 )
-"""The checks that `submit` makes first. Whether Kubeflow answers it learns by itself."""
+"""The checks that run before `submit`. Whether Kubeflow answers, `submit` finds out itself."""
 
 
 def examine(
     profile: Profile, cluster: Cluster, chosen: dict[str, Check], tell: Tell = lambda name: None
 ) -> list[Finding]:
-    """What the chosen checks find, the API's own first: where that does not answer, no other can be made."""
+    """Run the check of the API, then the chosen ones; if the API does not answer, the others are reported as unknown.
+
+    `tell` gets the name of each check before it runs.
+    """
     tell("API")
-    found = made("API", api.check_api, profile, cluster)
+    found = run_check("API", api.check_api, profile, cluster)
     if any(one.status == "failed" for one in found):
         return found + [unknown(name, "not looked at: the API of Kubernetes does not answer") for name in chosen]
     for name, check in chosen.items():
         tell(name)
-        found += made(name, check, profile, cluster)
+        found += run_check(name, check, profile, cluster)
     return found
 
 
-def made(name: str, check: Check, profile: Profile, cluster: Cluster) -> list[Finding]:
-    """A check's findings; where it cannot be made, that is what was found."""
+def run_check(name: str, check: Check, profile: Profile, cluster: Cluster) -> list[Finding]:
+    """The findings of a check; one finding of status unknown if the check cannot be run."""
     try:
         return check(profile, cluster)
     except UnseenError as error:
         mend = (
-            "ask somebody who may, or have it allowed: kubectl auth can-i --list" if error.status in (401, 403) else ""
+            "ask an administrator, or get the permission: kubectl auth can-i --list"
+            if error.status in (401, 403)
+            else ""
         )
         return [unknown(name, f"could not be looked at: {error}", mend)]
-    except Exception as error:  # an answer that nobody has thought of is no reason to know nothing of the rest
-        return [unknown(name, f"an answer that is not understood ({type(error).__name__}: {error})")]
+    except Exception as error:  # an unexpected answer to one check must not stop the other checks
+        return [unknown(name, f"unexpected answer ({type(error).__name__}: {error})")]
 
 
 def before_submitting(profile: Profile, cluster: Cluster, granularity: str) -> list[Finding]:
-    """What would keep a run from running."""
+    """The findings of the checks to run before a pipeline is submitted."""
     every = checks(BY_GRANULARITY[granularity])
     return examine(profile, cluster, {name: every[name] for name in BEFORE_SUBMITTING})

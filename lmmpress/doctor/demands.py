@@ -1,4 +1,4 @@
-"""What a profile comes to in the cluster: where pods run, as whom, and what each component asks for."""
+"""What a profile means in the cluster: the namespace and service account of the pods, and their resource requests."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -14,19 +14,20 @@ BY_GRANULARITY = {
 
 
 def home(profile: Profile) -> str:
-    """The namespace that pods run in."""
+    """The namespace of the pods."""
     return profile.kubeflow.namespace or profile.kubeflow.system
 
 
 def account(profile: Profile) -> str:
-    """The service account of the pods: where the profile names none, Kubeflow's, for one user or for several."""
-    several = profile.kubeflow.namespace not in (None, profile.kubeflow.system)
-    return profile.service_account or ("default-editor" if several else "pipeline-runner")
+    """The service account of the pods. Its default is Kubeflow's: `default-editor` with several users, otherwise
+    `pipeline-runner`."""
+    several_users = profile.kubeflow.namespace not in (None, profile.kubeflow.system)
+    return profile.service_account or ("default-editor" if several_users else "pipeline-runner")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What pods ask for that are alike, and which components they are."""
+class Demand:
+    """Components whose pods are equal, and the resources that such a pod requests."""
 
     components: tuple[str, ...]
     pod: Pod
@@ -38,38 +39,38 @@ class Asked:
 
     @property
     def needs(self) -> str:
-        """In words."""
+        """The requested resources, for a message."""
         names = {"cpu": "cpu", "memory": "memory"}
         listed = [f"{self.requests[name]} {name}" for name in self.requests if name not in names]
         listed += [f"{name} {in_words(name, self.requests[name])}" for name in names if name in self.requests]
         return ", ".join(listed) or "nothing"
 
 
-def asked(profile: Profile, components: tuple[str, ...]) -> list[Asked]:
-    """What each kind of pod asks for; pods that are alike once."""
+def demands_of(profile: Profile, components: tuple[str, ...]) -> list[Demand]:
+    """The demand of each kind of pod; components with equal pods share one."""
     groups: dict[str, list[str]] = {}
     for component in components:
         pod = profile.pod(component)
         groups.setdefault(pod.model_dump_json(exclude={"retries", "shm"}), []).append(component)
-    return [_asked(tuple(names), profile.pod(names[0])) for names in groups.values()]
+    return [_demand(tuple(names), profile.pod(names[0])) for names in groups.values()]
 
 
-def _asked(names: tuple[str, ...], pod: Pod) -> Asked:
+def _demand(names: tuple[str, ...], pod: Pod) -> Demand:
     requests: dict[str, Decimal] = {}
     limits: dict[str, Decimal] = {}
-    for resources, found in ((pod.requests, requests), (pod.limits, limits)):
+    for resources, amounts in ((pod.requests, requests), (pod.limits, limits)):
         for name in ("cpu", "memory"):
             value = amount(getattr(resources, name)) if resources and getattr(resources, name) else None
             if value is not None:
-                found[name] = value
+                amounts[name] = value
     if pod.gpus and pod.gpu_type:
         requests[pod.gpu_type] = limits[pod.gpu_type] = Decimal(pod.gpus)
-    # what is limited and not asked for is asked for, as Kubernetes has it
-    return Asked(names, pod, limits | requests, limits)
+    # Kubernetes uses the limit as the request where there is no request
+    return Demand(names, pod, limits | requests, limits)
 
 
 def in_words(name: str, value: Decimal) -> str:
-    """An amount of a resource as Kubernetes writes it."""
+    """An amount of a resource in the notation of Kubernetes."""
     if name.rpartition(".")[2] in ("memory", "ephemeral-storage"):
         for size, unit in ((1 << 40, "Ti"), (1 << 30, "Gi"), (1 << 20, "Mi")):
             if abs(value) >= size:

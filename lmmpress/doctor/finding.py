@@ -1,4 +1,4 @@
-"""What a check found, in words for a person and for a program."""
+"""The result of a check, readable by users and by programs."""
 
 import re
 from collections.abc import Iterable
@@ -15,8 +15,8 @@ _LONGEST = 400
 
 @dataclass(frozen=True)
 class Finding:
-    """`said` is what was seen; `mend` the command or the value that helps where it is not ok. A check that could not be
-    made is `unknown`: neither ok nor failed."""
+    """`said`: what was found. `mend`: the command or value that helps if it is not ok. The status `unknown` means that
+    the check could not be run."""
 
     check: str
     status: Status
@@ -45,14 +45,14 @@ def unknown(check: str, said: str, mend: str = "") -> Finding:
 
 
 def printable(text: str, most: int = _LONGEST) -> str:
-    """Text on one line that any terminal takes, whatever a server has put into it, without credentials; shortened where
-    it is very long."""
+    """Text in one line that is safe for any terminal: without control characters and credentials, and shortened if it
+    is very long."""
     text = _CONTROL.sub(" ", without_credentials(text)).encode("utf-8", "replace").decode("utf-8").strip()
     return text if len(text) <= most else f"{text[: most - 4]} ..."
 
 
 def some(names: Iterable[object], most: int = 4) -> str:
-    """A few of many names."""
+    """The first few of many names, and how many more there are."""
     listed = [str(name) for name in names]
     more = len(listed) - most
     return ", ".join(listed[:most]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""From inside: a short Job that tries bucket and MLflow as a task would, with its image, Secrets and account."""
+"""Checks bucket and MLflow from inside the cluster: a short Job with the image, Secrets and account of a task."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from lmmpress.doctor.outside import ASKED, MARK, Addresses
 from lmmpress.doctor.reader import Cluster, Node, UnseenError, at, mapping, mappings, text
 from lmmpress.tasks.profile import Profile
 
-SECONDS = 300.0  # that pulling the image and asking may take
+SECONDS = 300.0  # time limit for pulling the image and running the checks
 PAUSE = 2.0
 _STUCK = {
     "ErrImagePull": "check image and pull_secrets in the profile",
@@ -26,9 +26,9 @@ _STUCK = {
 
 
 def check_from_inside(profile: Profile, cluster: Cluster, addresses: Addresses) -> list[Finding]:
-    """The findings of a pod; the Job is removed again, whatever came of it."""
+    """Run the checks in a pod and return its findings; the Job is always removed afterwards."""
     namespace, job = home(profile), manifest(profile, addresses)
-    called = str(at(job, "metadata", "name"))
+    job_name = str(at(job, "metadata", "name"))
     jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
     try:
         cluster.post(jobs, job)
@@ -36,17 +36,17 @@ def check_from_inside(profile: Profile, cluster: Cluster, addresses: Addresses) 
         mend = f"kubectl auth can-i create jobs -n {namespace}; quotas and policies of {namespace}"
         return [failed("inside", f"the Job is refused: {error}", mend)]
     try:
-        return _follow(cluster, namespace, called, jobs)
+        return _follow(cluster, namespace, job_name, jobs)
     finally:
         with suppress(UnseenError):
-            cluster.delete(f"{jobs}/{called}")
+            cluster.delete(f"{jobs}/{job_name}")
 
 
-def _follow(cluster: Cluster, namespace: str, called: str, jobs: str) -> list[Finding]:
+def _follow(cluster: Cluster, namespace: str, job_name: str, jobs: str) -> list[Finding]:
     until, waits = time.monotonic() + SECONDS, "no pod was made"
-    mend = f"kubectl describe job {called} -n {namespace} while `lmmpress doctor --inside` runs"
+    mend = f"kubectl describe job {job_name} -n {namespace} while `lmmpress doctor --inside` runs"
     while time.monotonic() < until:
-        pods = cluster.items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=f"job-name={called}")
+        pods = cluster.items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=f"job-name={job_name}")
         phase = text(at(pods, 0, "status", "phase"))
         if phase in ("Succeeded", "Failed"):
             return _read(cluster, namespace, text(at(pods, 0, "metadata", "name")), phase)
@@ -64,7 +64,7 @@ def _follow(cluster: Cluster, namespace: str, called: str, jobs: str) -> list[Fi
             if condition.get("reason") == "Unschedulable":
                 waits = f"no node takes the pod: {text(condition.get('message'))}"
         if not pods:
-            for condition in mappings(at(cluster.find(f"{jobs}/{called}"), "status", "conditions")):
+            for condition in mappings(at(cluster.find(f"{jobs}/{job_name}"), "status", "conditions")):
                 if condition.get("type") == "Failed" and condition.get("status") == "True":
                     return [failed("inside", f"the Job failed: {text(condition.get('message'))}", mend)]
         time.sleep(PAUSE)
@@ -72,26 +72,26 @@ def _follow(cluster: Cluster, namespace: str, called: str, jobs: str) -> list[Fi
 
 
 def _read(cluster: Cluster, namespace: str, pod: str, phase: str) -> list[Finding]:
-    """What the pod has printed."""
+    """The findings that the pod has printed."""
     log = cluster.text(f"/api/v1/namespaces/{namespace}/pods/{pod}/log", tailLines="200")
     found = [one for line in log.splitlines() if line.startswith(MARK) and (one := _finding(line.removeprefix(MARK)))]
     if found:
         return found
     if re.search("No module named '?lmmpress", log):
         mend = "build the image from this version of lmmpress, or name the right one in the profile"
-        return [failed("inside", "the image has no doctor in it: it is older than this lmmpress, or another one", mend)]
+        return [failed("inside", "the image has no doctor: it is older than this lmmpress, or a different image", mend)]
     last = next((line for line in reversed(log.splitlines()) if line.strip()), "it printed nothing")
     if phase == "Failed":
         return [failed("inside", f"the pod failed: {last}", "run the image by hand: kubectl run -it --rm")]
-    return [unknown("inside", f"the pod ended and told nothing: {last}")]
+    return [unknown("inside", f"the pod ended without a finding: {last}")]
 
 
 def _finding(line: str) -> Finding | None:
     try:
-        told = json.loads(line)
+        printed = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    parts = [text(mapping(told).get(key)) for key in ("check", "status", "said", "mend")]
+    parts = [text(mapping(printed).get(key)) for key in ("check", "status", "said", "mend")]
     name, status, said, mend = parts
     if status not in ("ok", "warning", "failed", "unknown"):
         return None
@@ -99,7 +99,7 @@ def _finding(line: str) -> Finding | None:
 
 
 def manifest(profile: Profile, addresses: Addresses) -> Node:
-    """The Job: the image, account, Secrets and environment of a task, little of everything else, and soon gone."""
+    """The Job's manifest: image, account, Secrets and environment of a task, small requests, and a short lifetime."""
     pod = profile.pod("prepare")
     environment: list[Node] = [
         {"name": name, "value": value}
@@ -153,7 +153,7 @@ def manifest(profile: Profile, addresses: Addresses) -> Node:
             "activeDeadlineSeconds": int(SECONDS),
             "ttlSecondsAfterFinished": 300,
             "template": {
-                # Istio's proxy would outlive our container, and the Job with it
+                # Istio's proxy would keep the Job running after our container has ended
                 "metadata": {"labels": labels | {"sidecar.istio.io/inject": "false"}},
                 "spec": spec,
             },
@@ -161,6 +161,6 @@ def manifest(profile: Profile, addresses: Addresses) -> Node:
     }
 
 
-def _toleration(told: Node) -> Node:
-    seconds = told.pop("toleration_seconds", None)
-    return told if seconds is None else told | {"tolerationSeconds": seconds}
+def _toleration(fields: Node) -> Node:
+    seconds = fields.pop("toleration_seconds", None)
+    return fields if seconds is None else fields | {"tolerationSeconds": seconds}

@@ -1,18 +1,17 @@
-"""The keys of a store: enough for it, and for nothing else?"""
+"""Checks that the access keys of a store allow what lmmpress needs, and nothing else."""
 
 from collections.abc import Callable
-
-from minio.error import S3Error
 
 from lmmpress.doctor.finding import Finding, failed, ok, warning
 from lmmpress.errors import UserError
 from lmmpress.store.bucket import BucketObjects
+from lmmpress.store.objects import DeniedError
 from lmmpress.store.probe import Prober
 from lmmpress.store.rights import LIST, READ, Place
 
 
 def check_enough(name: str, address: str, where: Place, patience: float) -> Finding | None:
-    """A failure that names the rights which the keys lack; None where they lack none."""
+    """A failed finding with the missing rights of the keys; None if they have all rights."""
     lacking = Prober(where, patience).lacking()
     if lacking:
         return failed(name, f"the keys lack {', '.join(lacking)}", mend_rights(address))
@@ -20,7 +19,7 @@ def check_enough(name: str, address: str, where: Place, patience: float) -> Find
 
 
 def check_readable(name: str, objects: BucketObjects, landmark: str) -> Finding | None:
-    """A failure that names the rights which the keys lack to read a folder; None where they lack none."""
+    """A failed finding with the missing rights of the keys to read a folder; None if they have all rights."""
     tried: dict[str, Callable[[], object]] = {
         LIST: lambda: next(iter(objects.entries(landmark)), None),
         READ[0]: lambda: objects.read(landmark),
@@ -40,20 +39,20 @@ def check_readable(name: str, objects: BucketObjects, landmark: str) -> Finding 
 
 
 def denied(error: UserError) -> bool:
-    """Whether it says that the server denied a request."""
-    return isinstance(error.__cause__, S3Error) and error.__cause__.code in ("AccessDenied", "AllAccessDisabled")
+    """Whether an error was raised because the server denied a request."""
+    return isinstance(error, DeniedError)
 
 
 def check_excess(address: str, where: Place, known: list[Place], patience: float, here: bool) -> Finding:
-    """A warning with what the keys may do that no task needs. `known`: the places that the plan names."""
+    """A warning if the keys allow more than tasks need. `known`: the places that the plan names."""
     name, whose = f"keys of {address}", "the keys here" if here else "they"
-    found = Prober(where, patience).excess(known)
-    if not found:
-        return ok(name, "nothing that was tried outside of it is allowed")
-    mend = f"keys of their own for pipelines, with the policy that `lmmpress store policy {address}` prints"
+    excess = Prober(where, patience).excess(known)
+    if not excess:
+        return ok(name, "they allow nothing else that was tried")
+    mend = f"separate keys for pipelines, with the policy that `lmmpress store policy {address}` prints"
     if here:
-        mend = f"if pods have the same (--inside tells): {mend}"
-    return warning(name, f"{whose} may also {', '.join(found)}: no task needs that", mend)
+        mend = f"if pods have the same keys (--inside shows it): {mend}"
+    return warning(name, f"{whose} may also {', '.join(excess)}: no task needs that", mend)
 
 
 def mend_rights(address: str) -> str:

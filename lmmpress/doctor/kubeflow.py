@@ -1,4 +1,4 @@
-"""Kubeflow Pipelines and Argo: their APIs, versions and health."""
+"""Checks Kubeflow Pipelines and Argo: their APIs, versions and health."""
 
 import re
 
@@ -14,23 +14,23 @@ KINDS = {
 }
 WORKERS = {
     "ml-pipeline": "its API",
-    "ml-pipeline-persistenceagent": "without it no run is ever seen to end",
+    "ml-pipeline-persistenceagent": "without it no run ever ends in Kubeflow",
     "workflow-controller": "Argo, which starts the pods",
 }
 OLDEST = {"ml-pipeline": (2, 15), "workflow-controller": (3, 5)}
-"""Kubeflow's as docs/kubeflow.md has it; Argo's is a guess on the safe side: 3.7 and 4.0 are what was read."""
+"""Kubeflow's as in docs/kubeflow.md; Argo's is a cautious guess from the source of 3.7 and 4.0."""
 _INSTALL = "https://www.kubeflow.org/docs/components/pipelines/operator-guides/installation"
 
 
 def check_kinds(profile: Profile, cluster: Cluster) -> list[Finding]:
-    """The resources that their CRDs add, as the API serves them; everybody who may log in may see that."""
+    """Check that the API serves the resources of their CRDs; every user of the cluster may read that."""
     found = []
     for name, (group, version, kinds) in KINDS.items():
         served = cluster.find(f"/apis/{group}/{version}")
         names = {text(one.get("name")) for one in mappings(at(served, "resources"))}
         lacking = [f"{kind}.{group}" for kind in kinds if kind not in names]
         if served is not None and not isinstance(served.get("resources"), list):
-            found.append(unknown(f"CRDs of {name}", f"{group}/{version} is served and lists no resources"))
+            found.append(unknown(f"CRDs of {name}", f"{group}/{version} is served, but lists no resources"))
         elif lacking:
             mend = f"install {name} with its cluster-scoped resources: {_INSTALL}; then kubectl get crd {lacking[0]}"
             found.append(failed(f"CRDs of {name}", f"the cluster has no {', '.join(lacking)} ({version})", mend))
@@ -40,38 +40,39 @@ def check_kinds(profile: Profile, cluster: Cluster) -> list[Finding]:
 
 
 def check_workers(profile: Profile, cluster: Cluster) -> list[Finding]:
-    """Those who do the work: is each there, ready, and new enough?"""
+    """Check that each deployment of Kubeflow and Argo exists, is ready, and is new enough."""
     return [_worker(name, why, profile, cluster) for name, why in WORKERS.items()]
 
 
 def _worker(name: str, why: str, profile: Profile, cluster: Cluster) -> Finding:
-    places = list(dict.fromkeys((profile.kubeflow.system, home(profile))))
-    found, place, refused = None, places[0], None
-    for place in places:
+    namespaces = list(dict.fromkeys((profile.kubeflow.system, home(profile))))
+    deployment, namespace, refused = None, namespaces[0], None
+    for namespace in namespaces:
         try:
-            found = cluster.named(f"/apis/apps/v1/namespaces/{place}/deployments/{name}")
+            deployment = cluster.named(f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}")
         except UnseenError as error:
             refused = error
-        if found is not None:
+        if deployment is not None:
             break
-    if found is None and refused is not None:
-        return unknown(name, f"{why}: {refused}", f"kubectl get deployment {name} -n {places[0]}, by who may")
-    if found is None:
-        said = f"{why}: there is no such deployment in {' or '.join(places)}, where it was looked for"
+    if deployment is None and refused is not None:
+        mend = f"ask an administrator: kubectl get deployment {name} -n {namespaces[0]}"
+        return unknown(name, f"{why}: {refused}", mend)
+    if deployment is None:
+        said = f"{why}: there is no such deployment in {' or '.join(namespaces)}"
         return unknown(name, said, f"kubectl get deployment -A | grep {name}; is Kubeflow Pipelines installed?")
-    ready, image = whole(at(found, "status", "readyReplicas")), _image(found)
+    ready, image = whole(at(deployment, "status", "readyReplicas")), _image(deployment)
     version = re.search(r":v?(\d+)\.(\d+)[^@/]*(?=@|$)", image)
     if ready < 1:
-        mend = f"kubectl describe deployment {name} -n {place}; kubectl logs deployment/{name} -n {place}"
-        return failed(name, f"{why}: no pod of it is ready in {place}", mend)
+        mend = f"kubectl describe deployment {name} -n {namespace}; kubectl logs deployment/{name} -n {namespace}"
+        return failed(name, f"{why}: no pod of it is ready in {namespace}", mend)
     if version is None:
-        return ok(name, f"{why}: ready in {place} (version not told by {image or 'its image'})")
-    told, oldest = f"{version[1]}.{version[2]}", OLDEST.get(name)
+        return ok(name, f"{why}: ready in {namespace} ({image or 'its image'} shows no version)")
+    number, oldest = f"{version[1]}.{version[2]}", OLDEST.get(name)
     if oldest and (int(version[1]), int(version[2])) < oldest:
         needed = ".".join(map(str, oldest))
         mend = f"upgrade to {needed} or newer: {_INSTALL}"
-        return failed(name, f"{why}: version {told} in {place}; {needed} or newer is needed", mend)
-    return ok(name, f"{why}: {image.rpartition(':')[2].partition('@')[0] or told}, {ready} ready in {place}")
+        return failed(name, f"{why}: version {number} in {namespace}; {needed} or newer is needed", mend)
+    return ok(name, f"{why}: {image.rpartition(':')[2].partition('@')[0] or number}, {ready} ready in {namespace}")
 
 
 def _image(deployment: Node) -> str:
@@ -80,10 +81,10 @@ def _image(deployment: Node) -> str:
 
 
 def check_endpoint(profile: Profile, cluster: Cluster) -> list[Finding]:
-    """Kubeflow's own API, where `submit` goes."""
+    """Check that Kubeflow's own API answers, which `submit` uses."""
     name = "Kubeflow's API"
     if not profile.kubeflow.host:
-        return [warning(name, "the profile does not say where pipelines are submitted to", "set kubeflow.host")]
+        return [warning(name, "the profile has no address to submit pipelines to", "set kubeflow.host")]
     from lmmpress.kubeflow.submit import probe
 
     try:

@@ -1,21 +1,21 @@
-"""Nodes: which of them would take a pod of each component, and is there room now?"""
+"""Checks which nodes can take a pod of each component, and which of them have room now."""
 
 from collections import Counter
 from dataclasses import dataclass
 from decimal import Decimal
 
-from lmmpress.doctor.demands import Asked, asked, in_words
+from lmmpress.doctor.demands import Demand, demands_of, in_words
 from lmmpress.doctor.finding import Finding, failed, ok, some, unknown, warning
 from lmmpress.doctor.reader import Cluster, Node, UnseenError, amount, at, mapping, mappings, text
 from lmmpress.tasks.profile import Expression, Pod, Profile, Toleration
 
 _STEPS = ("ready", "selector", "affinity", "taint", "size")
-"""What a pod asks of a node, in the order in which it is looked at."""
+"""The conditions that a node must meet for a pod, in the order in which they are checked."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a node takes no pod of a component: at which step, in words, and what would change that."""
+    """Why a node takes no pod of a component: the condition, an explanation, and a remedy."""
 
     step: str
     said: str
@@ -23,7 +23,7 @@ class Refusal:
 
 
 def check_nodes(profile: Profile, cluster: Cluster, components: tuple[str, ...]) -> list[Finding]:
-    """For each kind of pod: the nodes that match it, and those of them that have room."""
+    """Check for each kind of pod that there are nodes that match it and have room."""
     nodes = cluster.items("/api/v1/nodes")
     used: dict[str, dict[str, Decimal]] | None = None
     unseen = ""
@@ -31,35 +31,36 @@ def check_nodes(profile: Profile, cluster: Cluster, components: tuple[str, ...])
         used = used_by_node(cluster.items("/api/v1/pods", fieldSelector="status.phase!=Succeeded,status.phase!=Failed"))
     except UnseenError as error:
         unseen = str(error)
-    return [_look(one, nodes, used, unseen) for one in asked(profile, components)]
+    return [_check(one, nodes, used, unseen) for one in demands_of(profile, components)]
 
 
-def _look(one: Asked, nodes: list[Node], used: dict[str, dict[str, Decimal]] | None, unseen: str) -> Finding:
+def _check(one: Demand, nodes: list[Node], used: dict[str, dict[str, Decimal]] | None, unseen: str) -> Finding:
     name = f"nodes for {one}"
     refusals = {_name(node): refusal(node, one) for node in nodes}
     fit = [node for node in nodes if refusals[_name(node)] is None]
     if not nodes:
         return failed(name, "the cluster has no nodes", "kubectl get nodes")
     if not fit:
-        told = [found for found in refusals.values() if found]
-        counted = Counter((found.step, found.said) for found in told)
+        reasons = [reason for reason in refusals.values() if reason]
+        counted = Counter((reason.step, reason.said) for reason in reasons)
         said = "; ".join(f"{count} {words}" for (_, words), count in counted.most_common(4))
-        nearest = max(told, key=lambda found: _STEPS.index(found.step))
+        nearest = max(reasons, key=lambda reason: _STEPS.index(reason.step))
         mend = f"{nearest.mend} (if an autoscaler would make such nodes: submit with --no-checks)"
         return failed(name, f"no node takes a pod that asks for {one.needs}: {said}", mend)
     if used is None:
-        said = f"{len(fit)} match ({some(map(_name, fit))}); what is free on them could not be seen: {unseen}"
-        return unknown(name, said, "kubectl describe nodes | grep -A 8 'Allocated resources', by who may")
+        said = f"{len(fit)} match ({some(map(_name, fit))}); their free resources could not be read: {unseen}"
+        mend = "ask an administrator: kubectl describe nodes | grep -A 8 'Allocated resources'"
+        return unknown(name, said, mend)
     free = [node for node in fit if not _lacks(node, one, used.get(_name(node), {}))]
     if free:
         return ok(name, f"{one.needs}: {len(fit)} match, {len(free)} have room now ({some(map(_name, free))})")
     lacking = _lacks(fit[0], one, used.get(_name(fit[0]), {}))
-    said = f"{one.needs}: {len(fit)} match and none has room now; {_name(fit[0])} has {', '.join(lacking)}"
+    said = f"{one.needs}: {len(fit)} match, but none has room now; {_name(fit[0])} has {', '.join(lacking)}"
     return warning(name, said, f"pods wait; kubectl get pods -A --field-selector spec.nodeName={_name(fit[0])}")
 
 
-def refusal(node: Node, one: Asked) -> Refusal | None:
-    """Why a node would never take such a pod; None where it may."""
+def refusal(node: Node, one: Demand) -> Refusal | None:
+    """Why a node never takes such a pod; None if it can."""
     if not _ready(node):
         return Refusal("ready", "not ready", f"kubectl describe node {_name(node)}")
     if at(node, "spec", "unschedulable") is True:
@@ -82,10 +83,10 @@ def refusal(node: Node, one: Asked) -> Refusal | None:
         if effect in ("NoSchedule", "NoExecute") and not any(
             tolerates(one_of, key, value, effect) for one_of in one.pod.tolerations or []
         ):
-            told = f"{key}={value}:{effect}" if value else f"{key}:{effect}"
+            written = f"{key}={value}:{effect}" if value else f"{key}:{effect}"
             how = f"operator: Equal, value: {value}" if value else "operator: Exists"
             mend = f"tolerations: [{{key: {key}, {how}, effect: {effect}}}] in the profile"
-            return Refusal("taint", f"with the taint {told}", mend)
+            return Refusal("taint", f"with the taint {written}", mend)
     if lacking := _lacks(node, one, {}):
         mend = f"smaller requests for {one} in the profile, or larger nodes"
         if one.pod.gpu_type in one.requests and not _allocatable(node, str(one.pod.gpu_type)):
@@ -107,17 +108,17 @@ def tolerates(toleration: Toleration, key: str, value: str, effect: str) -> bool
 
 
 def matches(expression: Expression, labels: Node) -> bool:
-    """Whether a node's labels are as an expression wants them."""
-    there, value = expression.key in labels, labels.get(expression.key)
+    """Whether a node's labels match an expression."""
+    exists, value = expression.key in labels, labels.get(expression.key)
     match expression.operator:
         case "In":
-            return there and value in expression.values
+            return exists and value in expression.values
         case "NotIn":
-            return not there or value not in expression.values
+            return not exists or value not in expression.values
         case "Exists":
-            return there
+            return exists
         case "DoesNotExist":
-            return not there
+            return not exists
     try:
         have, bound = int(text(value)), int(expression.values[0])
     except (ValueError, IndexError):
@@ -126,47 +127,47 @@ def matches(expression: Expression, labels: Node) -> bool:
 
 
 def _attracted(labels: Node, pod: Pod) -> bool:
-    """Kubeflow makes a term of each affinity without a weight, of which one has to hold, with all its expressions."""
+    """Whether a node satisfies the required affinity. Kubeflow makes one term of each affinity without a weight: one
+    term has to match, with all its expressions."""
     terms = [term for term in pod.affinity or [] if term.weight is None]
     return not terms or any(all(matches(one, labels) for one in term.expressions) for term in terms)
 
 
 def used_by_node(pods: list[Node]) -> dict[str, dict[str, Decimal]]:
-    """What the pods that run, or are about to, have asked for on each node."""
+    """The resources that running and starting pods have requested on each node."""
     used: dict[str, dict[str, Decimal]] = {}
     for pod in pods:
-        place = text(at(pod, "spec", "nodeName"))
-        if not place or at(pod, "status", "phase") in ("Succeeded", "Failed"):
+        node_name = text(at(pod, "spec", "nodeName"))
+        if not node_name or at(pod, "status", "phase") in ("Succeeded", "Failed"):
             continue
-        here = used.setdefault(place, {})
+        on_node = used.setdefault(node_name, {})
         for name, value in _of_pod(pod).items():
-            here[name] = here.get(name, Decimal(0)) + value
+            on_node[name] = on_node.get(name, Decimal(0)) + value
     return used
 
 
 def _of_pod(pod: Node) -> dict[str, Decimal]:
-    """The sum over containers, or the largest that comes before them; and one pod."""
+    """What a pod requests: the sum over its containers, or its largest init container if that is more; and one pod."""
     total: dict[str, Decimal] = {"pods": Decimal(1)}
     first: dict[str, Decimal] = {}
     for container in mappings(at(pod, "spec", "containers")):
         _add(total, _requests(container))
     for container in mappings(at(pod, "spec", "initContainers")):
-        if container.get("restartPolicy") == "Always":  # it stays beside the others
+        if container.get("restartPolicy") == "Always":  # a sidecar: it runs beside the other containers
             _add(total, _requests(container))
         else:
             for name, value in _requests(container).items():
                 first[name] = max(first.get(name, Decimal(0)), value)
     for name, value in first.items():
         total[name] = max(total.get(name, Decimal(0)), value)
-    _add(
-        total, {name: found for name, value in mapping(at(pod, "spec", "overhead")).items() if (found := amount(value))}
-    )
+    overhead = mapping(at(pod, "spec", "overhead"))
+    _add(total, {name: parsed for name, value in overhead.items() if (parsed := amount(value))})
     return total
 
 
 def _requests(container: Node) -> dict[str, Decimal]:
-    told = mapping(at(container, "resources", "limits")) | mapping(at(container, "resources", "requests"))
-    return {name: found for name, value in told.items() if (found := amount(value)) is not None}
+    values = mapping(at(container, "resources", "limits")) | mapping(at(container, "resources", "requests"))
+    return {name: parsed for name, value in values.items() if (parsed := amount(value)) is not None}
 
 
 def _add(total: dict[str, Decimal], more: dict[str, Decimal]) -> None:
@@ -174,14 +175,14 @@ def _add(total: dict[str, Decimal], more: dict[str, Decimal]) -> None:
         total[name] = total.get(name, Decimal(0)) + value
 
 
-def _lacks(node: Node, one: Asked, used: dict[str, Decimal]) -> list[str]:
-    """What a node has too little of, with so much in use."""
-    found = []
-    for name, wanted in ({"pods": Decimal(1)} | one.requests).items():
-        there = _allocatable(node, name) - used.get(name, Decimal(0))
-        if there < wanted and (name != "pods" or used):
-            found.append(f"{name} {in_words(name, max(there, Decimal(0)))} of {in_words(name, wanted)}")
-    return found
+def _lacks(node: Node, one: Demand, used: dict[str, Decimal]) -> list[str]:
+    """The resources that are too small on a node with `used` in use, each with the free and the requested amount."""
+    lacking = []
+    for name, requested in ({"pods": Decimal(1)} | one.requests).items():
+        free = _allocatable(node, name) - used.get(name, Decimal(0))
+        if free < requested and (name != "pods" or used):
+            lacking.append(f"{name} {in_words(name, max(free, Decimal(0)))} of {in_words(name, requested)}")
+    return lacking
 
 
 def _allocatable(node: Node, name: str) -> Decimal:

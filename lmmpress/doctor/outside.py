@@ -1,7 +1,7 @@
-"""What is beyond Kubernetes: the bucket and MLflow, tried as a task uses them; from here, or from a pod.
+"""Checks the services outside Kubernetes, the bucket and MLflow, by using them as a task does: from here or from a pod.
 
-`python3 -m lmmpress.doctor.outside` is what the Job of `inside` runs. So nothing is imported here that an image
-of ours lacks, and the client of Kubernetes is not in it.
+The Job of `inside` runs `python3 -m lmmpress.doctor.outside`. So this module imports only what our image contains; the
+Kubernetes client is not in it.
 """
 
 import json
@@ -28,7 +28,7 @@ from lmmpress.printing.credentials import address_without_credentials
 MARK = "lmmpress-doctor "
 ASKED = "LMMPRESS_DOCTOR"
 OLDEST = (3, 0)
-"""MLflow's first version with logged models, which lineage is made of."""
+"""The first version of MLflow with logged models, which the lineage needs."""
 
 _PATIENCE = 4.0  # seconds
 _CREDENTIALS = "there are no credentials"
@@ -36,7 +36,7 @@ _CREDENTIALS = "there are no credentials"
 
 @dataclass(frozen=True)
 class Addresses:
-    """What a plan names."""
+    """The addresses in a plan."""
 
     store: str | None = None
     model: str | None = None
@@ -44,8 +44,8 @@ class Addresses:
 
 
 def check_outside(addresses: Addresses, here: bool) -> list[Finding]:
-    """The bucket and MLflow that the environment names. `here`: on a person's machine, which may lack credentials and
-    the cluster's own names."""
+    """Check the buckets of the plan and the MLflow server of the environment. `here`: on a user's machine, which may
+    lack credentials and may not resolve the cluster's own host names."""
     return check_buckets(addresses, here) + check_mlflow(here)
 
 
@@ -63,9 +63,9 @@ def check_buckets(addresses: Addresses, here: bool) -> list[Finding]:
 
 
 def _try_store(address: str, name: str) -> Finding:
-    """Write, read, refuse what has changed, remove: with one small object that nothing else looks at.
+    """Test writing, reading, conditional writing and removing with one small object that nothing else uses.
 
-    It is only written where the keys may remove it again.
+    The object is written only if the keys allow removing it.
     """
     from lmmpress.doctor.keys import check_enough, denied, mend_rights
     from lmmpress.store.bucket import BucketObjects
@@ -80,13 +80,15 @@ def _try_store(address: str, name: str) -> Finding:
     objects.write(key, b'{"written": 1}', None)
     try:
         try:
-            found = objects.read(key)
+            stored = objects.read(key)
         except UserError as error:
             if not denied(error):
                 raise
             return failed(name, "the keys lack s3:GetObject", mend_rights(address))
-        if found is None or found.data != b'{"written": 1}':
-            return failed(name, "what was written is not what is read", "look into the server, or a cache before it")
+        if stored is None or stored.data != b'{"written": 1}':
+            return failed(
+                name, "reading returns other data than was written", "check the server and any cache in front"
+            )
         try:
             objects.write(key, b'{"written": 2}', None)
         except ChangedError:
@@ -95,15 +97,15 @@ def _try_store(address: str, name: str) -> Finding:
             return failed(
                 name, "the server overwrites what If-None-Match forbids: two runs could spoil each other", needed
             )
-        objects.write(key, b'{"written": 3}', found.tag)
+        objects.write(key, b'{"written": 3}', stored.tag)
         try:
-            objects.write(key, b'{"written": 4}', found.tag)
+            objects.write(key, b'{"written": 4}', stored.tag)
         except ChangedError:
             pass
         else:
             return failed(name, "the server overwrites what If-Match forbids: two runs could spoil each other", needed)
         if key not in {entry.name for entry in objects.entries("doctor/")}:
-            return failed(name, "what was written is not listed", "allow s3:ListBucket, or look into the server")
+            return failed(name, "a written object is not listed", "allow s3:ListBucket, or check the server")
         ahead = objects.now() - time.time()
         if abs(ahead) > 300:
             return warning(name, f"the server's clock is {ahead:.0f} s off ours", "set the clocks (chrony, NTP)")
@@ -114,7 +116,7 @@ def _try_store(address: str, name: str) -> Finding:
 
 
 def _try_keys(addresses: Addresses, here: bool) -> Finding:
-    """What the keys may do beyond the store, the model and the data that the plan names."""
+    """Check what else the keys allow, beyond the store, the model and the data of the plan."""
     from lmmpress.doctor.keys import check_excess
     from lmmpress.store.rights import place
 
@@ -133,30 +135,30 @@ def _try_folder(address: str, landmark: str, name: str) -> Finding:
     if objects.read(landmark) is None:
         mend = f"lmmpress store ls {address.rpartition('/')[0]}, or put it there: {address}/{landmark}"
         return failed(name, f"there is no {landmark}", mend)
-    return ok(name, f"{landmark} is there and can be read")
+    return ok(name, f"{landmark} exists and can be read")
 
 
 def _guarded(name: str, here: bool, attempt: Callable[[str], Finding]) -> Finding:
-    """An attempt's finding, or what its one line means."""
-    from minio.error import MinioException
-
+    """The finding of an attempt; if the attempt raises an error, a finding that explains it."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     try:
         return attempt(name)
     except UserError as error:
         said = str(error)
-    except (MinioException, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         said = f"{type(error).__name__}: {error}"
     if here and _CREDENTIALS in said:
         return unknown(name, "no credentials here to try it with", "--inside tries it from a pod, with the Secret")
     if here and _of_the_cluster(endpoint) and "no answer" in said:
-        return unknown(name, f"{endpoint} is a name of the cluster, not known here", "--inside tries it from a pod")
+        return unknown(
+            name, f"{endpoint} is a host name of the cluster, not known here", "--inside tries it from a pod"
+        )
     mend = said.rpartition("; ")[2] if "; " in said else "check AWS_ENDPOINT_URL and the keys of secrets.store"
     return failed(name, said, mend)
 
 
 def check_mlflow(here: bool) -> list[Finding]:
-    """Health, version, and whether the registry may be read."""
+    """Check MLflow's health and version, and that the registry can be read."""
     uri = (os.environ.get("MLFLOW_TRACKING_URI") or "").rstrip("/")
     if not uri:
         mend = "environment: {MLFLOW_TRACKING_URI: http://...} in the profile"
@@ -164,16 +166,21 @@ def check_mlflow(here: bool) -> list[Finding]:
     name = f"MLflow {address_without_credentials(uri)}"
     if urlsplit(uri).scheme not in ("http", "https"):
         if uri.startswith(("databricks", "arn:")):
-            return [unknown(name, "its API is not one that this looks at", "lmmpress run tells whether it takes runs")]
-        return [failed(name, "pods share no file: this is no address of a server", "MLFLOW_TRACKING_URI: http://...")]
+            return [unknown(name, "this check does not know its API", "lmmpress run shows whether it accepts runs")]
+        return [
+            failed(
+                name, "this is not the address of a server, and pods share no files", "MLFLOW_TRACKING_URI: http://..."
+            )
+        ]
     try:
         return [_try_mlflow(name, uri, here)]
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         reason = str(error).rpartition(": ")[2] or type(error).__name__
         if here and _of_the_cluster(uri):
-            return [unknown(name, "this is a name of the cluster, not reachable from here", "--inside asks from a pod")]
+            said = "this is a host name of the cluster, not reachable from here"
+            return [unknown(name, said, "--inside tries it from a pod")]
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            mend = "name its authority's file in MLFLOW_TRACKING_SERVER_CERT_PATH"
+            mend = "set MLFLOW_TRACKING_SERVER_CERT_PATH to the file of its certificate authority"
             return [failed(name, "the server's certificate is not trusted", mend)]
         return [failed(name, f"no answer: {reason[:200]}", "check MLFLOW_TRACKING_URI; is the server up?")]
 
@@ -188,49 +195,49 @@ def _try_mlflow(name: str, uri: str, here: bool) -> Finding:
     )
     headers = _authorization()
     health = pool.request("GET", f"{uri}/health", headers=headers)
-    told = pool.request("GET", f"{uri}/version", headers=headers)
-    asked = "/api/2.0/mlflow/registered-models/search?max_results=1"
-    registry = pool.request("GET", uri + asked, headers=headers)
+    about = pool.request("GET", f"{uri}/version", headers=headers)
+    search = "/api/2.0/mlflow/registered-models/search?max_results=1"
+    registry = pool.request("GET", uri + search, headers=headers)
     body = registry.data[:500].decode("utf-8", "replace")
     host = urlsplit(uri).netloc.rpartition("@")[2]
-    for answer in (health, told, registry):
+    for answer in (health, about, registry):
         words = answer.data[:500].decode("utf-8", "replace").lower()
         if answer.status in (400, 403) and "host" in words and ("invalid" in words or "rebinding" in words):
             mend = f"MLFLOW_SERVER_ALLOWED_HOSTS={host},localhost:* in the environment of the server"
-            return failed(name, f"refuses the name it is called by ({host}): HTTP {answer.status}", mend)
+            return failed(name, f"refuses requests to the host name {host}: HTTP {answer.status}", mend)
     if registry.status in (401, 403):
-        given = "the user or token is not accepted" if headers else "it asks for a user"
+        reason = "the user or token is not accepted" if headers else "it requires a user"
         mend = "secrets.mlflow in the profile: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         if here and not headers:
-            return unknown(name, f"{given}, and there is none here", f"--inside asks from a pod; {mend}")
-        return failed(name, f"HTTP {registry.status}: {given}", mend)
+            return unknown(name, f"{reason}, but none is set here", f"--inside tries it from a pod; {mend}")
+        return failed(name, f"HTTP {registry.status}: {reason}", mend)
     if health.status != 200:
         mend = "kubectl logs of the server; is MLFLOW_TRACKING_URI its root?"
-        return failed(name, f"HTTP {health.status} where its health is told", mend)
-    version = told.data[:50].decode("utf-8", "replace").strip().strip('"')
+        return failed(name, f"its health check answers with HTTP {health.status}", mend)
+    version = about.data[:50].decode("utf-8", "replace").strip().strip('"')
     number = re.match(r"(\d+)\.(\d+)", version)
-    if told.status != 200 or number is None:
-        mend = "is MLFLOW_TRACKING_URI the root of an MLflow server, and none of its pages?"
-        return failed(name, "answers, and tells no version of MLflow", mend)
+    if about.status != 200 or number is None:
+        mend = "is MLFLOW_TRACKING_URI the root of an MLflow server, and not one of its pages?"
+        return failed(name, "answers, but reports no version of MLflow", mend)
     if (int(number[1]), int(number[2])) < OLDEST:
         return failed(
             name, f"MLflow {version}: logged models came with 3.0", "upgrade the server to MLflow 3.10 or newer"
         )
     if registry.status != 200:
         mend = "mlflow server --backend-store-uri postgresql://... : a registry needs a database"
-        return failed(name, f"MLflow {version}, and HTTP {registry.status} where models are registered", mend)
+        return failed(name, f"MLflow {version}, but its registry answers with HTTP {registry.status}", mend)
     try:
         listed = isinstance(json.loads(registry.data), dict)
     except (ValueError, RecursionError):
         listed = False
     if not listed:
-        said = f"MLflow {version}, and its registry answers with no JSON: {body[:60]}"
-        return failed(name, said, "is there a page to log in before it? Give the server's own address")
+        said = f"MLflow {version}, but its registry does not answer with JSON: {body[:60]}"
+        return failed(name, said, "is there a login page in front of it? Give the server's own address")
     return ok(name, f"MLflow {version}, its registry answers")
 
 
 def _authorization() -> dict[str, str]:
-    """As MLflow's own client does it."""
+    """The authorization header that MLflow's own client would send."""
     user, password, token = (
         os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("USERNAME", "PASSWORD", "TOKEN")
     )
@@ -240,7 +247,7 @@ def _authorization() -> dict[str, str]:
 
 
 def _of_the_cluster(address: str) -> bool:
-    """Whether a name is one that only the cluster's own DNS knows."""
+    """Whether only the cluster's own DNS can resolve the host of an address."""
     host = urlsplit(address).hostname or ""
     if host.endswith((".svc", ".cluster.local")):
         return True
@@ -255,18 +262,18 @@ def _of_the_cluster(address: str) -> bool:
 
 @contextmanager
 def as_pods_see(environment: dict[str, str]) -> Iterator[None]:
-    """What the profile says of the environment, where one's own says nothing."""
-    lacking = {key: value for key, value in environment.items() if key not in os.environ}
-    os.environ.update(lacking)
+    """In this context, the profile's variables are set where this process does not set them itself."""
+    added = {key: value for key, value in environment.items() if key not in os.environ}
+    os.environ.update(added)
     try:
         yield
     finally:
-        for key in lacking:
+        for key in added:
             os.environ.pop(key, None)
 
 
 def main() -> None:
-    """What runs in the pod: each finding a line of JSON."""
+    """Run the checks in the pod and print each finding as a line of JSON."""
     addresses = Addresses(**json.loads(os.environ.get(ASKED, "{}")))
     try:
         found = check_outside(addresses, here=False)

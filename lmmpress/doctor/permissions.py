@@ -1,4 +1,4 @@
-"""Permissions: exactly those that submitting and running need, asked of Kubernetes itself."""
+"""Checks the permissions that submitting and running need, by access reviews of Kubernetes."""
 
 import os
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ REVIEWS = "/apis/authorization.k8s.io/v1"
 
 @dataclass(frozen=True)
 class Right:
-    """One thing that somebody has to be allowed."""
+    """One permission."""
 
     verb: str
     group: str
@@ -25,9 +25,10 @@ class Right:
         return f"{self.verb} {self.resource}{group}" + (f"/{self.name}" if self.name else "")
 
     def attributes(self, namespace: str) -> Node:
-        resource, _, below = self.resource.partition("/")
-        told = {"namespace": namespace, "verb": self.verb, "group": self.group, "resource": resource}
-        return told | ({"name": self.name} if self.name else {}) | ({"subresource": below} if below else {})
+        """The `resourceAttributes` of an access review for this permission."""
+        resource, _, part = self.resource.partition("/")
+        fields = {"namespace": namespace, "verb": self.verb, "group": self.group, "resource": resource}
+        return fields | ({"name": self.name} if self.name else {}) | ({"subresource": part} if part else {})
 
 
 SUBMITTING = tuple(
@@ -35,7 +36,7 @@ SUBMITTING = tuple(
     for resource in ("experiments", "runs")
     for verb in ("create", "get", "list")
 )
-"""Whoever submits, where Kubeflow has several users; with one it asks nobody."""
+"""The permissions of the user who submits, if Kubeflow has several users; with one user it checks none."""
 
 RUNNING = (
     Right("create", "argoproj.io", "workflowtaskresults"),
@@ -44,8 +45,8 @@ RUNNING = (
     Right("get", "", "configmaps", "kfp-launcher"),
     Right("get", "", "pods"),
 )
-"""The service account of the pods, by the source of Kubeflow 2.17 and Argo 4.0: Argo's executor tells results,
-Kubeflow's driver and launcher read their run, their pod and the settings of the namespace."""
+"""The permissions of the pods' service account, from the source of Kubeflow 2.17 and Argo 4.0: Argo's executor reports
+results; Kubeflow's driver and launcher read their run, their pod and the settings of the namespace."""
 
 INSIDE = (
     Right("create", "batch", "jobs"),
@@ -53,13 +54,13 @@ INSIDE = (
     Right("list", "", "pods"),
     Right("get", "", "pods/log"),
 )
-"""Whoever asks for --inside."""
+"""The permissions of the user who calls doctor with --inside."""
 
 
 def check_submitting(profile: Profile, cluster: Cluster) -> list[Finding]:
     name, namespace = "permission to submit", home(profile)
     if namespace == profile.kubeflow.system:
-        return [ok(name, f"pipelines run in {namespace}, where Kubeflow asks for none")]
+        return [ok(name, f"pipelines run in {namespace}, where Kubeflow requires none")]
     lacking = _lacking_of_ours(cluster, namespace, SUBMITTING)
     if not lacking:
         return [ok(name, f"may create and read experiments and runs in {namespace}")]
@@ -68,8 +69,8 @@ def check_submitting(profile: Profile, cluster: Cluster) -> list[Finding]:
         f"kubectl create rolebinding lmmpress-submit -n {namespace} --clusterrole=kubeflow-edit --user=YOU, by an "
         "administrator"
     )
-    if os.environ.get("KFP_TOKEN"):  # Kubeflow sees the token's owner, whom this is not asked of
-        return [warning(name, f"this kubeconfig's user {said}; Kubeflow is asked with KFP_TOKEN instead", mend)]
+    if os.environ.get("KFP_TOKEN"):  # Kubeflow checks the owner of the token; this check is about another user
+        return [warning(name, f"this kubeconfig's user {said}; requests to Kubeflow use KFP_TOKEN instead", mend)]
     return [failed(name, said, mend)]
 
 
@@ -83,7 +84,7 @@ def check_inside(profile: Profile, cluster: Cluster) -> list[Finding]:
 
 
 def check_running(profile: Profile, cluster: Cluster) -> list[Finding]:
-    """Asked on the service account's behalf, which not everybody may."""
+    """Check the permissions of the pods' service account; not every user is allowed to check them."""
     name, namespace = "permissions of the pods", home(profile)
     who = f"system:serviceaccount:{namespace}:{account(profile)}"
     groups = ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"]
@@ -96,8 +97,8 @@ def check_running(profile: Profile, cluster: Cluster) -> list[Finding]:
                 lacking.append(right)
     except UnseenError as error:
         first = RUNNING[0]
-        mend = f"an administrator asks: kubectl auth can-i {first.verb} {first.resource}.{first.group} -n {namespace}"
-        return [unknown(name, f"may not be asked of {account(profile)}: {error}", f"{mend} --as={who}")]
+        mend = f"by an administrator: kubectl auth can-i {first.verb} {first.resource}.{first.group} -n {namespace}"
+        return [unknown(name, f"cannot be checked for {account(profile)}: {error}", f"{mend} --as={who}")]
     if not lacking:
         return [ok(name, f"{account(profile)} may do what Argo and Kubeflow do in a pod")]
     mend = " && ".join(
@@ -112,12 +113,12 @@ def _by_group(rights: list[Right]) -> list[list[Right]]:
 
 
 def _role(name: str, rights: list[Right], namespace: str, who: str) -> str:
-    """The commands that allow it."""
+    """The commands that grant these permissions."""
     verbs = ",".join(sorted({right.verb for right in rights}))
-    things = ",".join(sorted({f"{right.resource}.{right.group}".rstrip(".") for right in rights}))
+    resources = ",".join(sorted({f"{right.resource}.{right.group}".rstrip(".") for right in rights}))
     return (
-        f"kubectl create role {name} -n {namespace} --verb={verbs} --resource={things} && kubectl create rolebinding "
-        f"{name} -n {namespace} --role={name} --serviceaccount={namespace}:{who}"
+        f"kubectl create role {name} -n {namespace} --verb={verbs} --resource={resources} && kubectl create "
+        f"rolebinding {name} -n {namespace} --role={name} --serviceaccount={namespace}:{who}"
     )
 
 

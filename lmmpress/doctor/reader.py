@@ -1,7 +1,7 @@
-"""The API of Kubernetes as plain JSON, through the connection of its own client.
+"""Reads the Kubernetes API as plain JSON, over the connection of the Kubernetes client.
 
-Its typed models raise where an answer lacks what they expect. A doctor has to say something of any answer, so it reads
-dictionaries, and whatever is not what it should be reads as nothing.
+The client's typed models raise an error if an answer lacks a field. The doctor has to handle any answer, so it reads
+dictionaries, and a value of a wrong type is read as an empty value.
 """
 
 import json
@@ -24,7 +24,7 @@ Node = dict[str, Any]
 
 
 class UnseenError(Exception):
-    """There is no answer, or one that says no; `status` is HTTP's, None where nothing was answered."""
+    """The API gave no answer or an error; `status` is the HTTP status, None without an answer."""
 
     def __init__(self, status: int | None, said: str) -> None:
         super().__init__(printable(said))
@@ -32,22 +32,22 @@ class UnseenError(Exception):
 
 
 class NoClusterError(Exception):
-    """Nothing on this machine says where a cluster is."""
+    """This machine has no kubeconfig and is not a pod of a cluster."""
 
 
 class Cluster:
-    """What a client of Kubernetes is connected to. Nothing is sent until something is asked."""
+    """A cluster, read through a Kubernetes client. Nothing is sent before the first request."""
 
     def __init__(self, client: Any, name: str) -> None:
         self._client, self.name = client, name
         self.host = str(client.configuration.host).rstrip("/")
 
     def get(self, path: str, **query: str) -> Node:
-        """The answer to a GET; UnseenError where there is none, or it is no JSON object."""
+        """The answer to a GET. Raises UnseenError if there is none, or if it is not a JSON object."""
         return self._object("GET", path, query, None)
 
     def find(self, path: str) -> Node | None:
-        """The same; None where there is no such thing."""
+        """The answer to a GET; None if the path does not exist."""
         try:
             return self.get(path)
         except UnseenError as error:
@@ -56,24 +56,24 @@ class Cluster:
             raise
 
     def named(self, path: str) -> Node | None:
-        """The object of the name that the path ends with; None where there is none."""
-        found = self.find(path)
-        if found is not None and at(found, "metadata", "name") != path.rpartition("/")[2]:
-            raise UnseenError(200, "the answer is another thing than was asked for")
-        return found
+        """The object whose name is the end of the path; None if it does not exist."""
+        answer = self.find(path)
+        if answer is not None and at(answer, "metadata", "name") != path.rpartition("/")[2]:
+            raise UnseenError(200, "the answer is not the requested object")
+        return answer
 
     def items(self, path: str, **query: str) -> list[Node]:
-        """All objects of a list, page after page."""
-        found: list[Node] = []
+        """All objects of a list, read page by page."""
+        objects: list[Node] = []
         passed: set[str] = set()
         for _ in range(_MOST_PAGES):
             page = self.get(path, limit="500", **query)
             if not isinstance(page.get("items"), list):
                 raise UnseenError(200, "the answer is no list of objects")
-            found += mappings(page["items"])
+            objects += mappings(page["items"])
             following = text(at(page, "metadata", "continue"))
             if not following:
-                return found
+                return objects
             if following in passed:
                 raise UnseenError(200, "the list never ends: its pages repeat")
             passed.add(following)
@@ -116,17 +116,17 @@ class Cluster:
             )
             data: bytes = answer.read(_LARGEST)
             answer.release_conn()
-        except Exception as error:  # sockets, TLS, HTTP, and the plugins that people log in with
+        except Exception as error:  # sockets, TLS, HTTP and login plugins raise many kinds of exceptions
             raise UnseenError(None, f"no answer: {_reason(error)}") from None
         if not 200 <= answer.status < 300:
-            raise UnseenError(answer.status, f"HTTP {answer.status}{_told(data)}")
+            raise UnseenError(answer.status, f"HTTP {answer.status}{_message(data)}")
         return data
 
 
 def connect(context: str | None = None) -> Cluster:
-    """The cluster of the kubeconfig (KUBECONFIG, else ~/.kube/config), or else the one that this process is a pod of.
+    """The cluster of the kubeconfig (KUBECONFIG, else ~/.kube/config); without one, the cluster that this pod runs in.
 
-    Raises NoClusterError where there is neither, and UserError where the kubeconfig cannot be used.
+    Raises NoClusterError if there is neither, and UserError if the kubeconfig cannot be used.
     """
     try:
         from kubernetes import client, config
@@ -135,30 +135,30 @@ def connect(context: str | None = None) -> Cluster:
     configuration = client.Configuration()
     configuration.retries = False
     files = os.environ.get("KUBECONFIG") or os.path.expanduser("~/.kube/config")
-    there = [file for file in files.split(os.pathsep) if file and Path(file).is_file()]
-    if not there:
+    existing = [file for file in files.split(os.pathsep) if file and Path(file).is_file()]
+    if not existing:
         try:
             config.load_incluster_config(configuration)
         except config.ConfigException:
-            told = (
-                f"KUBECONFIG names no file that is there ({files})"
+            reason = (
+                f"KUBECONFIG names no existing file ({files})"
                 if os.environ.get("KUBECONFIG")
                 else ("there is no kubeconfig: set KUBECONFIG, or write ~/.kube/config")
             )
-            raise NoClusterError(told) from None
+            raise NoClusterError(reason) from None
         return Cluster(client.ApiClient(configuration), "the cluster of this pod")
     try:
-        config.load_kube_config(os.pathsep.join(there), context, configuration, persist_config=False)
+        config.load_kube_config(os.pathsep.join(existing), context, configuration, persist_config=False)
         connected = client.ApiClient(configuration)
-    except Exception as error:  # as many kinds as there are ways to write one
+    except Exception as error:  # a faulty kubeconfig raises many kinds of exceptions
         raise UserError(
-            f"kubeconfig {os.pathsep.join(there)}: {_reason(error)}; `kubectl config get-contexts` lists what it has"
+            f"kubeconfig {os.pathsep.join(existing)}: {_reason(error)}; list its contexts: kubectl config get-contexts"
         ) from None
     return Cluster(connected, f"context {context}" if context else "the current context")
 
 
 def at(value: Any, *path: str | int) -> Any:
-    """What lies there in nested dictionaries and lists; None where nothing does."""
+    """The value at a path in nested dictionaries and lists; None if there is none."""
     for key in path:
         if isinstance(value, dict):
             value = value.get(key)
@@ -170,45 +170,45 @@ def at(value: Any, *path: str | int) -> Any:
 
 
 def mapping(value: Any) -> Node:
-    """A dictionary, empty where it is none."""
+    """The value if it is a dictionary, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
 def mappings(value: Any) -> list[Node]:
-    """The dictionaries of a list."""
+    """The dictionaries in a list; empty if it is not a list."""
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def text(value: Any) -> str:
-    """A string, empty where it is none."""
+    """The value if it is a string, else an empty one."""
     return value if isinstance(value, str) else ""
 
 
 def whole(value: Any) -> int:
-    """A whole number, 0 where it is none."""
+    """The value if it is a whole number, else 0."""
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def amount(value: Any) -> Decimal | None:
-    """A quantity of Kubernetes such as 500m or 16Gi; None where it is none."""
+    """Parse a quantity of Kubernetes such as 500m or 16Gi; None if it is not one."""
     from kubernetes.utils.quantity import parse_quantity
 
     if not isinstance(value, str | int | float) or isinstance(value, bool) or len(str(value)[:100]) > 64:
         return None
     try:
-        found = Decimal(parse_quantity(value))
-        return found if found.is_finite() and abs(found.adjusted()) < 64 else None
+        quantity = Decimal(parse_quantity(value))
+        return quantity if quantity.is_finite() and abs(quantity.adjusted()) < 64 else None
     except (ValueError, DecimalException, ArithmeticError):
         return None
 
 
-def _told(data: bytes) -> str:
-    """The sentence of a refusal."""
+def _message(data: bytes) -> str:
+    """The message of an error answer."""
     try:
-        said = text(mapping(json.loads(data)).get("message"))
+        message = text(mapping(json.loads(data)).get("message"))
     except (ValueError, RecursionError):
-        said = ""
-    return f": {said}" if said else ""
+        message = ""
+    return f": {message}" if message else ""
 
 
 def _reason(error: Exception) -> str:

@@ -1,11 +1,11 @@
-"""What the profile names: is each of it there, and what it should be?"""
+"""Checks the objects that the profile names: Secrets, service account, pull secrets and queue."""
 
 import base64
 import binascii
 import json
 from decimal import Decimal
 
-from lmmpress.doctor.demands import Asked, account, asked, home, in_words
+from lmmpress.doctor.demands import Demand, account, demands_of, home, in_words
 from lmmpress.doctor.finding import Finding, failed, ok, some, unknown, warning
 from lmmpress.doctor.reader import Cluster, Node, UnseenError, amount, at, mapping, mappings, text
 from lmmpress.tasks.profile import COMPONENTS, Profile, Secret
@@ -14,7 +14,7 @@ _LOGIN = {"kubernetes.io/dockerconfigjson": ".dockerconfigjson", "kubernetes.io/
 
 
 def check_secrets(profile: Profile, cluster: Cluster) -> list[Finding]:
-    """Each with every key that a pod reads of it, none of them empty."""
+    """Check that each Secret exists and has every key that a pod reads, none of them empty."""
     named = {"store": profile.secrets.store, "mlflow": profile.secrets.mlflow}
     return [_secret(use, secret, home(profile), cluster) for use, secret in named.items() if secret]
 
@@ -25,13 +25,14 @@ def _secret(use: str, secret: Secret, namespace: str, cluster: Cluster) -> Findi
         f"--from-literal={key}=..." for key in secret.keys
     )
     try:
-        found = cluster.named(f"/api/v1/namespaces/{namespace}/secrets/{secret.name}")
+        answer = cluster.named(f"/api/v1/namespaces/{namespace}/secrets/{secret.name}")
     except UnseenError as error:
-        mend = f"kubectl describe secret {secret.name} -n {namespace}, by who may; it needs {', '.join(secret.keys)}"
-        return unknown(name, f"may not be looked at: {error}", mend)
-    if found is None:
+        keys = ", ".join(secret.keys)
+        mend = f"ask an administrator: kubectl describe secret {secret.name} -n {namespace}; it needs {keys}"
+        return unknown(name, f"may not be read: {error}", mend)
+    if answer is None:
         return failed(name, f"there is none in {namespace}", make)
-    data = mapping(found.get("data"))
+    data = mapping(answer.get("data"))
     lacking = [key for key in secret.keys if not data.get(key)]
     if lacking:
         said = f"has no {', '.join(lacking)}" + (f"; it has {some(sorted(data))}" if data else "; it is empty")
@@ -48,7 +49,7 @@ def check_account(profile: Profile, cluster: Cluster) -> list[Finding]:
 
 
 def check_pull_secrets(profile: Profile, cluster: Cluster) -> list[Finding]:
-    """There, and for the registry that the image comes from."""
+    """Check that each pull secret exists and is for the image's registry."""
     return [_pull_secret(name, profile, cluster) for name in profile.pull_secrets]
 
 
@@ -60,19 +61,19 @@ def _pull_secret(secret: str, profile: Profile, cluster: Cluster) -> Finding:
         "--docker-username=... --docker-password=..."
     )
     try:
-        found = cluster.named(f"/api/v1/namespaces/{namespace}/secrets/{secret}")
+        answer = cluster.named(f"/api/v1/namespaces/{namespace}/secrets/{secret}")
     except UnseenError as error:
-        return unknown(name, f"may not be looked at: {error}", f"kubectl describe secret {secret} -n {namespace}")
-    if found is None:
+        return unknown(name, f"may not be read: {error}", f"kubectl describe secret {secret} -n {namespace}")
+    if answer is None:
         return failed(name, f"there is none in {namespace}", make)
-    kind = text(found.get("type"))
+    kind = text(answer.get("type"))
     if kind not in _LOGIN:
         return failed(name, f"is of type {kind or 'none'}: it logs in to no registry", make)
     try:
-        told = json.loads(base64.b64decode(text(at(found, "data", _LOGIN[kind]))))
+        content = json.loads(base64.b64decode(text(at(answer, "data", _LOGIN[kind]))))
     except (ValueError, RecursionError, binascii.Error):
-        return failed(name, "what it holds cannot be read", make)
-    logins = mapping(told.get("auths") if kind.endswith("json") and isinstance(told, dict) else told)
+        return failed(name, "its content cannot be read", make)
+    logins = mapping(content.get("auths") if kind.endswith("json") and isinstance(content, dict) else content)
     if not any(registry in one for one in logins):
         said = f"logs in to {some(sorted(logins)) or 'nothing'}; the image is from {registry}"
         return warning(name, said, make)
@@ -80,13 +81,13 @@ def _pull_secret(secret: str, profile: Profile, cluster: Cluster) -> Finding:
 
 
 def registry_of(image: str) -> str:
-    """The host that an image comes from."""
+    """The registry host of an image."""
     first, slash, _ = image.partition("/")
     return first if slash and ("." in first or ":" in first or first == "localhost") else "docker.io"
 
 
 def check_queue(profile: Profile, cluster: Cluster) -> list[Finding]:
-    """The LocalQueue of Kueue, the ClusterQueue behind it, and what that one gives."""
+    """Check Kueue's LocalQueue, its ClusterQueue, and the quota of the latter."""
     if not profile.queue:
         return []
     name, namespace = f"queue {profile.queue}", home(profile)
@@ -95,26 +96,26 @@ def check_queue(profile: Profile, cluster: Cluster) -> list[Finding]:
     if group is None:
         return [failed(name, "the cluster has no Kueue", "install it (https://kueue.sigs.k8s.io), or leave out queue")]
     if not version:
-        return [unknown(name, "Kueue tells no version of its API", "kubectl api-versions | grep kueue")]
+        return [unknown(name, "Kueue reports no version of its API", "kubectl api-versions | grep kueue")]
     base = f"/apis/kueue.x-k8s.io/{version}"
-    found = cluster.named(f"{base}/namespaces/{namespace}/localqueues/{profile.queue}")
-    if found is None:
-        mend = f"kubectl get localqueues -n {namespace} lists those there; name one in queue, or have it made"
+    local_queue = cluster.named(f"{base}/namespaces/{namespace}/localqueues/{profile.queue}")
+    if local_queue is None:
+        mend = f"kubectl get localqueues -n {namespace} lists the existing ones; name one in queue, or have it created"
         return [failed(name, f"there is no such LocalQueue in {namespace}", mend)]
-    behind = text(at(found, "spec", "clusterQueue"))
-    if stopped := _stopped(name, found, f"localqueue {profile.queue} -n {namespace}"):
+    cluster_queue = text(at(local_queue, "spec", "clusterQueue"))
+    if stopped := _stopped(name, local_queue, f"localqueue {profile.queue} -n {namespace}"):
         return [stopped]
     try:
-        whole = cluster.named(f"{base}/clusterqueues/{behind}") if behind else None
+        answer = cluster.named(f"{base}/clusterqueues/{cluster_queue}") if cluster_queue else None
     except UnseenError as error:
-        said = f"takes pods; its ClusterQueue {behind} could not be looked at: {error}"
-        return [unknown(name, said, f"kubectl describe clusterqueue {behind}, by who may")]
-    if whole is None:
+        said = f"takes pods; its ClusterQueue {cluster_queue} could not be read: {error}"
+        return [unknown(name, said, f"ask an administrator: kubectl describe clusterqueue {cluster_queue}")]
+    if answer is None:
         mend = f"kubectl get clusterqueues, then name one in localqueue {profile.queue}"
-        return [failed(name, f"its ClusterQueue {behind or '(none named)'} is not there", mend)]
-    if stopped := _stopped(name, whole, f"clusterqueue {behind}"):
+        return [failed(name, f"its ClusterQueue {cluster_queue or '(none named)'} does not exist", mend)]
+    if stopped := _stopped(name, answer, f"clusterqueue {cluster_queue}"):
         return [stopped]
-    return [_given(name, behind, whole, asked(profile, COMPONENTS))]
+    return [_covered(name, cluster_queue, answer, demands_of(profile, COMPONENTS))]
 
 
 def _stopped(name: str, queue: Node, where: str) -> Finding | None:
@@ -129,8 +130,8 @@ def _stopped(name: str, queue: Node, where: str) -> Finding | None:
     return None
 
 
-def _given(name: str, behind: str, queue: Node, demands: list[Asked]) -> Finding:
-    """Whether a ClusterQueue gives what pods ask for: a resource that it does not cover is waited for forever."""
+def _covered(name: str, cluster_queue: str, queue: Node, demands: list[Demand]) -> Finding:
+    """Check that a ClusterQueue covers the pods' requests: a pod waits forever for a resource that is not covered."""
     most: dict[str, Decimal] = {}
     for flavor in (
         one for group in mappings(at(queue, "spec", "resourceGroups")) for one in mappings(group.get("flavors"))
@@ -140,11 +141,13 @@ def _given(name: str, behind: str, queue: Node, demands: list[Asked]) -> Finding
             most[key] = max(most.get(key, Decimal(0)), amount(resource.get("nominalQuota")) or Decimal(0))
     alone = not (at(queue, "spec", "cohort") or at(queue, "spec", "cohortName"))
     for one in demands:
-        for key, wanted in one.requests.items():
-            change = f"kubectl edit clusterqueue {behind}: nominalQuota of {key}"
+        for key, requested in one.requests.items():
+            change = f"kubectl edit clusterqueue {cluster_queue}: nominalQuota of {key}"
             if key not in most:
-                return failed(name, f"ClusterQueue {behind} gives no {key}, which {one} asks for", change)
-            if alone and wanted > most[key]:
-                gives, needs = in_words(key, most[key]), in_words(key, wanted)
-                return failed(name, f"ClusterQueue {behind} gives {gives} {key}; {one} asks for {needs}", change)
-    return ok(name, f"ClusterQueue {behind} gives {', '.join(sorted(most)) or 'nothing that is asked for'}")
+                return failed(name, f"ClusterQueue {cluster_queue} gives no {key}, which {one} asks for", change)
+            if alone and requested > most[key]:
+                gives, needs = in_words(key, most[key]), in_words(key, requested)
+                return failed(name, f"ClusterQueue {cluster_queue} gives {gives} {key}; {one} asks for {needs}", change)
+    return ok(
+        name, f"ClusterQueue {cluster_queue} gives {', '.join(sorted(most)) or 'no resource, and none is needed'}"
+    )

@@ -7,18 +7,18 @@ after a crash, and a pipeline whose every task runs on another machine.
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
-from lmmpress.plan import Axis, Plan
+from lmmpress.plan import Plan, Stage
 from lmmpress.result import Decision, StepResult
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A step to be made. `parent` and `reference` are digests of checkpoints: the one to cut, and the one that
-    accuracy is compared with. `tower` None stands for the largest. `index` counts the steps of a stage from 0."""
+    """A step of a stage, to be made. `parent` and `reference` are digests of checkpoints: the one to cut, and the one
+    that accuracy is compared with. `tower` None stands for the largest. `index` counts the steps of a stage from 0."""
 
     parent: str
     reference: str
-    axis: Axis
+    stage: Stage
     index: int
     tower: str | None
     amount: int
@@ -30,12 +30,12 @@ def compress_stages(plan: Plan, original: str) -> Generator[Planned, StepResult,
     Returns the digest of the checkpoint that is left when every stage has ended.
     """
     current = original
-    for axis, stage in plan.stages.items():
+    for stage in plan.stages:
         index = 0
-        for tower in plan.stage_towers():
+        for tower in plan.stage_towers(stage):
             reference = original if plan.tolerance.reference == "original" else current
             for amount in stage.amounts():
-                step = yield Planned(current, reference, axis, index, tower, amount)
+                step = yield Planned(current, reference, stage, index, tower, amount)
                 index += 1
                 if takes_over(step.decision):
                     current = step.checkpoint or current

@@ -8,7 +8,7 @@ from lmmpress.engine.run import Run
 from lmmpress.engine.run_folder import COMPRESSED, RESULT, write
 from lmmpress.files.allow_list import choose, lay_out
 from lmmpress.lmm.checkpoint import write_record
-from lmmpress.lmm.fit import mend_files
+from lmmpress.lmm.fit import correct_files
 from lmmpress.lmm.read_anatomy import complete, read_config
 from lmmpress.lmm.record import read_record
 from lmmpress.result import Result
@@ -24,7 +24,7 @@ def deliver(run: Run, result: Result, out: Path) -> None:
         # a store's files may not be written to; a user's copies may: permissions stay behind
         aside.mkdir()
         lay_out(choose(run.store.checkpoint(result.compressed.checkpoint)), aside)
-        mend_files(aside, complete(read_config(aside)))  # of an original that is delivered as it is
+        correct_files(aside, complete(read_config(aside)))  # of an original that is delivered as it is
         told = {"teacher": run.original, "plan": run.plan.model_dump(mode="json"), "run_key": run.key}
         write_record(aside, {"format": 1, "history": []} | (read_record(aside) or {}) | told)
         if target.exists():

@@ -31,7 +31,7 @@ def read_step(store: Store, planned: Planned | str, number: int, entry: dict[str
             f"{store.root_address}: step {number + 1} of this run is none of lmmpress's; "
             "`lmmpress store verify --discard` sets the run aside, and it is made again of its records"
         ) from None
-    wanted = (planned.parent, planned.axis, planned.amount) if isinstance(planned, Planned) else None
+    wanted = (planned.parent, planned.stage.name, planned.amount) if isinstance(planned, Planned) else None
     if (step.parent, step.stage, step.removed) != wanted:
         raise UserError(f"{store.root_address}: step {number + 1} of this run is of another plan")
     # where a store lies may change, what was decided does not

@@ -11,14 +11,11 @@ from lmmpress.engine.algorithm import Planned, next_step
 from lmmpress.engine.history import read_history, read_step, write_step
 from lmmpress.engine.materials import Materials, automatic_dtype, split_of
 from lmmpress.engine.part_names import PARTS, Part
-from lmmpress.engine.parts.evaluate import Answers, evaluate
+from lmmpress.engine.parts.evaluate import evaluate
 from lmmpress.engine.parts.original import original_says, original_sees
-from lmmpress.engine.parts.speed import speed
 from lmmpress.engine.row_checks import read_splits
 from lmmpress.engine.step import Step
 from lmmpress.errors import UserError
-from lmmpress.evaluation.accuracy import by_task, image_of_row
-from lmmpress.evaluation.gate import REPORTED_CONFIDENCE, paired_drop
 from lmmpress.evaluation.greedy import check_greedy
 from lmmpress.lmm.anatomy import count_by_tower
 from lmmpress.lmm.checkpoint import read_checkpoint
@@ -26,11 +23,11 @@ from lmmpress.lmm.fit import FITTED, was_blind
 from lmmpress.lmm.processor import load_processor, tokenizer_of
 from lmmpress.lmm.read_anatomy import read_config
 from lmmpress.lmm.weights import check_finite
-from lmmpress.plan import Axis, Plan, digest_of
+from lmmpress.plan import Plan, digest_of
 from lmmpress.printing.visible import shortened
 from lmmpress.progress import note, say
 from lmmpress.pruning.sizes import Size, predict
-from lmmpress.result import ROLES, DataInfo, Headline, Result, RunInfo, Speed, StepResult
+from lmmpress.result import ROLES, DataInfo, RunInfo, StepResult
 from lmmpress.store import Store, open_checkpoint
 from lmmpress.store.address import lies_in
 from lmmpress.store.records import DTYPE, RUN, RunNote
@@ -193,79 +190,20 @@ def make_step(run: Run, state: RunState, known: list[StepResult], planned: Plann
 
 
 def make_steps(
-    run: Run, state: RunState, tell: Callable[[StepResult], None], stage: Axis | None = None
+    run: Run, state: RunState, tell: Callable[[StepResult], None], stage: str | None = None
 ) -> list[StepResult]:
-    """Every step that is left, or those of one stage if it is its turn; `tell` hears of each, the known ones too."""
+    """Every step that is left, or those of the stage of that name if it is its turn; `tell` hears of each, the known
+    ones too."""
     known = known_steps(run, state)
     for number, step in enumerate(known, start=1):
         _tell(step, number, run.plan)
         tell(step)
     while isinstance(planned := next_step(run.plan, run.original, known), Planned):
-        if stage not in (None, planned.axis):
+        if stage not in (None, planned.stage.name):
             break
         known.append(make_step(run, state, known, planned))
         tell(known[-1])
     return known
-
-
-def close(run: Run, known: list[StepResult], seconds: float | None = None) -> Result:
-    """The result of a run whose stages have ended: the closing measurements, on the test split that nothing has looked
-    at before. `seconds` is how long the run took, where that is more than the sum of its parts."""
-    final = next_step(run.plan, run.original, known)
-    if isinstance(final, Planned):
-        raise UserError(f"this run has not ended: step {len(known) + 1} is open; carry it on first")
-    materials = run.materials
-    answers = {one: evaluate(materials, one, "test") for one in dict.fromkeys((run.original, final))}
-    measured = speed(materials, (run.original, final))
-    headlines = [
-        _headline(materials, checkpoint, answers[checkpoint], rate)
-        for checkpoint, rate in zip((run.original, final), measured.speeds, strict=True)
-    ]
-    owner = image_of_row(materials.split("test"))
-    drop = paired_drop(answers[run.original].right, answers[final].right, owner, REPORTED_CONFIDENCE)
-    before, after = (headline.parameters_by_tower for headline in headlines)
-    reduction = {name: before[name] / after[name] for name in before if after[name]}
-    testing = sum(one.seconds for one in answers.values())
-    parts = _seconds_by_part(run, known) | {"test": testing, "speed": measured.seconds}
-    return Result(
-        original=headlines[0],
-        compressed=headlines[1],
-        drop=drop.value,
-        drop_interval=drop.interval,
-        reduction=reduction | {"all": headlines[0].parameters / headlines[1].parameters},
-        steps=known,
-        run_key=run.key,
-        seconds=sum(parts.values()) if seconds is None else seconds,
-        seconds_by_part=parts,
-        alpha=run.plan.tolerance.alpha,
-        environment=measured.environment,
-    )
-
-
-def _seconds_by_part(run: Run, known: list[StepResult]) -> dict[str, float]:
-    start = evaluate(run.materials, run.original, run.plan.tolerance.split)
-    spent = {"evaluate": start.seconds}
-    for step in known:
-        for part, seconds in step.seconds.items():
-            spent[part] = spent.get(part, 0.0) + seconds
-    return spent
-
-
-def _headline(materials: Materials, checkpoint: str, answers: Answers, speed: Speed) -> Headline:
-    counts = count_by_tower(materials.anatomy_of(checkpoint))
-    return Headline(
-        checkpoint=checkpoint,
-        address=materials.store.address(checkpoint),
-        parameters=sum(counts.values()),
-        parameters_by_tower=counts,
-        accuracy=answers.accuracy,
-        accuracy_by_task=by_task(materials.split("test"), answers.right),
-        batch_size=speed.batch_size,
-        samples_per_second=speed.samples_per_second,
-        latency_ms=speed.latency_ms,
-        tokens=speed.tokens,
-        natural_tokens=speed.natural_tokens,
-    )
 
 
 def _data_infos(plan: Plan) -> Iterator[DataInfo]:
@@ -276,7 +214,7 @@ def _data_infos(plan: Plan) -> Iterator[DataInfo]:
 
 def _tell(step: StepResult, number: int, plan: Plan) -> None:
     after = "not finite" if step.accuracy is None else f"{step.accuracy:.4f}"
-    most = sum(plan.most_steps(axis) for axis in plan.stages)
+    most = sum(map(plan.most_steps, plan.stages))
     line = (
         f"step {number}/{most} {step.stage} -{step.removed}: {step.parameters:,} parameters, accuracy "
         f"{step.accuracy_pruned:.4f} pruned, {after} distilled: {step.decision} ({step.reason})"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from lmmpress.axes import axis_named
 from lmmpress.engine.algorithm import Planned
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.distill import Distilled, distill
@@ -12,7 +13,6 @@ from lmmpress.engine.parts.prune import Pruned, prune
 from lmmpress.evaluation.accuracy import by_task, image_of_row
 from lmmpress.evaluation.gate import decide
 from lmmpress.lmm.anatomy import count_by_tower
-from lmmpress.plan import Axis
 from lmmpress.result import Role, StepResult
 
 
@@ -31,14 +31,16 @@ class Step:
 
     @cached_property
     def importances(self) -> Importances | None:
-        """Scores of the checkpoint to be cut; None for blocks, which go from the last."""
-        return None if self.planned.axis is Axis.block else importance(self.materials, self.planned.parent)
+        """Scores of the checkpoint to be cut; None along an axis that needs none."""
+        if not axis_named(self.planned.stage.axis).needs_scores:
+            return None
+        return importance(self.materials, self.planned.parent)
 
     @cached_property
     def pruned(self) -> Pruned:
         """What the cut leaves."""
         planned, scores = self.planned, self.importances.scored.scores if self.importances else None
-        return prune(self.materials, planned.parent, self.tower, planned.axis, planned.amount, scores)
+        return prune(self.materials, planned.parent, self.tower, planned.stage.axis, planned.amount, scores)
 
     @cached_property
     def distilled(self) -> Distilled:
@@ -65,7 +67,7 @@ class Step:
         verdict = decide(reference.right, after.right if after else None, image_of_row(split), tolerance)
         counts = count_by_tower(self.materials.anatomy_of(pruned.checkpoint))
         return StepResult(
-            stage=planned.axis,
+            stage=planned.stage.name,
             index=planned.index,
             tower=self.tower,
             removed=planned.amount,

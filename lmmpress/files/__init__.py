@@ -1,1 +1,1 @@
-"""The files of strangers: which of them are a checkpoint, how they are read, what names them."""
+"""Files from untrusted sources: which of them form a checkpoint, how they are read, and the checkpoint's digest."""

@@ -1,13 +1,13 @@
-"""Which files of a directory are its checkpoint: the one place that decides it.
+"""Decides which files of a directory form its checkpoint. No other module decides this.
 
-A directory may come from anywhere. Its checkpoint is what transformers needs of it, by a list of names and forms:
-configs, tokenizer, processor, chat templates, safetensors weights, model card and licence, COMPRESSION.json, and this
-library's own modelling file where the config asks for it. Everything else is left where it is: what names the
-checkpoint, what is copied, stored and sent, and what transformers is shown, is this set and no other.
+A directory may come from anywhere. Its checkpoint consists of the files that transformers needs, chosen by an allow
+list of names and patterns: configs, tokenizer, processor, chat templates, safetensors weights, model card and licence,
+COMPRESSION.json, and this library's own modelling file if the config uses it. All other files are ignored. The digest,
+copies, uploads and the loading by transformers use exactly this set of files.
 
-Nothing in it names code: `auto_map` and its like are taken out of the configs, but for our own model types. Only
-regular files count. A link is followed where it stays inside the directory or leads to a blob of the same Hugging Face
-cache; any other is refused by name. Needs neither torch nor transformers.
+Nothing in the set names code: `auto_map` and similar keys are removed from the configs, except for our own model types.
+Only regular files are accepted. A symlink is followed if its target lies inside the directory or is a blob of the same
+Hugging Face cache; any other symlink is an error that names it. Needs neither torch nor transformers.
 """
 
 import json
@@ -45,7 +45,7 @@ _CONFIGS = (
     "preprocessor_config.json",
     "video_preprocessor_config.json",
 )
-_OBJECTS = ("special_tokens_map.json", "added_tokens.json", "chat_template.json")  # JSON objects that name no code
+_OBJECTS = ("special_tokens_map.json", "added_tokens.json", "chat_template.json")  # JSON objects, never naming code
 VOCABULARY = (
     "tokenizer.json",
     "tokenizer.model",
@@ -59,8 +59,7 @@ VOCABULARY = (
     "tekken.json",
     "tiktoken.model",
 )
-# the most bytes that a file of that name may have
-_LIMITS = (
+_LIMITS = (  # the largest allowed size in bytes, by file name
     {name: 16 * _MIB for name in (*_CONFIGS, *_OBJECTS, "chat_template.jinja", SUMS)}
     | {name: 256 * _MIB for name in (*VOCABULARY, INDEX, RECORD)}
     | {MODELING: _MIB}
@@ -73,18 +72,20 @@ _CODE = (
     "auto_map",
     "custom_generate",
     "custom_pipelines",
-    "fast_tokenizer_files",  # a file of another name
-    "gguf_file",  # a file at any path
-    "audio_tokenizer",  # a model at any path, about whose code transformers asks on the terminal
+    "fast_tokenizer_files",  # names a file outside the allow list
+    "gguf_file",  # names a file at any path
+    "audio_tokenizer",  # names a model at any path; transformers asks on the terminal whether to run its code
 )
-_KERNELS = re.compile(r"_?(attn|experts)_implementation(_internal)?")  # a value with a slash is code on a hub
+_KERNELS = re.compile(r"_?(attn|experts)_implementation(_internal)?")  # a value with a slash names code on a hub
 
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a checkpoint: those `taken` as they are, by name, with where their bytes lie; those `rewritten`,
-    with their new bytes, since they named code. `left` says what of the directory is left out, `weights` which of the
-    taken are weights."""
+    """The files of a checkpoint, by name.
+
+    `taken`: files used unchanged, with their real paths. `rewritten`: the new bytes of files that named code.
+    `weights`: the names in `taken` that are weight files. `left`: what is left out of the directory, for a message.
+    """
 
     taken: dict[str, Path]
     rewritten: dict[str, bytes]
@@ -92,7 +93,7 @@ class Files:
     left: tuple[str, ...]
 
     def without(self, names: Collection[str]) -> "Files":
-        """The same without the files of those names."""
+        """A copy without the files of these names."""
         return replace(
             self,
             taken={name: path for name, path in self.taken.items() if name not in names},
@@ -102,15 +103,15 @@ class Files:
 
     @property
     def are_clean(self) -> bool:
-        """Whether the directory is its checkpoint as it stands."""
+        """Whether the directory holds exactly the checkpoint's files, all unchanged."""
         return not self.left and not self.rewritten
 
 
 def choose(checkpoint: Path) -> Files:
     """The files of the checkpoint in a directory.
 
-    Raises UserError where it is none; where a link leads out of it, a file of it is none, too large or a git-lfs
-    pointer; where a config is not what configs are; and where it is not certain which weights are meant.
+    Raises UserError if the directory holds no checkpoint, if a symlink leads out of it, if a file is not regular, too
+    large or a git-lfs pointer, if a config is not valid JSON, and if several sets of weights are possible.
     """
     entries = _entries(checkpoint)
     if adapters := sorted(name for name in entries if _ADAPTER.fullmatch(name)):
@@ -142,13 +143,13 @@ def choose(checkpoint: Path) -> Files:
     rewritten: dict[str, bytes] = {}
     for name in _CONFIGS:
         if name in configs:
-            clean, gone = _without_code(configs[name])
+            clean, removed_keys = _without_code(configs[name])
             if name == CONFIG:
                 _refuse_other_weights(checkpoint, clean)
                 clean = _with_own_code(clean)
             if clean != configs[name]:
                 rewritten[name] = (json.dumps(clean, indent=2, ensure_ascii=False) + "\n").encode()
-                left += [f"{key} of {name}" for key in gone]
+                left += [f"{key} of {name}" for key in removed_keys]
     if _is_ours(configs[CONFIG]):
         if MODELING not in taken or taken[MODELING].read_bytes() != modeling_code():
             rewritten[MODELING] = modeling_code()
@@ -160,21 +161,21 @@ def choose(checkpoint: Path) -> Files:
 
 
 def may_belong(name: str) -> bool:
-    """Whether a file of that name can be part of a checkpoint, or says why a directory is none: what lies in a bucket
-    is fetched only then."""
+    """Whether to download a file of that name from a bucket: it can be part of a checkpoint, or it is needed for the
+    error that explains why a directory is not a checkpoint."""
     return _limit(name) is not None or bool(_SHARD.fullmatch(name)) or name == "adapter_config.json"
 
 
 def say_what_is_left(checkpoint: Path, files: Files) -> None:
-    """One line that says what of a directory is left out, if anything is."""
-    told = [visible(name) for name in files.left]
-    if told:
-        listed = ", ".join(told[:8]) + (f" and {len(told) - 8} more" if len(told) > 8 else "")
+    """Print one line that lists what is left out of a directory, if anything is."""
+    names = [visible(name) for name in files.left]
+    if names:
+        listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         say(f"left out of {visible(checkpoint)}: {listed} (no part of a checkpoint)")
 
 
 def lay_out(files: Files, folder: Path, link: bool = False) -> None:
-    """Write files of a checkpoint into a folder: copies, or links to what need not be written anew."""
+    """Write the files of a checkpoint into a folder: as copies, or with `link` as symlinks to the unchanged files."""
     for name, path in files.taken.items():
         (folder / name).parent.mkdir(exist_ok=True)
         if link:
@@ -187,14 +188,14 @@ def lay_out(files: Files, folder: Path, link: bool = False) -> None:
 
 @contextmanager
 def shown(checkpoint: Path) -> Iterator[Path]:
-    """A directory that holds the files of a checkpoint and nothing else: what transformers is shown of it."""
+    """A temporary directory with the files of a checkpoint and nothing else, for transformers to load from."""
     with tempfile.TemporaryDirectory(prefix="lmmpress-") as folder:
         lay_out(choose(checkpoint), Path(folder), link=True)
         yield Path(folder)
 
 
 def clean_config(checkpoint: Path) -> dict[str, Any]:
-    """The config of a checkpoint, which names no code but our own."""
+    """The config of a checkpoint, without keys that name code other than our own."""
     files = choose(checkpoint)
     if CONFIG in files.rewritten:
         config: dict[str, Any] = json.loads(files.rewritten[CONFIG])
@@ -203,45 +204,48 @@ def clean_config(checkpoint: Path) -> dict[str, Any]:
 
 
 def weight_map(index: Path) -> dict[str, str]:
-    """What an index of shards says: the file of every tensor; UserError where it is no index."""
-    told = read_mapping(index, _LIMITS[INDEX]).get("weight_map")
-    if not isinstance(told, dict) or not told:
+    """The shard file of every tensor, read from an index file. Raises UserError if the file is not an index."""
+    shard_of = read_mapping(index, _LIMITS[INDEX]).get("weight_map")
+    if not isinstance(shard_of, dict) or not shard_of:
         raise UserError(f"{index} is no index of shards: it has no weight_map")
-    for tensor, name in told.items():
+    for tensor, name in shard_of.items():
         if not isinstance(name, str) or not _SHARD.fullmatch(name):
-            raise UserError(f"{index} is no index of shards: {tensor} is to lie in {name!r}, which names no shard")
-    return told
+            raise UserError(f"{index} is no index of shards: the entry for {tensor} is {name!r}, which names no shard")
+    return shard_of
 
 
 def _entries(checkpoint: Path) -> dict[str, Path]:
-    """What stands in a directory by its name, with the real path of it; a folder's name ends with a slash. Folders are
-    not entered, but for that of chat templates."""
+    """The entries of a directory by name, with their real paths; the name of a folder ends with a slash.
+
+    Only the folder of chat templates is searched for files, no other.
+    """
     if not checkpoint.is_dir():
         raise UserError(f"{checkpoint} is no checkpoint: there is no such directory")
     root = Path(os.path.realpath(checkpoint))
-    found: dict[str, Path] = {}
+    entries: dict[str, Path] = {}
     for folder in ("", f"{_TEMPLATES}/"):
-        if folder and f"{_TEMPLATES}/" not in found:
+        if folder and f"{_TEMPLATES}/" not in entries:
             continue
         for entry in sorted(os.scandir(checkpoint / folder), key=lambda entry: entry.name):
             name, real = folder + entry.name, Path(os.path.realpath(entry.path))
             if entry.is_symlink() and not _may_lead_to(real, root):
                 raise UserError(
-                    f"{checkpoint}: {name} is a link that leads out of the checkpoint; put the file itself there, or "
-                    "remove it"
+                    f"{checkpoint}: {name} is a link that leads out of the checkpoint; replace it by the file itself, "
+                    "or remove it"
                 )
             if not real.is_dir():
-                found[name] = real
-            elif not entry.name.startswith("."):  # .git, .cache: what tools keep for themselves
-                found[f"{name}/"] = real
-    if any(_TEMPLATE.fullmatch(name) for name in found):
-        del found[f"{_TEMPLATES}/"]
-    found.pop(".gitattributes", None)  # not worth a word: every checkpoint of the hub has one
-    return found
+                entries[name] = real
+            elif not entry.name.startswith("."):  # tools keep their own data in such folders: .git, .cache
+                entries[f"{name}/"] = real
+    if any(_TEMPLATE.fullmatch(name) for name in entries):
+        del entries[f"{_TEMPLATES}/"]
+    entries.pop(".gitattributes", None)  # every checkpoint of the hub has one: not worth a message
+    return entries
 
 
 def _may_lead_to(real: Path, root: Path) -> bool:
-    """Whether a link in the directory `root` may lead there: inside of it, or to a blob of the same cache."""
+    """Whether a symlink in the directory `root` may have the target `real`: a file inside `root`, or a blob of the same
+    Hugging Face cache."""
     if real.is_relative_to(root):
         return not any(part.startswith(".") for part in real.relative_to(root).parts)
     repository = root.parent.parent
@@ -250,7 +254,7 @@ def _may_lead_to(real: Path, root: Path) -> bool:
 
 
 def _limit(name: str) -> int | None:
-    """The most bytes that a file of a checkpoint may have; None where a checkpoint has no such file."""
+    """The largest allowed size in bytes of a checkpoint's file of that name; None if a checkpoint has no such file."""
     if _TEXT.fullmatch(name) or _TEMPLATE.fullmatch(name):
         return 16 * _MIB
     return _LIMITS.get(name)
@@ -260,13 +264,11 @@ def _check_file(checkpoint: Path, name: str, path: Path, limit: int | None) -> N
     try:
         status = path.stat()
     except OSError:
-        raise UserError(
-            f"{checkpoint}: {name} is a link to a file that is not there; fetch the checkpoint again"
-        ) from None
+        raise UserError(f"{checkpoint}: {name} is a link to a missing file; fetch the checkpoint again") from None
     if not stat.S_ISREG(status.st_mode):
         raise UserError(f"{checkpoint}: {name} is no regular file")
     if limit is not None and status.st_size > limit:
-        raise UserError(f"{checkpoint}: {name} has {status.st_size} bytes; such a file may have {limit} at most")
+        raise UserError(f"{checkpoint}: {name} has {status.st_size} bytes; at most {limit} are allowed for this file")
     if status.st_size < 1024:
         with path.open("rb") as file:
             if file.read(len(LFS_POINTER)) == LFS_POINTER:
@@ -284,8 +286,10 @@ def _is_text(path: Path) -> bool:
 
 
 def _weights(checkpoint: Path, entries: dict[str, Path]) -> tuple[str, ...]:
-    """The names of the weight files: the shards that the index names, or the one file; UserError where there is more
-    than one answer."""
+    """The names of the weight files: the shards in the index, or the one file without an index.
+
+    Raises UserError if the directory holds weights beside those of the index.
+    """
     if INDEX not in entries:
         return (WEIGHTS,) if WEIGHTS in entries else ()
     _check_file(checkpoint, INDEX, entries[INDEX], _LIMITS[INDEX])
@@ -293,7 +297,7 @@ def _weights(checkpoint: Path, entries: dict[str, Path]) -> tuple[str, ...]:
     others = [name for name in entries if name == WEIGHTS or re.fullmatch(r"model-.*\.safetensors", name)]
     if unlisted := sorted(set(others) - set(shards)):
         raise UserError(
-            f"{checkpoint} holds shards that its index does not name: {', '.join(unlisted)}; remove these or the index"
+            f"{checkpoint} holds shards that its index does not name: {', '.join(unlisted)}; remove them or the index"
         )
     return shards
 
@@ -302,14 +306,14 @@ def _refuse_other_weights(checkpoint: Path, config: dict[str, Any]) -> None:
     if config.get("transformers_weights") is not None:
         raise UserError(
             f"{checkpoint}: its {CONFIG} names other weights (transformers_weights: "
-            f"{config['transformers_weights']!r}); lmmpress reads {WEIGHTS} or what {INDEX} lists: remove that key, "
-            "and name the weights so"
+            f"{config['transformers_weights']!r}); lmmpress reads {WEIGHTS} or the shards in {INDEX}: remove that key, "
+            "and rename the weights"
         )
 
 
 def _without_code(value: Any) -> tuple[Any, list[str]]:
-    """A config without the keys that name code, however deep they stand; and those keys."""
-    gone: list[str] = []
+    """A config without the keys that name code, at any depth; and the removed keys."""
+    removed: list[str] = []
 
     def walk(value: Any) -> Any:
         if isinstance(value, list):
@@ -317,21 +321,21 @@ def _without_code(value: Any) -> tuple[Any, list[str]]:
         if not isinstance(value, dict):
             return value
         named = [key for key, inner in value.items() if _leads_elsewhere(key, inner)]
-        gone.extend(named)
+        removed.extend(named)
         return {key: walk(inner) for key, inner in value.items() if key not in named}
 
-    return walk(value), gone
+    return walk(value), removed
 
 
 def _leads_elsewhere(key: str, value: Any) -> bool:
-    """Whether a key of a config makes transformers run code, or open files that are no part of the checkpoint."""
+    """Whether a config's key makes transformers run code, or open files that are not part of the checkpoint."""
     if _KERNELS.fullmatch(key):
         return "/" in json.dumps(value)
     return key in _CODE or (key == "init_inputs" and bool(value))
 
 
 def _with_own_code(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with what ours say of their classes, if it is one of ours."""
+    """The config, with the entries that name our classes if its model type is our own."""
     if not _is_ours(config):
         return config
     return config | says_apart(config["model_type"].removeprefix(APART))

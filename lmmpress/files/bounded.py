@@ -1,4 +1,4 @@
-"""Files of a data set: regular ones, inside of its folder, and no larger than what they may be."""
+"""Reads files of a data set: only regular files inside its folder, and only up to a size limit."""
 
 import os
 import stat
@@ -7,17 +7,17 @@ from pathlib import Path
 
 from lmmpress.errors import UserError
 
-# how the file begins that git leaves in place of one that git-lfs has not fetched
+# the first bytes of the pointer file that stands for a file which git-lfs has not fetched
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
 
-_CACHED = ("datasets--", "models--", "spaces--")  # how folders of the Hugging Face cache begin
+_CACHED = ("datasets--", "models--", "spaces--")  # prefixes of folders in the Hugging Face cache
 
 
 def check_file(folder: Path, name: str) -> None:
-    """Raise UserError unless `name` is a regular file that lies inside of `folder`, or among the blobs of the Hugging
-    Face cache that `folder` is a snapshot of.
+    """Raise UserError unless `name` is a regular file inside `folder`, or a blob of the Hugging Face cache that holds
+    the snapshot `folder`.
 
-    The error says what is wrong with the name, and nothing of where the name stands.
+    The error says what is wrong with the file. The caller adds where its name was read.
     """
     root, blobs = _roots(folder)
     path = root / name
@@ -30,7 +30,7 @@ def check_file(folder: Path, name: str) -> None:
         if path.is_symlink() and not _is_inside(path.resolve(), root):
             raise UserError(f"{name!r} is a link that points outside of the data set") from None
         raise UserError(f"{name!r} is missing") from None
-    except (OSError, RuntimeError, ValueError) as error:  # a name too long, links in a circle, no access
+    except (OSError, RuntimeError, ValueError) as error:  # the name is too long, symlinks form a loop, no permission
         raise UserError(f"{name!r} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not _is_inside(target, root) and not (blobs and _is_inside(target, blobs)):
         through_link = _is_inside(path, root)
@@ -41,17 +41,17 @@ def check_file(folder: Path, name: str) -> None:
 
 
 def read_bytes(folder: Path, name: str, limit: int) -> bytes:
-    """What a file of a data set holds, at most `limit` bytes; raises UserError as `check_file` does, and for more."""
+    """The bytes of a file of a data set. Raises UserError as `check_file` does, and if it has more than `limit`."""
     check_file(folder, name)
     try:
-        # a name may have become a FIFO since it was looked at: opening one must not wait for a writer
+        # the file may have become a FIFO since the check: opening a FIFO must not wait for a writer
         descriptor = os.open(folder / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
                 raise UserError(f"{name!r} is no regular file")
-            if found.st_size > limit:
-                raise UserError(f"{name!r} has {found.st_size:,} bytes, more than {limit:,}")
+            if status.st_size > limit:
+                raise UserError(f"{name!r} has {status.st_size:,} bytes, more than {limit:,}")
             return file.read(limit)
     except OSError as error:
         raise UserError(f"{name!r} cannot be read: {error.strerror}") from None
@@ -59,12 +59,12 @@ def read_bytes(folder: Path, name: str, limit: int) -> bytes:
 
 @lru_cache(maxsize=32)
 def _roots(folder: Path) -> tuple[Path, Path | None]:
-    """The real path of a data set's folder and, where it is a snapshot in a Hugging Face cache
-    (datasets--NAME/snapshots/REVISION), of the blobs that its links may point to."""
+    """The real path of a data set's folder. If it is a snapshot in a Hugging Face cache
+    (datasets--NAME/snapshots/REVISION), also the folder of blobs that its symlinks may point to."""
     root = folder.resolve()
-    for place in (root, *root.parents):
-        if place.parent.name == "snapshots" and place.parent.parent.name.startswith(_CACHED):
-            return root, place.parent.parent / "blobs"
+    for ancestor in (root, *root.parents):
+        if ancestor.parent.name == "snapshots" and ancestor.parent.parent.name.startswith(_CACHED):
+            return root, ancestor.parent.parent / "blobs"
     return root, None
 
 

@@ -1,12 +1,12 @@
-"""The model types of our own: their names, their classes, and the one file of code that a checkpoint may hold.
+"""Our own model types: their names, their classes, and the only file of code that a checkpoint may hold.
 
-Needs neither torch nor transformers. What the file is for, `lmmpress.lmm.remote_code` tells.
+`lmmpress.lmm.remote_code` explains what that file is for. Needs neither torch nor transformers.
 """
 
 from pathlib import Path
 from typing import Any
 
-APART = "lmmpress-"  # begins the model_type of checkpoints that plain transformers cannot express
+APART = "lmmpress-"  # prefix of the model_type of checkpoints that plain transformers cannot express
 MODELING = "modeling_lmmpress.py"
 CLASSES = {
     "opt": ("AutoModelForCausalLM", "LmmpressOPTConfig", "LmmpressOPTForCausalLM"),
@@ -16,12 +16,12 @@ CLASSES = {
 
 
 def is_apart(config: dict[str, Any]) -> bool:
-    """Whether a checkpoint of that config needs our modelling file."""
+    """Whether a checkpoint with this config needs our modelling file."""
     return str(config.get("model_type")).startswith(APART)
 
 
 def says_apart(plain: str) -> dict[str, Any]:
-    """What the config of our own model type for the family `plain` says of its classes."""
+    """The config entries that name the classes of our own model type for the family `plain`."""
     auto_class, config_class, model_class = CLASSES[plain]
     module = MODELING.removesuffix(".py")
     return {
@@ -32,5 +32,5 @@ def says_apart(plain: str) -> dict[str, Any]:
 
 
 def modeling_code() -> bytes:
-    """This library's own copy of the modelling file."""
+    """The bytes of the modelling file, from this library's copy."""
     return Path(__file__).with_name(MODELING).read_bytes()

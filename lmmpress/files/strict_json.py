@@ -1,4 +1,4 @@
-"""JSON of strangers: of bounded size and depth, with finite numbers, or a line that says what is wrong with it."""
+"""Reads JSON from untrusted files: size and depth are limited, numbers must be finite, faults are UserErrors."""
 
 import json
 import math
@@ -8,23 +8,25 @@ from typing import Any, NoReturn
 
 from lmmpress.errors import UserError
 
-_DEEPEST = 100  # lists and mappings in each other
+_DEEPEST = 100  # levels of nested lists and objects
 
 
 def read_mapping(path: Path, limit: int, where: str | None = None) -> dict[str, Any]:
-    """The JSON object that a file of at most `limit` bytes holds; UserError where it holds anything else, which names
-    the file as `where` says."""
+    """The JSON object in a file of at most `limit` bytes.
+
+    Raises UserError if the file is larger or holds anything else; `where` names the file in the error.
+    """
     with path.open("rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise UserError(f"{where or path} has more than {limit} bytes, which is the most that such a file may have")
+        raise UserError(f"{where or path} has more than {limit} bytes; at most {limit} are allowed for this file")
     return parse_mapping(data, where or str(path))
 
 
 def parse_mapping(data: bytes, where: str, unique: bool = False) -> dict[str, Any]:
-    """The JSON object of these bytes, which `where` names in errors; UserError where they are none.
+    """The JSON object in these bytes. Raises UserError if they hold anything else; `where` names the source in it.
 
-    With `unique`, a key that stands twice in one object is an error too: readers differ in which of the two they take.
+    With `unique`, a key that one object has twice is an error too: parsers differ in which of the two values they keep.
     """
     try:
         text = data.decode("utf-8")
@@ -41,7 +43,7 @@ def parse_mapping(data: bytes, where: str, unique: bool = False) -> dict[str, An
     except ValueError as error:
         raise UserError(f"{where}: not JSON: {_in_short(str(error))}") from None
     if not isinstance(value, dict):
-        raise UserError(f"{where}: a JSON object is wanted here, and this is {_kind(value)}")
+        raise UserError(f"{where}: expected a JSON object, but this is {_kind(value)}")
     if _deeper_than(value, _DEEPEST):
         raise UserError(f"{where}: not readable as JSON: nested too deep")
     return value
@@ -57,7 +59,7 @@ def _in_short(text: str) -> str:
 
 
 def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"it holds {name}, which is no number of JSON")
+    raise ValueError(f"it holds {name}, which is no JSON number")
 
 
 def _finite(text: str) -> float:
@@ -68,11 +70,11 @@ def _finite(text: str) -> float:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
+    unique = dict(pairs)
+    if len(unique) != len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"{_in_short(twice)!r} stands in it twice")
-    return made
+        raise ValueError(f"it has the key {_in_short(twice)!r} twice")
+    return unique
 
 
 def _deeper_than(value: Any, limit: int) -> bool:

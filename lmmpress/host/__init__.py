@@ -1,1 +1,1 @@
-"""This machine: its processes, what they import, what its system answers."""
+"""This machine: the environment and import path of its processes, and its system errors."""

@@ -1,6 +1,6 @@
-"""The environment of Python processes that lmmpress starts: none of them imports from the current directory.
+"""The environment of the Python processes that lmmpress starts: none of them imports from the current directory.
 
-Why, and what is trusted all the same, `lmmpress.host.safe_path` tells.
+`lmmpress.host.safe_path` explains why, and which directories are trusted.
 """
 
 import os
@@ -14,15 +14,15 @@ _SAFE, _PATH = "PYTHONSAFEPATH", "PYTHONPATH"
 
 def environment(**more: str) -> dict[str, str]:
     """The environment for a Python process and its children, with `more` variables."""
-    made = {**os.environ, _SAFE: "1"} | more
-    if _PATH in made:
-        made[_PATH] = os.pathsep.join(named(made[_PATH]))
-    return made
+    variables = {**os.environ, _SAFE: "1"} | more
+    if _PATH in variables:
+        variables[_PATH] = os.pathsep.join(named(variables[_PATH]))
+    return variables
 
 
 @contextmanager
 def inherited(**more: str) -> Iterator[None]:
-    """Within this context, processes that others start inherit such an environment, with `more` variables."""
+    """In this context, processes that other libraries start inherit the same environment, with `more` variables."""
     before = {name: os.environ.get(name) for name in (_SAFE, _PATH, *more)}
     os.environ.update({name: value for name, value in environment(**more).items() if name in before})
     try:

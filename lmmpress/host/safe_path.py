@@ -1,8 +1,9 @@
-"""Takes the current directory off the path of a command that has just been started.
+"""Removes the current directory from the import path of a command that has just started.
 
-The current directory may be a stranger's: a model repository that brings its own plan, and a `torch.py` beside it.
-Python puts it on the path of `python -m`, and where PYTHONPATH has an empty entry, as `PYTHONPATH=$PYTHONPATH:/there`
-may leave. What a user named in PYTHONPATH, he trusts. Imports only what Python has imported when it starts.
+The current directory may be untrusted, such as a model repository with a plan and a `torch.py` beside it. Python puts
+the current directory on the import path for `python -m` and for an empty entry in PYTHONPATH, which
+`PYTHONPATH=$PYTHONPATH:/there` can leave. Directories that the user names in PYTHONPATH are trusted. This module
+imports only modules that Python has already imported at its start.
 """
 
 import os
@@ -10,7 +11,7 @@ import sys
 
 
 def forget_current_directory() -> None:
-    """Take the current directory off this process's path, where Python put it and nobody named it."""
+    """Remove the current directory from this process's import path, unless PYTHONPATH names it."""
     try:
         here = os.getcwd()
     except OSError:
@@ -20,5 +21,5 @@ def forget_current_directory() -> None:
 
 
 def named(path: str) -> list[str]:
-    """The entries of a PYTHONPATH that name something."""
+    """The entries of a PYTHONPATH that are not empty."""
     return [entry for entry in path.split(os.pathsep) if entry]

@@ -86,7 +86,7 @@ def write_pipeline(pipeline: "GraphComponent", target: Path) -> None:
 
 
 def _stages(plan: Plan) -> list[str]:
-    return [axis.value for axis in plan.stages]
+    return [stage.name for stage in plan.stages]
 
 
 def _reachable(address: str | None, profile: Profile) -> bool:

@@ -12,8 +12,9 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TextIO
 
+from lmmpress.engine.closing import close
 from lmmpress.engine.delivery import deliver
-from lmmpress.engine.run import begin, close, known_steps, open_run
+from lmmpress.engine.run import begin, known_steps, open_run
 from lmmpress.engine.run_folder import take_folder
 from lmmpress.errors import UserError
 from lmmpress.host.processes import inherited
@@ -43,7 +44,7 @@ def compress_in_tasks(plan: Plan, name: str, out: Path, granularity: Granularity
     folder = take_folder(plan, out, resume)
     plan = plan.model_copy(update={"store": plan.store or str(out.resolve() / "store")})
     arguments = arguments_of(plan, name)
-    pipeline = make_pipeline(granularity, arguments, [axis.value for axis in plan.stages])
+    pipeline = make_pipeline(granularity, arguments, [stage.name for stage in plan.stages])
     with tempfile.TemporaryDirectory() as aside, (out / LOG).open("a", encoding="utf-8") as file:
         notes, compiled = Path(aside) / "notes.jsonl", Path(aside) / "pipeline.yaml"
         given = {NOTES: str(notes), "MLFLOW_TRACKING_URI": local_store(out)}

@@ -1,98 +1,16 @@
-"""A model's anatomy: which slice of which tensor belongs to each dimension that can be cut.
+"""A model's anatomy: its towers, and along each axis the slices of tensors that belong to each dimension.
 
-Everything here is data, declared by a family file from the model's config alone. Importance sums over slices, a cut
-keeps some of them, and a parameter count is arithmetic on their sizes, so that none of the three knows a family.
+Everything here is data, declared by a family file from the model's config alone.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from math import prod
-from typing import Literal
 
+from lmmpress.axes import axis_named
+from lmmpress.axes.layout import Stack
+from lmmpress.axes.slices import AxisAnatomy, Group, Shapes
 from lmmpress.errors import UserError
-from lmmpress.plan import Axis
-
-Shape = tuple[int, ...]
-Shapes = dict[str, Shape]
-Exactness = Literal["exact", "exact after rescale", "approximate"]
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Where the dimensions of a group lie in one tensor.
-
-    The tensor's dimension `dim` is seen as `view` = (outer, size, inner), and dimension n of the group owns
-    `[:, n, :]` of it: heads stand outside of a head's width, the two halves of rotary planes outside of the planes.
-    `counted` tells whether Eq. 2-4 name the tensor. Where a cut takes the group from n to m dimensions, the tensor is
-    multiplied by (n / m) ** `power`, which keeps attention scores and RMS norms what they were; only its first
-    `scaled` outer places are, where a tensor holds more than what is to be scaled (a query fused with key and value).
-    `shift` is what the model adds to the stored values before it multiplies by them. The group's dimension 0 of this
-    slice is number `offset` of the group, for tensors that hold only a part of it.
-    """
-
-    tensor: str
-    dim: int
-    view: tuple[int, int, int]
-    counted: bool = True
-    power: float = 0.0
-    offset: int = 0
-    scaled: int | None = None
-    shift: float = 0.0
-
-
-@dataclass(frozen=True)
-class Group:
-    """Dimensions among which a cut chooses; each unit of a stage's amount takes `grain` of them.
-
-    At least one of the first `anchored` dimensions stays in every cut.
-    """
-
-    name: str
-    size: int
-    slices: tuple[Slice, ...]
-    grain: int = 1
-    anchored: int = 0
-
-
-@dataclass(frozen=True)
-class AxisAnatomy:
-    """The groups of one axis of one tower. `unit` is the smallest amount a cut can remove; `width` the whole.
-
-    `exactness` tells how a cut compares with the uncut model whose removed weights are zero; `silenced` are the tensors
-    that are zero in it where a block is removed.
-    """
-
-    groups: tuple[Group, ...]
-    width: int
-    unit: int = 1
-    exactness: Exactness = "exact"
-    inexpressible: str | None = None
-    silenced: tuple[str, ...] = ()
-
-    def dimensions(self, amount: int, group: Group) -> int:
-        """How many of the group's dimensions an amount stands for."""
-        return amount // self.unit * group.grain
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Blocks in a row, whose tensors are `<prefix>.<number>.<rest>`. `group` names the group of its blocks, `within`
-    what the names of groups inside of block n begin with: `<within>.<n>`, after the axis."""
-
-    prefix: str
-    depth: int
-    group: str
-    within: str = ""
-
-    def number(self, tensor: str) -> int | None:
-        """The number of the block that a tensor belongs to; None for tensors outside of the stack."""
-        if not tensor.startswith(f"{self.prefix}."):
-            return None
-        return int(tensor[len(self.prefix) + 1 :].split(".", 1)[0])
-
-    def renumbered(self, tensor: str, number: int) -> str:
-        """The same tensor's name in another block."""
-        rest = tensor[len(self.prefix) + 1 :].split(".", 1)[1]
-        return f"{self.prefix}.{number}.{rest}"
 
 
 @dataclass(frozen=True)
@@ -101,7 +19,7 @@ class Tower:
 
     name: str
     stacks: tuple[Stack, ...]
-    axes: dict[Axis, AxisAnatomy]
+    axes: dict[str, AxisAnatomy]
     final_norms: tuple[str, ...]
 
     def owns(self, tensor: str) -> bool:
@@ -150,10 +68,21 @@ class Anatomy:
             raise UserError(f"this {self.family} model has no tower {name!r}; it has {', '.join(self.towers)}")
         return self.towers[name]
 
-    def groups(self) -> dict[str, Group]:
-        """Every group of every axis of every tower, by name."""
+    def axis(self, tower: str, name: str) -> AxisAnatomy:
+        """A tower along an axis; UserError where there is no such tower or axis, or the tower has nothing along it."""
+        found = self.tower(tower).axes.get(axis_named(name).name)
+        if found is None:
+            raise UserError(f"the {tower} tower of this {self.family} model has nothing along axis {name}")
+        return found
+
+    def groups(self, axes: Collection[str] | None = None) -> dict[str, Group]:
+        """Every group of every tower along these axes, or along all, by name."""
         return {
-            group.name: group for tower in self.towers.values() for axis in tower.axes.values() for group in axis.groups
+            group.name: group
+            for tower in self.towers.values()
+            for axis, body in tower.axes.items()
+            if axes is None or axis in axes
+            for group in body.groups
         }
 
     def largest_tower(self) -> str:

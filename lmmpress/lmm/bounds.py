@@ -1,6 +1,6 @@
-"""How large the numbers of a config may be: what makes modules or memory before a single weight is read.
+"""Limits the numbers in a config, since they decide how many modules and how much memory transformers allocates.
 
-The limits lie far above every model there is. They are there so that a damaged or hostile config is answered at once.
+The limits are far above every existing model. They make a damaged or hostile config fail at once.
 """
 
 import re
@@ -15,7 +15,7 @@ _LAYERS = re.compile(r"(.*_)?(n?_?layers?|blocks|depths?|experts|stages)(_.*)?")
 
 
 def check_bounds(config: dict[str, Any]) -> None:
-    """Raise UserError where a number of a config, however deep it stands, is larger than any model has it."""
+    """Raise UserError if a number of a config, at any depth, is larger than in any model."""
     _check(config, "config.json")
 
 
@@ -29,7 +29,7 @@ def _check(value: Any, where: str, key: str = "") -> None:
     elif type(value) is int:
         most = _MOST_LABELS if key == "num_labels" else MOST_LAYERS if _LAYERS.fullmatch(key) else _LARGEST
         if abs(value) > most:
-            raise UserError(f"{where} is {_in_short(value)}, and no model has more than {most}")
+            raise UserError(f"{where} is {_in_short(value)}, but no model has more than {most}")
 
 
 def _in_short(number: int) -> str:

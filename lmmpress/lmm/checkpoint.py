@@ -1,4 +1,4 @@
-"""Checkpoints: Hugging Face directories that are read, cut, loaded, saved and named by their content."""
+"""Reads, cuts, loads and saves checkpoints, which are Hugging Face directories."""
 
 import json
 import os
@@ -12,25 +12,27 @@ from typing import Any
 
 import torch
 
+from lmmpress.axes.cut import Cut
+from lmmpress.axes.slices import Shape, Shapes
 from lmmpress.errors import UserError
 from lmmpress.files.allow_list import INDEX, RECORD, SUMS, WEIGHTS, choose, lay_out, say_what_is_left, shown
 from lmmpress.files.own_types import MODELING, is_apart
-from lmmpress.lmm.anatomy import Anatomy, Shape, Shapes
-from lmmpress.lmm.cut import Cut, TensorCut, compose
+from lmmpress.lmm.anatomy import Anatomy
+from lmmpress.lmm.cut import TensorCut, compose
 from lmmpress.lmm.families.registry import family_of
-from lmmpress.lmm.fit import mend_files
+from lmmpress.lmm.fit import correct_files
 from lmmpress.lmm.read_anatomy import anatomy_of, complete, config_after, first_line, read_config
 from lmmpress.lmm.record import read_record
 from lmmpress.lmm.remote_code import make_known, ship
 from lmmpress.lmm.weights import WeightFile, stored_shapes, sync, weight_files, write_weights
 
-ONE_FILE = 64 << 20  # bytes of weights below which a checkpoint of one file stays one
+ONE_FILE = 64 << 20  # bytes; below this a checkpoint of one weight file keeps one file
 _LARGEST_FILE = 5 << 30
-_COMPUTED = (".position_ids", ".rotary_emb.inv_freq")  # buffers that old checkpoints hold and models compute
+_COMPUTED = (".position_ids", ".rotary_emb.inv_freq")  # old checkpoints store these buffers, models compute them
 
 
 def read_checkpoint(checkpoint: Path) -> Anatomy:
-    """The anatomy of a checkpoint whose weights are exactly what its config says.
+    """The anatomy of a checkpoint, after checking that its weights match its config exactly.
 
     Raises UserError for an unknown family, missing or unknown tensors, shapes that contradict the config, and a damaged
     COMPRESSION.json.
@@ -45,8 +47,8 @@ def read_checkpoint(checkpoint: Path) -> Anatomy:
         raise UserError(f"{checkpoint} lacks tensors that its config asks for: {_some(missing)}")
     if unknown := sorted(stored.keys() - anatomy.shapes.keys() - anatomy.ties.keys()):
         raise UserError(
-            f"{checkpoint} holds tensors that its config does not know: {_some(unknown)}; nothing is dropped silently, "
-            "so remove them, or use the config that belongs to them"
+            f"{checkpoint} holds tensors that its config does not know: {_some(unknown)}; nothing is dropped silently: "
+            "remove them, or use the config that belongs to them"
         )
     wrong = [name for name, shape in stored.items() if name in anatomy.shapes and anatomy.shapes[name] != shape]
     if wrong:
@@ -59,44 +61,44 @@ def read_checkpoint(checkpoint: Path) -> Anatomy:
 
 
 def name_in_model(config: dict[str, Any], stored: str) -> str:
-    """The name that a stored tensor has in the model: its own in checkpoints of our own model types."""
+    """The name of a stored tensor in the model: the same in checkpoints of our own model types."""
     return stored if is_apart(config) else family_of(config).in_model(stored)
 
 
 def stored_in_model(checkpoint: Path, config: dict[str, Any]) -> Shapes:
-    """The shapes of all stored tensors by their names in the model, without buffers that models compute."""
+    """The shapes of all stored tensors by their names in the model, without the buffers that models compute."""
     stored = stored_shapes(checkpoint)
     return {name_in_model(config, name): shape for name, shape in stored.items() if not name.endswith(_COMPUTED)}
 
 
 def load_model(checkpoint: Path, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
-    """The model in evaluation mode, computing in `dtype`, loaded by transformers from the local files alone."""
+    """Load the model with transformers, from local files only, in evaluation mode and computing in `dtype`."""
     import transformers
 
     config = read_config(checkpoint)
     make_known(config)
-    transformers.utils.logging.disable_progress_bar()  # one line per step is ours to print
+    transformers.utils.logging.disable_progress_bar()  # lmmpress prints its own progress
     auto = getattr(transformers, family_of(config).auto_class)
     with shown(checkpoint) as folder:
         try:
             model: torch.nn.Module = auto.from_pretrained(
                 folder, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
             )
-        except Exception as error:  # whatever strange files make transformers raise is the files' fault
-            told = first_line(error).replace(str(folder), str(checkpoint))
-            raise UserError(f"{checkpoint}: transformers cannot load it: {told}") from None
+        except Exception as error:  # any exception of transformers here is caused by the untrusted files
+            reason = first_line(error).replace(str(folder), str(checkpoint))
+            raise UserError(f"{checkpoint}: transformers cannot load it: {reason}") from None
     return model.eval()
 
 
 def apply_cuts(
     source: Path, anatomy: Anatomy, cuts: list[Cut], target: Path, record: dict[str, Any] | None = None
 ) -> None:
-    """Write the checkpoint that cuts in turn leave of `source` into the new directory `target`, a tensor at a time.
+    """Apply cuts to the checkpoint `source` and write the result into the new directory `target`, tensor by tensor.
 
-    `anatomy` is the source's. Each cut speaks of the model that those before it left. Blocks that go and rows that go
-    are not even read. What belongs to a checkpoint beside weights and config (tokenizer, processor, ...) is copied
-    along, and `record` is written as COMPRESSION.json.
-    Raises UserError where a cut was made for another model or cannot be expressed.
+    `anatomy` is that of `source`. The indices of each cut refer to the model after the previous cuts. Removed blocks
+    and rows are not read. The other files of the checkpoint (tokenizer, processor, ...) are copied, and `record` is
+    written as COMPRESSION.json.
+    Raises UserError if a cut was made for another model or no config can express the result.
     """
     config = config_after(anatomy, cuts)
     plan = TensorCut(anatomy, compose(anatomy, cuts))
@@ -121,15 +123,18 @@ def apply_cuts(
 
 
 def _as_stored(stored: str, before: str, after: str) -> str:
-    """A stored tensor's new name, where its name in the model goes from `before` to `after`: only tails differ."""
+    """A stored tensor's new name when its name in the model changes from `before` to `after`.
+
+    Stored names and names in the model differ only in their beginnings.
+    """
     pairs = zip(reversed(stored), reversed(before), strict=False)
     tail = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     return stored[: len(stored) - tail] + after[len(before) - tail :]
 
 
 def save_trained(model: torch.nn.Module, source: Path, anatomy: Anatomy, target: Path, record: dict[str, Any]) -> None:
-    """Write a model trained from the checkpoint `source`, whose `anatomy` it has, as the new directory `target`, in the
-    dtypes of `source`."""
+    """Save a model that was trained from the checkpoint `source`, in the dtypes of `source`, to the new directory
+    `target`. `anatomy` is that of `source`."""
     state, config = model.state_dict(), read_config(source)
 
     def trained() -> Iterator[_Tensor]:
@@ -146,7 +151,7 @@ def save_trained(model: torch.nn.Module, source: Path, anatomy: Anatomy, target:
 
 @dataclass(frozen=True)
 class _Tensor:
-    """One tensor to be written: its stored name, which shard it belongs to, and how to make its value."""
+    """One tensor to write: its stored name, its shard, and a function that computes its value."""
 
     name: str
     shard: str
@@ -160,15 +165,16 @@ class _Tensor:
 
 
 def _shard_of(anatomy: Anatomy, tensor: str) -> str:
-    """Image towers lie in shards of their own: while they stay as they are, so do the bytes of their files."""
+    """The shard of a tensor. Each image tower has its own shard: the file of an unchanged tower keeps its bytes."""
     for name in anatomy.image_towers:
         if anatomy.towers[name].owns(tensor):
             return name
     return "image" if tensor.startswith(anatomy.image_side) else "language"
 
 
-def _laid_out(source: Path, tensors: list[_Tensor]) -> dict[str, list[_Tensor]]:
-    """The files of a checkpoint: one where `source` is one and the weights are few; else by shard, none too large."""
+def _divided(source: Path, tensors: list[_Tensor]) -> dict[str, list[_Tensor]]:
+    """Divide tensors into files: one file if `source` has one and the weights are small; otherwise files by shard, none
+    larger than the limit."""
     if not (source / INDEX).is_file() and sum(tensor.size for tensor in tensors) < ONE_FILE:
         return {WEIGHTS: tensors}
     files: dict[str, list[_Tensor]] = {}
@@ -186,9 +192,9 @@ def _laid_out(source: Path, tensors: list[_Tensor]) -> dict[str, list[_Tensor]]:
 def _write(
     source: Path, target: Path, tensors: list[_Tensor], config: dict[str, Any], record: dict[str, Any] | None
 ) -> None:
-    """Write the new checkpoint directory `target`: its tensors a file at a time, and what else belongs to it."""
+    """Write the new checkpoint directory `target`: the tensors file by file, then all other files."""
     target.mkdir(parents=True)
-    files = _laid_out(source, tensors)
+    files = _divided(source, tensors)
     for name, held in files.items():
         entries = [(tensor.name, tensor.shape, tensor.dtype) for tensor in held]
         write_weights(target / name, entries, (tensor.value() for tensor in held))
@@ -200,23 +206,23 @@ def _write(
     if record is not None:
         _write_json(target / RECORD, record)
     _copy_companions(source, target)
-    mend_files(target, complete(config))
+    correct_files(target, complete(config))
     if is_apart(config):
         ship(target)
     sync(target / name for name in files)
 
 
 def write_record(checkpoint: Path, record: dict[str, Any]) -> None:
-    """Write COMPRESSION.json, which is no part of what names the checkpoint."""
+    """Write COMPRESSION.json, which is not part of the checkpoint's digest."""
     _write_json(checkpoint / RECORD, record)
 
 
 def _copy_companions(source: Path, target: Path) -> None:
-    """Copy what belongs to a checkpoint and is neither weights nor made anew; say what is left behind."""
+    """Copy the files of a checkpoint that this module does not write itself; print which files are left out."""
     files = choose(source)
-    made = {"config.json", RECORD, MODELING, SUMS, INDEX, *files.weights}
+    written = {"config.json", RECORD, MODELING, SUMS, INDEX, *files.weights}
     say_what_is_left(source, files)
-    lay_out(files.without(made), target)
+    lay_out(files.without(written), target)
 
 
 def _stored_under_ties(anatomy: Anatomy, stored: dict[str, Shape]) -> set[str]:

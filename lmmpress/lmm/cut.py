@@ -1,36 +1,20 @@
-"""A cut: which dimensions of one model stay. Small, JSON, composable."""
+"""What a cut does: to the tensors of a model, to their shapes, and after other cuts."""
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
 
+from lmmpress.axes.cut import Cut, Kept
+from lmmpress.axes.layout import Stack
+from lmmpress.axes.slices import Shapes, Slice
 from lmmpress.errors import UserError
-from lmmpress.lmm.anatomy import Anatomy, Shapes, Slice, Stack
-from lmmpress.plan import Axis
-
-Kept = dict[str, list[int]]
+from lmmpress.lmm.anatomy import Anatomy
 
 _SAME_WIDTH = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-class Cut(BaseModel):
-    """What one step removes from one tower along one axis.
-
-    `keep` maps the name of a group, as the anatomy of the model being cut spells it, to the sorted numbers of the
-    dimensions that stay. Groups that are not named stay whole.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    tower: str
-    axis: Axis
-    amount: int
-    keep: Kept
-
-
 def check_cut(anatomy: Anatomy, cut: Cut) -> None:
     """Raise UserError where a cut does not fit the model: it was made for another one."""
-    groups = {group.name: group for group in anatomy.tower(cut.tower).axes[cut.axis].groups}
+    groups = {group.name: group for group in anatomy.axis(cut.tower, cut.axis).groups}
     for name, keep in cut.keep.items():
         fits = name in groups and keep == sorted(set(keep)) and keep and keep[0] >= 0 and keep[-1] < groups[name].size
         if not fits:
@@ -40,18 +24,35 @@ def check_cut(anatomy: Anatomy, cut: Cut) -> None:
 
 
 def compose(anatomy: Anatomy, cuts: list[Cut]) -> Kept:
-    """What several cuts in turn keep of the model they start from, in its own numbers and names of groups."""
+    """What several cuts in turn keep of the model they start from, in its own numbers and names of groups.
+
+    Where groups of two axes have the same dimensions, cuts of either are cuts of the first.
+    """
     kept: Kept = {}
+    same = _first_of_same(anatomy)
     blocks: Kept = {}  # of each stack's blocks that are left, their first numbers
     stacks = [stack for tower in anatomy.towers.values() for stack in tower.stacks]
     for cut in cuts:
         renamed = _first_names(anatomy, cut, blocks)
         for name, keep in cut.keep.items():
-            first = renamed[name]
+            first = same[renamed[name]]
             before = kept.get(first)
             kept[first] = list(keep) if before is None else [before[number] for number in keep]
         blocks = {stack.group: kept[stack.group] for stack in stacks if stack.group in kept}
     return kept
+
+
+def _first_of_same(anatomy: Anatomy) -> dict[str, str]:
+    """For each group the first one that has the same dimensions of the same tensors: mostly itself."""
+    owners: dict[tuple[object, ...], str] = {}
+    same = {}
+    for group in anatomy.groups().values():
+        places = tuple(
+            (piece.tensor, piece.dim, piece.view, piece.power, piece.offset, piece.scaled, piece.shift)
+            for piece in group.slices
+        )
+        same[group.name] = owners.setdefault(places, group.name) if places else group.name
+    return same
 
 
 def _first_names(anatomy: Anatomy, cut: Cut, blocks: Kept) -> dict[str, str]:
@@ -60,7 +61,7 @@ def _first_names(anatomy: Anatomy, cut: Cut, blocks: Kept) -> dict[str, str]:
     for stack in anatomy.towers[cut.tower].stacks:
         if stack.group not in blocks:
             continue
-        stem = ".".join(part for part in (cut.tower, str(cut.axis), stack.within) if part)
+        stem = ".".join(part for part in (cut.tower, cut.axis, stack.within) if part)
         for name in cut.keep:
             number, _, rest = name[len(stem) + 1 :].partition(".")
             if name.startswith(f"{stem}.") and number.isdigit():
@@ -78,6 +79,7 @@ class TensorCut:
         self._scales: dict[str, list[_Scale]] = {}
         blocks = {stack.group for stack in self._stacks}
         groups = anatomy.groups()
+        owners: dict[tuple[str, int], str] = {}
         for name, keep in kept.items():
             if name in blocks:
                 continue
@@ -87,6 +89,8 @@ class TensorCut:
                 outer, size, inner = piece.view
                 rows = torch.arange(outer * size * inner).view(outer, size, inner)[:, numbers, :].reshape(-1)
                 self._index.setdefault(piece.tensor, []).append((piece.dim, rows))
+                if (owner := owners.setdefault((piece.tensor, piece.dim), name)) != name:
+                    raise UserError(f"{owner} and {name} share dimensions of {piece.tensor}: cut them one by one")
                 if piece.power:
                     factor = (group.size / len(keep)) ** piece.power
                     self._scales.setdefault(piece.tensor, []).append(_Scale(piece, factor, len(keep)))
@@ -166,7 +170,7 @@ def masked(anatomy: Anatomy, kept: Kept, tensors: dict[str, torch.Tensor]) -> di
     A block's removed weights are those through which it writes into the residual stream; there are none where blocks
     normalise the stream itself, which nothing but leaving them out undoes.
     """
-    silenced = {name for tower in anatomy.towers.values() for name in tower.axes[Axis.block].silenced}
+    silenced = {name for tower in anatomy.towers.values() for body in tower.axes.values() for name in body.silenced}
     result = {name: value.clone() for name, value in tensors.items()}
     plan = TensorCut(anatomy, kept)
     for name, value in result.items():

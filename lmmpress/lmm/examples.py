@@ -1,7 +1,7 @@
-"""From rows to tensors: the checkpoint's own processor makes the prompt, answers follow as token ids.
+"""Converts rows to tensors: the checkpoint's own processor encodes the prompt, the tokenizer encodes the answer.
 
-Only answer positions matter to scoring, distilling and measuring, so a batch names them, and `at_answers` makes the
-model compute logits there and nowhere else.
+Scoring, distilling and evaluating use only the answer positions, so a batch marks them, and with `at_answers` the model
+computes logits only there.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +17,7 @@ from PIL import Image
 from lmmpress.data import Row, Split, open_image
 from lmmpress.data.rows import open_images
 from lmmpress.errors import UserError
-from lmmpress.lmm.fit import asked, fitted, puts_image_in_front
+from lmmpress.lmm.fit import fitted, prompt_text, puts_image_in_front
 from lmmpress.lmm.processor import PASSED_ON, tokenizer_of
 from lmmpress.progress import say_once, track
 
@@ -27,7 +27,7 @@ _TEXTS_AT_ONCE = 1000
 
 @dataclass(frozen=True)
 class Example:
-    """Token ids of prompt and answer, the end token included. `image` counts the split's images."""
+    """Token ids of prompt and answer, including the end token. `image` is the index of its image in the split."""
 
     prompt: list[int]
     answer: list[int]
@@ -40,10 +40,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """A split ready for the model. `see` makes its `pixels`, which nobody asks for where visual features are cached.
+    """An encoded split. `see` computes its `pixels` on first use; with cached visual features they are never used.
 
-    `starts` says where each example's answer positions begin in tensors [positions, ...] of all examples' in order.
-    `decoder_start` is the token that an encoder-decoder model's answers begin with, None for other models.
+    `starts` holds the first answer position of each example in tensors [positions, ...] over all examples in order.
+    `decoder_start` is the first decoder token of an encoder-decoder model, None for other models.
     """
 
     split: Split
@@ -54,7 +54,7 @@ class Examples:
 
     @cached_property
     def pixels(self) -> torch.Tensor | None:
-        """[images, channels, height, width], None for text alone."""
+        """[images, channels, height, width]; None for text-only examples."""
         return self.see() if self.see else None
 
     @cached_property
@@ -63,7 +63,7 @@ class Examples:
 
     @property
     def positions(self) -> int:
-        """The number of answer positions of all examples."""
+        """The number of answer positions in all examples."""
         return self.starts[-1] + len(self.rows[-1].answer)
 
 
@@ -71,10 +71,10 @@ class Examples:
 class Batch:
     """Examples padded on the right.
 
-    `inputs` are the model's, but for pixels; `where` [batch, length] marks, of what its head sees, the positions whose
-    logits predict an answer token, and `targets` [positions] are those tokens, example by example, `owner` [positions]
-    says which example each belongs to, `number` [positions] where each stands among the answer positions of all
-    examples.
+    `inputs` are the model's inputs without pixels. `where` [batch, length] marks the positions of the head's input
+    whose logits predict an answer token. `targets` [positions] are these tokens, example by example. `owner`
+    [positions] is the example of each position, as an index into the batch. `number` [positions] is the index of each
+    position among the answer positions of all examples.
     """
 
     examples: list[int]
@@ -92,15 +92,15 @@ class Batch:
         )
 
 
-def encode(split: Split, processor: Any, config: dict[str, Any]) -> Examples:
-    """Run every row through the processor, for the model of that config (an anatomy's, where nothing is left out).
+def encode(split: Split, processor: Any, config: dict[str, Any], answered: bool = True) -> Examples:
+    """Encode every row with the processor. `config` is the model's complete config, as in an anatomy.
 
-    Rows about one image share its pixels. Raises UserError for rows that do not fit the model (see `lmmpress.lmm.fit`),
-    for a prompt and answer longer than the input the model takes, and for a question or an answer of which the
-    tokenizer makes nothing.
+    Rows about one image share its pixels. Without `answered` only the prompts are encoded. Raises UserError for rows
+    that do not fit the model (see `lmmpress.lmm.fit`), for a prompt and answer longer than the model's longest input,
+    and for a question or answer that gives no tokens.
     """
     encoder = Encoder(split, processor, config)
-    answers = encoder.answers(split.rows)
+    answers = encoder.answers(split.rows) if answered else [[] for _ in split.rows]
     by_image: dict[str | None, list[int]] = {}
     for index, row in enumerate(split.rows):
         by_image.setdefault(row.picture, []).append(index)
@@ -109,12 +109,12 @@ def encode(split: Split, processor: Any, config: dict[str, Any]) -> Examples:
     images: Iterator[Image.Image | None] = repeat(None) if None in by_image else open_images(split)
     groups = track(zip(by_image.values(), images, strict=False), f"encode {split.name}", len(by_image))
     for number, (indices, image) in enumerate(groups):
-        prompts, seen = encoder.prompts([split.rows[index] for index in indices], image)
-        if seen is not None:
-            pixels.append(seen)
+        prompts, image_pixels = encoder.prompts([split.rows[index] for index in indices], image)
+        if image_pixels is not None:
+            pixels.append(image_pixels)
         for index, prompt in zip(indices, prompts, strict=True):
             encoder.check_length(split.rows[index], len(prompt), len(answers[index]))
-            place = None if seen is None else number
+            place = None if image_pixels is None else number
             examples[index] = Example(prompt, answers[index], place, split.rows[index])
     rows = [example for example in examples if example is not None]
     see = (lambda: torch.stack(pixels)) if pixels else None
@@ -122,28 +122,28 @@ def encode(split: Split, processor: Any, config: dict[str, Any]) -> Examples:
 
 
 def check_rows(split: Split, processor: Any, config: dict[str, Any]) -> None:
-    """Raise the UserErrors that `encode` would: every picture is decoded, every prompt and answer counted in tokens.
+    """Raise the UserErrors that `encode` would: decode every image and count the tokens of every prompt and answer.
 
-    Only the first picture goes through the image processor: the others give as many tokens and as many pixels.
+    Only the first image goes through the image processor, since all images give the same number of tokens and pixels.
     """
     encoder = Encoder(split, processor, config)
     answers = encoder.answers(split.rows)
-    encoder.tell_unknown(answers)
-    texts = [asked(split, row, encoder.processor) for row in split.rows]
+    encoder.warn_unknown(answers)
+    texts = [prompt_text(split, row, encoder.processor) for row in split.rows]
     first = split.rows[0]
     image = None if first.file_name is None else open_image(split, first.file_name)
     lengths = [len(ids) for ids in encoder.tokens(texts, split.rows)]
-    beside = len(encoder.prompts([first], image)[0][0]) - lengths[0]  # what a picture adds to a text's tokens
+    image_tokens = len(encoder.prompts([first], image)[0][0]) - lengths[0]  # tokens that an image adds to the text
     for row, length, answer in zip(split.rows, lengths, answers, strict=True):
         if length == 0:
             encoder.prompts([row], image)
-        encoder.check_length(row, length + beside, len(answer))
+        encoder.check_length(row, length + image_tokens, len(answer))
     for _ in track(open_images(split), f"check {split.name}", len(split.image_names())):
         pass
 
 
 class Encoder:
-    """Makes token ids and pixels of a split's rows by the processor of a checkpoint."""
+    """Converts the rows of a split to token ids and pixels with a checkpoint's processor."""
 
     def __init__(self, split: Split, processor: Any, config: dict[str, Any]) -> None:
         self.split = split
@@ -158,22 +158,21 @@ class Encoder:
 
     @property
     def pad(self) -> int:
-        """The token id that fills batches."""
+        """The token id that pads batches."""
         pad = self._tokenizer.pad_token_id
         return int(self._tokenizer.eos_token_id if pad is None else pad)
 
     def prompts(self, rows: Sequence[Row], image: Image.Image | None) -> tuple[list[list[int]], torch.Tensor | None]:
-        """Token ids of the questions of rows about one image (or about none), and its pixels
-        [channels, height, width]."""
-        texts = [asked(self.split, row, self.processor) for row in rows]
+        """Token ids of the prompts of rows about one image (or none), and its pixels [channels, height, width]."""
+        texts = [prompt_text(self.split, row, self.processor) for row in rows]
         if image is None:
             prompts, pixels = self.tokens(texts, rows), None
         else:
-            # where the text says at which place the image stands, each place asks for an image of its own
+            # a processor that reads the image's position from the text needs one image for each text
             images = [image] * (1 if puts_image_in_front(self.processor) else len(rows))
-            with self._telling(rows[0]):
-                made = self.processor(images=images, text=texts, return_tensors=None)
-                prompts, pixels = made["input_ids"], torch.as_tensor(made["pixel_values"][0])
+            with self._naming_row(rows[0]):
+                encoded = self.processor(images=images, text=texts, return_tensors=None)
+                prompts, pixels = encoded["input_ids"], torch.as_tensor(encoded["pixel_values"][0])
             self._check_pixels(pixels)
         for row, prompt in zip(rows, prompts, strict=True):
             if not len(prompt):
@@ -181,35 +180,36 @@ class Encoder:
         return [[int(token) for token in prompt] for prompt in prompts], pixels
 
     def answers(self, rows: Sequence[Row]) -> list[list[int]]:
-        """Token ids of the rows' answers, the end token included."""
-        found = self.tokens([row.answer for row in rows], rows, add_special_tokens=False)
-        for row, answer in zip(rows, found, strict=True):
+        """Token ids of the rows' answers, including the end token."""
+        answers = self.tokens([row.answer for row in rows], rows, add_special_tokens=False)
+        for row, answer in zip(rows, answers, strict=True):
             if not answer:
                 raise UserError(
                     f"{self.split.place(row)}: the tokenizer makes nothing of the answer {row.answer[:40]!r}; change it"
                 )
-        return [[*answer, self._tokenizer.eos_token_id] for answer in found]
+        return [[*answer, self._tokenizer.eos_token_id] for answer in answers]
 
-    def tell_unknown(self, answers: list[list[int]]) -> None:
-        """Say how many answers hold what the tokenizer has no token for, the end token left out."""
+    def warn_unknown(self, answers: list[list[int]]) -> None:
+        """Print how many answers contain characters without a token; the end token does not count."""
         unknown = self._tokenizer.unk_token_id
         rows = [row for row, answer in zip(self.split.rows, answers, strict=True) if unknown in answer[:-1]]
         if rows:
             say_once(
-                f"{self.split.place(rows[0])}: the answer holds what the tokenizer has no token for, as {len(rows)} "
-                f"answers of split {self.split.name} do; generated text can never equal them, though tokens can"
+                f"{self.split.place(rows[0])}: the tokenizer has no token for some characters of the answer, as in "
+                f"{len(rows)} answers of split {self.split.name}; generated text can never equal these answers, but "
+                "generated tokens can"
             )
 
     def tokens(self, texts: Sequence[str], rows: Sequence[Row], **how: Any) -> list[list[int]]:
-        """Token ids of the texts that belong to rows, without those of pictures."""
-        found: list[list[int]] = []
+        """Token ids of the texts of rows, without image tokens."""
+        ids: list[list[int]] = []
         for at in range(0, len(texts), _TEXTS_AT_ONCE):
-            with self._telling(rows[at]):
-                found += self._tokenizer(list(texts[at : at + _TEXTS_AT_ONCE]), **how)["input_ids"]
-        return found
+            with self._naming_row(rows[at]):
+                ids += self._tokenizer(list(texts[at : at + _TEXTS_AT_ONCE]), **how)["input_ids"]
+        return ids
 
     def check_length(self, row: Row, prompt: int, answer: int) -> None:
-        """Raise UserError where so many tokens of prompt and answer are more than the model takes."""
+        """Raise UserError if prompt and answer together have more tokens than the model takes."""
         if self._longest is not None and prompt + answer > self._longest:
             raise UserError(
                 f"{self.split.place(row)}: the answer {row.answer[:40]!r} does not fit: prompt and answer are "
@@ -221,17 +221,17 @@ class Encoder:
         if self._side is not None and (height, width) != (self._side, self._side):
             raise UserError(
                 f"the image processor makes pictures of {height} x {width} pixels, the vision tower takes "
-                f"{self._side} x {self._side}; put size and crop_size right in the processor's files"
+                f"{self._side} x {self._side}; correct size and crop_size in the processor's files"
             )
 
     @contextmanager
-    def _telling(self, row: Row) -> Iterator[None]:
-        """Whatever a processor of somebody else raises becomes one line with the row that it was at."""
+    def _naming_row(self, row: Row) -> Iterator[None]:
+        """Turn any exception of the processor into a UserError that names the row."""
         try:
             yield
         except PASSED_ON:
             raise
-        except BaseException as error:  # a panic of the tokenizers library is no Exception
+        except BaseException as error:  # a panic of the tokenizers library is not an Exception
             reason = (str(error).splitlines() or [""])[0]
             raise UserError(
                 f"{self.split.place(row)}: the checkpoint's processor fails at this row, or soon after it: "
@@ -240,7 +240,7 @@ class Encoder:
 
 
 def to_tensors(examples: Examples) -> Tensors:
-    """Everything but pixels: prompts and answers one after the other with their lengths, images, pad and start."""
+    """Examples without pixels as tensors: concatenated prompts and answers with their lengths, images, pad, start."""
     rows = examples.rows
     numbers = {
         "prompts": [token for row in rows for token in row.prompt],
@@ -255,7 +255,7 @@ def to_tensors(examples: Examples) -> Tensors:
 
 
 def from_tensors(tensors: Tensors, split: Split, see: Callable[[], torch.Tensor | None]) -> Examples:
-    """What `to_tensors` was given, but for its pixels, which `see` makes."""
+    """The inverse of `to_tensors`; `see` computes the pixels."""
     prompts, answers = (
         [part.tolist() for part in tensors[name].split(tensors[lengths].tolist())]
         for name, lengths in (("prompts", "prompt_lengths"), ("answers", "answer_lengths"))
@@ -265,18 +265,19 @@ def from_tensors(tensors: Tensors, split: Split, see: Callable[[], torch.Tensor 
     start = int(tensors["decoder_start"])
 
     def pixels() -> torch.Tensor:
-        made = see()
-        assert made is not None
-        return made
+        computed = see()
+        assert computed is not None
+        return computed
 
-    seen = any(image is not None for image in images)
-    return Examples(split, rows, int(tensors["pad"]), None if start < 0 else start, pixels if seen else None)
+    has_images = any(image is not None for image in images)
+    return Examples(split, rows, int(tensors["pad"]), None if start < 0 else start, pixels if has_images else None)
 
 
 def make_batch(examples: Examples, chosen: list[int]) -> Batch:
-    """Pad the chosen examples on the right to the longest among them.
+    """Make a batch of the chosen examples, padded on the right to the longest of them.
 
-    A decoder reads prompt and answer in one; an encoder-decoder's encoder reads the prompt, its decoder the answer.
+    A decoder reads prompt and answer as one sequence. In an encoder-decoder the encoder reads the prompt and the
+    decoder the answer.
     """
     rows = [examples.rows[index] for index in chosen]
     if examples.decoder_start is None:
@@ -287,9 +288,9 @@ def make_batch(examples: Examples, chosen: list[int]) -> Batch:
             where[place, len(row.prompt) - 1 : len(row) - 1] = True
     else:
         ids, attention = _padded([row.prompt for row in rows], examples.pad)
-        answers, given = _padded([[examples.decoder_start, *row.answer[:-1]] for row in rows], examples.pad)
+        answers, not_padding = _padded([[examples.decoder_start, *row.answer[:-1]] for row in rows], examples.pad)
         inputs = {"input_ids": ids, "attention_mask": attention, "decoder_input_ids": answers}
-        where = given.bool()
+        where = not_padding.bool()
     return Batch(
         chosen,
         inputs,
@@ -301,7 +302,7 @@ def make_batch(examples: Examples, chosen: list[int]) -> Batch:
 
 
 def _padded(rows: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids padded on the right, and which of them are not padding."""
+    """Token ids padded on the right, and the mask that is 1 where they are not padding."""
     ids = torch.full((len(rows), max(map(len, rows))), pad)
     attention = torch.zeros_like(ids)
     for place, row in enumerate(rows):
@@ -313,10 +314,10 @@ def _padded(rows: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor
 def batches(
     examples: Examples, batch_size: int, generator: torch.Generator | None = None, bucket: int = 16
 ) -> list[list[int]]:
-    """Numbers of examples by batch, neighbours in length together so that little is padding.
+    """The indices of the examples of each batch. The examples of a batch have similar lengths, to save padding.
 
-    With a generator the examples are shuffled first: lengths are sorted only within `bucket` batches, and the batches
-    come in random order. Without one the order is by length.
+    Without a generator the examples are sorted by length. With one they are shuffled first, sorted by length only
+    within groups of `bucket` batches, and the batches are shuffled again.
     """
     order = list(range(len(examples.rows)))
     if generator is None:
@@ -332,7 +333,7 @@ def batches(
 
 @contextmanager
 def at_answers(model: torch.nn.Module, batch: Batch) -> Iterator[None]:
-    """Within this context the model's head sees the answer positions alone: logits are [positions, vocabulary]."""
+    """In this context the model's head gets only the answer positions: logits are [positions, vocabulary]."""
 
     def select(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return (args[0][batch.where], *args[1:])

@@ -1,4 +1,4 @@
-"""What a model computes of a few made-up inputs: how one checkpoint is compared with another."""
+"""Computes logits for a few random inputs, to compare one checkpoint with another."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 def probe_inputs(model: torch.nn.Module, rows: int = 2, length: int = 7) -> Tensors:
-    """Random token ids and, for models that see, random pixels; the same for every cut of a model."""
+    """Random token ids and, for models with a vision tower, random pixels; the same for every cut of a model."""
     config: Any = model.config
     generator = torch.Generator().manual_seed(0)
     vocabulary = config.get_text_config().vocab_size
@@ -21,8 +21,8 @@ def probe_inputs(model: torch.nn.Module, rows: int = 2, length: int = 7) -> Tens
     image_token = config.image_token_id
     ids[ids == image_token] = (image_token + 1) % vocabulary
     with torch.no_grad():
-        seen = model.get_image_features(pixels).pooler_output  # type: ignore[operator]
-    ids = torch.cat([torch.full((rows, len(seen[0])), image_token), ids], dim=1)
+        features = model.get_image_features(pixels).pooler_output  # type: ignore[operator]
+    ids = torch.cat([torch.full((rows, len(features[0])), image_token), ids], dim=1)
     return {"input_ids": ids, "pixel_values": pixels} | _decoded(config, vocabulary, rows, generator)
 
 
@@ -34,7 +34,7 @@ def probe_logits(model: torch.nn.Module, inputs: Tensors) -> torch.Tensor:
 
 
 def _decoded(config: Any, vocabulary: int, rows: int, generator: torch.Generator) -> Tensors:
-    """What the decoder of an encoder-decoder model is given."""
+    """The decoder inputs of an encoder-decoder model; empty for other models."""
     text = config.get_text_config()
     if not getattr(text, "is_encoder_decoder", False):
         return {}

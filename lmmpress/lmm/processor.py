@@ -1,8 +1,8 @@
-"""A checkpoint's processor: what makes tokens of text and pixels of pictures.
+"""Loads a checkpoint's processor, which converts text to tokens and images to pixels.
 
-Its files may be anybody's. transformers takes classes, sizes and rules for text from them as they stand, so they are
-looked at first: only classes of the right kind are looked up, nothing is larger than the model can take, and no rule
-makes a text many times longer. Then the processor is tried once, on a word and a blank picture.
+Its files are untrusted. transformers uses their classes, sizes and text rules without checks, so they are checked
+first: only classes of the right kind are looked up, no size exceeds what the model takes, and no rule makes a text many
+times longer. Then the processor is tried once on a word and a blank image.
 """
 
 import json
@@ -21,23 +21,23 @@ _LARGEST = 256 << 20  # bytes of a file
 _PROCESSORS = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 _SIZES = ("size", "crop_size", "pad_size", "image_size", "size_divisor", "patch_size")
 _COUNTS = ("num_query_tokens", "num_additional_image_tokens", "image_seq_length", "image_seq_len")
-_MOST_TOKENS = 1 << 16  # of a picture, where the config says no limit of the text
-_LEAST_PIXELS = 2048  # a side that every picture may have, however small the vision tower's
+_MOST_TOKENS = 1 << 16  # of an image, if the config has no limit for the text
+_LEAST_PIXELS = 2048  # the side that an image may always have, however small the vision tower's image size is
 _MOST_ADDED = 1 << 16
-_MOST_RULES = 1000  # of a normalizer or the like; each is a pass over a text
+_MOST_RULES = 1000  # of a normalizer or a similar part; each rule is a pass over the text
 _MOST_GROWTH = 64  # how many times longer all rules of a tokenizer together may make a text
 _LARGEST_CHARSMAP = 8 << 20  # characters
 
 PASSED_ON = (UserError, KeyboardInterrupt, SystemExit, GeneratorExit)
-"""What is no fault of a processor's files; all else is that its code raises, panics of the tokenizers library included,
-which are no Exception."""
+"""Exceptions that are not caused by a processor's files. All others are, even panics of the tokenizers library, which
+are not subclasses of Exception."""
 
 
 def load_processor(checkpoint: Path) -> Any:
-    """The checkpoint's processor, or its tokenizer where it has no images.
+    """Load the checkpoint's processor, or its tokenizer if the model takes no images.
 
-    Raises UserError where there is none, or one that is damaged, too large for the model, or not of a kind that makes
-    tokens and pixels.
+    Raises UserError if there is none, if it is damaged or exceeds the model's limits, or if it does not give tokens and
+    pixels.
     """
     from transformers import AutoProcessor
 
@@ -49,32 +49,32 @@ def load_processor(checkpoint: Path) -> Any:
             processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except PASSED_ON:
             raise
-        except BaseException as error:  # whatever strange files make transformers raise is the files' fault
-            told = first_line(error).replace(str(folder), str(checkpoint))
+        except BaseException as error:  # any exception of transformers here is caused by the untrusted files
+            reason = first_line(error).replace(str(folder), str(checkpoint))
             lacks = _lacks(folder, VOCABULARY) or ("vision_config" in config and _lacks(folder, _PROCESSORS[:2]))
-            raise UserError(f"{checkpoint}: no processor or tokenizer: {lacks or told}") from None
-        # transformers makes an empty tokenizer of nothing; a tokenizer of bytes needs no file
+            raise UserError(f"{checkpoint}: no processor or tokenizer: {lacks or reason}") from None
+        # without files transformers makes an empty tokenizer; only a byte tokenizer needs no file
         if getattr(type(tokenizer_of(processor)), "vocab_files_names", None) and (lacks := _lacks(folder, VOCABULARY)):
             raise UserError(f"{checkpoint}: no tokenizer: {lacks}")
-    tokenizer_of(processor).name_or_path = str(checkpoint)  # the folder that transformers was shown is gone
-    _check_made(checkpoint, processor, config)
+    tokenizer_of(processor).name_or_path = str(checkpoint)  # the folder that transformers loaded from is removed
+    _check_loaded(checkpoint, processor, config)
     return processor
 
 
 def tokenizer_of(processor: Any) -> Any:
-    """The tokenizer of what `load_processor` gave."""
+    """The tokenizer of a processor from `load_processor`, which may be the tokenizer itself."""
     return getattr(processor, "tokenizer", processor)
 
 
 def _lacks(folder: Path, names: tuple[str, ...]) -> str | None:
-    """What to do where none of the files of those names is there; None where one is."""
+    """A message if the folder has none of these files; None if it has one."""
     if any((folder / name).is_file() for name in names):
         return None
     return f"it has none of {', '.join(names)}; copy them from the original model"
 
 
 def _check_files(checkpoint: Path, folder: Path, config: dict[str, Any]) -> None:
-    """Raise UserError where the files of a processor are not what they should be."""
+    """Raise UserError if the files of a processor have wrong classes, sizes or rules."""
     from transformers import FeatureExtractionMixin, ImageProcessingMixin, ProcessorMixin
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -82,19 +82,19 @@ def _check_files(checkpoint: Path, folder: Path, config: dict[str, Any]) -> None
         "tokenizer_class": ("tokenizer", PreTrainedTokenizerBase),
         "processor_class": ("processor", ProcessorMixin),
         "image_processor_type": ("image processor", ImageProcessingMixin),
-        "video_processor_type": ("video processor", ImageProcessingMixin),  # which those of videos are made of
+        "video_processor_type": ("video processor", ImageProcessingMixin),  # the base class of video processors
         "feature_extractor_type": ("feature extractor", (FeatureExtractionMixin, ImageProcessingMixin)),
     }
-    told = {"config.json": config}
+    settings = {"config.json": config}
     for name in ("tokenizer_config.json", *_PROCESSORS):
         if (folder / name).is_file():
-            told[name] = read_mapping(folder / name, _LARGEST, str(checkpoint / name))
-    for name, values in told.items():
+            settings[name] = read_mapping(folder / name, _LARGEST, str(checkpoint / name))
+    for name, values in settings.items():
         for key, value in _values(values):
             if key in kinds and value is not None:
                 _check_class(f"{checkpoint / name}: {key}", value, *kinds[key])
     for name in _PROCESSORS:
-        values = told.get(name, {})
+        values = settings.get(name, {})
         if not isinstance(values.get("image_processor", {}), dict):
             raise UserError(f"{checkpoint / name}: image_processor is no JSON object")
         for key, value in _values(values):
@@ -107,7 +107,7 @@ def _check_files(checkpoint: Path, folder: Path, config: dict[str, Any]) -> None
 
 
 def _check_added(where: str, tokens: Any, config: dict[str, Any]) -> None:
-    """Raise UserError where more tokens are added than the model has: each costs far more than a usual one."""
+    """Raise UserError if there are more added tokens than the model has: each costs far more than a usual token."""
     text = config.get("text_config")
     rows = (text if isinstance(text, dict) else config).get("vocab_size")
     most = min(rows, _MOST_ADDED) if type(rows) is int else _MOST_ADDED
@@ -116,7 +116,7 @@ def _check_added(where: str, tokens: Any, config: dict[str, Any]) -> None:
 
 
 def _values(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every key of a mapping, however deep it stands, with its value."""
+    """Every key of a nested mapping, at any depth, with its value."""
     if isinstance(value, dict):
         yield from value.items()
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
@@ -127,14 +127,14 @@ def _check_class(where: str, name: Any, kind: str, base: type | tuple[type, ...]
     import transformers
 
     if not isinstance(name, str):
-        raise UserError(f"{where} is {str(name)[:40]!r}, and should name a class")
+        raise UserError(f"{where} is {str(name)[:40]!r}, but should name a class")
     try:
-        found = getattr(transformers, name, None)
-    except Exception:  # what a class lacks to be imported, transformers says better when it is loaded
+        named = getattr(transformers, name, None)
+    except Exception:  # the class lacks an import; transformers reports that better when it loads the class
         return
-    if found is None or hasattr(found, "_backends"):
+    if named is None or hasattr(named, "_backends"):
         return
-    if not isinstance(found, type) or not issubclass(found, base):
+    if not isinstance(named, type) or not issubclass(named, base):
         raise UserError(f"{where} is {name!r}, which is no {kind} of transformers")
 
 
@@ -166,7 +166,7 @@ def _most_pixels(config: dict[str, Any]) -> int:
 
 
 def _check_growth(where: str, rules: Any) -> None:
-    """Raise UserError where rules of a tokenizer may make a text many times longer, each what the one before made."""
+    """Raise UserError if the rules of a tokenizer, applied one after another, may make a text many times longer."""
     if sum(key == "type" for key, _ in _values(rules)) > _MOST_RULES:
         raise UserError(f"{where} has more than {_MOST_RULES} rules; no model needs that")
     if prod(_growths(rules)) > _MOST_GROWTH:
@@ -174,7 +174,7 @@ def _check_growth(where: str, rules: Any) -> None:
 
 
 def _growths(rule: Any) -> Iterator[float]:
-    """By how much each rule may make a text longer at most, where that is more than a small constant."""
+    """The largest factor by which each rule may lengthen a text; rules that add a small constant are left out."""
     if isinstance(rule, list):
         for inner in rule:
             yield from _growths(inner)
@@ -183,7 +183,7 @@ def _growths(rule: Any) -> Iterator[float]:
     if rule.get("type") == "Replace":
         pattern, content = rule.get("pattern"), str(rule.get("content", ""))
         literal = pattern.get("String") if isinstance(pattern, dict) else None
-        # a regular expression may match at every character, and between two of them
+        # a regular expression may match every character, and also between two characters
         yield max(1.0, len(content) / len(literal)) if isinstance(literal, str) and literal else 2.0 * len(content) + 1
     elif rule.get("type") == "Precompiled":
         yield 4.0 if len(str(rule.get("precompiled_charsmap"))) <= _LARGEST_CHARSMAP else float("inf")
@@ -195,8 +195,8 @@ def _growths(rule: Any) -> Iterator[float]:
         yield from _growths(inner)
 
 
-def _check_made(checkpoint: Path, processor: Any, config: dict[str, Any]) -> None:
-    """Raise UserError where a processor is none, or does not do what it is for with a word and a blank picture."""
+def _check_loaded(checkpoint: Path, processor: Any, config: dict[str, Any]) -> None:
+    """Raise UserError if a loaded processor has no tokenizer, or fails on a word and a blank image."""
     from PIL import Image
     from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -216,8 +216,8 @@ def _check_made(checkpoint: Path, processor: Any, config: dict[str, Any]) -> Non
             sides = list(pixels.shape[-2:])
     except PASSED_ON:
         raise
-    except BaseException as error:  # whatever strange settings make it raise is the settings' fault
-        told = f"{type(error).__name__}: {first_line(error)}"
-        raise UserError(f"{checkpoint}: its processor fails on a word and a blank picture: {told}") from None
+    except BaseException as error:  # any exception here is caused by the untrusted settings
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise UserError(f"{checkpoint}: its processor fails on a word and a blank picture: {reason}") from None
     if not all(type(token) is int for token in tokens) or max(sides) > _most_pixels(config):
         raise UserError(f"{checkpoint}: its processor makes no tokens, or pictures larger than the model takes")

@@ -6,15 +6,17 @@ from typing import Any
 
 import torch
 
+from lmmpress.axes import axis_named
+from lmmpress.axes.cut import Cut
+from lmmpress.axes.slices import Shapes
 from lmmpress.errors import UserError
 from lmmpress.files.allow_list import clean_config
-from lmmpress.lmm.anatomy import Anatomy, Shapes, check_slices
+from lmmpress.lmm.anatomy import Anatomy, check_slices
 from lmmpress.lmm.bounds import check_bounds
-from lmmpress.lmm.cut import Cut, TensorCut, check_cut, shapes_after
+from lmmpress.lmm.cut import TensorCut, check_cut, shapes_after
 from lmmpress.lmm.declare import build_tower
 from lmmpress.lmm.families.registry import family_of
 from lmmpress.lmm.remote_code import expressed, make_known
-from lmmpress.plan import Axis
 
 
 def read_config(checkpoint: Path) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def _declared(config: dict[str, Any], shapes: Shapes, ties: dict[str, str]) -> A
         config=config,
         shapes=shapes,
         ties=ties,
-        towers={plan.name: build_tower(plan, shapes) for plan in declared.towers},
+        towers={layout.name: build_tower(layout, shapes) for layout in declared.towers},
         embeddings=declared.embeddings,
         heads=declared.heads,
         projector=declared.projector,
@@ -109,13 +111,14 @@ def first_line(error: BaseException) -> str:
 def resized(config: dict[str, Any], cut: Cut, anatomy: Anatomy) -> dict[str, Any]:
     """The config after a cut; UserError where the family's config cannot express it."""
     check_cut(anatomy, cut)
-    axis = anatomy.tower(cut.tower).axes[Axis(cut.axis)]
-    if axis.inexpressible:
+    body, own = anatomy.axis(cut.tower, cut.axis), axis_named(cut.axis).resize
+    if body.inexpressible:
         raise UserError(
-            f"the {cut.tower} tower of this {anatomy.family} model cannot be cut along {cut.axis}: {axis.inexpressible}"
+            f"the {cut.tower} tower of this {anatomy.family} model cannot be cut along {cut.axis}: {body.inexpressible}"
         )
+    resize = family_of(config).resize
     try:
-        return family_of(config).resize(complete(config), cut)
+        return own(complete(config), cut, resize) if own else resize(complete(config), cut)
     except (LookupError, StopIteration):
         raise UserError(f"this cut along {cut.axis} was made for another model: it names none of its groups") from None
 

@@ -1,9 +1,9 @@
-"""Loads a checkpoint as its users will, and compares what it computes with what is expected.
+"""Loads a checkpoint as its users will, and compares its logits with the expected ones.
 
     python reload.py CHECKPOINT EXPECTED.safetensors AUTO_CLASS [--trust]
 
-Runs in a process of its own with nothing but transformers: importing lmmpress would lend the checkpoint what its users
-may not have. EXPECTED holds the inputs by name and the `logits` [rows, length, vocabulary].
+Runs in a separate process that imports only transformers: with lmmpress imported, a checkpoint could load that fails
+without it. EXPECTED holds the inputs by name and the `logits` [rows, length, vocabulary].
 """
 
 import sys
@@ -21,10 +21,10 @@ def main(checkpoint: str, expected: str, auto_class: str, trust: bool) -> None:
     auto = getattr(transformers, auto_class)
     model = auto.from_pretrained(checkpoint, dtype=torch.float32, local_files_only=True, trust_remote_code=trust).eval()
     with torch.no_grad():
-        found = model(**inputs, use_cache=False).logits.float()
-    error = float((found - logits).abs().max() / logits.abs().max().clamp_min(1e-6))
+        computed = model(**inputs, use_cache=False).logits.float()
+    error = float((computed - logits).abs().max() / logits.abs().max().clamp_min(1e-6))
     if not error <= TOLERANCE:
-        sys.exit(f"its logits are off by {error:.1e} of their largest")
+        sys.exit(f"its logits differ by {error:.1e} of the largest logit")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What plain configs have no word for, and how a checkpoint says it all the same.
+"""Saves attention head widths that plain configs cannot express, with a model_type and a code file of our own.
 
-OPT and the vision towers and Q-Former of LMMs derive the width of a head from their hidden size. Where a cut leaves
-another width, the checkpoint gets a model_type of its own and carries the file that knows how to build it
-(`modeling_lmmpress.py`), which transformers runs only for users who trust it (`trust_remote_code=True`). lmmpress never
-runs a checkpoint's file: it uses its own copy.
+OPT, and the vision towers and Q-Former of LMMs, derive the width of a head from their hidden size. If a cut leaves
+another width, the checkpoint gets a model_type of our own and contains the file that builds such a model
+(`modeling_lmmpress.py`). transformers runs this file only for users who trust it (`trust_remote_code=True`). lmmpress
+never runs a checkpoint's file: it uses its own copy.
 """
 
 from functools import lru_cache
@@ -17,7 +17,7 @@ _PARTS = ("vision_config", "qformer_config", "text_config")
 
 
 def expressed(config: Config) -> Config:
-    """A config in the plainest form that says its shape: the family's own, or with a model_type of ours."""
+    """A config in the plainest form that expresses its shapes: the family's own, or one with a model_type of ours."""
     plain = config["model_type"].removeprefix(APART)
     parts = {name: _plainest(config[name]) for name in _PARTS if isinstance(config.get(name), dict)}
     config = _plainest(config | parts | {"model_type": plain})
@@ -28,7 +28,7 @@ def expressed(config: Config) -> Config:
 
 
 def make_known(config: Config) -> None:
-    """Tell this process's transformers of the model types of our own, if the config is of one: that takes seconds."""
+    """Register our own model types with transformers in this process, if the config has one: that takes seconds."""
     if is_apart(config):
         _make_all_known()
 
@@ -46,12 +46,12 @@ def _make_all_known() -> None:
 
 
 def ship(target: Path) -> None:
-    """Put the file that builds such models into a checkpoint."""
+    """Write our modelling file into a checkpoint."""
     (target / MODELING).write_bytes(modeling_code())
 
 
 def _plainest(config: Config) -> Config:
-    """The config without a head width that its hidden size implies anyway."""
+    """The config without `head_dim` if the hidden size implies the same value."""
     if config.get("model_type") in _TIED_WIDTHS and config.get("head_dim") is not None:
         heads, width = config["num_attention_heads"], config["hidden_size"]
         if heads * config["head_dim"] == width:

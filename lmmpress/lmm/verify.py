@@ -1,8 +1,8 @@
-"""A checkpoint counts as written when it was read back and found to be what it should.
+"""Reads a written checkpoint back and checks its content.
 
-What should be: the shapes that the anatomy predicts, the values that the cut gives, and, where a cut is exact, the
-logits of the uncut model with the removed weights at zero. A config that forgets which rotary frequencies stay, or a
-tied head that came untied, loads without complaint; this is where it is noticed.
+A cut checkpoint must have the shapes that the anatomy predicts and the values that the cut keeps. If the cut is exact,
+its logits must equal those of the uncut model with the removed weights set to zero. A config with the wrong rotary
+frequencies or a head that is no longer tied loads without an error; only this check finds it.
 """
 
 import subprocess
@@ -14,6 +14,7 @@ import psutil
 import torch
 from safetensors.torch import save_file
 
+from lmmpress.axes.cut import Cut, Kept
 from lmmpress.errors import UserError
 from lmmpress.files.allow_list import choose, lay_out
 from lmmpress.files.own_types import MODELING, is_apart, modeling_code
@@ -21,7 +22,7 @@ from lmmpress.host.processes import environment
 from lmmpress.lmm import reload
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.checkpoint import load_model, name_in_model, read_checkpoint
-from lmmpress.lmm.cut import Cut, Kept, TensorCut, compose, masked, shapes_after
+from lmmpress.lmm.cut import TensorCut, compose, masked, shapes_after
 from lmmpress.lmm.families.registry import family_of
 from lmmpress.lmm.probe import Tensors, probe_inputs, probe_logits
 from lmmpress.lmm.weights import WeightFile, weight_files
@@ -30,35 +31,34 @@ _SHARE_OF_MEMORY = 0.5
 
 
 def verify_cut(source: Path, anatomy: Anatomy, cuts: list[Cut], target: Path) -> Anatomy:
-    """The anatomy of `target`, once it was read back; `anatomy` is the source's. Raises UserError where `target` is not
-    what the cuts make of `source`.
+    """Check that `target` is what the cuts make of `source`, and return its anatomy; `anatomy` is that of `source`.
 
-    Where the models fit into memory they are loaded and computed with; where they do not, the shapes and every kept
-    value are compared on disk.
+    Shapes and every kept value are compared on disk. If the cuts are exact and the models fit into memory, their logits
+    are compared too. Raises UserError if anything differs.
     """
     kept = compose(anatomy, cuts)
     after = read_checkpoint(target)
     if after.shapes != shapes_after(anatomy, kept):
-        raise _wrong(target, "its tensors have other shapes than the cut leaves")
+        raise _wrong(target, "the shapes of its tensors do not follow from the cut")
     _compare_values(source, anatomy, kept, target, after)
     if _fits(anatomy, after) and _exact(anatomy, cuts):
         expected = _exact_values(source, anatomy, kept)
         uncut = load_model(source)
         uncut.load_state_dict(masked(anatomy, kept, uncut.state_dict()))
         inputs = probe_inputs(uncut)
-        wanted = probe_logits(uncut, inputs)
+        masked_logits = probe_logits(uncut, inputs)
         del uncut
         model = load_model(target)
         ties = {alias: expected[name] for alias, name in after.ties.items()}
-        model.load_state_dict(expected | ties)  # as before rounding to the stored precision
-        _compare(target, probe_logits(model, inputs), wanted)
+        model.load_state_dict(expected | ties)  # the values before rounding to the stored precision
+        _compare(target, probe_logits(model, inputs), masked_logits)
     return after
 
 
 def verify_saved(model: torch.nn.Module, target: Path) -> None:
-    """Raise UserError where the checkpoint `target` does not compute what the model does that was saved as it.
+    """Raise UserError unless the checkpoint `target` gives the same logits as `model`, which was saved to it.
 
-    The model's parameters are rounded to the precision they are stored in.
+    Rounds the model's parameters in place to the precision in which they are stored.
     """
     stored = {name: file.dtype(name) for file in map(WeightFile, weight_files(target)) for name in file}
     config = read_checkpoint(target).config
@@ -72,61 +72,61 @@ def verify_saved(model: torch.nn.Module, target: Path) -> None:
 
 
 def verify_for_users(checkpoint: Path) -> None:
-    """Raise UserError where a fresh process with plain transformers does not load the checkpoint and compute the same.
+    """Raise UserError unless a new process with plain transformers loads the checkpoint and computes the same logits.
 
-    That process is shown the files of the checkpoint and nothing else. Where the checkpoint is of our own model types
-    and its code is trusted, that code is this library's own copy.
+    That process sees only the files of the checkpoint. If the checkpoint has one of our own model types, the trusted
+    code is this library's own copy.
     """
     anatomy = read_checkpoint(checkpoint)
     files = choose(checkpoint)
     if MODELING in files.rewritten:
         raise _wrong(checkpoint, f"its {MODELING} is not this library's")
     if not files.are_clean:
-        raise _wrong(checkpoint, f"it holds what no checkpoint needs: {', '.join(files.left)}")
+        raise _wrong(checkpoint, f"it holds more than a checkpoint needs: {', '.join(files.left)}")
     if not _fits(anatomy, anatomy):
         return
     model = load_model(checkpoint)
     inputs = probe_inputs(model)
-    told = inputs | {"logits": probe_logits(model, inputs)}
-    apart = is_apart(anatomy.config)
+    expected = inputs | {"logits": probe_logits(model, inputs)}
+    needs_code = is_apart(anatomy.config)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "checkpoint").mkdir()
         lay_out(files, folder / "checkpoint", link=True)
-        if apart:
+        if needs_code:
             (folder / "checkpoint" / MODELING).unlink()
             (folder / "checkpoint" / MODELING).write_bytes(modeling_code())
-        save_file({name: value.contiguous() for name, value in told.items()}, folder / "expected.safetensors")
+        save_file({name: value.contiguous() for name, value in expected.items()}, folder / "expected.safetensors")
         command = [sys.executable, "-P", reload.__file__, str(folder / "checkpoint")]
         command += [str(folder / "expected.safetensors"), family_of(anatomy.config).auto_class]
-        command += ["--trust"] if apart else []
-        alone = environment(HF_HUB_OFFLINE="1", HF_MODULES_CACHE=str(folder / "modules"))
-        done = subprocess.run(
-            command, capture_output=True, text=True, encoding="utf-8", env=alone, cwd=folder, check=False
+        command += ["--trust"] if needs_code else []
+        offline = environment(HF_HUB_OFFLINE="1", HF_MODULES_CACHE=str(folder / "modules"))
+        process = subprocess.run(
+            command, capture_output=True, text=True, encoding="utf-8", env=offline, cwd=folder, check=False
         )
-    if done.returncode:
-        last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
-        raise _wrong(checkpoint, "".join(last) or f"the process that loaded it ended with {done.returncode}")
+    if process.returncode:
+        last = [line for line in process.stderr.splitlines() if line.strip()][-1:]
+        raise _wrong(checkpoint, "".join(last) or f"the process that loaded it exited with {process.returncode}")
 
 
 def _exact(anatomy: Anatomy, cuts: list[Cut]) -> bool:
-    """Whether the masked model is what all of the cuts are to be compared with."""
+    """Whether all cuts are exact, so that the cut model must compute the same as the masked model."""
     for cut in cuts:
         axis = anatomy.towers[cut.tower].axes[cut.axis]
-        if axis.exactness == "approximate" or (cut.axis == "block" and not axis.silenced):
+        if axis.exactness == "approximate" or not axis.maskable:
             return False
     return True
 
 
 def _fits(*anatomies: Anatomy) -> bool:
-    """Whether these models fit into memory together, in float32 and with a copy of their weights."""
+    """Whether these models fit into memory at the same time, in float32 and each with a copy of its weights."""
     needed = sum(2 * 4 * anatomy.parameters for anatomy in anatomies)
     available: int = psutil.virtual_memory().available
     return needed < _SHARE_OF_MEMORY * available
 
 
 def _compare_values(source: Path, anatomy: Anatomy, kept: Kept, target: Path, after: Anatomy) -> None:
-    """Every tensor of the cut checkpoint holds what the cut keeps of its source, a tensor at a time."""
+    """Raise UserError unless every tensor of the cut checkpoint holds what the cut keeps; compares tensor by tensor."""
     written = {
         name_in_model(after.config, stored): (file, stored)
         for file in map(WeightFile, weight_files(target))
@@ -147,7 +147,7 @@ def _compare_values(source: Path, anatomy: Anatomy, kept: Kept, target: Path, af
 
 
 def _exact_values(source: Path, anatomy: Anatomy, kept: Kept) -> Tensors:
-    """The cut's values by their names in the model, computed in float32 from the source's."""
+    """The values of the cut model by their names in the model, computed in float32 from those of `source`."""
     plan = TensorCut(anatomy, kept)
     values: Tensors = {}
     for file in map(WeightFile, weight_files(source)):
@@ -159,11 +159,11 @@ def _exact_values(source: Path, anatomy: Anatomy, kept: Kept) -> Tensors:
     return values
 
 
-def _compare(checkpoint: Path, found: torch.Tensor, wanted: torch.Tensor) -> None:
-    error = float((found - wanted).abs().max() / wanted.abs().max().clamp_min(1e-6))
+def _compare(checkpoint: Path, computed: torch.Tensor, expected: torch.Tensor) -> None:
+    error = float((computed - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
     if not error <= reload.TOLERANCE:
-        raise _wrong(checkpoint, f"its logits are off by {error:.1e} of their largest")
+        raise _wrong(checkpoint, f"its logits differ by {error:.1e} of the largest logit")
 
 
 def _wrong(checkpoint: Path, what: str) -> UserError:
-    return UserError(f"{checkpoint} was written and read back, and is not what it should be: {what}; it is not kept")
+    return UserError(f"{checkpoint} was read back after writing and is wrong: {what}; it is not kept")

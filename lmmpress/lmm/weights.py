@@ -1,6 +1,6 @@
-"""The weights of a checkpoint on disk: safetensors read by tensor and written as a stream, nothing else.
+"""Reads and writes the safetensors files of a checkpoint, tensor by tensor.
 
-Tensors are read through a memory map and written one at a time, so a model is never in memory as a whole.
+Tensors are read through a memory map and written one at a time, so a whole model is never in memory.
 """
 
 import json
@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
+from lmmpress.axes.slices import Shape, Shapes
 from lmmpress.errors import UserError
 from lmmpress.files.allow_list import INDEX, WEIGHTS, Files, choose, weight_map
 from lmmpress.files.strict_json import parse_mapping
-from lmmpress.lmm.anatomy import Shape, Shapes
 
 _DTYPES = {
     "F64": torch.float64,
@@ -33,16 +33,16 @@ _DTYPES = {
     "BOOL": torch.bool,
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-_LARGEST_HEADER = 100_000_000  # bytes; what the safetensors library allows
+_LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 _MOST_DIMENSIONS = 64
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
 class WeightFile:
-    """One safetensors file, mapped: its tensors are views of the file until something copies them.
+    """One memory-mapped safetensors file: its tensors are views of the file, not copies.
 
-    Read as strictly as the safetensors library does: the tensors fill the file from end to end, each once. Raises
-    UserError where they do not, and where the file is cut short.
+    As strict as the safetensors library: the tensors must fill the file without gaps and overlaps. Raises UserError if
+    they do not, or if the file is truncated.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,8 +59,8 @@ class WeightFile:
                 )
             header = parse_mapping(b"{" + file.read(length - 1), f"{path}: the header of this safetensors file", True)
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        told = header.pop("__metadata__", None) or {}
-        if not isinstance(told, dict) or not all(isinstance(value, str) for value in told.values()):
+        metadata = header.pop("__metadata__", None) or {}
+        if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
             raise UserError(f"{path} is damaged: __metadata__ of its header is no mapping of strings")
         self._start, self._entries = 8 + length, header
         filled = 0
@@ -77,15 +77,15 @@ class WeightFile:
             raise UserError(f"{path} is damaged: {size - self._start - filled} bytes stand after its last tensor")
 
     def _ends(self, name: str, entry: Any) -> tuple[int, int, str]:
-        """Where a tensor of the header begins and ends among the bytes after it, and its name."""
+        """The first and last offset of a tensor in the bytes after the header, and its name."""
         try:
             (begin, end), dtype, shape = entry["data_offsets"], entry["dtype"], entry["shape"]
             numbers = [begin, end, *shape]
-            sound = isinstance(shape, list) and len(shape) <= _MOST_DIMENSIONS and isinstance(dtype, str)
-            sound = sound and all(type(number) is int and 0 <= number < 1 << 63 for number in numbers)
+            valid = isinstance(shape, list) and len(shape) <= _MOST_DIMENSIONS and isinstance(dtype, str)
+            valid = valid and all(type(number) is int and 0 <= number < 1 << 63 for number in numbers)
         except (KeyError, TypeError, ValueError):
-            sound = False
-        if not sound:
+            valid = False
+        if not valid:
             raise UserError(f"{self.path} is damaged: its header does not say where {name} lies")
         if dtype not in _DTYPES:
             raise UserError(f"{self.path}: {name} is stored as {dtype}; write it as F32, F16 or BF16 first")
@@ -103,7 +103,7 @@ class WeightFile:
         return _DTYPES[self._entries[name]["dtype"]]
 
     def tensor(self, name: str) -> torch.Tensor:
-        """The tensor as a view of the mapped file, which the disk is asked to read at once and not page by page."""
+        """The tensor as a view of the mapped file; the system is advised to read it ahead, not page by page."""
         shape, dtype = self.shape(name), self.dtype(name)
         if prod(shape) == 0:
             return torch.empty(shape, dtype=dtype)
@@ -115,9 +115,9 @@ class WeightFile:
 
 
 def weight_files(checkpoint: Path) -> list[Path]:
-    """The safetensors files of a checkpoint directory: those that its index lists, or the one.
+    """The safetensors files of a checkpoint directory: those that its index lists, or the only one.
 
-    Raises UserError where there are none, where only pickles are, and where index and shards do not agree.
+    Raises UserError if there are none, if there are only pickles, or if index and shards disagree.
     """
     files = choose(checkpoint)
     if INDEX in files.taken:
@@ -133,17 +133,17 @@ def weight_files(checkpoint: Path) -> list[Path]:
 
 
 def _shards(checkpoint: Path, files: Files) -> list[Path]:
-    told = weight_map(checkpoint / INDEX)
-    if missing := sorted(set(told.values()) - set(files.weights)):
+    shard_of = weight_map(checkpoint / INDEX)
+    if missing := sorted(set(shard_of.values()) - set(files.weights)):
         raise UserError(f"{checkpoint}: its index names shards that are not there: {', '.join(missing[:5])}")
-    held = {(name, shard) for shard in files.weights for name in WeightFile(checkpoint / shard)}
-    if strayed := sorted({name for name, _ in held ^ set(told.items())}):
-        raise UserError(f"{checkpoint}: its index and its shards do not agree about {', '.join(strayed[:5])}")
+    stored = {(name, shard) for shard in files.weights for name in WeightFile(checkpoint / shard)}
+    if different := sorted({name for name, _ in stored ^ set(shard_of.items())}):
+        raise UserError(f"{checkpoint}: its index and its shards do not agree about {', '.join(different[:5])}")
     return [checkpoint / name for name in files.weights]
 
 
 def check_finite(checkpoint: Path) -> None:
-    """Raise UserError where a weight of a checkpoint is not a finite number; every byte of the weights is read."""
+    """Raise UserError if a weight of a checkpoint is not finite; reads every byte of the weights."""
     for file in map(WeightFile, weight_files(checkpoint)):
         for name in file:
             if file.dtype(name).is_floating_point and not is_finite(file.tensor(name)):
@@ -157,21 +157,21 @@ def is_finite(tensor: torch.Tensor) -> bool:
     """Whether every number of a tensor is finite."""
     if tensor.numel() == 0:
         return True
-    low, high = tensor.aminmax()  # NaN where any is; in one pass, and without a copy
+    low, high = tensor.aminmax()  # NaN if any value is NaN; one pass, no copy
     return bool(low.isfinite() & high.isfinite())
 
 
 def stored_shapes(checkpoint: Path) -> Shapes:
-    """The shapes of all stored tensors, from the files' headers."""
+    """The shapes of all stored tensors, read from the files' headers."""
     files = [WeightFile(path) for path in weight_files(checkpoint)]
     return {name: file.shape(name) for file in files for name in file}
 
 
 def write_weights(path: Path, entries: list[tuple[str, Shape, torch.dtype]], values: Iterable[torch.Tensor]) -> None:
-    """Write a safetensors file from a stream of tensors in the order of `entries`.
+    """Write a safetensors file from a stream of tensors in the order of `entries` (name, shape, dtype).
 
-    The next tensor is made while one is written: two are in memory at a time. `sync` forces files to the disk, all
-    together at the end, so that the disk is never waited for in between.
+    The next tensor is computed while one is written, so two are in memory at a time. The file is not flushed to disk:
+    call `sync` once for all files at the end.
     """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
@@ -186,22 +186,22 @@ def write_weights(path: Path, entries: list[tuple[str, Shape, torch.dtype]], val
         file.write(text)
         for (name, shape, dtype), value in zip(entries, _one_ahead(values), strict=True):
             if tuple(value.shape) != tuple(shape) or value.dtype != dtype:
-                raise ValueError(f"{name}: announced as {dtype} {shape}, given as {value.dtype} {tuple(value.shape)}")
+                raise ValueError(f"{name}: declared as {dtype} {shape}, but got {value.dtype} {tuple(value.shape)}")
             file.write(value.contiguous().view(-1).view(torch.uint8).numpy().data)
 
 
 def sync(files: Iterable[Path]) -> None:
-    """Return when everything written to these files is on the disk."""
+    """Flush these files to disk; returns when they are durable."""
     for path in files:
         with path.open("rb") as file:
             os.fsync(file.fileno())
 
 
 def _one_ahead(values: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """The same tensors, each made in a thread of its own while the one before is used."""
+    """The same tensors; a thread computes the next one while the current one is used."""
     source = iter(values)
-    with ThreadPoolExecutor(1) as maker:
-        coming = maker.submit(next, source, None)
-        while (value := coming.result()) is not None:
-            coming = maker.submit(next, source, None)
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = pool.submit(next, source, None)
+        while (value := upcoming.result()) is not None:
+            upcoming = pool.submit(next, source, None)
             yield value

@@ -1,1 +1,1 @@
-"""What is printed: no markup, no control characters, no credentials."""
+"""Prints text for users: without markup, control characters and credentials."""

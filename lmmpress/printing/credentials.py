@@ -1,13 +1,13 @@
-"""Credentials in addresses and in texts: found by taking addresses apart, and left out of whatever is printed or kept.
+"""Finds credentials in addresses and other texts, and hides them before a text is printed or stored.
 
     s3://KEY:SECRET@bucket/p                 the user and the password before the last @ of an address
-    https://host/m?X-Amz-Signature=...       parameters whose names say that they are secret
+    https://host/m?X-Amz-Signature=...       the values of parameters with secret names
     password=...                             the same in any text
-    ghp_..., AKIA..., private keys           what has the form of a known service's tokens
-    what the environment holds               the values of variables whose names say that they are secret
+    ghp_..., AKIA..., private keys           tokens in the format of a known service
+    environment variables                    the values of variables with secret names
 
-Where it cannot be told what belongs to a password (`https://user:1/2@host` may be a port and a path), more is left out
-rather than less.
+If the end of a password is ambiguous (`https://user:1/2@host` may hold a port and a path), more is hidden rather than
+less.
 """
 
 import os
@@ -16,8 +16,8 @@ from urllib.parse import unquote
 
 HIDDEN = "***"
 
-# Every pattern looks at a character a bounded number of times, since a text may be long and somebody else's: names
-# and schemes begin where a word does, or have a longest.
+# A text may be long and hostile, so every pattern reads each character a bounded number of times: names and schemes
+# start at a word boundary or have a maximum length.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,63}:(?P<slashes>/+)")
 _AUTHORITY = re.compile(r"(?:\[[^\]/]*\](?::\d+)?)?([^/?#]*)")  # without an IPv6 address and its port
 _MISTYPED = re.compile(r"[A-Za-z0-9+.-]+[:;]?[/\\]{2}")  # s3//bucket
@@ -40,14 +40,14 @@ _STEMS = re.compile(
 _WORDS = {"token", "pwd", "pass", "pw", "key", "keys", "sig", "jwt", "private"}
 _ABOUT = {"file", "path", "dir", "url", "uri", "endpoint", "host", "name", "type", "ttl", "timeout", "enabled"}
 _HARMLESS = {"pwd", "oldpwd", "google_application_credentials"}  # folders, and the path of a file
-_SHORTEST = 8  # a value of the environment that is shorter may be a word of any text
+_SHORTEST = 8  # a shorter value of an environment variable may be an ordinary word of the text
 
 
 def names_a_secret(name: str) -> bool:
-    """Whether the name of a variable or parameter says that its value is secret.
+    """Whether a variable or parameter of this name holds a secret.
 
-    DB_PWD, API_KEY, X-Amz-Credential and AWSAccessKeyId do. AWS_REGION, MONKEY and TOKENIZERS_PARALLELISM do not, nor
-    what is only about a secret: TOKEN_FILE, SECRET_NAME, KMS_KEY_ID.
+    DB_PWD, API_KEY, X-Amz-Credential and AWSAccessKeyId do. AWS_REGION, MONKEY and TOKENIZERS_PARALLELISM do not. Names
+    that only refer to a secret do not either: TOKEN_FILE, SECRET_NAME, KMS_KEY_ID.
     """
     words = _words(name)
     if not words or words[-1] in _ABOUT or "_".join(words) in _HARMLESS:
@@ -56,14 +56,14 @@ def names_a_secret(name: str) -> bool:
 
 
 def holds_credentials(text: str) -> bool:
-    """Whether a text has credentials in it: a variable's value, an image's name, a whole message."""
+    """Whether a text contains credentials: a variable's value, an image's name, a whole message."""
     return _without_secrets(text) != text
 
 
 def address_holds_credentials(address: str) -> bool:
-    """Whether an address of a model, of data or of a store has credentials in it, or one that was mistyped has.
+    """Whether the address of a model, a data set or a store contains credentials, even if it is mistyped.
 
-    A path is only a path, however it is written: none that begins with / or . has any.
+    An address that begins with /, . or ~ is a path and contains none.
     """
     if address.startswith(("/", ".", "~")):
         return False
@@ -74,18 +74,18 @@ def address_holds_credentials(address: str) -> bool:
 
 
 def address_without_credentials(address: str) -> str:
-    """One address, which may have spaces in it, without user, password and the values of secret parameters."""
+    """An address, which may contain spaces, without user, password and the values of secret parameters."""
     return _IN_ADDRESS.sub(_shown_in_address, _without_user(address))
 
 
 def without_credentials(text: str) -> str:
-    """A text without the secrets that can be told from it, and without those that the environment holds."""
+    """A text without the secrets that its form shows, and without the secrets in environment variables."""
     return _without_secrets(_without_environment(text))
 
 
 def _words(name: str) -> list[str]:
-    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", unquote(name))
-    return [word for word in re.split(r"[^a-z0-9]+", apart.lower()) if word]
+    separated = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", unquote(name))
+    return [word for word in re.split(r"[^a-z0-9]+", separated.lower()) if word]
 
 
 def _without_secrets(text: str) -> str:
@@ -104,29 +104,29 @@ def _without_user(address: str) -> str:
 
 
 def _user(address: str) -> tuple[int, int]:
-    """Where user and password of an address begin and end: all up to the last @, as a password may hold / and @.
+    """The start and end of user and password in an address: up to the last @, since a password may contain / and @.
 
-    Where two slashes begin no host, as in models:/Name@alias, only a colon before the @ makes a password of it.
+    In an address without a host, such as models:/Name@alias, the text before the @ counts only if it has a colon.
     """
     last = _IMAGE_DIGEST.sub(" ", address).rfind("@") + 1
-    for found in _SCHEME.finditer(address, 0, last):
-        authority = _AUTHORITY.match(address, found.end(), last)
+    for scheme in _SCHEME.finditer(address, 0, last):
+        authority = _AUTHORITY.match(address, scheme.end(), last)
         assert authority is not None
-        if ":" in authority[1] or (found["slashes"] == "//" and "@" in authority[1]):
-            return found.end(), last
+        if ":" in authority[1] or (scheme["slashes"] == "//" and "@" in authority[1]):
+            return scheme.end(), last
     user = _USER.search(address, 0, last)
     return (user.start(), last) if user else (0, 0)
 
 
-def _shown_in_address(found: re.Match[str]) -> str:
-    return f"{found['name']}={HIDDEN}" if names_a_secret(found["name"]) else found[0]
+def _shown_in_address(parameter: re.Match[str]) -> str:
+    return f"{parameter['name']}={HIDDEN}" if names_a_secret(parameter["name"]) else parameter[0]
 
 
-def _shown_in_text(found: re.Match[str]) -> str:
-    """Outside of an address only what can be meant in no other way: eos_token=2 is no secret."""
-    words = "_".join(_words(found["name"]))
+def _shown_in_text(parameter: re.Match[str]) -> str:
+    """Outside an address only unambiguous names are hidden: eos_token=2 is not a secret."""
+    words = "_".join(_words(parameter["name"]))
     secret = bool(_STEMS.search(words)) or words in ("token", "sig", "pwd", "jwt")
-    return f"{found['name']}={HIDDEN}" if secret and names_a_secret(found["name"]) else found[0]
+    return f"{parameter['name']}={HIDDEN}" if secret and names_a_secret(parameter["name"]) else parameter[0]
 
 
 def _without_environment(text: str) -> str:

@@ -1,9 +1,9 @@
-"""Text of strangers, fit to be printed: what could move a cursor, forge a line or turn the reading order is shown."""
+"""Makes untrusted text safe to print: shows characters that move the cursor, start a line or change text direction."""
 
 import unicodedata
 
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, formats, lone surrogates, line and paragraph separators
-_JOINERS = "\u200c\u200d"  # part of how some scripts and emoji are written
+_JOINERS = "\u200c\u200d"  # some scripts and emoji need these
 
 
 def visible(text: object) -> str:
@@ -18,7 +18,7 @@ def _shown(character: str) -> str:
 
 
 def shortened(text: str, most: int = 60) -> str:
-    """A text in quotes, made visible, its middle left out where it is long."""
+    """A text in quotes, with control characters made visible; the middle of a long text is left out."""
     if len(text) > most:
         text = f"{text[: most // 2]} ... {text[-most // 3 :]}"
     return f'"{visible(text)}"'

@@ -1,37 +1,35 @@
-"""Which dimensions stay: from scores to a cut, one short rule per axis (sections 3.3.1 to 3.3.3)."""
+"""Which dimensions stay: from scores to a cut (sections 3.3.1 to 3.3.3)."""
 
 import torch
 
+from lmmpress.axes import axis_named
+from lmmpress.axes.cut import Cut
+from lmmpress.axes.slices import AxisAnatomy, Group
 from lmmpress.errors import UserError
-from lmmpress.lmm.anatomy import Anatomy, AxisAnatomy, Group
-from lmmpress.lmm.cut import Cut
-from lmmpress.plan import Axis
+from lmmpress.lmm.anatomy import Anatomy
 
 Scores = dict[str, torch.Tensor]
 
 
-def choose(anatomy: Anatomy, tower: str, axis: Axis, amount: int, scores: Scores | None) -> Cut:
-    """The cut that removes `amount` from a tower: the last blocks, or each group's least important dimensions.
+def choose(anatomy: Anatomy, tower: str, axis: str, amount: int, scores: Scores | None) -> Cut:
+    """The cut that removes `amount` from a tower: each group's least important dimensions, or along an axis that needs
+    no scores its last ones, as blocks go (section 3.3.1).
 
-    `scores` maps each group's name to one number per dimension; a block cut needs none (section 3.3.1). Ties go to the
-    lower dimension staying, so that a cut depends on its inputs alone. Raises UserError where the amount is not legal.
+    `scores` maps each group's name to one number per dimension. Ties go to the lower dimension staying, so that a cut
+    depends on its inputs alone. Raises UserError where the amount is not legal.
     """
-    body = anatomy.tower(tower).axes[axis]
+    body = anatomy.axis(tower, axis)
     check_amount(body, tower, axis, amount)
-    if axis is Axis.block:
-        return Cut(
-            tower=tower,
-            axis=axis,
-            amount=amount,
-            keep={group.name: list(range(group.size - amount)) for group in body.groups},
-        )
-    if scores is None:
+    if not axis_named(axis).needs_scores:
+        keep = {group.name: list(range(_staying(group, body, amount))) for group in body.groups}
+    elif scores is None:
         raise ValueError(f"a cut along {axis} needs scores")
-    keep = {group.name: _most_important(scores[group.name], group, body, amount) for group in body.groups}
+    else:
+        keep = {group.name: _most_important(scores[group.name], group, body, amount) for group in body.groups}
     return Cut(tower=tower, axis=axis, amount=amount, keep=keep)
 
 
-def check_amount(body: AxisAnatomy, tower: str, axis: Axis, amount: int) -> None:
+def check_amount(body: AxisAnatomy, tower: str, axis: str, amount: int) -> None:
     """Raise UserError, naming the nearest legal value, where an axis cannot lose that amount."""
     if amount < 1:
         raise UserError(f"{axis} of the {tower} tower: {amount} is nothing to remove, at least {body.unit}")
@@ -49,10 +47,13 @@ def check_amount(body: AxisAnatomy, tower: str, axis: Axis, amount: int) -> None
         )
 
 
+def _staying(group: Group, body: AxisAnatomy, amount: int) -> int:
+    return group.size - body.dimensions(amount, group)
+
+
 def _most_important(scores: torch.Tensor, group: Group, body: AxisAnatomy, amount: int) -> list[int]:
-    stay = group.size - body.dimensions(amount, group)
     order = torch.sort(scores, descending=True, stable=True).indices.tolist()
-    kept = order[:stay]
+    kept = order[: _staying(group, body, amount)]
     if group.anchored and min(kept) >= group.anchored:
         kept[-1] = next(number for number in order if number < group.anchored)
     return sorted(kept)

@@ -1,4 +1,4 @@
-"""Importance of dimensions (Eq. 1-4): one pass over the data scores every axis of every tower.
+"""Importance of dimensions (Eq. 1-4): one pass over the data scores every tower along every axis that is asked for.
 
 Eq. 1 takes a parameter's importance to be |dL/dtheta * theta|; Eq. 2-4 sum it over everything that a dimension owns,
 which the anatomy lists. What the equations leave open is where the absolute value is taken: of the gradient of the
@@ -6,13 +6,15 @@ whole data set, of every batch's, or of every sample's. The last two need no gra
 to; the first keeps one gradient of every parameter, or of a share of them in each of several passes.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
-from lmmpress.lmm.anatomy import Anatomy, Group, Slice
+from lmmpress.axes import axes, axis_named
+from lmmpress.axes.slices import Group, Slice
+from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.examples import Batch
 from lmmpress.plan import Importance
 from lmmpress.progress import track
@@ -44,16 +46,19 @@ def score(
     loss: Loss,
     settings: Importance,
     generator: torch.Generator,
+    others: Collection[str] = (),
 ) -> Scored:
-    """The importance of every dimension of every group, by the plan's criterion.
+    """The importance of every dimension of every group, by the plan's criterion: along the axes that are always scored,
+    and along `others`.
 
     `loss` maps a batch to a scalar, averaged over its samples. With accumulation `sample` every batch must be one
     sample. The model's gradients are empty afterwards.
     """
-    sums = _Sums(model, anatomy, counted_only=settings.owned == "equations")
+    groups = list(anatomy.groups([*(axis.name for axis in axes() if axis.always_scored), *others]).values())
+    sums = _Sums(model, groups, counted_only=settings.owned == "equations")
     if settings.criterion == "random":
         return Scored(
-            {group.name: torch.rand(group.size, generator=generator).double() for group in anatomy.groups().values()},
+            {group.name: torch.rand(group.size, generator=generator).double() for group in groups},
             None,
         )
     if settings.criterion == "magnitude":
@@ -69,6 +74,12 @@ def score(
     return Scored({name: parts[0][name] + parts[1][name] for name in parts[0]}, agreement(*parts))
 
 
+def other_axes(used: Iterable[str]) -> list[str]:
+    """Those of the axes in use that are scored for whoever uses them, and are not scored otherwise."""
+    known = {name: axis_named(name) for name in used}
+    return sorted(name for name, axis in known.items() if axis.needs_scores and not axis.always_scored)
+
+
 def agreement(first: Scores, second: Scores) -> float:
     """Mean over groups of the Spearman rank correlation between two scorings of the same dimensions."""
     found = [_spearman(first[name], second[name]) for name in first if len(first[name]) > 2]
@@ -81,8 +92,8 @@ class _Sums:
     What is added up per tensor is one vector per such dimension; groups are made of them once, at the end.
     """
 
-    def __init__(self, model: torch.nn.Module, anatomy: Anatomy, counted_only: bool) -> None:
-        self._groups: list[Group] = list(anatomy.groups().values())
+    def __init__(self, model: torch.nn.Module, groups: list[Group], counted_only: bool) -> None:
+        self._groups = groups
         self._owners: dict[tuple[str, int], list[tuple[str, Slice]]] = {}
         for group in self._groups:
             for piece in group.slices:

@@ -1,10 +1,13 @@
 """One cut of one checkpoint, for those who want a cut and no run."""
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from lmmpress.axes import axis_named
+from lmmpress.axes.cut import Cut
 from lmmpress.data import read_split, usual_splits
 from lmmpress.errors import UserError
 from lmmpress.files.digest import digest_checkpoint
@@ -14,42 +17,61 @@ from lmmpress.lmm.checkpoint import (
     load_model,
     read_checkpoint,
 )
-from lmmpress.lmm.cut import Cut
 from lmmpress.lmm.examples import batches, encode, make_batch
 from lmmpress.lmm.forward import answer_logits
 from lmmpress.lmm.processor import load_processor
 from lmmpress.lmm.record import cuts_of, parse_record, read_record
 from lmmpress.lmm.verify import verify_cut
 from lmmpress.lmm.weights import check_finite
-from lmmpress.plan import Axis, Importance
+from lmmpress.plan import Importance
+from lmmpress.printing.numbers import in_short
+from lmmpress.printing.sheet import Part, Shown
 from lmmpress.progress import say_once
 from lmmpress.pruning.choose import check_amount, choose
-from lmmpress.pruning.importance import Scores, answer_loss, score
+from lmmpress.pruning.importance import Scores, answer_loss, other_axes, score
+
+
+@dataclass(frozen=True, repr=False)
+class Pruned(Shown):
+    """The directory of a checkpoint that was cut, its cuts, and how many parameters there were and are."""
+
+    checkpoint: Path
+    cuts: tuple[Cut, ...]
+    parameters_before: int
+    parameters: int
+
+    def __repr__(self) -> str:
+        what = ", ".join(f"{cut.axis} of {cut.tower} -{cut.amount}" for cut in self.cuts[:4])
+        more = f" and {len(self.cuts) - 4} more" if len(self.cuts) > 4 else ""
+        return f"<{self.shown()[0]}: {what}{more}>"
+
+    def shown(self) -> tuple[Part, ...]:
+        """Where it is, and how much smaller."""
+        return (f"{self.checkpoint}: {in_short(self.parameters_before)} -> {in_short(self.parameters)} parameters",)
 
 
 def prune_checkpoint(
-    source: Path, target: Path, tower: str, axis: Axis, amount: int, data: Path | None, split: str, settings: Importance
-) -> Cut:
+    source: Path, target: Path, tower: str, axis: str, amount: int, data: Path | None, split: str, settings: Importance
+) -> Pruned:
     """Cut `source` along one axis into the new directory `target`, scored on a split of the data.
 
     Raises UserError where the cut is not legal, the target exists, or data is needed and not given.
     """
     anatomy = read_checkpoint(source)
-    check_amount(anatomy.tower(tower).axes[axis], tower, axis, amount)
+    check_amount(anatomy.axis(tower, axis), tower, axis, amount)
     if target.exists():
         raise UserError(f"{target} exists; name a new directory")
     check_finite(source)
     scores = None
-    if axis is not Axis.block:
+    if axis_named(axis).needs_scores:
         if data is None:
             raise UserError(f"a cut along {axis} is scored on data; give --data")
-        scores = _scores(source, anatomy, data, split, settings)
+        scores = _scores(source, anatomy, data, split, settings, other_axes([axis]))
     cut = choose(anatomy, tower, axis, amount, scores)
-    _write(source, anatomy, [cut], target)
-    return cut
+    return _write(source, anatomy, [cut], target)
 
 
-def prune_like(source: Path, target: Path, record: Path) -> list[Cut]:
+def prune_like(source: Path, target: Path, record: Path) -> Pruned:
     """Make all the cuts that a COMPRESSION.json lists, at once, of the teacher that it names.
 
     Raises UserError where the file is none, where `source` is another model, and where the target exists.
@@ -69,26 +91,26 @@ def prune_like(source: Path, target: Path, record: Path) -> list[Cut]:
         raise UserError(f"the cuts of {record} were made for the checkpoint {teacher[:12]}, {source} is {digest[:12]}")
     anatomy = read_checkpoint(source)
     check_finite(source)
-    _write(source, anatomy, cuts, target)
-    return cuts
+    return _write(source, anatomy, cuts, target)
 
 
-def _write(source: Path, anatomy: Anatomy, cuts: list[Cut], target: Path) -> None:
+def _write(source: Path, anatomy: Anatomy, cuts: list[Cut], target: Path) -> Pruned:
     """The cut checkpoint, whole or not at all."""
     digest = digest_checkpoint(source)
-    before = read_record(source) or {"format": 1, "teacher": digest, "history": []}
+    known = read_record(source) or {"format": 1, "teacher": digest, "history": []}
     entries = [{"pruned_from": digest, "cut": cut.model_dump(mode="json")} for cut in cuts]
     aside = target.with_name(f".{target.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        apply_cuts(source, anatomy, cuts, aside, before | {"history": [*before["history"], *entries]})
-        verify_cut(source, anatomy, cuts, aside)
+        apply_cuts(source, anatomy, cuts, aside, known | {"history": [*known["history"], *entries]})
+        after = verify_cut(source, anatomy, cuts, aside)
         aside.rename(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+    return Pruned(target, tuple(cuts), anatomy.parameters, after.parameters)
 
 
-def _scores(source: Path, anatomy: Anatomy, data: Path, split: str, settings: Importance) -> Scores:
+def _scores(source: Path, anatomy: Anatomy, data: Path, split: str, settings: Importance, others: list[str]) -> Scores:
     name = usual_splits(data).get(split, split)
     if name != split:
         say_once(f"{data}: the data has the usual splits: {name} scores")
@@ -101,4 +123,5 @@ def _scores(source: Path, anatomy: Anatomy, data: Path, split: str, settings: Im
         lambda batch: answer_loss(answer_logits(model, batch, examples, anatomy.projector, None), batch),
         settings,
         torch.Generator().manual_seed(0),
+        others,
     ).scores

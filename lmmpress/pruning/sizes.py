@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import torch
 
+from lmmpress.axes.cut import Cut
+from lmmpress.errors import UserError
 from lmmpress.lmm.anatomy import Anatomy, count_by_tower
-from lmmpress.lmm.cut import Cut
 from lmmpress.lmm.read_anatomy import anatomy_after
-from lmmpress.plan import Axis, Plan
+from lmmpress.plan import Plan, Stage
 from lmmpress.pruning.choose import check_amount, choose
 
 
@@ -29,31 +30,44 @@ def predict(anatomy: Anatomy, plan: Plan) -> list[Size]:
     Raises UserError where a step or a maximum is not legal for the model, before any work is done.
     """
     sizes = [_size("original", 0, ", ".join(towers_of(plan, anatomy)), 0, anatomy)]
-    for axis, stage in plan.stages.items():
-        for tower in plan.stage_towers():
-            if tower is not None:
-                body = anatomy.tower(tower).axes[axis]
-                check_amount(body, tower, axis, stage.max)
-            for index, amount in enumerate(stage.amounts()):
-                name = tower or anatomy.largest_tower()
-                cut = _any_cut(anatomy, name, axis, amount)
-                anatomy = anatomy_after(anatomy, cut)
-                sizes.append(_size(axis, index, name, amount, anatomy))
+    for stage in plan.stages:
+        try:
+            made, anatomy = _predict_stage(anatomy, plan, stage)
+        except UserError as error:
+            if len(sizes) == 1:
+                raise
+            raise UserError(f"stage {stage.name}, after the steps before it: {error}") from None
+        sizes += made
     return sizes
+
+
+def _predict_stage(anatomy: Anatomy, plan: Plan, stage: Stage) -> tuple[list[Size], Anatomy]:
+    """The sizes after every step of a stage, and the anatomy after the last. It starts from the anatomy that the stages
+    before it leave, since stages along one axis share its width."""
+    sizes = []
+    for tower in plan.stage_towers(stage):
+        if tower is not None:
+            check_amount(anatomy.axis(tower, stage.axis), tower, stage.axis, stage.max)
+        for index, amount in enumerate(stage.amounts()):
+            name = tower or anatomy.largest_tower()
+            anatomy = anatomy_after(anatomy, _any_cut(anatomy, name, stage.axis, amount))
+            sizes.append(_size(stage.name, index, name, amount, anatomy))
+    return sizes, anatomy
 
 
 def towers_of(plan: Plan, anatomy: Anatomy) -> list[str]:
     """The towers that a plan may cut: those it names, or any where it says `largest`."""
-    return list(anatomy.towers) if "largest" in plan.towers else list(plan.towers)
+    used = plan.towers_in_use()
+    return list(anatomy.towers) if "largest" in used else list(used)
 
 
-def _any_cut(anatomy: Anatomy, tower: str, axis: Axis, amount: int) -> Cut:
+def _any_cut(anatomy: Anatomy, tower: str, axis: str, amount: int) -> Cut:
     """A cut of the right size; which dimensions go does not matter to sizes."""
-    groups = anatomy.tower(tower).axes[axis].groups
+    groups = anatomy.axis(tower, axis).groups
     return choose(anatomy, tower, axis, amount, {group.name: torch.zeros(group.size) for group in groups})
 
 
 def _size(stage: str, index: int, tower: str, amount: int, anatomy: Anatomy) -> Size:
     towers = tower.split(", ")
-    widths = {f"{name}.{axis}": body.width for name in towers for axis, body in anatomy.towers[name].axes.items()}
+    widths = {f"{name}.{axis}": body.width for name in towers for axis, body in anatomy.tower(name).axes.items()}
     return Size(stage, index, tower, amount, count_by_tower(anatomy), widths)

@@ -1,4 +1,4 @@
-"""What an advertisement is: its attributes, drawn independently, and the rows asked about it."""
+"""An advertisement: its attributes, drawn at random and independently, and the questions about it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from lmmpress.sample.copywriting import ANSWERS, CLASSES, TASKS, Title, write_qu
 
 
 class Advert(NamedTuple):
-    """One advertisement before it is drawn; every number is an index into its task's answers."""
+    """The attributes of one advertisement; every number is an index into the answers of its task."""
 
     background_color: int
     manifestation: int
-    pictogram: int  # class shown in the picture; which drawing of the class is left to the renderer
+    pictogram: int  # class shown in the picture; the renderer chooses a drawing of that class
     logo: int
     style: int
     title: Title
@@ -28,12 +28,12 @@ class Row(NamedTuple):
 
 
 def advert_rng(seed: int, split: str, index: int) -> Random:
-    """The random stream of one image, so that images do not depend on who draws them or in which order."""
+    """The random stream of one image, so that an image does not depend on the process or the order of drawing."""
     return Random(f"{seed}/{split}/{index}")
 
 
 def draw_advert(rng: Random) -> Advert:
-    """Draw every attribute uniformly and on its own: no attribute may give away another."""
+    """Draw every attribute uniformly and independently: no attribute may reveal another."""
     return Advert(
         background_color=rng.randrange(len(ANSWERS["background_color"])),
         manifestation=rng.randrange(len(ANSWERS["manifestation"])),
@@ -45,7 +45,7 @@ def draw_advert(rng: Random) -> Advert:
 
 
 def answer(advert: Advert, task: str) -> str:
-    """The right answer; the content is the product that the title sells, or else the pictogram."""
+    """The right answer of a task. The content is the product that the title sells, or else the pictogram."""
     if task == "content":
         product = advert.title.product
         return CLASSES[advert.pictogram if product is None else product]
@@ -54,5 +54,5 @@ def answer(advert: Advert, task: str) -> str:
 
 
 def ask(advert: Advert, rng: Random) -> list[Row]:
-    """The five rows of an advertisement, one a task in the order of `TASKS`."""
+    """The five rows of an advertisement: one for each task, in the order of `TASKS`."""
     return [Row(task, write_question(task, advert.title.text, rng), answer(advert, task)) for task in TASKS]

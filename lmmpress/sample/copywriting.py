@@ -1,8 +1,8 @@
-"""The words of the sample: answers, product names, advertisement titles and questions.
+"""The texts of the sample: answers, product names, advertisement titles and questions.
 
-Titles are where the language work is. Which product is sold must be read off the sentence: a gift
-(`买A送B`, `B免费领 入手A`) names a product of another class that has to be ignored, and a generic title
-(`新品上市`) leaves the decision to the pictogram in the picture.
+The titles make the language side work. The model must read from the sentence which product is sold: a gift
+(`买A送B`, `B免费领 入手A`) names a product of another class that has to be ignored, and for a generic title
+(`新品上市`) the pictogram in the picture decides.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ ANSWERS: dict[str, tuple[str, ...]] = {
     "style": ("扁平", "描边", "渐变", "网点", "斜条纹", "方格纹"),
 }
 
-# Product words by class. Some contain a word of another class (咖啡/咖啡机, 床垫/宠物床垫, 电视/电视柜): a
-# keyword is not enough.
+# Product words by class. Some contain a word of another class (咖啡/咖啡机, 床垫/宠物床垫, 电视/电视柜), so
+# that matching keywords is not enough.
 PRODUCTS: tuple[tuple[str, ...], ...] = (
     ("衬衫", "卫衣", "长裙", "风衣", "牛仔裤", "瑜伽裤", "球鞋", "毛衣", "袜子", "礼帽"),
     ("手机", "耳机", "电视", "相机", "平板", "音箱", "咖啡机", "吹风机", "键盘", "冰箱"),
@@ -55,7 +55,7 @@ TITLES: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 
-# A third of the titles says nothing about the product.
+# A third of the titles say nothing about the product.
 KINDS: tuple[str, ...] = ("plain", "several", "gift", "generic", "generic_gift")
 KIND_WEIGHTS: tuple[int, ...] = (18, 12, 36, 12, 22)
 
@@ -118,12 +118,12 @@ def write_title(rng: Random) -> Title:
 
 
 def write_question(task: str, title: str, rng: Random) -> str:
-    """The full prompt of one row: one of the task's paraphrases around the title, in the chat frame."""
+    """The full prompt of one row: one of the task's question templates with the title, in the chat format."""
     return PROMPT.format(question=rng.choice(QUESTIONS[task]).format(title=title))
 
 
 def characters() -> str:
-    """Every character the sample can write, sorted; the font subset and the tokenizer must cover them."""
+    """All characters that occur in the sample, sorted; the font subset and the tokenizer must cover them."""
     frames = [PROMPT, *ADJECTIVES, *PROMOTIONS]
     tables = (ANSWERS.values(), PRODUCTS, TITLES.values(), QUESTIONS.values())
     words = [word for table in tables for row in table for word in row]

@@ -1,7 +1,7 @@
-"""Build the sample data set on disk, in the imagefolder form that every stage reads.
+"""Builds the sample data set on disk, in the imagefolder format that lmmpress reads.
 
-directory/metadata.jsonl     one row a question: file_name, question, answer, task, split
-directory/images/*.png       one picture an advertisement, asked up to five questions
+directory/metadata.jsonl     one row for each question: file_name, question, answer, task, split
+directory/images/*.png       one picture for each advertisement, with up to five questions
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from lmmpress.sample.drawing import render
 # Images by split. A split named "train" exists too, but only in memory: the teacher was trained on it.
 SIZES: dict[str, int] = {"score": 400, "distill": 4000, "gate": 300, "test": 800}
 
-# Of an image to learn from, the content is asked, which takes reading, and two of the tasks that take a look; of all
-# others, every task is asked.
+# An image of the split `distill` has a question about its content, which needs reading, and two of the tasks that need
+# only the picture. An image of any other split has a question of every task.
 LEARNED, LOOKS = "distill", 2
 
-# Part of the cache folder's name: raise it whenever the same seed gives other data.
+# Part of the cache folder's name: raise it when the same seed gives different data.
 VERSION = 3
 
-# Build in processes only above this size: starting them takes as long as drawing some hundred pictures.
+# Start worker processes only above this number of pictures: starting them takes as long as drawing some hundred.
 FEW = 200
 
 Sample = tuple[Advert, list[Row], Image.Image]
@@ -49,9 +49,9 @@ def make(seed: int, split: str, index: int) -> Sample:
     advert = draw_advert(rng)
     rows, image = ask(advert, rng), render(advert, rng)
     if split == LEARNED:
-        looks = [row for row in rows if row.task != "content"]
-        wanted = {looks[(LOOKS * index + offset) % len(looks)].task for offset in range(LOOKS)} | {"content"}
-        rows = [row for row in rows if row.task in wanted]
+        visual = [row for row in rows if row.task != "content"]
+        tasks = {visual[(LOOKS * index + offset) % len(visual)].task for offset in range(LOOKS)} | {"content"}
+        rows = [row for row in rows if row.task in tasks]
     return advert, rows, image
 
 
@@ -60,7 +60,7 @@ def make_at(seed: int, place: tuple[str, int]) -> Sample:
 
 
 def make_many(places: list[tuple[str, int]], seed: int, note: str) -> Iterator[Sample]:
-    """`make` at every (split, index), in this order, on all cores if it is worth it."""
+    """`make` for every (split, index), in order, on all cores if there are many; `note` labels the progress bar."""
     if len(places) <= FEW:
         yield from track(map(partial(make_at, seed), places), note, len(places))
         return
@@ -72,7 +72,7 @@ def make_many(places: list[tuple[str, int]], seed: int, note: str) -> Iterator[S
 
 @contextmanager
 def atomically(directory: Path) -> Iterator[Path]:
-    """A new folder that becomes `directory` when the block ends well and vanishes otherwise."""
+    """A temporary folder that is renamed to `directory` when the block succeeds and is removed when it fails."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}-"))
     draft.chmod(0o755)
@@ -87,7 +87,7 @@ def atomically(directory: Path) -> Iterator[Path]:
 def build(directory: Path, seed: int = 0, sizes: dict[str, int] | None = None) -> Path:
     """Write the data set to `directory`, which must not exist, and return it.
 
-    `sizes` gives the number of images of each split; all else follows from `seed`.
+    `sizes` is the number of images of each split; everything else follows from `seed`.
     """
     directory = Path(directory)
     if directory.exists():
@@ -98,7 +98,7 @@ def build(directory: Path, seed: int = 0, sizes: dict[str, int] | None = None) -
         with (draft / "metadata.jsonl").open("w", encoding="utf-8") as metadata:
             samples = make_many(places, seed, "Drawing the sample")
             for number, ((split, _), (_, rows, image)) in enumerate(zip(places, samples, strict=True)):
-                # no split in the name: imagefolder would take it for its own split and drop the other files
+                # no split in the file name: imagefolder would read it as a split and drop the other files
                 name = f"images/{number:05d}.png"
                 image.save(draft / name)
                 for row in rows:
@@ -116,7 +116,7 @@ def cached() -> Path:
         try:
             build(directory)
         except OSError:
-            if not directory.exists():  # otherwise another process was first, with the same data
+            if not directory.exists():  # if it exists, another process has just built the same data
                 raise
     return directory
 
@@ -133,7 +133,7 @@ def digest(directory: Path) -> str:
 
 
 class Adverts(NamedTuple):
-    """Advertisements in memory: pixels (n, 64, 64, 3), what they show, and the five rows of each."""
+    """Advertisements in memory: pixels (n, 64, 64, 3), attributes, and the rows of each."""
 
     pixels: NDArray[np.uint8]
     adverts: list[Advert]
@@ -141,10 +141,10 @@ class Adverts(NamedTuple):
 
 
 def in_memory(split: str, size: int, seed: int = 0) -> Adverts:
-    """The first `size` advertisements of a split, without going through files."""
+    """The first `size` advertisements of a split, built without files."""
     pixels, adverts, rows = [], [], []
-    for advert, asked, image in make_many([(split, i) for i in range(size)], seed, f"Drawing {split}"):
+    for advert, questions, image in make_many([(split, i) for i in range(size)], seed, f"Drawing {split}"):
         pixels.append(np.asarray(image))
         adverts.append(advert)
-        rows.append(asked)
+        rows.append(questions)
     return Adverts(np.stack(pixels), adverts, rows)

@@ -1,7 +1,7 @@
-"""Drawing an advertisement as a small picture, from shipped alpha masks and a font subset.
+"""Draws an advertisement as a small picture, from alpha masks and a font subset in the package.
 
-Everything stands at a nearly fixed place (logo top left, pictogram to the right, copy at the foot), because a
-small vision transformer has to learn the pictures from scratch on a CPU.
+All parts have nearly fixed positions (logo top left, pictogram on the right, text at the bottom), because a small
+vision transformer has to learn the pictures from scratch on a CPU.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SIZE = 64  # pixels, square
 LOGO_SIZE = 22
 PICTOGRAM_SIZE = 32
 GLYPH_SIZE = 11
-JITTER = 1  # pixels by which logo and pictogram may be displaced, each way
+JITTER = 1  # largest shift of logo and pictogram in pixels, in each direction
 NOISE = 6.0  # standard deviation of the pixel noise, of 255
 
 # Slugs of the logos, in the order of ANSWERS["logo"].
@@ -62,7 +62,7 @@ def load_mask(folder: str, name: str) -> Image.Image:
 
 @cache
 def load_font() -> ImageFont.FreeTypeFont:
-    # The basic layout engine is part of every Pillow: pixels must not depend on the machine's libraries.
+    # Every Pillow contains the basic layout engine, so the pixels do not depend on the machine's libraries.
     return ImageFont.truetype(str(FONT), GLYPH_SIZE, layout_engine=ImageFont.Layout.BASIC)
 
 
@@ -80,12 +80,12 @@ def blend(canvas: Canvas, mask: Alpha, color: Canvas) -> None:
 
 
 def tinted(base: float, rng: Random) -> Canvas:
-    """A nearly grey colour (3,) about `base`."""
+    """A nearly grey colour (3,) near `base`."""
     return np.array([base + rng.uniform(-12, 12) for _ in range(3)], dtype=np.float32)
 
 
 def ground(advert: Advert, rng: Random) -> Canvas:
-    """The background: its colour with the pattern of the style."""
+    """Draw the background: its colour with the pattern of the style."""
     color = np.array([c + rng.uniform(-8, 8) for c in COLORS[advert.background_color]], dtype=np.float32)
     canvas = np.empty((SIZE, SIZE, 3), np.float32)
     canvas[:] = color
@@ -113,7 +113,7 @@ def paste(mask: Image.Image, x: int, y: int) -> Image.Image:
 
 
 def frame(canvas: Canvas, advert: Advert, ink: Canvas, paper: Canvas) -> None:
-    """The mark of the form of presentation, below logo and pictogram."""
+    """Draw the mark of the form of presentation, under logo and pictogram."""
     form = ANSWERS["manifestation"][advert.manifestation]
     mask = blank()
     pen = ImageDraw.Draw(mask)
@@ -130,7 +130,7 @@ def frame(canvas: Canvas, advert: Advert, ink: Canvas, paper: Canvas) -> None:
 
 
 def write_copy(canvas: Canvas, text: str, vertical: bool, ink: Canvas, paper: Canvas) -> None:
-    """A strip of copy: across the foot, or below the logo as the mark of a text picture."""
+    """Draw a strip of text: along the bottom, or below the logo as the mark of a text picture."""
     strip, glyphs = blank(), blank()
     box = (3, 26, 16, 50) if vertical else (4, 51, 60, 63)
     ImageDraw.Draw(strip).rectangle(box, fill=255)
@@ -145,7 +145,7 @@ def write_copy(canvas: Canvas, text: str, vertical: bool, ink: Canvas, paper: Ca
 
 
 def render(advert: Advert, rng: Random) -> Image.Image:
-    """Draw the advertisement as an RGB picture of SIZE x SIZE pixels; `rng` gives place, tint and noise."""
+    """Draw the advertisement as an RGB picture of SIZE x SIZE pixels; `rng` gives positions, tints and noise."""
     canvas = ground(advert, rng)
     bright = COLORS[advert.background_color][1] > 120
     ink, paper = tinted(20 if bright else 235, rng), tinted(235 if bright else 20, rng)
@@ -158,7 +158,7 @@ def render(advert: Advert, rng: Random) -> Image.Image:
     pictogram = load_mask("pictograms", rng.choice(PICTOGRAMS[advert.pictogram]))
     placed = paste(pictogram, 28 + shift[2], 16 + shift[3])
     if ANSWERS["style"][advert.style] == "描边":
-        # a bright rim with a dark one around it shows on paper and on every ground
+        # a bright outline with a dark one around it is visible on every background
         blend(canvas, alpha(placed.filter(ImageFilter.MaxFilter(7))), ink)
         blend(canvas, alpha(placed.filter(ImageFilter.MaxFilter(5))), paper)
     blend(canvas, alpha(placed), ink)

@@ -1,1 +1,1 @@
-"""YAML as plain data, and a line for each fault in it."""
+"""Reads YAML as plain data, and describes each fault of settings in one line."""

@@ -1,11 +1,10 @@
-"""What is wrong with settings, one line for each fault, with its place and the nearest known key."""
+"""Describes the faults of settings: one line each, with the place of the fault and the nearest known key."""
 
 import difflib
 import types
-from enum import EnumType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 
 from lmmpress.settings.plain_yaml import Place
 
@@ -16,38 +15,38 @@ _VERBS = ("is ", "has ", "holds ", "looks ", "stands ", "takes ", "asks ", "cont
 
 
 def faults_of(error: ValidationError, model: type[BaseModel]) -> dict[Place, str]:
-    """The faults of settings by their places; a place that matches none of several forms has one line with all of
-    them."""
-    found: dict[Place, list[str]] = {}
+    """The faults of settings by place. If a value matches none of several allowed types, one line lists all of them."""
+    messages: dict[Place, list[str]] = {}
     inputs: dict[Place, Any] = {}
     for one in error.errors(include_url=False, include_context=False):
         place, known = _walk(model, one["loc"])
         message = _message(one["type"], one["msg"], place, known, one["input"])
-        said = found.setdefault(place, [])
-        if message not in said:
-            said.append(message)
+        at_place = messages.setdefault(place, [])
+        if message not in at_place:
+            at_place.append(message)
         if not one["type"].startswith(("extra", "missing", "enum", "value_error")):
             inputs[place] = one["input"]
     return {
-        place: ", or ".join([said[0], *(one.removeprefix("input should be ") for one in said[1:])])
+        place: ", or ".join([at_place[0], *(one.removeprefix("input should be ") for one in at_place[1:])])
         + (f", got {_shown(inputs[place])}" if place in inputs else "")
-        for place, said in found.items()
+        for place, at_place in messages.items()
     }
 
 
 def lines_of(faults: dict[Place, str], where: str, lines: dict[Place, int] | None = None) -> list[str]:
-    """A line for each fault in the order of the file: where it is, its place, and what is wrong."""
-    told = []
+    """One message for each fault, in the order of the file: file and line, the place, and what is wrong."""
+    messages = []
     for place, fault in faults.items():
         line = _line(place, lines or {})
-        told.append((line, f"{where}, line {line}: " if line else f"{where}: ", _sentence(".".join(place), fault)))
-    told.sort(key=lambda one: one[0])
-    more = [f"{where}: {len(told) - MOST} more faults"] if len(told) > MOST else []
-    return [at + sentence for _, at, sentence in told[:MOST]] + more
+        messages.append((line, f"{where}, line {line}: " if line else f"{where}: ", _sentence(".".join(place), fault)))
+    messages.sort(key=lambda one: one[0])
+    more = [f"{where}: {len(messages) - MOST} more faults"] if len(messages) > MOST else []
+    return [at + sentence for _, at, sentence in messages[:MOST]] + more
 
 
 def without_followers(first: dict[Place, str], others: dict[Place, str]) -> dict[Place, str]:
-    """All faults, less those of `others` that only follow from one of `first` at their place, around it or inside."""
+    """All faults, except those of `others` that only follow from a fault of `first`: at the same place, in the section
+    around it, or inside it."""
     follows = {place[:length] for place in first for length in range(1, len(place) + 1)}
     own = {
         place: fault
@@ -58,13 +57,13 @@ def without_followers(first: dict[Place, str], others: dict[Place, str]) -> dict
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """What to write instead of a name that is not known."""
+    """A hint for an unknown name: the nearest known name, or all known names."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
 
 
 def _line(place: Place, lines: dict[Place, int]) -> int:
-    """The line of a place; of a key that is missing that of its section, and 0 where there is none."""
+    """The line of a place. A missing key has the line of its section; 0 if there is none."""
     return lines.get(place, lines.get(place[:-1], 0) if len(place) > 1 else 0)
 
 
@@ -76,16 +75,16 @@ def _sentence(place: str, fault: str) -> str:
     return f"{place} {fault}" if fault.startswith(_VERBS) else f"{place}: {fault}"
 
 
-def _message(kind: str, words: str, place: Place, known: list[str], value: Any) -> str:
+def _message(kind: str, text: str, place: Place, known: list[str], value: Any) -> str:
     name = place[-1] if place else ""
-    if kind in ("extra_forbidden", "enum") and known:
+    if kind == "extra_forbidden" and known:
         return f"{_UNKNOWN}; {nearest(name, known)}"
     if kind == "missing":
         return "is missing"
     if kind in ("model_type", "dict_type"):
         return "input should be a section of settings"
-    words = words.removeprefix("Value error, ").removesuffix(", got a number with a fractional part")
-    return words[:1].lower() + words[1:]
+    text = text.removeprefix("Value error, ").removesuffix(", got a number with a fractional part")
+    return text[:1].lower() + text[1:]
 
 
 def _shown(value: Any) -> str:
@@ -98,18 +97,16 @@ def _shown(value: Any) -> str:
 
 
 def _walk(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[Place, list[str]]:
-    """The keys of an error's location, without what pydantic adds to them, and the keys that are known at its end."""
+    """The keys of an error's location, without the parts that pydantic adds; and the known keys at its end."""
     annotation: Any = model
     place: list[str] = []
     known: list[str] = []
-    key: Any = str
     for part in location:
         annotation = _bare(annotation)
         origin, arguments = get_origin(annotation), get_args(annotation)
         if part == "[key]":
-            known = list(map(str, key)) if isinstance(key, EnumType) else []
             continue
-        if origin in (Union, types.UnionType):  # the part says which of the forms was tried
+        if origin in (Union, types.UnionType):  # the part names the type that was tried
             tried: list[Any] = [form for form in arguments if _is(form, str(part))]
             annotation = tried[0] if tried else Any
             continue
@@ -120,14 +117,14 @@ def _walk(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[Plac
             field = annotation.model_fields.get(str(part))
             annotation = field.annotation if field else Any
         elif origin is dict:
-            key, annotation = _bare(arguments[0]), arguments[1]
+            annotation = arguments[1]
         elif origin is list:
             annotation = arguments[0]
     return tuple(place), known
 
 
 def _bare(annotation: Any) -> Any:
-    """A type without what is annotated, and without None beside it."""
+    """A type without its annotations and without `| None`."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) in (Union, types.UnionType):
@@ -137,5 +134,8 @@ def _bare(annotation: Any) -> Any:
 
 
 def _is(annotation: Any, part: str) -> bool:
+    """Whether a part of an error's location names this form: by the form's own tag, or by its type."""
+    if any(isinstance(one, Tag) and one.tag == part for one in getattr(annotation, "__metadata__", ())):
+        return True
     bare = _bare(annotation)
     return isinstance(bare, type) and bare.__name__ == part

@@ -1,7 +1,7 @@
-"""YAML of plans and cluster profiles, read as plain data: text, numbers, true and false, null, lists and mappings.
+"""Reads the YAML of plans and cluster profiles as plain data: text, numbers, booleans, null, lists and mappings.
 
-A file is somebody else's until it was read. So nothing in it is made into an object of Python, what aliases repeat is
-counted before it is made, and depth and size have bounds. Every fault is told with its line, all of them at once.
+A file is untrusted. So no YAML tag creates a Python object, the values that aliases repeat are counted before they are
+built, and depth and size are limited. All faults are reported at once, each with its line.
 """
 
 import codecs
@@ -17,13 +17,13 @@ from lmmpress.errors import UserError
 
 MOST_BYTES = 1 << 18
 MOST_VALUES = 10_000
-"""Values in a file, with what aliases repeat."""
+"""The largest number of values in a file, with those that aliases repeat."""
 
 DEEPEST = 30
-_LARGEST = 1 << 63  # no number of a setting is as large
+_LARGEST = 1 << 63  # every number of a setting is smaller
 
 Place = tuple[str, ...]
-"""The keys that lead to a value; an entry of a list has its number, from 0, for a key."""
+"""The keys that lead to a value; the key of a list's entry is its index, from 0."""
 
 _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "value")}
 _KINDS = {
@@ -41,7 +41,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
-_WORDS = (  # a problem in the words of PyYAML, and in ours
+_WORDS = (  # messages of PyYAML as regular expressions, with our plainer texts
     (r"expected <block end>, but found .*", "this line is indented unlike those before it, or belongs to none"),
     (r"found unexpected end of stream", "the file ends before the closing quote"),
     (r"mapping values are not allowed here", "a second : on this line; put the text in quotes"),
@@ -71,7 +71,7 @@ _CONTEXTS = {
 
 @dataclass
 class Document:
-    """A file's `value`, the line of each place in it, and its faults: the place of each, and what is wrong there."""
+    """The `value` of a file, the line of each place in it, and its faults by place."""
 
     value: Any = None
     lines: dict[Place, int] = field(default_factory=dict)
@@ -79,10 +79,10 @@ class Document:
 
 
 def read_document(path: Path, what: str) -> Document:
-    """The mapping that a file holds; `what` it is said to be is for errors.
+    """The mapping in a file; `what` names the kind of file in errors.
 
-    Faults of single values are noted in the document, which has None in their places. Raises UserError where the file
-    cannot be read or holds no mapping.
+    A value with a fault becomes None, and the fault is noted in the document. Raises UserError if the file cannot be
+    read or holds no mapping.
     """
     document = parse_document(_text_of(path, what), str(path))
     if not isinstance(document.value, dict):
@@ -92,7 +92,7 @@ def read_document(path: Path, what: str) -> Document:
 
 
 def parse_document(text: str, where: str) -> Document:
-    """What a YAML text holds. Raises UserError where it is no YAML, or repeats or nests too much."""
+    """Parse a YAML text. Raises UserError if it is not YAML, has too many values or is nested too deep."""
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -101,16 +101,16 @@ def parse_document(text: str, where: str) -> Document:
             document.value = _Reading(loader, document, where).value_of(node, (), 0)
         return document
     except yaml.MarkedYAMLError as error:
-        raise UserError(f"{where}{_told(error)}") from None
+        raise UserError(f"{where}{_described(error)}") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise UserError(f"{where}, line {line}: a control character (code {error.character})") from None
-    except (ValueError, OverflowError):  # an escape that names no character
+    except (ValueError, OverflowError):
         raise UserError(f"{where}: not YAML: an escape in quotes names no character") from None
 
 
 def parse_value(text: str, where: str) -> Any:
-    """A single value, as it is written on the command line."""
+    """Parse a single value from the command line."""
     document = parse_document(text, where)
     if document.faults:
         raise UserError(*(f"{where} {fault}" for fault in document.faults.values()))
@@ -140,7 +140,7 @@ def _text_of(path: Path, what: str) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes to a bounded depth, so that it runs out of its bound before Python runs out of its stack."""
+    """Composes nodes to a limited depth, so that Python's stack never overflows."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -157,7 +157,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Reading:
-    """From nodes to plain values; nodes that aliases share are made anew, and counted, at each place."""
+    """Converts nodes to plain values. A node that aliases share is converted and counted at each of its places."""
 
     def __init__(self, loader: _Loader, document: Document, where: str) -> None:
         self._loader, self._document, self._where = loader, document, where
@@ -187,7 +187,7 @@ class _Reading:
             self._open.discard(id(node))
 
     def _mapping(self, node: yaml.MappingNode, place: Place, depth: int) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        own: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         first: dict[str, int] = {}
         for key, value in node.value:
@@ -203,25 +203,25 @@ class _Reading:
             name = key.value
             here = (*place, name)
             self._document.lines[here] = line
-            found[name] = self.value_of(value, here, depth + 1)
+            own[name] = self.value_of(value, here, depth + 1)
             if name in first:
                 self._fault(here, f"stands twice, first in line {first[name]}")
             elif fault := _fault_of_text(name):
                 self._fault(here, fault)
             first.setdefault(name, line)
-        return merged | found
+        return merged | own
 
     def _merged(self, node: yaml.Node, place: Place, depth: int) -> dict[str, Any]:
-        """What `<<: *anchor` takes over; of a list the first counts."""
+        """The keys that `<<: *anchor` merges in; in a list of anchors the first one wins."""
         value = self.value_of(node, place, depth + 1)
         parts = value if isinstance(value, list) else [value]
         if not all(isinstance(part, dict) for part in parts):
-            self._fault(place, "takes over what is no mapping")
+            self._fault(place, "takes a value that is not a mapping")
             return {}
-        taken: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
         for part in parts:
-            taken = part | taken
-        return taken
+            merged = part | merged
+        return merged
 
     def _scalar(self, node: yaml.ScalarNode, place: Place) -> Any:
         if node.tag not in _PLAIN:
@@ -241,27 +241,27 @@ class _Reading:
 
     def _not_plain(self, node: yaml.Node, place: Place) -> None:
         kind = _KINDS.get(node.tag.removeprefix("tag:yaml.org,2002:"), f"tagged {_short(node.tag)}")
-        mend = "; put it in quotes if text is meant" if kind == "a date" else ""
-        return self._fault(place, f"is {kind}, and settings are text, numbers, lists and mappings{mend}")
+        remedy = "; put it in quotes if text is meant" if kind == "a date" else ""
+        return self._fault(place, f"is {kind}, but settings are text, numbers, lists and mappings{remedy}")
 
     def _fault(self, place: Place, what: str) -> None:
         self._document.faults.setdefault(place, what)
 
 
 def _fault_of_text(text: str) -> str:
-    odd = next((one for one in text if unicodedata.category(one) in ("Cc", "Cs") and one not in "\t\n"), None)
-    return "" if odd is None else f"has a control character (code {ord(odd)}) in it"
+    control = next((one for one in text if unicodedata.category(one) in ("Cc", "Cs") and one not in "\t\n"), None)
+    return "" if control is None else f"has a control character (code {ord(control)}) in it"
 
 
 def _short(text: str) -> str:
     return text if len(text) <= 40 else f"{text[:36]} ..."
 
 
-def _told(error: yaml.MarkedYAMLError) -> str:
-    """Where a text is no YAML, and why, in plain words."""
+def _described(error: yaml.MarkedYAMLError) -> str:
+    """Describe where a text stops being YAML, and why, in plain words."""
     problem = str(error.problem or error.context or "it cannot be read")
-    for theirs, ours in _WORDS:
-        problem = re.sub(theirs, ours, problem)
+    for pattern, replacement in _WORDS:
+        problem = re.sub(pattern, replacement, problem)
     mark, begun = error.problem_mark or error.context_mark, error.context_mark
     place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
     inside = _CONTEXTS.get(str(error.context))

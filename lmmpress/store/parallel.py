@@ -1,7 +1,7 @@
 """Several transfers at a time, and none more once one has failed."""
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from threading import Event
 from typing import TypeVar
 
@@ -35,3 +35,25 @@ def each(work: Callable[[A], B], items: Iterable[A], at_a_time: int = 4) -> list
     finally:
         pool.shutdown(cancel_futures=True)
     return [job.result() for job in jobs]
+
+
+def finish(jobs: list[Future[None]], work: Callable[[], B]) -> B:
+    """What `work` gives, once it and all jobs have ended; where one fails, those not begun never begin.
+
+    `work` may add to `jobs`.
+    """
+    try:
+        result = work()
+        wait(jobs, return_when=FIRST_EXCEPTION)
+    except BaseException:
+        for job in jobs:
+            job.cancel()
+        wait(jobs)
+        raise
+    for job in jobs:
+        if job.done() and job.exception():
+            for other in jobs:
+                other.cancel()
+            wait(jobs)
+            job.result()
+    return result

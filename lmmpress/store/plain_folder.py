@@ -18,6 +18,7 @@ from lmmpress.store.parallel import each
 from lmmpress.store.workspace import own_folder
 
 if TYPE_CHECKING:
+    from lmmpress.store.bucket import TaggedObject
     from lmmpress.store.cache import CachedObjects
 
 _NOTE_EVERY = 2.0  # seconds
@@ -46,14 +47,15 @@ def fetch_folder(address: str, landmark: str, what: str, wanted: Callable[[str],
     the bucket's own list of names, sizes and tags: as long as that stays the same, one request is all it takes.
     """
     objects = open_bucket(address)
-    listed = [item for item in objects.far.tagged("") if wanted(item[0])]
-    if not any(name == landmark for name, _, _ in listed):
+    listed = [one for one in objects.far.tagged("") if wanted(one.name)]
+    if not any(one.name == landmark for one in listed):
         raise UserError(f"{address}: there is no {what}: it has no {landmark}")
     try:
-        safe_names(name for name, _, _ in listed)
+        safe_names(one.name for one in listed)
     except ValueError as error:
         raise UserError(f"{address} is no folder of a {what}: {error}") from None
-    key = hashlib.sha256(repr((address, sorted(listed))).encode()).hexdigest()
+    content = [(one.name, one.size, one.tag) for one in listed]
+    key = hashlib.sha256(repr((address, content)).encode()).hexdigest()
     noted = objects.workspace.parent / "folders" / f"{key}.json"
     folder = Path(tempfile.mkdtemp(dir=own_folder(objects.workspace)))
     known: dict[str, File] = {}
@@ -69,20 +71,20 @@ def fetch_folder(address: str, landmark: str, what: str, wanted: Callable[[str],
         aside.write_text(Manifest(files=files).model_dump_json(), "utf-8")
         aside.replace(noted)
 
-    def fetch(item: tuple[str, int, str]) -> None:
+    def fetch(item: "TaggedObject") -> None:
         nonlocal noted_at
-        name, size, tag = item
+        name = item.name
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if name in known and objects.at_hand(known[name].blob, path):
             file = known[name]
-            advance(size)
+            advance(item.size)
         else:
             try:
-                sha256 = objects.far.fetch_object(name, size, path, advance, tag=tag)
+                sha256 = objects.far.fetch_object(item, path, advance)
             except (DamagedError, MissingError):
                 raise UserError(f"{address}: {name} changed while it was being fetched; try again") from None
-            file = File(sha256=sha256, size=size)
+            file = File(sha256=sha256, size=item.size)
             objects.keep(path, file.blob)
         with noting:
             files[name] = file
@@ -90,7 +92,7 @@ def fetch_folder(address: str, landmark: str, what: str, wanted: Callable[[str],
                 note()
                 noted_at = time.monotonic()
 
-    with transfer("fetching", sum(size for _, size, _ in listed)) as advance:
+    with transfer("fetching", sum(one.size for one in listed)) as advance:
         try:
             each(fetch, listed)
         finally:

@@ -21,7 +21,7 @@ from lmmpress.engine.algorithm import Planned, next_step
 from lmmpress.engine.history import read_history
 from lmmpress.errors import UserError, traceback_of
 from lmmpress.host.full_disk import system_says
-from lmmpress.plan import Axis, Plan
+from lmmpress.plan import Plan
 from lmmpress.printing.visible import visible
 from lmmpress.progress import listening, note, say
 from lmmpress.progress.terminal import on_terminal
@@ -133,7 +133,7 @@ def due(store: str, run: str, stage: str, index: int) -> str:
     told = _submission(opened, run)
     known = read_history(opened, told.plan, told.original, opened.history(told.key))
     planned = next_step(told.plan, told.original, known)
-    is_next = isinstance(planned, Planned) and (planned.axis, planned.index) == (stage, int(index))
+    is_next = isinstance(planned, Planned) and (planned.stage.name, planned.index) == (stage, int(index))
     return "open" if is_next else "closed"
 
 
@@ -188,7 +188,8 @@ def distill(store: str, run: str, stage: str, index: int) -> Outcome:
 def evaluate(store: str, run: str, stage: str, index: int = 0) -> Outcome:
     """Measure what a step has made; or, where `stage` says so, the `original` before all steps or the `result` after
     them."""
-    from lmmpress.engine.run import close, known_steps
+    from lmmpress.engine.closing import close
+    from lmmpress.engine.run import known_steps
 
     if stage == "original":
         return _evaluate_original(store, run)
@@ -222,7 +223,8 @@ def gate(store: str, run: str, stage: str, index: int) -> Outcome:
 @_for_people
 def compress_stage(store: str, run: str, stage: str) -> Outcome:
     """All steps of a stage that are not made yet, if it is its turn; after the last stage the closing measurements."""
-    from lmmpress.engine.run import check_original, close, describe, make_steps
+    from lmmpress.engine.closing import measure_ends
+    from lmmpress.engine.run import check_original, describe, make_steps
 
     parts: tuple[Part, ...] = ("sight", "importance", "prune", "distill", "evaluate", "speed")
     with _working(store, run, *parts) as (opened, state, recorder):
@@ -230,12 +232,12 @@ def compress_stage(store: str, run: str, stage: str) -> Outcome:
         told = describe(opened)
         if recorder:
             recorder.begin(told)
-        known = make_steps(opened, state, recorder.step if recorder else lambda step: None, Axis(stage))
+        known = make_steps(opened, state, recorder.step if recorder else lambda step: None, stage)
         own = [step for step in known if step.stage == stage]
         if not own:
             raise UserError(f"stage {stage} cannot begin: a stage before it has not ended")
         if not isinstance(next_step(opened.plan, opened.original, known), Planned):
-            close(opened, known)
+            measure_ends(opened, known)
         rows = [[step.index + 1, step.decision, step.parameters, accuracy_text(step.accuracy)] for step in own]
         summary = table(["step", "decision", "parameters", "accuracy"], rows)
         return Outcome(address_left(opened.store, own[-1]), summary, of_step(opened.store, own[-1]).metrics)
@@ -244,8 +246,9 @@ def compress_stage(store: str, run: str, stage: str) -> Outcome:
 @_for_people
 def publish(store: str, run: str, report: str) -> Outcome:
     """Check that plain transformers loads what is left, register it, and write the report to the path `report`."""
+    from lmmpress.engine.closing import close
     from lmmpress.engine.parts.load import load_as_users_do
-    from lmmpress.engine.run import close, known_steps
+    from lmmpress.engine.run import known_steps
     from lmmpress.reporting import write_report
 
     with _working(store, run, "load") as (opened, state, recorder):
@@ -299,7 +302,7 @@ def _position(run: "Run", known: list[StepResult], stage: str, index: int) -> tu
     """A step that is known, or the one that comes next; UserError where it is neither."""
     for number in range(len(known) + 1):
         planned = next_step(run.plan, run.original, known[:number])
-        if isinstance(planned, Planned) and (planned.axis, planned.index) == (stage, index):
+        if isinstance(planned, Planned) and (planned.stage.name, planned.index) == (stage, index):
             return number, planned
     raise UserError(f"step {index + 1} of stage {stage} is not due: {len(known)} steps of this run are decided")
 

@@ -9,8 +9,9 @@ from functools import reduce
 from operator import getitem
 from typing import Any
 
+from lmmpress.axes import axes
 from lmmpress.errors import UserError
-from lmmpress.plan import ADDRESSES, Axis, Plan, parse_plan
+from lmmpress.plan import ADDRESSES, Plan, parse_plan
 
 NUMBERS: dict[str, tuple[str, ...]] = {
     "alpha": ("tolerance", "alpha"),
@@ -27,8 +28,8 @@ def arguments_of(plan: Plan, name: str) -> dict[str, Any]:
     arguments: dict[str, Any] = {key: whole[key] for key in ADDRESSES} | {"name": name}
     for number, path in NUMBERS.items():
         arguments[number] = reduce(getitem, path, whole)
-    for axis, stage in plan.stages.items():
-        arguments |= {f"{axis}_step": stage.step, f"{axis}_max": stage.max}
+    for stage in plan.stages:
+        arguments |= {f"{stage.axis}_step": stage.step, f"{stage.axis}_max": stage.max}
     # what a plan need not say, a pipeline need not carry; and it has no word for None, which is always a default
     rest = plan.model_dump(mode="json", exclude_defaults=True, exclude={"stages", *ADDRESSES})
     for *sections, key in NUMBERS.values():
@@ -60,4 +61,6 @@ def plan_of(stages: list[str], settings: dict[str, Any], **arguments: Any) -> Pl
 
 def steps_of(plan: Plan) -> dict[str, list[int]]:
     """The numbers of the steps that each axis' stage makes at most; none where the plan has no such stage."""
-    return {axis.value: list(range(plan.most_steps(axis))) if axis in plan.stages else [] for axis in Axis}
+    return {axis.name: [] for axis in axes()} | {
+        stage.name: list(range(plan.most_steps(stage))) for stage in plan.stages
+    }

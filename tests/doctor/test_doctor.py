@@ -80,7 +80,7 @@ def test_a_cluster_that_does_not_answer_is_one_failure_and_the_rest_is_unknown(
     told = findings(found := doctor("--json"))
     assert found.exit_code == 1
     assert told[0]["status"] == "failed"
-    assert "lets nobody in like this: HTTP 401" in told[0]["said"]
+    assert "does not accept this login: HTTP 401" in told[0]["said"]
     assert "--context" in told[0]["mend"]
     of_the_cluster = [one for one in told[1:] if not one["check"].startswith("MLflow")]
     assert {one["status"] for one in of_the_cluster} == {"unknown"}
@@ -97,7 +97,7 @@ def test_a_kubeconfig_that_cannot_be_used_is_told_in_one_line(
     monkeypatch.setenv("KUBECONFIG", str(path))
     found = doctor()
     assert isinstance(found.exception, UserError)
-    assert "KUBECONFIG names no file" in str(found.exception)
+    assert "KUBECONFIG names no existing file" in str(found.exception)
     for odd in ("", "[1, 2]", "a: b: c", "apiVersion: v1", "clusters: 3\ncontexts: [x]\ncurrent-context: y", "\0", "x"):
         path.write_text(odd, "utf-8")
         found = doctor()

@@ -37,7 +37,7 @@ def test_keys_that_may_do_everything_are_warned_of(new_bucket: Callable[[], str]
         assert keys.said.startswith(f"{whose} may also see the names of other buckets (")
         assert f"list all of bucket {bucket}, read outside of its prefix, write outside of its prefix" in keys.said
         assert f"lmmpress store policy {address}" in keys.mend
-        assert ("--inside tells" in keys.mend) == here
+        assert ("--inside shows" in keys.mend) == here
     # a bucket that the plan names is no other, and where a whole bucket is the store nothing in it is outside
     whole = check_buckets(Addresses(store=f"s3://{bucket}", model=f"s3://{other}/model"), here=False)[1]
     assert other not in whole.said

@@ -22,15 +22,15 @@ pytestmark = pytest.mark.usefixtures("bare_environment")
 MLFLOW_FAULTS: dict[str, tuple[dict[str, tuple[int, str]], str, str]] = {
     "hosts": (
         {REGISTRY: (403, "Invalid Host header - possible DNS rebinding attack detected")},
-        "refuses the name it is called by (127.0.0.1:",
+        "refuses requests to the host name 127.0.0.1:",
         "MLFLOW_SERVER_ALLOWED_HOSTS=127.0.0.1:",
     ),
-    "user": ({REGISTRY: (401, "You are not authenticated")}, "HTTP 401: it asks for a user", "secrets.mlflow"),
+    "user": ({REGISTRY: (401, "You are not authenticated")}, "HTTP 401: it requires a user", "secrets.mlflow"),
     "old": ({"/version": (200, "2.22.1")}, "MLflow 2.22.1: logged models came with 3.0", "upgrade the server"),
-    "files": ({REGISTRY: (500, "not supported")}, "HTTP 500 where models are registered", "--backend-store-uri"),
-    "down": ({"/health": (503, "no")}, "HTTP 503 where its health is told", "kubectl logs"),
-    "page": ({"/version": (200, "<html>")}, "tells no version of MLflow", "the root of an MLflow server"),
-    "login": ({REGISTRY: (200, "<html>log in")}, "answers with no JSON", "a page to log in before it"),
+    "files": ({REGISTRY: (500, "not supported")}, "its registry answers with HTTP 500", "--backend-store-uri"),
+    "down": ({"/health": (503, "no")}, "its health check answers with HTTP 503", "kubectl logs"),
+    "page": ({"/version": (200, "<html>")}, "reports no version of MLflow", "the root of an MLflow server"),
+    "login": ({REGISTRY: (200, "<html>log in")}, "does not answer with JSON", "a login page in front of it"),
 }
 
 

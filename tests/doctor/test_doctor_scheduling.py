@@ -7,7 +7,7 @@ import pytest
 from support.findings import Json
 from support.kubernetes_api import node, pod
 
-from lmmpress.doctor.demands import asked
+from lmmpress.doctor.demands import demands_of
 from lmmpress.doctor.nodes import matches, tolerates, used_by_node
 from lmmpress.doctor.nodes import refusal as refused_by
 from lmmpress.doctor.reader import amount
@@ -61,7 +61,7 @@ def test_one_of_several_required_affinities_is_enough_and_a_liking_is_none() -> 
     tolerations = [{"operator": "Exists"}]
     for chosen, fits in ((terms, True), (terms[:1], False), (terms[2:], True)):
         profile = Profile.model_validate({"defaults": {"affinity": chosen, "tolerations": tolerations}})
-        assert (refused_by(node("n"), asked(profile, ("distill",))[0]) is None) is fits
+        assert (refused_by(node("n"), demands_of(profile, ("distill",))[0]) is None) is fits
 
 
 def test_what_a_pod_has_asked_for_counts_what_comes_before_it_and_what_stays_beside_it() -> None:

@@ -18,7 +18,7 @@ PLAN = parse_plan(
 
 def decided(planned: Planned, decision: Decision, number: int) -> StepResult:
     return StepResult(
-        stage=planned.axis,
+        stage=planned.stage.name,
         index=planned.index,
         tower="language",
         removed=planned.amount,
@@ -56,7 +56,7 @@ def follow(plan: Plan, decisions: list[Decision]) -> tuple[list[Planned], list[S
 
 def test_accepted_steps_follow_each_other_to_the_end() -> None:
     steps, _, end = follow(PLAN, ["accepted"] * 6)
-    assert [(step.axis, step.index, step.amount) for step in steps] == [
+    assert [(step.stage.name, step.index, step.amount) for step in steps] == [
         ("block", 0, 2),
         ("block", 1, 2),
         ("block", 2, 1),
@@ -70,12 +70,15 @@ def test_accepted_steps_follow_each_other_to_the_end() -> None:
 
 def test_a_step_that_is_rolled_back_ends_its_stage_and_the_next_starts_from_the_last_accepted() -> None:
     steps, _, _ = follow(PLAN, ["accepted", "rolled back", "accepted"])
-    assert [(step.axis, step.parent) for step in steps[1:]] == [("block", "checkpoint 0"), ("ffn", "checkpoint 0")]
+    assert [(step.stage.name, step.parent) for step in steps[1:]] == [
+        ("block", "checkpoint 0"),
+        ("ffn", "checkpoint 0"),
+    ]
 
 
 def test_a_step_that_is_kept_ends_its_stage_and_is_gone_on_from() -> None:
     steps, _, _ = follow(PLAN, ["kept", "accepted"])
-    assert [(step.axis, step.parent) for step in steps] == [("block", "original"), ("ffn", "checkpoint 0")]
+    assert [(step.stage.name, step.parent) for step in steps] == [("block", "original"), ("ffn", "checkpoint 0")]
 
 
 def test_accuracy_is_compared_with_the_start_of_the_stage_or_with_the_original() -> None:
@@ -98,3 +101,21 @@ def test_a_run_ends_with_the_last_checkpoint_that_took_over(decisions: list[Deci
     _, history, end = follow(PLAN, decisions)
     taken = [step.checkpoint for step in history if step.decision != "rolled back"]
     assert end == (taken[-1] if taken else "original")
+
+
+def test_a_stage_that_comes_twice_starts_from_what_is_left_by_then() -> None:
+    """The gate closes the first stage along an axis, and not the second; each counts its own steps."""
+    stages = [
+        {"axis": "block", "step": 1, "max": 2},
+        {"axis": "ffn", "tower": "vision", "step": 8, "max": 8},
+        {"axis": "block", "step": 1, "max": 2},
+    ]
+    plan = parse_plan({"model": "m", "data": "d", "stages": stages})
+    steps, _, end = follow(plan, ["rolled back", "accepted", "accepted", "accepted"])
+    assert [(step.stage.name, step.index, step.tower, step.parent, step.reference) for step in steps] == [
+        ("block", 0, "language", "original", "original"),
+        ("ffn", 0, "vision", "original", "original"),
+        ("block-2", 0, "language", "checkpoint 1", "checkpoint 1"),
+        ("block-2", 1, "language", "checkpoint 2", "checkpoint 1"),
+    ]
+    assert end == "checkpoint 3"

@@ -21,7 +21,7 @@ from lmmpress.evaluation.gate import Verdict
 from lmmpress.files.digest import digest_checkpoint
 from lmmpress.files.own_types import MODELING, modeling_code
 from lmmpress.lmm.checkpoint import apply_cuts, read_checkpoint
-from lmmpress.plan import Axis, Plan
+from lmmpress.plan import Plan
 
 KEPT = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "processor_config.json"}
 
@@ -59,7 +59,7 @@ def test_our_file_is_delivered_with_a_teacher_that_points_elsewhere(
     """Where the result is the teacher itself: no stages, or every step rolled back. (That a fresh process loads it, and
     runs nothing else, test_stranger_files.py shows.)"""
     apart = tmp_path / "apart"
-    apply_cuts(hostile, read_checkpoint(hostile), [cut_of(read_checkpoint(hostile), "vision", Axis.attention)], apart)
+    apply_cuts(hostile, read_checkpoint(hostile), [cut_of(read_checkpoint(hostile), "vision", "attention")], apart)
     add_foreign(apart)
     point_at_code(apart)
     monkeypatch.setattr("lmmpress.engine.step.decide", lambda *_: Verdict("rolled back", "for this test", 0.0, None))

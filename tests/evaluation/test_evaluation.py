@@ -11,7 +11,7 @@ from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.examples import encode
 from lmmpress.lmm.forward import visual_features
 from lmmpress.lmm.processor import load_processor
-from lmmpress.plan import Axis, Evaluation
+from lmmpress.plan import Evaluation
 from lmmpress.pruning.choose import choose
 from lmmpress.sample import MODEL
 from lmmpress.sample.dataset import build
@@ -31,7 +31,7 @@ def test_forward_accuracy_equals_greedy_generation_row_by_row(adverts, tmp_path,
         apply_cuts(
             MODEL,
             read_checkpoint(MODEL),
-            [choose(read_checkpoint(MODEL), "language", Axis.block, blocks_removed, None)],
+            [choose(read_checkpoint(MODEL), "language", "block", blocks_removed, None)],
             checkpoint,
         )
     model, processor = load_model(checkpoint), load_processor(checkpoint)
@@ -58,11 +58,11 @@ def test_cached_features_measure_the_same(adverts) -> None:
 
 def test_a_checkpoint_is_measured_as_a_whole(adverts) -> None:
     found = evaluate_checkpoint(MODEL, adverts, "test", Evaluation(samples=8, batch_size=4, latency_samples=2))
-    assert found["rows"] == 120
-    assert found["accuracy"] == pytest.approx(sum(found["accuracy_by_task"].values()) / 5)
-    assert found["latency_ms"]["p50"] <= found["latency_ms"]["p95"]
-    assert found["tokens"] == pytest.approx(found["natural_tokens"], rel=0.1), "it ends its answers where it should"
-    assert sum(found["parameters_by_tower"].values()) == found["parameters"]
+    assert found.rows == 120
+    assert found.accuracy == pytest.approx(sum(found.accuracy_by_task.values()) / 5)
+    assert found.latency_ms.p50 <= found.latency_ms.p95
+    assert found.tokens == pytest.approx(found.natural_tokens, rel=0.1), "it ends its answers where it should"
+    assert sum(found.parameters_by_tower.values()) == found.parameters
 
 
 def test_accuracy_by_task_averages_to_the_whole(adverts) -> None:

@@ -96,7 +96,7 @@ def test_what_is_no_yaml_is_told_with_line_and_column(text: str, told: str) -> N
         ('a: "\\0"', "a", "has a control character (code 0) in it"),
         ('a: "\\ud800"', "a", "has a control character (code 55296) in it"),
         ('"a\\e[31m": 1', "a\x1b[31m", "has a control character (code 27) in it"),
-        ("<<: 3", "<<", "takes over what is no mapping"),
+        ("<<: 3", "<<", "takes a value that is not a mapping"),
     ],
 )
 def test_what_is_not_plain_is_a_fault_of_its_place(text: str, place: str, fault: str) -> None:

@@ -11,10 +11,11 @@ from pydantic import ValidationError
 
 from lmmpress.errors import UserError
 from lmmpress.lmm.read_anatomy import anatomy_of, read_config
-from lmmpress.plan import Plan, Stage, parse_plan, read_plan
+from lmmpress.plan import Amounts, Plan, digest_of, parse_plan, read_plan
 from lmmpress.presets import preset
 from lmmpress.pruning.sizes import predict
 
+AXES = ("block", "ffn", "attention", "io")
 RAW = {"model": "m", "data": "d", "stages": {"ffn": {"step": 8, "max": 16}}}
 
 
@@ -68,7 +69,7 @@ seed: one
 """
     assert refused(tmp_path, text) == [
         "stages is missing",
-        "line 3: data is a date, and settings are text, numbers, lists and mappings; put it in quotes if text is meant",
+        "line 3: data is a date, but settings are text, numbers, lists and mappings; put it in quotes if text is meant",
         "line 4: unknown key tolerence; did you mean 'tolerance'?",
         "line 6: tolerance.alpha: input should be less than 1, got 2",
         "line 7: tolerance.confidence: input should be 'none', or a valid number, unable to parse string as a number, "
@@ -84,7 +85,7 @@ def test_what_the_command_line_overrides_is_no_fault_of_the_file(tmp_path: Path)
         "model: m\ndata: d\nseed: 2024-01-01\nstages: {ffn: {step: 0, max: .nan}}\n", "utf-8"
     )
     plan = read_plan(tmp_path / "plan.yaml", ("seed=3", "stages.ffn={step: 1, max: 2}"))
-    assert (plan.seed, plan.stages["ffn"].max) == (3, 2)
+    assert (plan.seed, plan.stage("ffn").max) == (3, 2)
 
 
 @pytest.mark.parametrize(
@@ -178,15 +179,15 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path, text) -> None:
 
 
 def test_the_last_step_of_a_stage_is_smaller_where_step_does_not_divide_max() -> None:
-    assert Stage(step=4, max=10).amounts() == [4, 4, 2]
-    assert Stage(step=4, max=8).amounts() == [4, 4]
-    assert Stage(step=9, max=8).amounts() == [8]
+    assert Amounts(step=4, max=10).amounts() == [4, 4, 2]
+    assert Amounts(step=4, max=8).amounts() == [4, 4]
+    assert Amounts(step=9, max=8).amounts() == [8]
 
 
 def test_stages_keep_the_order_they_are_written_in() -> None:
     swapped = RAW | {"stages": {"io": {"step": 1, "max": 1}, "block": {"step": 1, "max": 1}}}
     plan = parse_plan(swapped)
-    assert list(plan.stages) == ["io", "block"]
+    assert [stage.name for stage in plan.stages] == ["io", "block"]
     assert plan.key_settings()["stages"][0][0] == "io"
 
 
@@ -246,3 +247,98 @@ def test_a_plan_survives_json() -> None:
     plan = parse_plan(RAW)
     assert type(plan).model_validate_json(plan.model_dump_json()) == plan
     assert json.loads(plan.model_dump_json())["stages"] == {"ffn": {"step": 8, "max": 16}}
+
+
+LISTED = [
+    {"axis": "block", "step": 4, "max": 8},
+    {"axis": "ffn", "tower": "vision", "step": 8, "max": 16},
+    {"axis": "block", "step": 1, "max": 2},
+]
+
+
+def test_stages_may_be_a_list_in_which_an_axis_comes_twice_and_a_stage_has_its_own_tower() -> None:
+    plan = parse_plan(RAW | {"stages": LISTED})
+    assert [stage.name for stage in plan.stages] == ["block", "ffn", "block-2"]
+    assert plan.stage("block-2").max == 2
+    assert [plan.stage_towers(stage) for stage in plan.stages] == [["language"], ["vision"], ["language"]]
+    assert plan.towers_in_use() == ["language", "vision"]
+    assert list(map(plan.most_steps, plan.stages)) == [2, 2, 2]
+    with pytest.raises(UserError, match=r"no stage 'blok'; did you mean 'block'\?"):
+        plan.stage("blok")
+    largest = parse_plan(RAW | {"towers": ["vision", "language"], "stages": [LISTED[0] | {"tower": "largest"}]})
+    assert largest.stage_towers(largest.stages[0]) == [None]
+    assert largest.towers_in_use() == ["largest"]
+
+
+def test_a_mapping_of_stages_is_such_a_list_with_the_same_key_and_a_plan_is_dumped_in_the_older_form() -> None:
+    """These bytes are what a run key is the hash of: they were written before stages could be a list."""
+    amounts = {"step": 8, "max": 16}
+    mapping, listed = parse_plan(RAW), parse_plan(RAW | {"stages": [{"axis": "ffn"} | amounts]})
+    named = parse_plan(RAW | {"stages": [{"axis": "ffn", "tower": "language"} | amounts]})
+    elsewhere = parse_plan(RAW | {"stages": [{"axis": "ffn", "tower": "vision"} | amounts]})
+    assert mapping == listed
+    assert digest_of(mapping.key_settings()) == "3e23ceb5db0cfea38f57837d4e0e57413860254a1f91036a489c84607b28d4e3"
+    for plan in (listed, named):
+        assert digest_of(plan.key_settings()) == digest_of(mapping.key_settings())
+    assert digest_of(elsewhere.key_settings()) != digest_of(mapping.key_settings())
+    assert listed.model_dump()["stages"] == {"ffn": amounts}
+    assert elsewhere.model_dump()["stages"] == [{"axis": "ffn", "tower": "vision"} | amounts]
+    assert parse_plan(RAW | {"stages": LISTED}).model_dump()["stages"] == LISTED
+    for plan in (mapping, named, elsewhere, parse_plan(RAW | {"stages": LISTED})):
+        assert Plan.model_validate(plan.model_dump()) == Plan.model_validate_json(plan.model_dump_json()) == plan
+
+
+@pytest.mark.parametrize(
+    ("stages", "line"),
+    [
+        ("  fnn: {step: 1, max: 2}", "line 4: unknown key stages.fnn; did you mean 'ffn'?"),
+        ("  ffn: {step: 1, max: 2, tower: vision}", "line 4: unknown key stages.ffn.tower; known are step, max"),
+        ("  ffn: 3", "line 4: stages.ffn: input should be a section of settings, got 3"),
+        ("  - 3", "line 4: stages.0: input should be a section of settings, got 3"),
+        (
+            "  - {axis: ffn, step: 1, max: 2}\n  - {axis: fnn, step: 1, max: 2}",
+            "line 5: stages.1.axis: there is no axis 'fnn'; did you mean 'ffn'?",
+        ),
+        ("  - axis: ffn\n    step: 0\n    max: 1", "line 5: stages.0.step: input should be greater than 0, got 0"),
+        ("  - {axis: ffn, step: 1}", "line 4: stages.0.max is missing"),
+        ("  - {axis: ffn, step: 1, max: 2, towr: vision}", "line 4: unknown key stages.0.towr; did you mean 'tower'?"),
+        ("  7", "line 3: stages: input should be a mapping of axes, or a list of stages, got 7"),
+    ],
+)
+def test_a_fault_of_a_stage_is_told_at_its_place(tmp_path: Path, stages: str, line: str) -> None:
+    assert refused(tmp_path, f"model: m\ndata: d\nstages:\n{stages}\n") == [line]
+
+
+def test_a_stage_of_a_list_is_changed_by_its_name_or_its_number() -> None:
+    def changed(*overrides: str) -> list[tuple[str, int, int]]:
+        plan = parse_plan(RAW | {"stages": LISTED}, overrides)
+        return [(stage.name, stage.step, stage.max) for stage in plan.stages]
+
+    assert changed("stages.block-2.max=3", "stages.0.step=2") == [("block", 2, 8), ("ffn", 8, 16), ("block-2", 1, 3)]
+    assert changed("stages.ffn={step: 1, max: 2}")[1] == ("ffn", 1, 2)
+    assert changed("stages.block.axis=io") == [("io", 4, 8), ("ffn", 8, 16), ("block", 1, 2)]
+    assert changed("stages={io: {step: 1, max: 1}}") == [("io", 1, 1)]
+    for place, known in (("blok", "did you mean 'block'?"), ("3", "known are block, ffn, block-2")):
+        with pytest.raises(UserError) as caught:
+            changed(f"stages.{place}.max=3")
+        assert str(caught.value) == f"--set stages.{place}.max: stages has no entry {place!r}; {known}"
+
+
+def test_a_change_of_a_stage_in_a_list_hides_its_fault_in_the_file(tmp_path: Path) -> None:
+    text = "model: m\ndata: d\nstages:\n  - {axis: ffn, step: 1, max: .nan}\n  - {axis: ffn, step: 0, max: 1}\n"
+    (tmp_path / "plan.yaml").write_text(text, "utf-8")
+    plan = read_plan(tmp_path / "plan.yaml", ("stages.ffn.max=2", "stages.ffn-2.step=1"))
+    assert [stage.max for stage in plan.stages] == [2, 1]
+
+
+def test_stages_along_one_axis_share_its_width() -> None:
+    raw = preset("paper") | {"stages": [LISTED[0] | {"max": 40}, LISTED[0] | {"max": 8}]}
+    plan = parse_plan(raw)
+    anatomy = anatomy_of(read_config(Path(plan.model)))
+    message = "stage block-2, after the steps before it: block of the language tower is 8 wide: 8 cannot be removed"
+    with pytest.raises(UserError, match=message):
+        predict(anatomy, plan)
+    sizes = predict(anatomy, parse_plan(raw, ("stages.block-2.max=4", "stages.block-2.tower=vision")))
+    assert [size.stage for size in sizes[1:]] == ["block"] * 10 + ["block-2"]
+    assert (sizes[-2].tower, sizes[-1].tower) == ("language", "vision")
+    assert sizes[0].widths.keys() == {f"{tower}.{one}" for tower in ("language", "vision") for one in AXES}

@@ -28,7 +28,7 @@ BREACHES = {
     # through the package itself, which offers the whole library
     "settings/faults.py": ("def late():\n    from lmmpress import compress\n", "settings.faults -> lmmpress ("),
     # rooms of one floor
-    "report/scales.py": ("import lmmpress.tracking.values\n", "report.scales -> lmmpress.tracking.values"),
+    "reporting/scales.py": ("import lmmpress.tracking.values\n", "reporting.scales -> lmmpress.tracking.values"),
     # another's package, at once, late, and by its name
     "engine/history.py": ("import mlflow.entities\n", "engine.history -> mlflow"),
     "evaluation/sight.py": ("def late():\n    from kfp import dsl\n", "evaluation.sight -> kfp"),

@@ -16,12 +16,13 @@ from support.paths import ROOT
 from support.plans import PLAN, PROFILE
 from typer.testing import CliRunner
 
+from lmmpress.axes import axes
 from lmmpress.cli.app import app
 from lmmpress.errors import UserError
 from lmmpress.kubeflow.compile import compile_plan
 from lmmpress.kubeflow.estimate import LIMIT, estimate
 from lmmpress.kubeflow.ir import share
-from lmmpress.plan import Axis, Plan, parse_plan
+from lmmpress.plan import Plan, parse_plan
 from lmmpress.tasks.parameters import arguments_of, plan_of, steps_of
 from lmmpress.tasks.profile import COMPONENTS, ON_GPU, Profile, read_profile
 
@@ -189,7 +190,7 @@ plans = st.builds(
             "distillation": {"epochs": epochs, "learning_rate": rate},
         }
     ),
-    st.lists(st.sampled_from([axis.value for axis in Axis]), min_size=1, unique=True).flatmap(
+    st.lists(st.sampled_from([axis.name for axis in axes()]), min_size=1, unique=True).flatmap(
         lambda axes: st.fixed_dictionaries(
             {axis: st.fixed_dictionaries({"step": st.integers(1, 500), "max": st.integers(1, 5000)}) for axis in axes}
         )
@@ -211,9 +212,8 @@ def test_a_plan_survives_being_the_parameters_of_a_pipeline(plan: Plan) -> None:
     # what a pipeline makes of numbers inside of mappings
     arguments["settings"] = json.loads(json.dumps(arguments["settings"]), parse_int=float)
     arguments.pop("name")
-    found = plan_of([axis.value for axis in plan.stages], **arguments)
+    found = plan_of([stage.name for stage in plan.stages], **arguments)
     assert found == plan
-    assert list(found.stages) == list(plan.stages)
     assert found.key_settings() == plan.key_settings()
 
 

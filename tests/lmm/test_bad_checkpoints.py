@@ -17,7 +17,6 @@ from lmmpress.files.digest import digest_checkpoint
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.record import read_record
 from lmmpress.lmm.weights import INDEX
-from lmmpress.plan import Axis
 
 
 @pytest.fixture
@@ -158,7 +157,7 @@ def test_an_index_that_is_none_is_one_line(shards, index) -> None:
 
 def test_the_cuts_of_another_model_are_refused(copy, make_checkpoint, tmp_path) -> None:
     anatomy = read_checkpoint(copy)
-    cut = cut_of(anatomy, "language", Axis.ffn)
+    cut = cut_of(anatomy, "language", "ffn")
     record = {"teacher": digest_checkpoint(copy), "history": [{"cut": cut.model_dump(mode="json")}]}
     apply_cuts(copy, read_checkpoint(copy), [cut], tmp_path / "cut", record)
     again = tmp_path / "again"
@@ -185,7 +184,7 @@ def test_a_pooling_head_that_ties_the_width_is_told_as_the_reason(tmp_path) -> N
     config = config_of("llava-siglip-mistral")
     config["vision_config"]["vision_use_head"] = True
     make_model(config).save_pretrained(tmp_path / "source")
-    cut = cut_of(read_checkpoint(tmp_path / "source"), "vision", Axis.io)
+    cut = cut_of(read_checkpoint(tmp_path / "source"), "vision", "io")
     with pytest.raises(UserError, match="pooling head"):
         apply_cuts(tmp_path / "source", read_checkpoint(tmp_path / "source"), [cut], tmp_path / "cut")
     assert not (tmp_path / "cut").exists()

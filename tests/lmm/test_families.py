@@ -12,13 +12,14 @@ from support.cuts import cut_of
 from support.paths import ROOT
 from support.tiny import MODELS, config_of, make_model
 
+from lmmpress.axes import axes
+from lmmpress.axes.cut import Cut
 from lmmpress.files.own_types import is_apart
 from lmmpress.lmm.anatomy import Anatomy, count_by_tower
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
-from lmmpress.lmm.cut import Cut, masked, shapes_after
+from lmmpress.lmm.cut import masked, shapes_after
 from lmmpress.lmm.probe import Tensors, probe_inputs, probe_logits
 from lmmpress.lmm.read_anatomy import anatomy_after, anatomy_of, config_after
-from lmmpress.plan import Axis
 
 
 def towers(name: str) -> tuple[str, ...]:
@@ -29,7 +30,8 @@ def towers(name: str) -> tuple[str, ...]:
 
 DOCS = ROOT / "docs" / "families.md"
 BEGIN, END = "<!-- table: written by tests/lmm/test_families.py -->\n", "<!-- end of table -->\n"
-CASES = [(name, tower, axis) for name in MODELS for tower in towers(name) for axis in Axis]
+AXES = [axis.name for axis in axes()]
+CASES = [(name, tower, axis) for name in MODELS for tower in towers(name) for axis in AXES]
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +49,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.mark.parametrize(("name", "tower", "axis"), CASES)
-def test_a_cut_is_what_was_promised(tiny, tmp_path, name: str, tower: str, axis: Axis) -> None:
+def test_a_cut_is_what_was_promised(tiny, tmp_path, name: str, tower: str, axis: str) -> None:
     source, target = tiny(name), tmp_path / "cut"
     anatomy = read_checkpoint(source)
     cut = cut_of(anatomy, tower, axis)
@@ -79,22 +81,22 @@ def test_a_cut_is_what_was_promised(tiny, tmp_path, name: str, tower: str, axis:
     assert promise(anatomy, after.config, tower, axis) == promised(name, tower, axis)
 
 
-def promise(anatomy: Anatomy, config: dict, tower: str, axis: Axis) -> str:
+def promise(anatomy: Anatomy, config: dict, tower: str, axis: str) -> str:
     """How exact a cut is, and how what it leaves loads."""
     return f"{anatomy.towers[tower].axes[axis].exactness}, {'auto_map' if is_apart(config) else 'native'}"
 
 
-def promised(name: str, tower: str, axis: Axis) -> str:
+def promised(name: str, tower: str, axis: str) -> str:
     """The same, told from the model's config alone."""
     anatomy = anatomy_of(config_of(name))
     return promise(anatomy, config_after(anatomy, [cut_of(anatomy, tower, axis)]), tower, axis)
 
 
 def test_the_table_in_the_docs_is_what_the_cases_hold_to(request: pytest.FixtureRequest) -> None:
-    lines = ["| model | tower | " + " | ".join(Axis) + " |", "| --- | --- |" + " --- |" * len(Axis)]
+    lines = ["| model | tower | " + " | ".join(AXES) + " |", "| --- | --- |" + " --- |" * len(AXES)]
     for name in MODELS:
         for tower in towers(name):
-            cells = " | ".join(promised(name, tower, axis) for axis in Axis)
+            cells = " | ".join(promised(name, tower, axis) for axis in AXES)
             lines.append(f"| {name} | {tower} | {cells} |")
     table = "\n".join(lines) + "\n"
     before, _, rest = DOCS.read_text("utf-8").partition(BEGIN)
@@ -107,7 +109,7 @@ def test_the_table_in_the_docs_is_what_the_cases_hold_to(request: pytest.Fixture
 
 def reference_of(uncut: torch.nn.Module, anatomy: Anatomy, cut: Cut, inputs: Tensors) -> torch.Tensor:
     """Logits of the uncut model with the removed weights at zero, or with the removed blocks taken out of it."""
-    if cut.axis is Axis.block and not anatomy.towers[cut.tower].axes[Axis.block].silenced:
+    if not anatomy.towers[cut.tower].axes[cut.axis].maskable:
         for stack in anatomy.towers[cut.tower].stacks:
             parent, _, attribute = stack.prefix.rpartition(".")
             module, left = uncut.get_submodule(parent), len(cut.keep[stack.group])

@@ -18,7 +18,7 @@ from lmmpress.errors import UserError
 from lmmpress.evaluation.generate import generate, questions
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.examples import check_rows, encode
-from lmmpress.lmm.fit import fitted, mend_files, mends, was_blind
+from lmmpress.lmm.fit import correct_files, corrections, fitted, was_blind
 from lmmpress.lmm.processor import load_processor
 
 BLIP2, LLAVA, TEXT = "llama", "llava-clip-llama", "text-glm"
@@ -96,22 +96,22 @@ def test_answers_that_no_text_can_equal_are_counted(make_checkpoint, rows, capsy
     checkpoint = make_checkpoint(BLIP2)
     split = rows({"answer": "红色"}, {"answer": "紫"}, {"answer": "橙"})
     check_rows(split, load_processor(checkpoint), read_checkpoint(checkpoint).config)
-    said = [line for line in capsys.readouterr().err.splitlines() if "has no token for" in line]
+    said = [line for line in capsys.readouterr().err.splitlines() if "has no token for some characters" in line]
     assert len(said) == 1
     assert "line 2" in said[0]
-    assert "as 2 answers of split test do" in said[0]
+    assert "as in 2 answers of split test" in said[0]
 
 
 @pytest.mark.parametrize(
     ("kind", "change", "message"),
     [
-        (LLAVA, {"question": "<image><image>背景"}, "the question holds <image> 2 times, and a row has one image"),
-        (LLAVA, {"question": "<image>背景", "file_name": None}, "holds <image>, and the row has no image"),
+        (LLAVA, {"question": "<image><image>背景"}, "the question holds <image> 2 times, but a row has one image"),
+        (LLAVA, {"question": "<image>背景", "file_name": None}, "holds <image>, but the row has no image"),
         (LLAVA, {"answer": "<image>"}, "the answer holds <image>"),
         (BLIP2, {"question": "<image>背景"}, "BLIP-2's processor puts the image in front itself; take it out"),
         (BLIP2, {"answer": "红<image>"}, "the answer holds <image>"),
-        (BLIP2, {"file_name": None}, "the row has no image, and BLIP-2 needs one; give it a file_name"),
-        (TEXT, {}, "the row has an image, 'images/0000.png', and the model takes text alone; leave out file_name"),
+        (BLIP2, {"file_name": None}, "the row has no image, but BLIP-2 needs one; give it a file_name"),
+        (TEXT, {}, "the row has an image, 'images/0000.png', but the model takes text alone; leave out file_name"),
     ],
 )
 def test_a_row_that_the_model_cannot_be_asked_is_one_line(make_checkpoint, rows, kind, change, message) -> None:
@@ -178,8 +178,8 @@ def test_a_processor_that_counts_right_is_left_as_it_is(copy_of) -> None:
     for checkpoint in (copy_of(LLAVA, processor_config=other),):
         before = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
         config = read_checkpoint(checkpoint).config
-        assert mends(load_processor(checkpoint), config) == {}
-        mend_files(checkpoint, config)
+        assert corrections(load_processor(checkpoint), config) == {}
+        correct_files(checkpoint, config)
         assert before == {path.name: path.read_bytes() for path in checkpoint.iterdir()}
 
 
@@ -200,11 +200,11 @@ def test_plain_transformers_does_the_same_with_mended_files(copy_of, rows, kind,
     config = read_checkpoint(checkpoint).config
     question = ("<image>\n" if kind == LLAVA else "") + ROW["question"]
     wanted = encoded(checkpoint, rows({"question": question})).rows[0].prompt
-    mend_files(checkpoint, config)
+    correct_files(checkpoint, config)
     plain = AutoProcessor.from_pretrained(checkpoint)(images=Image.new("RGB", (16, 16)), text=question)
     assert plain["input_ids"][0] == wanted
     before = (checkpoint / "processor_config.json").read_bytes()
-    mend_files(checkpoint, config)
+    correct_files(checkpoint, config)
     assert (checkpoint / "processor_config.json").read_bytes() == before
 
 
@@ -220,7 +220,7 @@ def test_saved_truncation_and_padding_are_switched_off(copy_of, make_checkpoint,
 
 def test_an_image_token_unlike_the_configs_is_one_line(copy_of, rows) -> None:
     told = refused(copy_of(LLAVA, config={"image_token_index": 5}), rows({}))
-    assert "image_token_index is 5 in config.json, and the tokenizer's <image> is 3" in told
+    assert "image_token_index is 5 in config.json, but the tokenizer's <image> is 3" in told
 
 
 def test_a_config_without_an_image_token_says_what_to_add(copy_of, rows) -> None:
@@ -237,7 +237,7 @@ def test_a_tokenizer_larger_than_the_embedding_is_one_line(copy_of, rows, kind) 
     tokenizer.save_pretrained(checkpoint)
     rows_there = read_checkpoint(checkpoint).config.get("text_config", read_checkpoint(checkpoint).config)["vocab_size"]
     told = refused(checkpoint, rows({"file_name": None} if kind == TEXT else {}))
-    assert f"the tokenizer has ids up to {rows_there} ('one more'), the model's embedding {rows_there} rows" in told
+    assert f"the tokenizer has ids up to {rows_there} ('one more'), the model's embedding has {rows_there} rows" in told
 
 
 def test_pictures_of_another_size_than_the_towers_are_one_line(copy_of, rows) -> None:

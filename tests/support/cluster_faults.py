@@ -57,7 +57,7 @@ def old_kubernetes(k: Kubernetes, p: Json) -> None:
     k.answers["/version"] = {"major": "1", "minor": "24+", "gitVersion": "v1.24.1"}
 
 
-@fault("API", "unknown", "tells no version", "kubectl version")
+@fault("API", "unknown", "reports no version", "kubectl version")
 def no_version(k: Kubernetes, p: Json) -> None:
     k.answers["/version"] = {"major": 1}
 
@@ -101,7 +101,7 @@ def pods_may_not(k: Kubernetes, p: Json) -> None:
     k.denied_pods = {("create", "workflowtaskresults"), ("list", "pods")}
 
 
-@fault("permissions of the pods", "unknown", "may not be asked of lmmpress: HTTP 403", "kubectl auth can-i create")
+@fault("permissions of the pods", "unknown", "cannot be checked for lmmpress: HTTP 403", "kubectl auth can-i create")
 def pods_rights_unseen(k: Kubernetes, p: Json) -> None:
     k.answers[f"{REVIEWS}/namespaces/team-ads/localsubjectaccessreviews"] = refusal(403, "forbidden")
 
@@ -141,7 +141,7 @@ def kubeflow_elsewhere(k: Kubernetes, p: Json) -> None:
     p["kubeflow"]["host"] = "http://127.0.0.1:1"
 
 
-@fault("Kubeflow's API", "warning", "does not say where", "kubeflow.host")
+@fault("Kubeflow's API", "warning", "has no address to submit", "kubeflow.host")
 def kubeflow_unnamed(k: Kubernetes, p: Json) -> None:
     del p["kubeflow"]["host"]
 
@@ -161,7 +161,7 @@ def secret_without_a_key(k: Kubernetes, p: Json) -> None:
     k.answers[f"{HOME}/secrets/lmmpress-store"] = secret("lmmpress-store", "AWS_ACCESS_KEY_ID", "secretkey")
 
 
-@fault("secret lmmpress-mlflow (mlflow)", "unknown", "HTTP 403: secrets is forbidden", "by who may")
+@fault("secret lmmpress-mlflow (mlflow)", "unknown", "HTTP 403: secrets is forbidden", "ask an administrator")
 def secret_unseen(k: Kubernetes, p: Json) -> None:
     k.answers[f"{HOME}/secrets/lmmpress-mlflow"] = refusal(403, "secrets is forbidden")
 
@@ -245,12 +245,12 @@ def quota_of_gpus(k: Kubernetes, p: Json) -> None:
     set_quota(k, {"requests.nvidia.com/gpu": "2"})
 
 
-@fault("quota team for distill", "warning", "asks for 4, and 3 of 8 are left", "wait for other pods")
+@fault("quota team for distill", "warning", "asks for 4, but 3 of 8 are left", "wait for other pods")
 def quota_used_up(k: Kubernetes, p: Json) -> None:
     set_quota(k, {"requests.nvidia.com/gpu": "8"}, {"requests.nvidia.com/gpu": "5"})
 
 
-@fault("quota team for", "unknown", "depends on what is not known here", "kubectl describe resourcequota team")
+@fault("quota team for", "unknown", "its scopes do not show", "kubectl describe resourcequota team")
 def quota_of_a_priority(k: Kubernetes, p: Json) -> None:
     set_quota(k, {"requests.nvidia.com/gpu": "2"}, scopeSelector={"matchExpressions": [{"scopeName": "PriorityClass"}]})
 
@@ -260,7 +260,7 @@ def quota_of_pods_with_a_deadline(k: Kubernetes, p: Json) -> None:
     set_quota(k, {"requests.nvidia.com/gpu": "2"}, scopes=["Terminating", "NotBestEffort"])
 
 
-@fault("quota team for", "failed", "has to say its limits.cpu", "set limits.cpu in the profile")
+@fault("quota team for", "failed", "must set limits.cpu", "set limits.cpu in the profile")
 def quota_asks_for_limits(k: Kubernetes, p: Json) -> None:
     set_quota(k, {"limits.cpu": "100"})
 
@@ -316,12 +316,12 @@ def nodes_away(k: Kubernetes, p: Json) -> None:
     set_nodes(k, node("gpu-1", unschedulable=True), away)
 
 
-@fault("nodes for distill", "warning", "2 match and none has room now; gpu-1 has nvidia.com/gpu 2 of 4", "pods wait")
+@fault("nodes for distill", "warning", "2 match, but none has room now; gpu-1 has nvidia.com/gpu 2 of 4", "pods wait")
 def nodes_full(k: Kubernetes, p: Json) -> None:
     k.answers["/api/v1/pods"] = listed(pod("a", "gpu-1", gpu="6"), pod("b", "gpu-2", gpu="5"))
 
 
-@fault("nodes for", "unknown", "what is free on them could not be seen: HTTP 403", "kubectl describe nodes")
+@fault("nodes for", "unknown", "free resources could not be read: HTTP 403", "kubectl describe nodes")
 def pods_unseen(k: Kubernetes, p: Json) -> None:
     k.answers["/api/v1/pods"] = refusal(403, "pods is forbidden")
 

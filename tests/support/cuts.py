@@ -4,11 +4,10 @@ import torch
 
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.cut import Cut
-from lmmpress.plan import Axis
 from lmmpress.pruning.choose import choose
 
 
-def cut_of(anatomy: Anatomy, tower: str, axis: Axis, seed: int = 0, units: int | None = None) -> Cut:
+def cut_of(anatomy: Anatomy, tower: str, axis: str, seed: int = 0, units: int | None = None) -> Cut:
     """A cut by random scores of about a third of an axis, or of so many units."""
     body = anatomy.towers[tower].axes[axis]
     amount = (units or max(1, body.width // body.unit // 3)) * body.unit

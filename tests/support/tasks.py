@@ -5,7 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lmmpress.engine.run import close, known_steps, open_run
+from lmmpress.engine.closing import close
+from lmmpress.engine.run import known_steps, open_run
 from lmmpress.plan import parse_plan
 from lmmpress.result import Result
 from lmmpress.store import open_store
@@ -20,7 +21,7 @@ PARTS = ("importance", "prune", "distill", "evaluate", "gate")
 def prepared(raw: dict[str, Any]) -> tuple[str, str, dict[str, list[int]]]:
     """The store's address, the submission's name, and the steps of each stage."""
     plan = parse_plan(raw)
-    made = tasks.prepare(stages=[axis.value for axis in plan.stages], **arguments_of(plan, "antgmm"))
+    made = tasks.prepare(stages=[stage.name for stage in plan.stages], **arguments_of(plan, "antgmm"))
     run, *steps = made.outputs
     return raw["store"], run, dict(zip(("block", "ffn", "attention", "io"), steps, strict=True))
 

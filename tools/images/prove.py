@@ -16,7 +16,7 @@ network.
 The environment variables VARIANT, PIP_INDEX_URL and TORCH_INDEX take the place of the build arguments of these names.
 Another index may hold a torch that needs more than the lock has, so with TORCH_INDEX torch is installed with what it
 needs.
-This interpreter needs lmmpress with its extra `cluster`, to compile.
+This interpreter needs lmmpress with its extra `kubeflow`, to compile.
 """
 
 import argparse
@@ -111,7 +111,7 @@ def compile_pipeline(target: Path, raw: dict[str, Any]) -> dict[str, Any]:
 
     plan = parse_plan(raw)
     arguments = arguments_of(plan, "proved")
-    stages = [axis.value for axis in plan.stages]
+    stages = [stage.name for stage in plan.stages]
     pipeline = compression(stages, arguments, {name: type(value) for name, value in arguments.items()})
     compiler.Compiler().compile(pipeline, str(target))
     return arguments | {"stages": stages}

@@ -10,7 +10,7 @@ from lmmpress.engine.parts.once import inputs_of, name_of, once
 from lmmpress.errors import UserError
 from lmmpress.lmm.checkpoint import load_model
 from lmmpress.lmm.examples import batches, make_batch
-from lmmpress.pruning.importance import Scored, answer_loss, score
+from lmmpress.pruning.importance import Scored, answer_loss, other_axes, score
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,10 @@ def importance(materials: Materials, checkpoint: str) -> Importances:
 
     Raises UserError where the store has lost them.
     """
-    settings = materials.plan.importance
+    settings, others = materials.plan.importance, other_axes(stage.axis for stage in materials.plan.stages)
     inputs = inputs_of(materials, checkpoint, materials.split("score").digest, settings=settings.model_dump())
+    if others:  # without any, the name is the one that it has always had
+        inputs["axes"] = others
     name = name_of("importance", inputs)
 
     def work(seed: int) -> dict[str, Any]:
@@ -45,6 +47,7 @@ def importance(materials: Materials, checkpoint: str) -> Importances:
             lambda batch: answer_loss(materials.logits(model, batch, "score"), batch),
             settings,
             torch.Generator().manual_seed(seed),
+            others,
         )
         materials.store.write_tensors(name, {key: value.cpu() for key, value in scored.scores.items()})
         return {"reliability": scored.reliability}

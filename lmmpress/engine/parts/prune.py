@@ -8,7 +8,6 @@ from lmmpress.engine.parts.once import once
 from lmmpress.lmm.checkpoint import apply_cuts
 from lmmpress.lmm.record import continued
 from lmmpress.lmm.verify import verify_cut
-from lmmpress.plan import Axis
 from lmmpress.pruning.choose import choose
 from lmmpress.pruning.importance import Scores
 
@@ -21,7 +20,7 @@ class Pruned:
     seconds: float
 
 
-def prune(materials: Materials, checkpoint: str, tower: str, axis: Axis, amount: int, scores: Scores | None) -> Pruned:
+def prune(materials: Materials, checkpoint: str, tower: str, axis: str, amount: int, scores: Scores | None) -> Pruned:
     """Cut a checkpoint, which is in the store, along an axis."""
     anatomy = materials.anatomy_of(checkpoint)
     cut = choose(anatomy, tower, axis, amount, scores)

@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
-from lmmpress.lmm.anatomy import Projector, Shapes
-from lmmpress.lmm.cut import Cut
-from lmmpress.lmm.declare import Attention, Blocks, Ffn, TowerPlan
+from lmmpress.axes.cut import Cut
+from lmmpress.axes.layout import Attention, Blocks, Ffn, TowerLayout
+from lmmpress.axes.slices import Shapes
+from lmmpress.lmm.anatomy import Projector
 from lmmpress.lmm.families.clip import resize_vision
-from lmmpress.lmm.families.registry import Config, Declaration, Family, Place, family_of, register
+from lmmpress.lmm.families.registry import Config, Declaration, Family, Place, family_of, not_expressed, register
 from lmmpress.lmm.rotary import head_width
-from lmmpress.plan import Axis
 
 
 def declare(config: Config, shapes: Shapes, at: Place) -> Declaration:
@@ -25,7 +25,7 @@ def declare(config: Config, shapes: Shapes, at: Place) -> Declaration:
     )
 
 
-def _vision(config: Config, prefix: str) -> TowerPlan:
+def _vision(config: Config, prefix: str) -> TowerLayout:
     vision, qformer = config["vision_config"], config["qformer_config"]
     heads, width = vision["num_attention_heads"], vision["hidden_size"]
     crossing = range(0, qformer["num_hidden_layers"], qformer.get("cross_attention_frequency", 2))
@@ -38,7 +38,7 @@ def _vision(config: Config, prefix: str) -> TowerPlan:
         head_dim=head_width(vision),
         scaled={"self_attn.qkv": heads},
     )
-    return TowerPlan(
+    return TowerLayout(
         name="vision",
         width=width,
         stacks=(
@@ -58,7 +58,7 @@ def _vision(config: Config, prefix: str) -> TowerPlan:
     )
 
 
-def _qformer(config: Config, prefix: str) -> TowerPlan:
+def _qformer(config: Config, prefix: str) -> TowerLayout:
     qformer = config["qformer_config"]
     heads, width = qformer["num_attention_heads"], qformer["hidden_size"]
 
@@ -74,7 +74,7 @@ def _qformer(config: Config, prefix: str) -> TowerPlan:
             foreign=(key, value) if foreign else (),
         )
 
-    return TowerPlan(
+    return TowerLayout(
         name="qformer",
         width=width,
         stacks=(
@@ -109,7 +109,7 @@ def resize(config: Config, cut: Cut) -> Config:
     if cut.tower == "qformer":
         return config | {"qformer_config": _resize_qformer(config["qformer_config"], cut)}
     changed = config | {"vision_config": resize_vision(config["vision_config"], cut)}
-    if cut.axis is Axis.io:
+    if cut.axis == "io":
         changed["qformer_config"] = config["qformer_config"] | {"encoder_hidden_size": len(cut.keep["vision.io"])}
     return changed
 
@@ -117,14 +117,16 @@ def resize(config: Config, cut: Cut) -> Config:
 def _resize_qformer(config: Config, cut: Cut) -> Config:
     kept = {name: len(keep) for name, keep in cut.keep.items()}
     match cut.axis:
-        case Axis.block:
+        case "block":
             return config | {"num_hidden_layers": kept["qformer.block"]}
-        case Axis.ffn:
+        case "ffn":
             return config | {"intermediate_size": next(iter(kept.values()))}
-        case Axis.attention:
+        case "attention":
             return config | {"head_dim": next(iter(kept.values()))}
-        case Axis.io:
+        case "io":
             return config | {"hidden_size": kept["qformer.io"], "head_dim": head_width(config)}
+        case _:
+            raise not_expressed(cut)
 
 
 register(Family("blip-2", declare, resize, auto_class="AutoModelForImageTextToText", body=""))

@@ -5,12 +5,11 @@ weight, an embedding scaled by the root of the width) and GLM (pairs of neighbou
 up in one tensor; GLM4 also normalises what attention and FFN write) differ in what is declared here, in nothing else.
 """
 
-from lmmpress.lmm.anatomy import Shapes
-from lmmpress.lmm.cut import Cut
-from lmmpress.lmm.declare import Attention, Blocks, Ffn, TowerPlan
-from lmmpress.lmm.families.registry import Config, Declaration, Family, Place, register
+from lmmpress.axes.cut import Cut
+from lmmpress.axes.layout import Attention, Blocks, Ffn, TowerLayout
+from lmmpress.axes.slices import Shapes
+from lmmpress.lmm.families.registry import Config, Declaration, Family, Place, not_expressed, register
 from lmmpress.lmm.rotary import head_width, keep_planes, turning_planes
-from lmmpress.plan import Axis
 
 _WIDTH_IN_HEADS = ("llama", "arcee")  # their configs refuse a hidden_size that the head count does not divide
 _NEIGHBOURS_TURN = ("glm", "glm4")
@@ -28,7 +27,7 @@ def declare(config: Config, shapes: Shapes, at: Place) -> Declaration:
     normed = f"{first}self_attn.q_norm.weight" in shapes
     tied = f"{at.head}.weight" not in shapes
     scaled_embedding = kind == "gemma"
-    tower = TowerPlan(
+    tower = TowerLayout(
         name="language",
         width=config["hidden_size"],
         stacks=(
@@ -78,20 +77,22 @@ def resize(config: Config, cut: Cut) -> Config:
     config = dict(config)
     kept = {name: len(keep) for name, keep in cut.keep.items()}
     match cut.axis:
-        case Axis.block:
+        case "block":
             config["num_hidden_layers"] = kept["language.block"]
             if isinstance(types := config.get("layer_types"), list):
                 config["layer_types"] = [types[number] for number in cut.keep["language.block"]]
-        case Axis.ffn:
+        case "ffn":
             config["intermediate_size"] = kept["language.ffn.0"]
-        case Axis.attention:
+        case "attention":
             config = keep_planes(config, cut.keep["language.attention.planes"])
-        case Axis.io:
+        case "io":
             width, before = kept["language.io"], config["hidden_size"]
             config["head_dim"] = head_width(config)
             config["hidden_size"] = width
             if "rms_norm_eps" in config:
                 config["rms_norm_eps"] = config["rms_norm_eps"] * before / width
+        case _:
+            raise not_expressed(cut)
     return config
 
 

@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
+from lmmpress.axes.cut import Cut
+from lmmpress.axes.layout import Ffn
+from lmmpress.axes.slices import Shapes
 from lmmpress.errors import UserError
-from lmmpress.lmm.anatomy import Projector, Shapes
-from lmmpress.lmm.cut import Cut
-from lmmpress.lmm.declare import Ffn
+from lmmpress.lmm.anatomy import Projector
 from lmmpress.lmm.families.clip import declare_vision, resize_vision
 from lmmpress.lmm.families.registry import Config, Declaration, Family, Place, family_of, register
-from lmmpress.plan import Axis
 
 _VISION = ("clip_vision_model", "siglip_vision_model")
 _PROJECTOR = "model.multi_modal_projector"
@@ -43,7 +43,7 @@ def resize(config: Config, cut: Cut) -> Config:
         return config | {"text_config": family_of(text).resize(text, cut)}
     vision = config["vision_config"]
     changed = config | {"vision_config": resize_vision(vision, cut)}
-    if cut.axis is Axis.block:
+    if cut.axis == "block":
         changed["vision_feature_layer"] = _read_states(config["vision_feature_layer"], vision, cut)
     return changed
 

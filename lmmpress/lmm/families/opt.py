@@ -1,11 +1,10 @@
 """OPT: learned positions, LayerNorm before or (350m) after each network, a ReLU FFN, biases everywhere."""
 
-from lmmpress.lmm.anatomy import Shapes
-from lmmpress.lmm.cut import Cut
-from lmmpress.lmm.declare import Attention, Blocks, Ffn, TowerPlan
-from lmmpress.lmm.families.registry import Config, Declaration, Family, Place, register
+from lmmpress.axes.cut import Cut
+from lmmpress.axes.layout import Attention, Blocks, Ffn, TowerLayout
+from lmmpress.axes.slices import Shapes
+from lmmpress.lmm.families.registry import Config, Declaration, Family, Place, not_expressed, register
 from lmmpress.lmm.rotary import head_width
-from lmmpress.plan import Axis
 
 
 def declare(config: Config, shapes: Shapes, at: Place) -> Declaration:
@@ -16,7 +15,7 @@ def declare(config: Config, shapes: Shapes, at: Place) -> Declaration:
     apart = f"{decoder}.project_in.weight" in shapes
     final_norm = f"{decoder}.final_layer_norm"
     rows = {f"{decoder}.embed_positions.weight": 0.0}
-    tower = TowerPlan(
+    tower = TowerLayout(
         name="language",
         width=config["hidden_size"],
         stacks=(
@@ -51,18 +50,20 @@ def declare(config: Config, shapes: Shapes, at: Place) -> Declaration:
 def resize(config: Config, cut: Cut) -> Config:
     kept = {name: len(keep) for name, keep in cut.keep.items()}
     match cut.axis:
-        case Axis.block:
+        case "block":
             return config | {"num_hidden_layers": kept["language.block"]}
-        case Axis.ffn:
+        case "ffn":
             return config | {"ffn_dim": kept["language.ffn.0"]}
-        case Axis.attention:
+        case "attention":
             return config | {"head_dim": kept["language.attention.0"]}
-        case Axis.io:
+        case "io":
             width = kept["language.io"]
             embedded = config["word_embed_proj_dim"]
             if embedded == config["hidden_size"]:
                 embedded = width
             return config | {"hidden_size": width, "head_dim": head_width(config), "word_embed_proj_dim": embedded}
+        case _:
+            raise not_expressed(cut)
 
 
 register(Family("opt", declare, resize))

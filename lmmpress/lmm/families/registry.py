@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from lmmpress.axes.cut import Cut
+from lmmpress.axes.layout import TowerLayout
+from lmmpress.axes.slices import Shapes
 from lmmpress.errors import UserError
 from lmmpress.files.own_types import APART
-from lmmpress.lmm.anatomy import Projector, Shapes
-from lmmpress.lmm.cut import Cut
-from lmmpress.lmm.declare import TowerPlan
+from lmmpress.lmm.anatomy import Projector
 
 Config = dict[str, Any]
 
@@ -30,7 +31,7 @@ class Place:
 class Declaration:
     """What a family says of one model: its towers, and what stands around them."""
 
-    towers: tuple[TowerPlan, ...]
+    towers: tuple[TowerLayout, ...]
     embeddings: tuple[str, ...]
     heads: tuple[str, ...]
     projector: Projector | None = None
@@ -67,6 +68,11 @@ class Family:
 
 
 _families: dict[str, Family] = {}
+
+
+def not_expressed(cut: Cut) -> UserError:
+    """What a family's `resize` raises where its config has nothing that a cut along that axis would change."""
+    return UserError(f"a cut along {cut.axis} of the {cut.tower} tower: the configs of this family cannot express it")
 
 
 def register(family: Family) -> Family:

@@ -1,7 +1,7 @@
 """Starcoder2: rotary attention with grouped queries, LayerNorm, a plain FFN, biases, a tied head."""
 
-from lmmpress.lmm.anatomy import Shapes
-from lmmpress.lmm.declare import Attention, Blocks, Ffn, TowerPlan
+from lmmpress.axes.layout import Attention, Blocks, Ffn, TowerLayout
+from lmmpress.axes.slices import Shapes
 from lmmpress.lmm.families.llama import resize
 from lmmpress.lmm.families.registry import Config, Declaration, Family, Place, register
 from lmmpress.lmm.rotary import head_width, turning_planes
@@ -27,7 +27,7 @@ def declare(config: Config, shapes: Shapes, at: Place) -> Declaration:
         norms=("input_layernorm", "post_attention_layernorm"),
         final_norm=f"{at.body}norm",
     )
-    tower = TowerPlan(
+    tower = TowerLayout(
         name="language",
         width=config["hidden_size"],
         stacks=(blocks,),

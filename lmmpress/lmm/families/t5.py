@@ -1,14 +1,13 @@
 """T5 and flan-t5: an encoder and a decoder that share every width, relative positions, RMS norms, unscaled queries."""
 
-from lmmpress.lmm.anatomy import Shapes
-from lmmpress.lmm.cut import Cut
-from lmmpress.lmm.declare import Attention, Blocks, Ffn, TowerPlan
-from lmmpress.lmm.families.registry import Config, Declaration, Family, Place, register
-from lmmpress.plan import Axis
+from lmmpress.axes.cut import Cut
+from lmmpress.axes.layout import Attention, Blocks, Ffn, TowerLayout
+from lmmpress.axes.slices import Shapes
+from lmmpress.lmm.families.registry import Config, Declaration, Family, Place, not_expressed, register
 
 
 def declare(config: Config, shapes: Shapes, at: Place) -> Declaration:
-    tower = TowerPlan(
+    tower = TowerLayout(
         name="language",
         width=config["d_model"],
         stacks=(_stack(config, shapes, at, "encoder"), _stack(config, shapes, at, "decoder")),
@@ -51,22 +50,24 @@ def _attention(config: Config, module: str) -> Attention:
 def resize(config: Config, cut: Cut) -> Config:
     kept = {name: len(keep) for name, keep in cut.keep.items()}
     match cut.axis:
-        case Axis.block:
+        case "block":
             depths = {
                 "num_layers": kept["language.block.encoder"],
                 "num_decoder_layers": kept["language.block.decoder"],
             }
             return config | depths
-        case Axis.ffn:
+        case "ffn":
             return config | {"d_ff": kept["language.ffn.encoder.0"]}
-        case Axis.attention:
+        case "attention":
             return config | {"d_kv": kept["language.attention.encoder.0"]}
-        case Axis.io:
+        case "io":
             width, before = kept["language.io"], config["d_model"]
             return config | {
                 "d_model": width,
                 "layer_norm_epsilon": config["layer_norm_epsilon"] * before / width,
             }
+        case _:
+            raise not_expressed(cut)
 
 
 register(Family("t5", declare, resize, auto_class="AutoModelForSeq2SeqLM", body=""))

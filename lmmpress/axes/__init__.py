@@ -1,0 +1,5 @@
+"""The axes: what a stage can make smaller. Each axis is declared in one file, and everything else follows from that."""
+
+from lmmpress.axes.registry import Axis, axes, axis_named, register
+
+__all__ = ["Axis", "axes", "axis_named", "register"]

@@ -1,0 +1,97 @@
+"""What an axis is, and the registry in which all are found by name: those of this package and those of others."""
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from lmmpress.axes.cut import NAME, Cut
+from lmmpress.axes.layout import TowerLayout
+from lmmpress.axes.slices import AxisAnatomy, Shapes
+from lmmpress.errors import UserError
+from lmmpress.settings.faults import nearest
+
+ENTRY_POINTS = "lmmpress.axes"
+"""The entry points through which another package offers an axis: each names an `Axis`."""
+
+_RESERVED = ("original", "result")  # what `evaluate` measures beside the steps of stages
+
+Config = dict[str, Any]
+Resize = Callable[[Config, Cut, Callable[[Config, Cut], Config]], Config]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis, said once: plans, command line, pipelines, tables and reports go by this.
+
+    `about` says in a few words what becomes smaller. `component` is the Kubeflow component that cuts along the axis:
+    the name of a folder in components/, or `module:function` for another package's. `anatomy` gives the groups that a
+    cut chooses among, from a tower's layout and the shapes of the model's tensors; None where the tower has nothing
+    along the axis. Without `needs_scores` the last dimensions of each group go; otherwise those of least importance.
+
+    `resize` writes into a config what a cut changed, where families do not know the axis: it is given the config, the
+    cut, and the family's own function for cuts along axes that it knows. `rank` orders axes in tables and help.
+    `always_scored` axes are scored together by one pass, whatever the plan is; any other is scored for a plan that has
+    a stage along it, so that a new axis changes nothing for runs that do not use it.
+    """
+
+    name: str
+    about: str
+    component: str
+    anatomy: Callable[[TowerLayout, Shapes], AxisAnatomy | None]
+    needs_scores: bool = True
+    resize: Resize | None = None
+    rank: int = 100
+    always_scored: bool = False
+
+
+_axes: dict[str, Axis] = {}
+
+
+def register(axis: Axis) -> Axis:
+    """Add an axis. ValueError where the name is taken, reserved, or no name."""
+    if axis.name in _axes:
+        raise ValueError(f"axis {axis.name!r} is registered twice")
+    if axis.name in _RESERVED or not re.fullmatch(NAME, axis.name):
+        raise ValueError(f"{axis.name!r} is no name of an axis: small letters, digits and _, not {_RESERVED}")
+    _axes[axis.name] = axis
+    return axis
+
+
+def axes() -> tuple[Axis, ...]:
+    """Every axis, by rank and name."""
+    _load_all()
+    return tuple(sorted(_axes.values(), key=lambda axis: (axis.rank, axis.name)))
+
+
+def axis_named(name: str) -> Axis:
+    """The axis of that name; UserError with the nearest one where there is none."""
+    _load_all()
+    if name not in _axes:
+        raise UserError(f"there is no axis {name!r}; {nearest(name, [axis.name for axis in axes()])}")
+    return _axes[name]
+
+
+@lru_cache(maxsize=1)
+def _load_all() -> None:
+    """Import this package's axes, then register those that installed packages offer."""
+    import lmmpress.axes as package
+
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    for offered in sorted(entry_points(group=ENTRY_POINTS), key=lambda one: one.name):
+        try:
+            axis = offered.load()
+            if not isinstance(axis, Axis):
+                raise TypeError(f"{offered.value} is no Axis")
+            register(axis)
+        except Exception as error:  # whatever another package does, its name belongs in the message
+            package_name = offered.dist.name if offered.dist else offered.value
+            raise UserError(
+                f"axis {offered.name!r} of package {package_name} cannot be used: {type(error).__name__}: {error}; "
+                "mend the package or remove it"
+            ) from error

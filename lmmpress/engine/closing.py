@@ -1,0 +1,90 @@
+"""What is measured once the stages of a run have ended, and the result that is made of it."""
+
+from dataclasses import dataclass
+
+from lmmpress.engine.algorithm import Planned, next_step
+from lmmpress.engine.materials import Materials
+from lmmpress.engine.parts.evaluate import Answers, evaluate
+from lmmpress.engine.parts.speed import Speeds, speed
+from lmmpress.engine.run import Run
+from lmmpress.errors import UserError
+from lmmpress.evaluation.accuracy import by_task, image_of_row
+from lmmpress.evaluation.gate import REPORTED_CONFIDENCE, paired_drop
+from lmmpress.lmm.anatomy import count_by_tower
+from lmmpress.result import Headline, Result, Speed, StepResult
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The two ends of a run, measured on the test split: the original, and the final checkpoint, by its digest."""
+
+    final: str
+    answers_before: Answers
+    answers_after: Answers
+    speeds: Speeds
+
+
+def measure_ends(run: Run, known: list[StepResult]) -> Ends:
+    """Measure accuracy and speed of the original and of what is left of it, on the test split, which nothing has used
+    before. What was measured already is found in the store.
+
+    Raises UserError where a step is still to be made.
+    """
+    final = next_step(run.plan, run.original, known)
+    if isinstance(final, Planned):
+        raise UserError(f"this run has not ended: step {len(known) + 1} is open; carry it on first")
+    before, after = (evaluate(run.materials, checkpoint, "test") for checkpoint in (run.original, final))
+    return Ends(final, before, after, speed(run.materials, (run.original, final)))
+
+
+def close(run: Run, known: list[StepResult], seconds: float | None = None) -> Result:
+    """The result of a run whose stages have ended. `seconds` is how long the run took, where that is more than the sum
+    of its parts."""
+    ends, materials = measure_ends(run, known), run.materials
+    checkpoints, answers = (run.original, ends.final), (ends.answers_before, ends.answers_after)
+    headlines = [_headline(materials, *each) for each in zip(checkpoints, answers, ends.speeds.speeds, strict=True)]
+    owner = image_of_row(materials.split("test"))
+    drop = paired_drop(ends.answers_before.right, ends.answers_after.right, owner, REPORTED_CONFIDENCE)
+    before, after = (headline.parameters_by_tower for headline in headlines)
+    reduction = {name: before[name] / after[name] for name in before if after[name]}
+    testing = sum({checkpoint: one.seconds for checkpoint, one in zip(checkpoints, answers, strict=True)}.values())
+    parts = _seconds_by_part(run, known) | {"test": testing, "speed": ends.speeds.seconds}
+    return Result(
+        original=headlines[0],
+        compressed=headlines[1],
+        drop=drop.value,
+        drop_interval=drop.interval,
+        reduction=reduction | {"all": headlines[0].parameters / headlines[1].parameters},
+        steps=known,
+        run_key=run.key,
+        seconds=sum(parts.values()) if seconds is None else seconds,
+        seconds_by_part=parts,
+        alpha=run.plan.tolerance.alpha,
+        environment=ends.speeds.environment,
+    )
+
+
+def _seconds_by_part(run: Run, known: list[StepResult]) -> dict[str, float]:
+    start = evaluate(run.materials, run.original, run.plan.tolerance.split)
+    spent = {"evaluate": start.seconds}
+    for step in known:
+        for part, seconds in step.seconds.items():
+            spent[part] = spent.get(part, 0.0) + seconds
+    return spent
+
+
+def _headline(materials: Materials, checkpoint: str, answers: Answers, speed: Speed) -> Headline:
+    counts = count_by_tower(materials.anatomy_of(checkpoint))
+    return Headline(
+        checkpoint=checkpoint,
+        address=materials.store.address(checkpoint),
+        parameters=sum(counts.values()),
+        parameters_by_tower=counts,
+        accuracy=answers.accuracy,
+        accuracy_by_task=by_task(materials.split("test"), answers.right),
+        batch_size=speed.batch_size,
+        samples_per_second=speed.samples_per_second,
+        latency_ms=speed.latency_ms,
+        tokens=speed.tokens,
+        natural_tokens=speed.natural_tokens,
+    )

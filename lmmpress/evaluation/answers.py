@@ -1,0 +1,174 @@
+"""What a checkpoint answers: plain greedy generation, to the rows of a data set or to questions of one's own."""
+
+import io
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+from accelerate import Accelerator
+from PIL import Image
+
+from lmmpress.data import Row, Split, open_image, open_picture, read_split
+from lmmpress.data.pictures import as_rgb
+from lmmpress.errors import UserError
+from lmmpress.evaluation.generate import generate, lengths, questions
+from lmmpress.evaluation.greedy import check_greedy, end_tokens
+from lmmpress.lmm.checkpoint import load_model, read_checkpoint
+from lmmpress.lmm.examples import Examples, encode
+from lmmpress.lmm.processor import load_processor, tokenizer_of
+from lmmpress.printing.sheet import Cell, Grid, Part, Picture, Shown
+from lmmpress.printing.visible import shortened
+from lmmpress.progress import track
+
+_SHOWN = 20  # answers that a notebook shows
+_SIDE = 96  # pixels of a picture that it shows
+
+Question = str | tuple[Path | str | Image.Image, str]
+"""A prompt for a model of text alone, or a picture (a file, or an image in memory) and the prompt about it."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model answers to a question.
+
+    `tokens` are those of the text, the end token included; `ended` is false where the answer was cut off. `right` says
+    whether a data set's own answer, `wanted`, was given exactly; both are None where there is none.
+    """
+
+    question: str
+    text: str
+    tokens: tuple[int, ...] = field(repr=False)
+    ended: bool
+    file_name: str | None = None
+    wanted: str | None = None
+    right: bool | None = None
+    picture: Picture | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, repr=False)
+class Answers(Shown, Sequence[Answer]):
+    """Answers, in the order of the questions."""
+
+    answers: tuple[Answer, ...]
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    @overload
+    def __getitem__(self, place: int) -> Answer: ...
+    @overload
+    def __getitem__(self, place: slice) -> "Answers": ...
+    def __getitem__(self, place: int | slice) -> "Answer | Answers":
+        return Answers(self.answers[place]) if isinstance(place, slice) else self.answers[place]
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share of answers that are right; None where nobody says what is."""
+        judged = [answer.right for answer in self.answers if answer.right is not None]
+        return sum(judged) / len(judged) if judged else None
+
+    def __repr__(self) -> str:
+        few = "; ".join(f"{shortened(one.question, 30)}: {shortened(one.text, 30)}" for one in self.answers[:2])
+        more = f"; and {len(self) - 2} more" if len(self) > 2 else ""
+        right = "" if self.accuracy is None else f", accuracy {self.accuracy:.4f}"
+        return f"<{len(self)} answers{right}: {few}{more}>"
+
+    def shown(self) -> tuple[Part, ...]:
+        """The first answers as a table, and how many are right."""
+        rows: list[tuple[Cell, ...]] = []
+        for one in self.answers[:_SHOWN]:
+            text = one.text if one.ended else f"{one.text} ..."
+            rows.append((one.picture or "", one.question, text, one.wanted or ""))
+        parts: list[Part] = [Grid(("picture", "question", "answer", "wanted"), tuple(rows))]
+        if len(self) > _SHOWN:
+            parts.append(f"and {len(self) - _SHOWN} more")
+        if self.accuracy is not None:
+            parts.append(f"accuracy {self.accuracy:.4f}")
+        return tuple(parts)
+
+
+def answer_split(checkpoint: Path, data: Path, split: str, batch_size: int, longest: int, rows: int | None) -> Answers:
+    """A checkpoint's answers to the rows of a split, to at most `rows` of them.
+
+    Raises UserError for rows that do not fit the model.
+    """
+    return _answers(checkpoint, read_split(data, split, rows), batch_size, longest, judged=True)
+
+
+def answer_questions(checkpoint: Path, asked: Iterable[Question], batch_size: int, longest: int) -> Answers:
+    """A checkpoint's answers to questions, all of them with pictures or all without.
+
+    Raises UserError for pictures that cannot be read and questions that do not fit the model.
+    """
+    with _as_split(asked) as split:
+        return _answers(checkpoint, split, batch_size, longest, judged=False) if split.rows else Answers(())
+
+
+@contextmanager
+def _as_split(asked: Iterable[Question]) -> Iterator[Split]:
+    """The questions as rows of a split, whose pictures lie in a folder for as long as the block runs."""
+    with tempfile.TemporaryDirectory(prefix="lmmpress-") as folder:
+        rows = []
+        for number, one in enumerate(asked, start=1):
+            picture, prompt = (None, one) if isinstance(one, str) else one
+            name = None
+            if picture is not None:
+                image = as_rgb(picture) if isinstance(picture, Image.Image) else open_picture(Path(picture))
+                name = f"{number}.png"
+                image.save(Path(folder) / name)
+            rows.append(Row(name, prompt, "", "", number))
+        if len({row.file_name is None for row in rows}) > 1:
+            raise UserError("some questions have a picture and some have none; ask them apart")
+        yield _Asked("questions", Path(folder), tuple(rows), "")
+
+
+class _Asked(Split):
+    """Questions that stand in no file."""
+
+    def place(self, row: Row) -> str:
+        return f"question {row.line}, {row.question[:40]!r}"
+
+
+@torch.no_grad()
+def _answers(checkpoint: Path, split: Split, batch_size: int, longest: int, judged: bool) -> Answers:
+    anatomy = read_checkpoint(checkpoint)
+    processor = load_processor(checkpoint)
+    tokenizer, ends = tokenizer_of(processor), end_tokens(checkpoint)
+    check_greedy(checkpoint, tokenizer)
+    examples = encode(split, processor, anatomy.config, answered=judged)
+    model = load_model(checkpoint).to(Accelerator().device)
+    parts = [range(at, min(at + batch_size, len(examples.rows))) for at in range(0, len(examples.rows), batch_size)]
+    found: list[Answer] = []
+    for chosen in track(parts, f"answer {split.name}"):
+        tokens = generate(model, questions(model, examples, chosen), longest)
+        for number, row, length in zip(chosen, tokens.tolist(), lengths(tokens, ends), strict=True):
+            text = str(tokenizer.decode(row[:length], skip_special_tokens=True)).strip()
+            found.append(_answer(examples, number, text, tuple(row[:length]), ends, judged))
+    return Answers(tuple(found))
+
+
+def _answer(
+    examples: Examples, number: int, text: str, tokens: tuple[int, ...], ends: frozenset[int], judged: bool
+) -> Answer:
+    example = examples.rows[number]
+    ended = bool(tokens) and tokens[-1] in ends
+    made = Answer(example.row.question, text, tokens, ended, picture=_small(examples.split, example.row, number))
+    if not judged:
+        return made
+    right = ended and list(tokens[:-1]) == example.answer[:-1]
+    return replace(made, file_name=example.row.file_name, wanted=example.row.answer, right=right)
+
+
+def _small(split: Split, row: Row, number: int) -> Picture | None:
+    """A row's picture, as small as a notebook shows it; of the first rows only."""
+    if row.file_name is None or number >= _SHOWN:
+        return None
+    image: Any = open_image(split, row.file_name)
+    image.thumbnail((_SIDE, _SIDE))
+    written = io.BytesIO()
+    image.save(written, "PNG")
+    return Picture(written.getvalue())

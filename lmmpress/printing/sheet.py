@@ -1,0 +1,71 @@
+"""What a result shows to people: lines and tables, on the command line and in a notebook.
+
+Texts in them may be strangers'. In HTML they are escaped, with control characters visible and without credentials.
+"""
+
+import base64
+from dataclasses import dataclass, field
+
+from markupsafe import Markup, escape
+
+from lmmpress.printing.terminal import fit
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A small picture in a cell, as the bytes of a PNG file."""
+
+    png: bytes = field(repr=False)
+
+
+Cell = str | Picture
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table. `strong` are the numbers of the rows that stand out."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    strong: frozenset[int] = frozenset()
+
+
+Part = str | Grid
+
+
+class Shown:
+    """A result that a notebook shows as a page of its lines and tables."""
+
+    def shown(self) -> tuple[Part, ...]:
+        """The lines and tables that the command line prints of this result."""
+        raise NotImplementedError
+
+    def _repr_html_(self) -> str:
+        return html(self.shown())
+
+
+def html(parts: tuple[Part, ...]) -> str:
+    """Lines and tables as HTML, without styles or scripts of its own."""
+    return str(Markup("\n").join(_table(part) if isinstance(part, Grid) else _line(part) for part in parts))
+
+
+def _line(text: str) -> Markup:
+    return Markup("<p>{}</p>").format(fit(text))
+
+
+def _table(grid: Grid) -> Markup:
+    head = Markup("").join(Markup("<th>{}</th>").format(fit(text)) for text in grid.head)
+    rows = Markup("\n").join(
+        Markup("<tr>{}</tr>").format(Markup("").join(_cell(cell, number in grid.strong) for cell in row))
+        for number, row in enumerate(grid.rows)
+    )
+    return Markup("<table>\n<thead><tr>{}</tr></thead>\n<tbody>\n{}\n</tbody>\n</table>").format(head, rows)
+
+
+def _cell(cell: Cell, strong: bool) -> Markup:
+    if isinstance(cell, Picture):
+        return Markup('<td><img alt="" src="data:image/png;base64,{}"></td>').format(
+            base64.b64encode(cell.png).decode()
+        )
+    text = escape(fit(cell))
+    return Markup("<td><strong>{}</strong></td>" if strong else "<td>{}</td>").format(text)

@@ -1,0 +1,51 @@
+"""The sizes that a plan leads to, as a table."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+from lmmpress.axes import axes
+from lmmpress.printing.numbers import in_short
+from lmmpress.printing.sheet import Grid, Part, Shown
+from lmmpress.pruning.sizes import Size
+
+
+@dataclass(frozen=True, repr=False)
+class Sizes(Shown, Sequence[Size]):
+    """The uncut model, and the model after every step of a plan if the gate accepts them all."""
+
+    sizes: tuple[Size, ...]
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @overload
+    def __getitem__(self, place: int) -> Size: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Size, ...]: ...
+    def __getitem__(self, place: int | slice) -> Size | tuple[Size, ...]:
+        return self.sizes[place]
+
+    def as_list(self) -> list[dict[str, Any]]:
+        """What `lmmpress plan --json` prints."""
+        return [vars(size) for size in self.sizes]
+
+    def __repr__(self) -> str:
+        first, last = (in_short(_all(size)) for size in (self.sizes[0], self.sizes[-1]))
+        return f"<{len(self) - 1} planned steps: {first} -> {last} parameters if all are accepted>"
+
+    def shown(self) -> tuple[Part, ...]:
+        """A row for each step; the uncut model has one for each tower that the plan cuts."""
+        names, rows = [axis.name for axis in axes()], []
+        for size in self.sizes:
+            label, removed = (f"{size.stage} {size.index + 1}", str(size.removed)) if size.removed else (size.stage, "")
+            for number, tower in enumerate(size.tower.split(", ")):
+                widths = [str(size.widths.get(f"{tower}.{name}", "")) for name in names]
+                counts = [in_short(size.parameters_by_tower[tower]), in_short(_all(size))]
+                rows.append(("" if number else label, tower, removed, *widths, *counts))
+        head = ("step", "tower", "removes", *names, "tower parameters", "all parameters")
+        return (Grid(head, tuple(rows)),)
+
+
+def _all(size: Size) -> int:
+    return sum(size.parameters_by_tower.values())
