@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.plain import plain_tokens
 from support.tiny import MODELS, config_of, make_model
-from support.training import train
+from support.training import train_for_a_moment
 from transformers import GenerationConfig
 
 from lmmpress.data import Split, read_split
@@ -130,7 +130,7 @@ def text_only(make_checkpoint, data: Path, tmp_path: Path) -> tuple[Path, Split]
     checkpoint = make_checkpoint("text-glm")
     model, split = load_model(checkpoint), read_split(folder, "distill")
     examples = encode(split, load_processor(checkpoint), read_checkpoint(checkpoint).config)
-    train(model, examples, read_checkpoint(checkpoint))
+    train_for_a_moment(model, examples, read_checkpoint(checkpoint))
     taught = tmp_path / "taught"
     shutil.copytree(checkpoint, taught)
     model.save_pretrained(taught)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.plain import plain_answers
-from support.training import train
+from support.training import train_for_a_moment
 
 from lmmpress.data import read_split
 from lmmpress.engine.compression import compress
@@ -63,7 +63,7 @@ def test_one_forward_pass_measures_what_generation_answers(make_checkpoint, rows
     model, processor = load_model(checkpoint), load_processor(checkpoint)
     split = read_split(rows(kind), "distill")
     examples = encode(split, processor, read_checkpoint(checkpoint).config)
-    train(model, examples, read_checkpoint(checkpoint))
+    train_for_a_moment(model, examples, read_checkpoint(checkpoint))
     right = answered_right(model, examples, read_checkpoint(checkpoint).projector, None, 8)
     texts = [plain_answers(model, processor, split, [row])[0] for row in split.rows]
     generated = torch.tensor([text.replace(" ", "") == row.answer for text, row in zip(texts, split.rows, strict=True)])
