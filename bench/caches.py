@@ -1,8 +1,8 @@
-"""What the caches save over a whole run: the sample run with them and without, its seconds of distillation compared.
+"""Measures what the caches save in a whole run: seconds of distillation of the sample run with and without them.
 
     python bench/caches.py [--runs 1] [--set KEY=VALUE ...]
 
-Filling the caches counts as distillation, since it happens when a step's first batch asks for them.
+Filling the caches counts as distillation, since the first batch of a step fills them.
 """
 
 import argparse

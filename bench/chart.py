@@ -1,8 +1,8 @@
-"""How long it takes to lint the chart and to render each case of its tests for each version of Kubernetes.
+"""Measures how long it takes to lint the chart and to render each case of its tests for each version of Kubernetes.
 
 python bench/chart.py
 
-Every lint and every render is a process of Helm's own, one after the other.
+Every lint and every render runs in a separate Helm process, one after another.
 """
 
 import sys

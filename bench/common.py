@@ -1,4 +1,4 @@
-"""What the benches share: paired ratios, peak memory, and the sample's materials."""
+"""Functions that the benches share: paired ratios, peak memory, and the sample's materials."""
 
 import json
 import os
@@ -18,7 +18,8 @@ from lmmpress.store import open_store
 
 
 def paired(first: Callable[[], Any], second: Callable[[], Any], rounds: int) -> dict[str, Any]:
-    """Run the two in turn, after one round to warm up; seconds of each and the ratio first / second of each pair."""
+    """Run the two alternately, after one warm-up round. Returns the seconds of each call, and the ratio first / second
+    of each pair."""
     first(), second()
     pairs = [(_seconds(first), _seconds(second)) for _ in range(rounds)]
     ratios = [one / other for one, other in pairs]
@@ -30,12 +31,12 @@ def paired(first: Callable[[], Any], second: Callable[[], Any], rounds: int) -> 
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """Median, smallest and largest."""
+    """Median, minimum and maximum."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values), "count": len(values)}
 
 
 def sample_materials(**changes: str) -> Materials:
-    """The sample preset's materials in a store of their own."""
+    """The materials of the sample preset, with a new store."""
     overrides = tuple(f"{key.replace('__', '.')}={value}" for key, value in changes.items())
     plan = parse_plan(preset("sample"), overrides)
     store = open_store(tempfile.mkdtemp(prefix="lmmpress-bench-"))
@@ -43,13 +44,13 @@ def sample_materials(**changes: str) -> Materials:
 
 
 def rss() -> int:
-    """Resident bytes of this process now."""
+    """The resident memory of this process in bytes."""
     with open("/proc/self/statm", encoding="utf-8") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
 
 
 class Peak:
-    """Samples resident memory while its block runs; `bytes` is the most seen above the start."""
+    """Samples resident memory while its block runs; `bytes` is the peak above the start."""
 
     def __enter__(self) -> "Peak":
         self.start, self.bytes, self._on = rss(), 0, True
@@ -68,7 +69,7 @@ class Peak:
 
 
 def show(result: dict[str, Any]) -> None:
-    """Print a bench's JSON, with the machine it was taken on."""
+    """Print a bench's result as JSON, with a description of the machine."""
     import torch
 
     machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}

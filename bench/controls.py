@@ -1,8 +1,8 @@
-"""What pruning in stages is compared with, on the test split once each:
+"""Measures the controls of pruning in stages, each once on the test split:
 
-- distilled without pruning, for as many epochs as the run's steps had together;
-- all cuts at once, then as many epochs together;
-- all cuts at once, then the epochs of one step.
+- distillation without pruning, for as many epochs as all steps of the run together;
+- all cuts at once, then distillation for as many epochs as all steps together;
+- all cuts at once, then distillation for the epochs of one step.
 
     python bench/controls.py [--set KEY=VALUE ...]
 """
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def all_at_once(materials, original: str) -> str:
-    """Every stage's maximum cut in turn, scored each time, never distilled."""
+    """Apply the maximum cut of every stage in order, with new scores for each, without distillation."""
     current = original
     for stage in materials.plan.stages:
         scores = importance(materials, current).scored.scores if axis_named(stage.axis).needs_scores else None

@@ -1,9 +1,9 @@
-"""Which scores to trust: loss and accuracy on the gate split after equal cuts by each criterion, without distilling.
+"""Compares importance criteria: loss and accuracy on the gate split after equal cuts by each, without distillation.
 
     python bench/criteria.py [--checkpoint DIR] [--rows 500] [--seeds 3]
 
-The language tower of the checkpoint (the sample model, unless another is named) loses half of an axis, and a quarter.
-Random cuts are repeated with several seeds. Scores see the score split only; nothing here looks at the test split.
+The language tower of the checkpoint (by default the sample model) loses half of an axis, and a quarter. Random cuts are
+repeated with several seeds. Scores use only the score split; the test split is not used.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def main() -> None:
 
 @torch.no_grad()
 def measure(materials, model) -> dict[str, float]:
-    """Cross-entropy of the answers per sample and accuracy, on the gate split."""
+    """Cross-entropy of the answers per sample, and accuracy, on the gate split."""
     examples = materials.examples("gate")
     total = right = 0.0
     for chosen in batches(examples, 64):

@@ -1,4 +1,4 @@
-"""Applying a cut to a checkpoint of a gigabyte against copying the checkpoint, both forced to the disk.
+"""Compares applying a cut to a checkpoint of a gigabyte with copying the checkpoint, both flushed to disk.
 
 python bench/cut.py [--gigabytes 1] [--rounds 5]
 """
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def make(folder: Path, gigabytes: float) -> Path:
-    """A random bfloat16 Llama checkpoint of about that size."""
+    """Write a random bfloat16 Llama checkpoint of about this size."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     width, ffn = 2048, 5632

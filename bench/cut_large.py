@@ -1,10 +1,11 @@
-"""Cutting a checkpoint of the derived AntGMM shape, 5.4 billion parameters in bfloat16, along every axis.
+"""Measures cutting a checkpoint of the derived AntGMM shape, 5.4 billion parameters in bfloat16, along every axis.
 
     python bench/cut_large.py [--folder DIR] [--blocks 48] [--rounds 1]
 
-Needs about three times the checkpoint's 11 GB on the disk. For each axis: the speed of the cut as a share of the speed
-of copying the bytes that it keeps (both start with the files out of the page cache and end with them on the disk), the
-most anonymous memory above the start (pages of mapped files apart), and the bytes read from the disk over the source's.
+Needs about three times the checkpoint's 11 GB on disk. Reports for each axis: the speed of the cut divided by the speed
+of copying the bytes that it keeps (both start with an empty page cache and end with flushed files), the peak of
+anonymous memory above the start (without pages of mapped files), and the bytes read from disk divided by the source's
+size.
 """
 
 import argparse
@@ -85,7 +86,7 @@ def measure(source: Path, anatomy: Anatomy, axis: str, folder: Path, rounds: int
 
 
 def make(folder: Path, config: dict) -> None:
-    """A checkpoint of that config with random weights, written a tensor at a time."""
+    """Write a checkpoint of this config with random weights, tensor by tensor."""
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
     shapes = anatomy_of(config).shapes
@@ -125,7 +126,7 @@ def bytes_of(folder: Path) -> int:
 
 
 def forget(folder: Path) -> None:
-    """Put the files' pages out of the page cache."""
+    """Drop the files' pages from the page cache."""
     for path in files_of(folder):
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -133,13 +134,13 @@ def forget(folder: Path) -> None:
 
 
 def bytes_read() -> int:
-    """Bytes that this process has had read from the disk."""
+    """The bytes that this process has read from disk."""
     lines = dict(line.split(": ") for line in Path("/proc/self/io").read_text("utf-8").splitlines())
     return int(lines["read_bytes"])
 
 
 class AnonymousPeak:
-    """Samples anonymous memory while its block runs; `bytes` is the most above the start."""
+    """Samples anonymous memory while its block runs; `bytes` is the peak above the start."""
 
     def __enter__(self) -> "AnonymousPeak":
         self.start, self.bytes, self._on = self._now(), 0, True

@@ -1,10 +1,10 @@
-"""How far distillation differs between processors: python bench/determinism.py [--quick]
+"""Measures how far distillation differs between processors: python bench/determinism.py [--quick]
 
-One machine stands for several: the environment limits the instructions that torch, oneDNN and MKL use. Each setting
-runs in a process of its own; printed as JSON is the largest difference from the first setting:
+One machine simulates several: environment variables limit the instructions that torch, oneDNN and MKL use. Each setting
+runs in a separate process. The output is JSON with the largest difference from the first setting:
 
-exact    what test_distillation.py records: float64, equal bits to begin with, 18 updates; losses and weights
-run      the sample cut short and distilled in float32: decisions, losses of each step, and digests of checkpoints
+exact    the run that test_distillation.py records: float64, equal initial bits, 18 updates; losses and weights
+run      a small run of the sample, distilled in float32: decisions, losses of each step, and digests of checkpoints
 
 docs/determinism.md has the figures.
 """
@@ -30,7 +30,7 @@ SETTINGS: dict[str, dict[str, str]] = {
 
 
 def exact() -> dict[str, Any]:
-    """The loss that test_distillation.py records, and the sum of each weight of what was distilled."""
+    """The loss that test_distillation.py records, and the sum of each weight after distillation."""
     sys.path.insert(0, str(ROOT / "tests"))
     from support.data import make_processor, write_data
     from support.exact_distillation import ROWS, SETTINGS, distil, exact_values
@@ -77,7 +77,7 @@ def run() -> dict[str, Any]:
         }
         raw["evaluation"] = {"batch_size": 16, "samples": 8, "latency_samples": 2}
         raw["tolerance"] |= {"alpha": 0.9}
-        steps = compress(parse_plan(raw), Path(folder) / "out").steps
+        steps = compress(parse_plan(raw), Path(folder) / "out", recorder=None).steps
     return {
         "decisions": [step.decision for step in steps],
         "accuracies": [step.accuracy for step in steps],
@@ -107,7 +107,7 @@ def main() -> None:
 
 
 def compared(first: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """What of it is equal, and how far numbers are apart: relative for losses, absolute otherwise."""
+    """How many values are equal, and the largest difference of numbers: relative for losses, absolute otherwise."""
     told: dict[str, Any] = {}
     for key, values in found.items():
         pairs = list(zip(first[key], values, strict=True))

@@ -1,11 +1,11 @@
-"""What the caches save, and what the loop costs beside a bare training step.
+"""Measures what the caches save, and the cost of the training loop compared with a bare training step.
 
     python bench/distillation.py [--rounds 3] [--rows 512]
 
-At the first shape of the sample run (the original's) and its last (every stage at its maximum): one epoch over the same
-rows with caches and without, paired; and one epoch of a bare loop (forward with cached visual features, cross-entropy,
-backward, AdamW) of the same batches. The one-time cost of filling the caches is reported, and the whole run's ratio is
-worked out from the epochs of the plan's steps.
+For the first shape of the sample run (the original) and the last one (every stage at its maximum): one epoch over the
+same rows with and without caches, paired; and one epoch of a bare loop (forward with cached visual features,
+cross-entropy, backward, AdamW) over the same batches. The one-time cost of filling the caches is reported. The ratio of
+the whole run is computed from the epochs of the plan's steps.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def shapes(materials):
-    """The original, and what is left when every stage reaches its maximum."""
+    """The original, and the checkpoint after every stage has reached its maximum."""
     import tempfile
     from pathlib import Path
 

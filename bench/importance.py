@@ -1,4 +1,4 @@
-"""What scoring costs: each accumulation against a bare forward and backward pass over the same batches.
+"""Measures the cost of scoring: each accumulation against a bare forward and backward pass over the same batches.
 
 python bench/importance.py [--rounds 5] [--rows 256]
 """

@@ -1,10 +1,10 @@
-"""Memory of each accumulation: peak above the model itself, in units of the model's weights.
+"""Measures the memory of each accumulation: the peak above the model itself, in units of the model's weights.
 
     python bench/importance_memory.py [--width 768]
 
-Every setting has a process of its own, since memory that a process has once used hides what it needs later. The model
-is a random Llama whose weights outweigh the activations of its short rows; `bare` is forward and backward with all
-gradients kept, which is what training holds before its optimiser.
+Every setting runs in a separate process, since memory that a process has used before hides its later needs. The model
+is a random Llama whose weights are much larger than the activations of its short rows. `bare` is forward and backward
+with all gradients kept, as in training without the optimiser.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def measure(name: str, width: int) -> dict[str, float]:
-    """Megabytes of the weights, and the most that scoring held above them."""
+    """The megabytes of the weights, and the peak memory of scoring above them."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(hidden_size=width, intermediate_size=4 * width, num_hidden_layers=12, vocab_size=500)
@@ -63,7 +63,7 @@ def measure(name: str, width: int) -> dict[str, float]:
         return answer_loss(logits[one.where], one)
 
     with torch.no_grad():
-        loss(batches[0])  # the libraries' own buffers are not what is measured
+        loss(batches[0])  # so that the libraries allocate their own buffers before the measurement
     before = rss()
     if SETTINGS[name] is None:
         for one in batches:
@@ -76,7 +76,7 @@ def measure(name: str, width: int) -> dict[str, float]:
 
 
 def batch(size: int, seed: int) -> Batch:
-    """Random rows of eight tokens, of which the last two are the answer."""
+    """Random rows of eight tokens; the last two are the answer."""
     ids = torch.randint(0, 500, (size, 8), generator=torch.Generator().manual_seed(seed))
     where = torch.zeros_like(ids, dtype=torch.bool)
     where[:, 5:7] = True

@@ -1,9 +1,9 @@
-"""What scheduling costs: compiling, and the local runner's tasks against the same run in one process.
+"""Measures the cost of scheduling: compiling, and the local runner's tasks against the same run in one process.
 
 python bench/pipeline.py [--pairs 3] [--granularity stage|step] [--set KEY=VALUE ...]
 
-A pair is one run of the sample in this engine and one in that, in a new folder each; their order alternates. The cost
-of a task is its time from start to end without the seconds that its parts of the step took, imports included.
+A pair is one run of the sample in each of the two engines, in new folders; their order alternates. The cost of a task
+is its time from start to end, imports included, minus the seconds of the step's parts that it computed.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def compile_seconds(granularity: str) -> list[float]:
-    """Of the command as a whole, imports included, with a profile that has every key."""
+    """The seconds of the whole command, imports included, with a profile that has every key."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         target, profile = Path(folder) / "pipeline.yaml", Path(folder) / "cluster.yaml"
@@ -84,7 +84,7 @@ def overridden(pairs: list[str]) -> list[str]:
 
 
 def task_seconds(log: str) -> list[float]:
-    """How long each task took, by what the runner prints."""
+    """The seconds of each task, from the output of the runner."""
     found, begun = [], None
     for line in re.sub(r"\x1b\[[0-9;]*m", "", log).splitlines():
         if at := re.match(r"(\d\d:\d\d:\d\d\.\d+) - INFO - (Executing task|Task '[^']+' finished)", line):

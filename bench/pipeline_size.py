@@ -1,4 +1,4 @@
-"""How large a compiled pipeline is, and Argo's object of it, for 10, 8, 8 and 8 steps with all that a profile can say.
+"""Measures the size of a compiled pipeline and of its Argo object, for 10, 8, 8 and 8 steps and a full profile.
 
 python bench/pipeline_size.py
 """
@@ -15,7 +15,6 @@ from lmmpress.kubeflow import compile as compiling
 from lmmpress.kubeflow.estimate import LIMIT, estimate
 from lmmpress.plan import parse_plan
 from lmmpress.presets import preset
-from lmmpress.tasks.parameters import steps_of
 from lmmpress.tasks.profile import Profile
 
 ADDRESSES = {"model": "s3://models/antgmm", "data": "/data/maad", "store": "s3://models/store"}
@@ -23,7 +22,7 @@ ADDRESSES = {"model": "s3://models/antgmm", "data": "/data/maad", "store": "s3:/
 
 def main() -> None:
     plan, profile = parse_plan(preset("paper", False) | ADDRESSES), documented_profile()
-    found: dict[str, Any] = {"steps": [len(steps) for steps in steps_of(plan).values()], "limit": LIMIT}
+    found: dict[str, Any] = {"steps": list(map(plan.most_steps, plan.stages)), "limit": LIMIT}
     shared = compiling.share
     for granularity in ("step", "stage"):
         sizes: dict[str, Any] = {}
@@ -40,7 +39,7 @@ def main() -> None:
 
 
 def documented_profile() -> Profile:
-    """The one that docs/kubeflow.md shows, which has every key."""
+    """The profile in docs/kubeflow.md, which has every key."""
     text = (Path(__file__).parent.parent / "docs" / "kubeflow.md").read_text("utf-8")
     (told,) = re.findall(r"```yaml\n(image: .*?)```", text, re.DOTALL)
     return Profile.model_validate(yaml.safe_load(told.replace("sha256:...", "sha256:" + "1" * 64)))

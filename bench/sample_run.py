@@ -1,4 +1,4 @@
-"""The whole sample run as a user starts it: seconds, peak memory, and what became of the model.
+"""Measures the whole sample run as a user starts it: seconds, peak memory, and the compressed model.
 
 python bench/sample_run.py [--runs 3] [--set KEY=VALUE ...]
 """
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def run(overrides: list[str]) -> tuple[float, int, dict]:
-    """Seconds, peak resident kilobytes of the process, and result.json."""
+    """The seconds, the peak resident kilobytes of the process, and its result.json."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         command = [sys.executable, "-m", "lmmpress.cli", "run", "--sample", "--out", str(out)]

@@ -1,10 +1,10 @@
-"""The store against the plain S3 client, on a server of this machine: rates, bytes sent, memory, requests.
+"""Compares the store with the plain S3 client, on a server on this machine: rates, bytes sent, memory, requests.
 
     python bench/store.py [--megabytes 1200] [--rounds 5]
 
-The checkpoint is random bytes in four shards. The plain client takes the same files one after the other with
-`fput_object` and `fget_object`, with the part size that is best for it here. Both go to fresh names in each round; the
-server keeps objects in memory. Rates are of the same bytes, so a ratio of 1 means that naming, checking and linking
+The checkpoint is random bytes in four shards. The plain client transfers the same files one after another with
+`fput_object` and `fget_object`, with the part size that is best for it here. Both use new names in each round; the
+server keeps objects in memory. Rates are for the same bytes, so a ratio of 1 means that hashing, checking and linking
 files costs nothing.
 """
 
@@ -73,7 +73,7 @@ def main() -> None:
 
 @contextmanager
 def server(folder: Path) -> Iterator[None]:
-    """An S3 server of this machine, named in the environment."""
+    """Start an S3 server on this machine and set its address in the environment."""
     port = 4500 + os.getpid() % 1000
     environment = os.environ | {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "SERVICES": "s3"}
     environment["LOG_LEVEL"] = "ERROR"
@@ -99,7 +99,7 @@ def server(folder: Path) -> Iterator[None]:
 
 
 def make(folder: Path, megabytes: int, seed: int) -> Path:
-    """Four shards, of which the first is 30 %, and a small config."""
+    """Write four shards, the first with 30 % of the bytes, and a small config."""
     folder.mkdir(parents=True)
     chance = random.Random(seed)
     rest = (1 - UNCHANGED) / 3
@@ -137,7 +137,7 @@ def opened(folder: Path, bucket: str | None = None) -> Store:
 
 
 def store_upload(folder: Path, made: Path) -> tuple[Store, float]:
-    """As a step does it: the checkpoint lies in the store's scratch, and is the store's afterwards."""
+    """Upload as a step does: the checkpoint is in the store's scratch folder and then moves into the store."""
     store = opened(folder)
     with store.scratch() as scratch:
         for path in made.iterdir():
@@ -158,7 +158,7 @@ def store_download(folder: Path, store: Store) -> float:
 
 
 def sent_when_partly_unchanged(folder: Path, made: Path) -> float:
-    """Bytes on the loopback device of a second save over those of the first, of which one shard is the same."""
+    """The bytes that a second save sends divided by those of the first, when one shard is unchanged."""
     store = opened(folder)
     first = loopback(lambda: store.add_checkpoint(made))
     for path in sorted(made.glob("*.safetensors"))[1:]:
@@ -181,7 +181,7 @@ def requests_of_a_hit(folder: Path, made: Path) -> int:
     digest = store.add_checkpoint(made)
     fresh = opened(folder, store.root_address.removeprefix("s3://").partition("/")[0])
     counted = 0
-    pool = fresh.objects.far._bucket._client._http  # type: ignore[attr-defined]
+    pool = fresh.objects.remote._bucket._client._http  # type: ignore[attr-defined]
     ask = pool.urlopen
 
     def count(*positional: object, **named: object) -> object:
@@ -195,7 +195,7 @@ def requests_of_a_hit(folder: Path, made: Path) -> int:
 
 
 def alone(way: str, folder: Path) -> float:
-    """Peak memory in MB of a process that does nothing else."""
+    """The peak memory in MB of a process that only runs this transfer."""
     command = [sys.executable, __file__, "--moving", way, str(folder)]
     return float(subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True).stdout)
 

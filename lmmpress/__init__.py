@@ -9,24 +9,94 @@ if [os.path.basename(name) for name in sys.argv[:1]] in (["lmmpress"], ["-m"]):
 
     forget_current_directory()
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lmmpress.engine.compression import compress
+    from lmmpress.api import (
+        as_plan,
+        compress,
+        evaluate,
+        inspect,
+        lineage,
+        locate,
+        name_of_compressed,
+        open_checkpoint,
+        plan_sizes,
+        predict,
+        prune,
+        report,
+    )
+    from lmmpress.errors import UserError
+    from lmmpress.evaluation.answers import Answer, Answers
+    from lmmpress.evaluation.evaluate_checkpoint import Measurement
+    from lmmpress.lmm.inspection import Inspection
     from lmmpress.plan import Plan
+    from lmmpress.progress import Said, Work
+    from lmmpress.progress.terminal import on_terminal
+    from lmmpress.pruning.planned import Sizes
+    from lmmpress.pruning.prune_checkpoint import Pruned
+    from lmmpress.result import Recorder, Result, StepResult
+    from lmmpress.tracking.lineage import Lineage
 
 __version__ = "0.1.0"
-__all__ = ["Plan", "compress"]
+__all__ = [
+    "Answer",
+    "Answers",
+    "Inspection",
+    "Lineage",
+    "Measurement",
+    "Plan",
+    "Pruned",
+    "Recorder",
+    "Result",
+    "Said",
+    "Sizes",
+    "StepResult",
+    "UserError",
+    "Work",
+    "as_plan",
+    "compress",
+    "evaluate",
+    "inspect",
+    "lineage",
+    "locate",
+    "name_of_compressed",
+    "on_terminal",
+    "open_checkpoint",
+    "plan_sizes",
+    "predict",
+    "prune",
+    "report",
+]
+
+_MODULES = {
+    "Answer": "lmmpress.evaluation.answers",
+    "Answers": "lmmpress.evaluation.answers",
+    "Inspection": "lmmpress.lmm.inspection",
+    "Lineage": "lmmpress.tracking.lineage",
+    "Measurement": "lmmpress.evaluation.evaluate_checkpoint",
+    "Plan": "lmmpress.plan",
+    "Pruned": "lmmpress.pruning.prune_checkpoint",
+    "Recorder": "lmmpress.result",
+    "Result": "lmmpress.result",
+    "Said": "lmmpress.progress",
+    "Sizes": "lmmpress.pruning.planned",
+    "StepResult": "lmmpress.result",
+    "UserError": "lmmpress.errors",
+    "Work": "lmmpress.progress",
+    "on_terminal": "lmmpress.progress.terminal",
+}
+"""Where names are that are not in `lmmpress.api`. Each is imported when it is first used: torch takes seconds."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is heavy only when it is asked for."""
-    if name == "compress":
-        from lmmpress.engine.compression import compress
+    if name not in __all__:
+        raise AttributeError(f"module 'lmmpress' has no attribute {name!r}")
+    value = getattr(import_module(_MODULES.get(name, "lmmpress.api")), name)
+    globals()[name] = value
+    return value
 
-        return compress
-    if name == "Plan":
-        from lmmpress.plan import Plan
 
-        return Plan
-    raise AttributeError(name)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

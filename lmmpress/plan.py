@@ -153,6 +153,11 @@ class Stage(Amounts):
     def name(self) -> str:
         return self._name or self.axis
 
+    def as_written(self) -> dict[str, Any]:
+        """The stage as an entry of a list in a plan."""
+        tower = {"tower": self.tower} if self.tower else {}
+        return {"axis": self.axis} | tower | _amounts(self)
+
 
 def stage_names(axes: Iterable[str]) -> list[str]:
     """The names of stages along these axes, in their order."""
@@ -282,9 +287,7 @@ class Plan(Settings):
         """A mapping where one can express the stages, as plans of older versions have it; else a list."""
         if self.is_mapping:
             return {stage.axis: _amounts(stage) for stage in stages}
-        return [
-            {"axis": stage.axis} | ({"tower": stage.tower} if stage.tower else {}) | _amounts(stage) for stage in stages
-        ]
+        return [stage.as_written() for stage in stages]
 
     def key_settings(self) -> dict[str, Any]:
         """The settings that a run's outcome depends on: all but where things lie, what is checked before it begins, and

@@ -8,10 +8,11 @@ from kfp.dsl.pipeline_task import PipelineTask
 
 from lmmpress.components.stage import stage as whole_stage
 from lmmpress.pipelines.start import Place, here, pipeline
+from lmmpress.plan import Stage
 
 
 def by_stage(
-    stages: Sequence[str],
+    stages: Sequence[Stage],
     defaults: Mapping[str, Any],
     types: Mapping[str, type],
     place: Place = here,
@@ -22,8 +23,8 @@ def by_stage(
     def body(store: Any, begun: PipelineTask) -> PipelineTask:
         before = begun
         for stage in stages:
-            made = whole_stage(store=store, run=begun.outputs["run"], stage=stage)
-            before = place(made).after(before).set_display_name(stage)
+            made = whole_stage(store=store, run=begun.outputs["run"], stage=stage.name)
+            before = place(made).after(before).set_display_name(stage.name)
         return before
 
     return pipeline("lmmpress-by-stage", stages, defaults, types, place, ttl, body)

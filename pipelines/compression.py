@@ -4,6 +4,7 @@ The loop is bounded by the plan's number of steps and runs in order. Before each
 gate has closed, what is left of the loop passes in seconds without a GPU.
 """
 
+import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,69 +12,81 @@ from kfp import dsl
 from kfp.dsl.graph_component import GraphComponent
 from kfp.dsl.pipeline_task import PipelineTask
 
-from lmmpress.components.attention_prune import attention_prune
-from lmmpress.components.block_prune import block_prune
+from lmmpress.axes import Axis, axis_named
 from lmmpress.components.distill import distill
 from lmmpress.components.due import due
 from lmmpress.components.evaluate import evaluate
-from lmmpress.components.ffn_prune import ffn_prune
 from lmmpress.components.gate import gate
 from lmmpress.components.importance import importance
-from lmmpress.components.io_prune import io_prune
+from lmmpress.components.steps import steps
+from lmmpress.errors import UserError
 from lmmpress.pipelines.start import Place, here, pipeline
-
-PRUNERS = {"block": block_prune, "ffn": ffn_prune, "attention": attention_prune, "io": io_prune}
+from lmmpress.plan import Stage
 
 
 def compression(
-    stages: Sequence[str],
+    stages: Sequence[Stage],
     defaults: Mapping[str, Any],
     types: Mapping[str, type],
     place: Place = here,
     ttl: int | None = None,
 ) -> GraphComponent:
     """The pipeline of these stages, in their order."""
-    loops = {stage: _stage(stage, place) for stage in stages}
+    loops = {stage.name: _stage(stage, place) for stage in stages}
 
     def body(store: Any, begun: PipelineTask) -> PipelineTask:
         run = begun.outputs["run"]
         before = place(evaluate(store=store, run=run, stage="original")).set_display_name("evaluate the original")
-        for stage, loop in loops.items():
-            before = loop(store=store, run=run, steps=begun.outputs[stage]).after(before).set_display_name(stage)
+        for name, loop in loops.items():
+            before = loop(store=store, run=run).after(before).set_display_name(name)
         measured = place(evaluate(store=store, run=run, stage="result")).set_display_name("evaluate the result")
         return measured.after(before)
 
     return pipeline("lmmpress-compression", stages, defaults, types, place, ttl, body)
 
 
-def _stage(stage: str, place: Place) -> GraphComponent:
-    """The loop of one stage. A pipeline of its own, so that what an earlier task gives is a parameter inside it: a
-    loop's body may use nothing else from outside."""
+def _stage(stage: Stage, place: Place) -> GraphComponent:
+    """The loop of one stage, over the numbers of its steps. It is a pipeline of its own, in which the store and the run
+    are parameters: the body of a loop may use nothing else from outside."""
+    name = stage.name
 
-    @dsl.pipeline(name=f"stage-{stage}")
-    def loop(store: str, run: str, steps: list[int]) -> None:  # with a bare list its items would be texts
-        with dsl.ParallelFor(items=steps, parallelism=1, name=f"{stage} steps") as index:
-            step = {"store": store, "run": run, "index": index}
-            asked = place(due(stage=stage, **step)).set_display_name(f"is a {stage} step due")
-            with dsl.If(asked.output == "open", name=f"{stage} step"):
+    @dsl.pipeline(name=f"stage-{name}")
+    def loop(store: str, run: str) -> None:
+        numbers = place(steps(store=store, run=run, stage=name)).set_display_name(f"steps of {name}")
+        with dsl.ParallelFor(items=numbers.output, parallelism=1, name=f"{name} steps") as index:
+            step = {"store": store, "run": run, "stage": name, "index": index}
+            asked = place(due(**step)).set_display_name(f"is a {name} step due")
+            with dsl.If(asked.output == "open", name=f"{name} step"):
                 _step(stage, place, step)
 
     made: GraphComponent = loop
     return made
 
 
-def _step(stage: str, place: Place, step: Mapping[str, Any]) -> None:
-    """Importance, prune, distil, evaluate, gate, one after the other. Blocks go from the last and need no scores."""
-    scored = [] if stage == "block" else [(importance(stage=stage, **step), "importance")]
-    rest = [
-        (PRUNERS[stage](**step), "prune"),
-        (distill(stage=stage, **step), "distill"),
-        (evaluate(stage=stage, **step), "evaluate"),
-        (gate(stage=stage, **step), "gate"),
-    ]
+def _step(stage: Stage, place: Place, step: Mapping[str, Any]) -> None:
+    """Importance (along an axis that needs scores), prune, distil, evaluate, gate, one after the other."""
+    axis = axis_named(stage.axis)
+    parts = {
+        "importance": importance,
+        "prune": pruner(axis),
+        "distill": distill,
+        "evaluate": evaluate,
+        "gate": gate,
+    }
+    if not axis.needs_scores:
+        del parts["importance"]
     before = None
-    for task, part in scored + rest:
-        place(task).set_display_name(f"{stage} {part}")
+    for part, component in parts.items():
+        task = place(component(**step)).set_display_name(f"{stage.name} {part}")
         if before is not None:
             task.after(before)
         before = task
+
+
+def pruner(axis: Axis) -> Any:
+    """The component that cuts along an axis; UserError where it cannot be imported."""
+    module, _, function = axis.component.rpartition(":")
+    try:
+        return getattr(importlib.import_module(module or f"lmmpress.components.{function}"), function)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"axis {axis.name}: its component {axis.component} cannot be imported: {error}") from error

@@ -10,6 +10,8 @@ from kfp.dsl.pipeline_task import PipelineTask
 
 from lmmpress.components.prepare import prepare
 from lmmpress.components.publish import publish
+from lmmpress.plan import Stage
+from lmmpress.tasks.parameters import AMOUNTS, amounts_text
 
 Place = Callable[[PipelineTask], PipelineTask]
 """Says where a task runs and with what; for one that is to be run here, nothing but that it is never cached."""
@@ -22,7 +24,7 @@ def here(task: PipelineTask) -> PipelineTask:
 
 def pipeline(
     name: str,
-    stages: Sequence[str],
+    stages: Sequence[Stage],
     defaults: Mapping[str, Any],
     types: Mapping[str, type],
     place: Place,
@@ -30,6 +32,9 @@ def pipeline(
     body: Callable[[Any, PipelineTask], PipelineTask],
 ) -> GraphComponent:
     """A pipeline with the parameters `types`, of which those in `defaults` may be left out.
+
+    Of these parameters the first task takes the amounts of stages as one text: which there are depends on the plan, and
+    a component's inputs do not.
 
     `body` is given the store as a channel and the task that prepared the run, adds what makes the steps and measures
     the result, and returns the last task of it. What is left of a pipeline that has ended is removed after `ttl`
@@ -48,13 +53,18 @@ def pipeline(
 
     def compress(*channels: Any) -> None:
         given = dict(zip(order, channels, strict=True))
-        begun = place(prepare(stages=list(stages), **given)).set_display_name("prepare")
+        names = [f"{stage.axis}_{key}" for stage in stages for key in AMOUNTS if f"{stage.axis}_{key}" in given]
+        if names:
+            given["amounts"] = amounts_text({name: given.pop(name) for name in names})
+        compiled = [stage.as_written() for stage in stages]
+        begun = place(prepare(compiled=compiled, **given)).set_display_name("prepare")
         about = {"store": given["store"], "run": begun.outputs["run"]}
         last = body(given["store"], begun)
         place(publish(**about)).after(last).set_display_name("publish")
 
     compress.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    described = f"Compresses a multimodal model by {', '.join(stages)}; every step is kept only within alpha."
+    names = ", ".join(stage.name for stage in stages)
+    described = f"Compresses a multimodal model by {names}; every step is kept only within alpha."
     config = dsl.PipelineConfig(ttl_seconds_after_finished=ttl)
     made: GraphComponent = dsl.pipeline(name=name, description=described, pipeline_config=config)(compress)
     return made

@@ -8,12 +8,13 @@ from kfp.dsl import Markdown, Metrics, Model, Output
 def attention_prune(
     store: str,
     run: str,
+    stage: str,
     index: int,
     model: Output[Model],
     metrics: Output[Metrics],
     summary: Output[Markdown],
 ) -> None:
-    """Cut the least important head dimensions: step `index` of stage attention."""
-    from lmmpress.tasks.bodies import prune
+    """Cut the least important head dimensions: step `index` of a stage along axis attention."""
+    from lmmpress.tasks.step_parts import prune
 
-    prune(store, run, "attention", index).show(model, metrics, summary)
+    prune(store, run, stage, index).show(model, metrics, summary)

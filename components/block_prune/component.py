@@ -8,12 +8,13 @@ from kfp.dsl import Markdown, Metrics, Model, Output
 def block_prune(
     store: str,
     run: str,
+    stage: str,
     index: int,
     model: Output[Model],
     metrics: Output[Metrics],
     summary: Output[Markdown],
 ) -> None:
-    """Cut the last blocks: step `index` of stage block."""
-    from lmmpress.tasks.bodies import prune
+    """Cut the last blocks: step `index` of a stage along axis block."""
+    from lmmpress.tasks.step_parts import prune
 
-    prune(store, run, "block", index).show(model, metrics, summary)
+    prune(store, run, stage, index).show(model, metrics, summary)

@@ -15,6 +15,6 @@ def distill(
     summary: Output[Markdown],
 ) -> None:
     """Let what a step has cut learn from the teacher (Eq. 5)."""
-    from lmmpress.tasks.bodies import distill
+    from lmmpress.tasks.step_parts import distill
 
     distill(store, run, stage, index).show(model, metrics, summary)

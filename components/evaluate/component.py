@@ -15,6 +15,6 @@ def evaluate(
     index: int = 0,
 ) -> None:
     """Measure what a step has made; or the `original`, or the `result`, where `stage` says so."""
-    from lmmpress.tasks.bodies import evaluate
+    from lmmpress.tasks.measuring import evaluate
 
     evaluate(store, run, stage, index).show(model, metrics, summary)

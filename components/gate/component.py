@@ -15,6 +15,6 @@ def gate(
     summary: Output[Markdown],
 ) -> None:
     """Decide a step whose parts are in the store, and record it in the run's state and in MLflow."""
-    from lmmpress.tasks.bodies import gate
+    from lmmpress.tasks.step_parts import gate
 
     gate(store, run, stage, index).show(model, metrics, summary)

@@ -15,6 +15,6 @@ def importance(
     summary: Output[Markdown],
 ) -> None:
     """Score the checkpoint that a step cuts (Eq. 1-4)."""
-    from lmmpress.tasks.bodies import importance
+    from lmmpress.tasks.step_parts import importance
 
     importance(store, run, stage, index).show(model, metrics, summary)

@@ -12,7 +12,8 @@ def prepare(
     data: str,
     store: str,
     name: str,
-    stages: list[str],
+    compiled: list[dict[str, Any]],
+    stages: list[dict[str, Any]],
     settings: dict[str, Any],
     alpha: float,
     seed: int,
@@ -22,21 +23,12 @@ def prepare(
     teacher: Output[Model],
     metrics: Output[Metrics],
     summary: Output[Markdown],
-    block_step: int = 0,
-    block_max: int = 0,
-    ffn_step: int = 0,
-    ffn_max: int = 0,
-    attention_step: int = 0,
-    attention_max: int = 0,
-    io_step: int = 0,
-    io_max: int = 0,
-) -> NamedTuple(  # type: ignore[valid-type]  # kfp's way to name outputs
-    "Prepared", [("run", str), ("block", list[int]), ("ffn", list[int]), ("attention", list[int]), ("io", list[int])]
-):
+    amounts: str = "",
+) -> NamedTuple("Prepared", [("run", str)]):  # type: ignore[valid-type]  # kfp's way to name outputs
     """Check what is asked of the pipeline, take the teacher into the store and note what is to be done."""
     asked = {key: value for key, value in locals().items() if key not in ("teacher", "metrics", "summary")}
-    from lmmpress.tasks.bodies import prepare
+    from lmmpress.tasks.preparation import prepare
 
     prepared = prepare(**asked)
     prepared.outcome.show(teacher, metrics, summary)
-    return prepared.outputs
+    return (prepared.run,)

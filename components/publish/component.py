@@ -14,6 +14,6 @@ def publish(
     report: Output[HTML],
 ) -> None:
     """Check that plain transformers loads what is left, register it in MLflow, and write the report."""
-    from lmmpress.tasks.bodies import publish
+    from lmmpress.tasks.publication import publish
 
     publish(store, run, report.path).show(model, metrics, summary)

@@ -14,6 +14,6 @@ def stage(
     summary: Output[Markdown],
 ) -> None:
     """All steps of a stage that are not made yet."""
-    from lmmpress.tasks.bodies import compress_stage
+    from lmmpress.tasks.whole_stage import compress_stage
 
     compress_stage(store, run, stage).show(model, metrics, summary)

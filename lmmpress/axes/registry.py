@@ -48,6 +48,11 @@ class Axis:
     rank: int = 100
     always_scored: bool = False
 
+    @property
+    def component_name(self) -> str:
+        """The name of its component, without the module."""
+        return self.component.rpartition(":")[2]
+
 
 _axes: dict[str, Axis] = {}
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from lmmpress.cli.shared import AsJson, Context, Granularity, ProfileFile, console, out, say, the_plan, the_profile
+from lmmpress import api
+from lmmpress.cli.shared import AsJson, Context, Granularity, ProfileFile, console, out, say, the_profile
 from lmmpress.errors import UserError
+from lmmpress.host.extras import needs
 from lmmpress.printing.terminal import Table
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ def doctor(
     """What a cluster lacks for our pipelines, and what mends it. Exit code 1 where something failed."""
     if cluster is None:
         raise UserError("say which: --cluster CLUSTER.yaml")
+    needs("kubernetes", "lmmpress doctor")
     from lmmpress.doctor.checks import checks, examine, run_check
     from lmmpress.doctor.demands import BY_GRANULARITY
     from lmmpress.doctor.inside import check_from_inside
@@ -45,7 +48,7 @@ def doctor(
     from lmmpress.tasks.profile import COMPONENTS
 
     profile = the_profile(cluster)
-    plan = the_plan(plan_file, None, []) if plan_file else None
+    plan = api.as_plan(plan_file) if plan_file else None
     addresses = Addresses(plan.store, plan.model, plan.data) if plan else Addresses()
     try:
         connected = connect(context)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lmmpress import api
 from lmmpress.cli.shared import (
     AsJson,
     Context,
@@ -14,12 +15,13 @@ from lmmpress.cli.shared import (
     PlanFile,
     ProfileFile,
     console,
+    one_plan,
     out,
     say,
-    the_plan,
     the_profile,
 )
 from lmmpress.errors import UserError
+from lmmpress.kubeflow import needs_sdk
 
 if TYPE_CHECKING:
     from lmmpress.kubeflow.submit import Seen
@@ -27,15 +29,6 @@ if TYPE_CHECKING:
 Sample = Annotated[bool, typer.Option("--sample", help="The built-in sample's plan.")]
 Grain = Annotated[Granularity, typer.Option(help="A task for each part of a step, or for each stage.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse what would only be warned of.")]
-
-
-def needs_kubeflow() -> None:
-    """UserError where Kubeflow's SDK is not installed."""
-    try:
-        import kfp.compiler
-        import kfp.kubernetes  # noqa: F401
-    except ImportError:  # it is not there, or as in a pod only what runs a task
-        raise UserError("this needs the SDK of Kubeflow Pipelines: pip install 'lmmpress[cluster]'") from None
 
 
 def compile(
@@ -49,15 +42,14 @@ def compile(
     as_json: AsJson = False,
 ) -> None:
     """Write a plan as a pipeline that any Kubeflow runs: its numbers are the pipeline's parameters."""
-    needs_kubeflow()
+    needs_sdk("lmmpress compile")
     from lmmpress.kubeflow.compile import compile_plan
-    from lmmpress.tracking.registry import name_of_compressed
 
-    plan = the_plan(plan_file, "sample" if sample else None, overrides, with_data=False)
+    plan = api.as_plan(one_plan(plan_file, "sample" if sample else None), overrides, with_data=False)
     profile = the_profile(cluster)
     if strict and (found := profile.warnings()):
         raise UserError(found[0])
-    warnings = compile_plan(plan, name_of_compressed(plan.model), profile, granularity.value, target)
+    warnings = compile_plan(plan, api.name_of_compressed(plan.model), profile, granularity.value, target)
     if as_json:
         print(json.dumps({"pipeline": str(target), "bytes": target.stat().st_size, "warnings": warnings}))
         return
@@ -80,14 +72,13 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Run a plan on a cluster's Kubeflow."""
-    needs_kubeflow()
+    needs_sdk("lmmpress submit")
     from lmmpress.kubeflow.submit import follow
     from lmmpress.kubeflow.submit import submit as submit_plan
-    from lmmpress.tracking.registry import name_of_compressed
 
     if cluster is None:
         raise UserError("say where: --cluster CLUSTER.yaml")
-    plan = the_plan(plan_file, "sample" if sample else None, overrides, with_data=False)
+    plan = api.as_plan(one_plan(plan_file, "sample" if sample else None), overrides, with_data=False)
     profile = the_profile(cluster)
     warnings = profile.warnings()
     if strict and warnings:
@@ -97,7 +88,7 @@ def submit(
         from lmmpress.cli.doctor import look_before
 
         look_before(profile, granularity.value, context)
-    client, submitted = submit_plan(plan, name_of_compressed(plan.model), profile, granularity.value)
+    client, submitted = submit_plan(plan, api.name_of_compressed(plan.model), profile, granularity.value)
     if not as_json:
         out.print(submitted.link)
     state = "SUBMITTED"

@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from lmmpress.cli.shared import AsJson, StoreAddress, in_bytes, opened, out
+from lmmpress import api
+from lmmpress.cli.shared import AsJson, StoreAddress, out
 from lmmpress.errors import UserError
+from lmmpress.printing.numbers import in_bytes
 from lmmpress.printing.terminal import Table
 
 app = typer.Typer(
@@ -75,9 +77,8 @@ def store_verify(
     found_store = existing_store(address)
     done = discard_faults(found_store) if discard else Discarded(verify_store(found_store), [], {})
     if as_json:
-        told: dict[str, Any] = {"faults": [fault.model_dump() for fault in done.faults]}
-        told |= {"discarded": done.removed, "set_aside": done.set_aside}
-        print(json.dumps(told, indent=1))
+        faults = [fault.model_dump() for fault in done.faults]
+        print(json.dumps({"faults": faults, "discarded": done.removed, "set_aside": done.set_aside}, indent=1))
     else:
         for fault in done.faults:
             needed = f" (needed by {', '.join(fault.needed_by)})" if fault.needed_by else ""
@@ -177,7 +178,7 @@ def store_cp(
     # all that can be said against both is said before there is a target
     if holds_checkpoint(target):
         raise UserError(f"{target} is a checkpoint, and no store; name another place")
-    checkpoint = None if is_store(source) else opened(source)
+    checkpoint = None if is_store(source) else api.open_checkpoint(source)
     if checkpoint:
         refuse_no_checkpoint(checkpoint)
     into = open_store(target)

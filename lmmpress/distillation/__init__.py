@@ -1,1 +1,1 @@
-"""How a pruned model learns from the teacher: the loss of Eq. 5, what is computed once, and the training loop."""
+"""Distils the teacher into a pruned model: the loss of Eq. 5 and the training loop."""

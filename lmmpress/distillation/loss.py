@@ -9,11 +9,11 @@ from lmmpress.plan import Distillation
 def distillation_loss(
     student: torch.Tensor, teacher: torch.Tensor, targets: torch.Tensor, settings: Distillation
 ) -> torch.Tensor:
-    """Eq. 5 at each answer position, [positions]; its sum over a sample's positions is that sample's loss.
+    """Eq. 5 at each answer position, [positions]; the sum over the positions of a sample is the loss of that sample.
 
-    `student` and `teacher` are logits [positions, vocabulary], `targets` [positions] the answer's tokens, which only
-    `margin` and hard labels look at. No gradient reaches the teacher. A hinge at rest has no gradient either. It is
-    computed in float32, or in float64 where logits are float64.
+    `student` and `teacher` are logits [positions, vocabulary]. `targets` [positions] are the answer's tokens; only
+    `margin` and hard labels use them. No gradient reaches the teacher, and a hinge at zero gives no gradient. The loss
+    is computed in float32, or in float64 for float64 logits.
     """
     log_g = functional.log_softmax(_precise(student), dim=-1)
     log_f = functional.log_softmax(_precise(teacher.detach()), dim=-1)
@@ -31,20 +31,20 @@ def _precise(logits: torch.Tensor) -> torch.Tensor:
 
 
 def _divergence(log_g: torch.Tensor, log_f: torch.Tensor, direction: str) -> torch.Tensor:
-    """KL(g, f) as Eq. 5 prints it, the student first: reverse; forward is KL(f, g)."""
+    """`reverse` is KL(g, f) as in Eq. 5, with the student first; `forward` is KL(f, g)."""
     if direction == "reverse":
         return (log_g.exp() * (log_g - log_f)).sum(-1)
     return (log_f.exp() * (log_f - log_g)).sum(-1)
 
 
 def _own_top(log_g: torch.Tensor, log_f: torch.Tensor) -> torch.Tensor:
-    """max(0, f(T) - g(T)) for the student's own top token T: Eq. 5's second term."""
+    """The second term of Eq. 5: max(0, f(T) - g(T)) for the student's own top token T."""
     top = log_g.argmax(-1, keepdim=True)
     return functional.relu(log_f.gather(-1, top).exp() - log_g.gather(-1, top).exp()).squeeze(-1)
 
 
 def _margin(log_g: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """max(0, g(wrong) - g(correct)) for the strongest wrong token: the introduction's wording."""
+    """max(0, g(wrong) - g(correct)) for the most likely wrong token, as in the paper's introduction."""
     correct = log_g.gather(-1, targets[:, None]).exp().squeeze(-1)
     wrong = log_g.scatter(-1, targets[:, None], float("-inf")).amax(-1).exp()
     return functional.relu(wrong - correct)

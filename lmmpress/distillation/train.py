@@ -1,7 +1,7 @@
-"""The training loop of a distillation, the same on one process and on several.
+"""The training loop of a distillation, for one process or several.
 
-Shuffling depends on the seed alone, and a loss is a sum over positions averaged over the update's samples, whatever
-portions and processes the samples were spread over; so the number of processes changes only rounding.
+Shuffling depends only on the seed. The loss of an update is the sum over positions, averaged over its samples, however
+they are divided into portions and processes. So the number of processes changes only rounding.
 """
 
 import math
@@ -28,10 +28,10 @@ def distill(
     seed: int,
     accelerator: Accelerator,
 ) -> list[float] | None:
-    """Train `model` in place by Eq. 5; the mean loss of every epoch, or None as soon as a loss is not finite.
+    """Train `model` in place with Eq. 5. Returns the mean loss of each epoch, or None as soon as a loss is not finite.
 
-    `teacher` and `student` give logits [positions, vocabulary] of a batch. Only parameters that require a gradient are
-    trained. No dropout is applied: the student learns the teacher's function, not its noise.
+    `teacher` and `student` compute the logits [positions, vocabulary] of a batch. Only parameters that require a
+    gradient are trained. Dropout is off: the student learns the teacher's function, not noise.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
@@ -66,13 +66,15 @@ def _update(
     settings: Distillation,
     accelerator: Accelerator,
 ) -> float:
-    """Add up the gradients of one update over this process's portions; the loss averaged over all its samples."""
+    """Accumulate the gradients of one update over this process's portions. Returns the mean loss over the update's
+    samples in all processes."""
     world = accelerator.num_processes
-    mine = rows[accelerator.process_index :: world]
+    own_rows = rows[accelerator.process_index :: world]
     weight = world / len(rows)
-    if not mine:  # every process must take part in every update: one with nothing to add adds nothing
-        mine, weight = rows[:1], 0.0
-    portions = [mine[at : at + settings.micro_batch_size] for at in range(0, len(mine), settings.micro_batch_size)]
+    if not own_rows:  # every process must take part in every update: one without rows computes one with weight zero
+        own_rows, weight = rows[:1], 0.0
+    size = settings.micro_batch_size
+    portions = [own_rows[at : at + size] for at in range(0, len(own_rows), size)]
     total = torch.zeros((), device=accelerator.device)
     for number, portion in enumerate(portions):
         last = number == len(portions) - 1
@@ -86,7 +88,7 @@ def _update(
 
 
 def _schedule(done: int, updates: int, warmup: float) -> float:
-    """The share of the learning rate after `done` updates: linear warm-up, then half a cosine down to zero."""
+    """The factor of the learning rate after `done` updates: linear warm-up, then a half cosine down to zero."""
     rising = max(1, round(updates * warmup))
     if done < rising:
         return (done + 1) / rising

@@ -23,6 +23,7 @@ import urllib3
 from lmmpress.data import METADATA
 from lmmpress.doctor.finding import Finding, failed, ok, unknown, warning
 from lmmpress.errors import UserError
+from lmmpress.host.extras import is_installed
 from lmmpress.printing.credentials import address_without_credentials
 
 MARK = "lmmpress-doctor "
@@ -140,6 +141,8 @@ def _try_folder(address: str, landmark: str, name: str) -> Finding:
 
 def _guarded(name: str, here: bool, attempt: Callable[[str], Finding]) -> Finding:
     """The finding of an attempt; if the attempt raises an error, a finding that explains it."""
+    if not is_installed("minio"):
+        return unknown(name, "minio is not installed here", "pip install 'lmmpress[s3]'; --inside tries it from a pod")
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     try:
         return attempt(name)

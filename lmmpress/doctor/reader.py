@@ -15,6 +15,7 @@ import urllib3
 
 from lmmpress.doctor.finding import printable
 from lmmpress.errors import UserError
+from lmmpress.host.extras import needs
 
 CONNECT, READ = 5.0, 15.0  # seconds
 _LARGEST = 256 << 20  # bytes of one answer
@@ -128,10 +129,9 @@ def connect(context: str | None = None) -> Cluster:
 
     Raises NoClusterError if there is neither, and UserError if the kubeconfig cannot be used.
     """
-    try:
-        from kubernetes import client, config
-    except ImportError:
-        raise UserError("this needs the client of Kubernetes: pip install 'lmmpress[cluster]'") from None
+    needs("kubernetes", "looking at a cluster")
+    from kubernetes import client, config
+
     configuration = client.Configuration()
     configuration.retries = False
     files = os.environ.get("KUBECONFIG") or os.path.expanduser("~/.kube/config")

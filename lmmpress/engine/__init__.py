@@ -1,1 +1,1 @@
-"""A run: Algorithm 1, its steps and their parts, what they share, what was decided."""
+"""Runs: Algorithm 1, its steps and their parts, what the steps share, and the history of decisions."""

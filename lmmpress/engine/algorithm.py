@@ -1,7 +1,7 @@
-"""Algorithm 1: which step comes next. It depends on the plan and on what was decided so far, and on nothing else.
+"""Algorithm 1: decides which step comes next, from the plan and the decisions so far, and from nothing else.
 
-So whoever knows a run's history knows where the run stands: the process that works on it, the one that carries it on
-after a crash, and a pipeline whose every task runs on another machine.
+So a run's history is enough to continue the run: in the same process, in a new process after a crash, or in a pipeline
+whose tasks run on different machines.
 """
 
 from collections.abc import Generator, Iterable
@@ -13,8 +13,9 @@ from lmmpress.result import Decision, StepResult
 
 @dataclass(frozen=True)
 class Planned:
-    """A step of a stage, to be made. `parent` and `reference` are digests of checkpoints: the one to cut, and the one
-    that accuracy is compared with. `tower` None stands for the largest. `index` counts the steps of a stage from 0."""
+    """The next step of a stage. `parent` and `reference` are digests of checkpoints: the one to cut, and the one to
+    compare accuracy with. `tower` None means the largest tower. `index` counts the steps of a stage from 0. `amount` is
+    how much the step removes."""
 
     parent: str
     reference: str
@@ -25,9 +26,9 @@ class Planned:
 
 
 def compress_stages(plan: Plan, original: str) -> Generator[Planned, StepResult, str]:
-    """Algorithm 1 from its third line: yields each step and is sent what became of it.
+    """Algorithm 1 from line 3: yields each step and receives its result by `send`.
 
-    Returns the digest of the checkpoint that is left when every stage has ended.
+    Returns the digest of the final checkpoint when every stage has ended.
     """
     current = original
     for stage in plan.stages:
@@ -45,7 +46,7 @@ def compress_stages(plan: Plan, original: str) -> Generator[Planned, StepResult,
 
 
 def next_step(plan: Plan, original: str, history: Iterable[StepResult]) -> Planned | str:
-    """The step after those of a history, or the digest of what is left where the run is through."""
+    """The step after those of a history, or the digest of the final checkpoint if every stage has ended."""
     stages = compress_stages(plan, original)
     try:
         planned = next(stages)
@@ -57,10 +58,10 @@ def next_step(plan: Plan, original: str, history: Iterable[StepResult]) -> Plann
 
 
 def ends_stage(decision: Decision) -> bool:
-    """Whether no further step of the stage is tried."""
+    """Whether a decision ends the stage, so that no further step of it is tried."""
     return decision != "accepted"
 
 
 def takes_over(decision: Decision) -> bool:
-    """Whether the step's checkpoint becomes the one to go on from."""
+    """Whether the next step starts from this step's checkpoint."""
     return decision != "rolled back"

@@ -1,10 +1,10 @@
-"""What is measured once the stages of a run have ended, and the result that is made of it."""
+"""The closing measurements of a run whose stages have ended, and its result."""
 
 from dataclasses import dataclass
 
 from lmmpress.engine.algorithm import Planned, next_step
 from lmmpress.engine.materials import Materials
-from lmmpress.engine.parts.evaluate import Answers, evaluate
+from lmmpress.engine.parts.evaluate import Evaluated, evaluate
 from lmmpress.engine.parts.speed import Speeds, speed
 from lmmpress.engine.run import Run
 from lmmpress.errors import UserError
@@ -16,30 +16,31 @@ from lmmpress.result import Headline, Result, Speed, StepResult
 
 @dataclass(frozen=True)
 class Ends:
-    """The two ends of a run, measured on the test split: the original, and the final checkpoint, by its digest."""
+    """The measurements of the original and of the final checkpoint on the test split. `final` is the digest of the
+    latter."""
 
     final: str
-    answers_before: Answers
-    answers_after: Answers
+    answers_before: Evaluated
+    answers_after: Evaluated
     speeds: Speeds
 
 
 def measure_ends(run: Run, known: list[StepResult]) -> Ends:
-    """Measure accuracy and speed of the original and of what is left of it, on the test split, which nothing has used
-    before. What was measured already is found in the store.
+    """Measure accuracy and speed of the original and of the final checkpoint, on the test split, which is not used
+    before. Stored measurements are reused.
 
-    Raises UserError where a step is still to be made.
+    Raises UserError if a step is still open.
     """
     final = next_step(run.plan, run.original, known)
     if isinstance(final, Planned):
-        raise UserError(f"this run has not ended: step {len(known) + 1} is open; carry it on first")
+        raise UserError(f"this run has not ended: step {len(known) + 1} is open; resume the run first")
     before, after = (evaluate(run.materials, checkpoint, "test") for checkpoint in (run.original, final))
     return Ends(final, before, after, speed(run.materials, (run.original, final)))
 
 
 def close(run: Run, known: list[StepResult], seconds: float | None = None) -> Result:
-    """The result of a run whose stages have ended. `seconds` is how long the run took, where that is more than the sum
-    of its parts."""
+    """The result of a run whose stages have ended. `seconds` is the duration of the run; the default is the sum of its
+    parts."""
     ends, materials = measure_ends(run, known), run.materials
     checkpoints, answers = (run.original, ends.final), (ends.answers_before, ends.answers_after)
     headlines = [_headline(materials, *each) for each in zip(checkpoints, answers, ends.speeds.speeds, strict=True)]
@@ -66,14 +67,14 @@ def close(run: Run, known: list[StepResult], seconds: float | None = None) -> Re
 
 def _seconds_by_part(run: Run, known: list[StepResult]) -> dict[str, float]:
     start = evaluate(run.materials, run.original, run.plan.tolerance.split)
-    spent = {"evaluate": start.seconds}
+    seconds_of = {"evaluate": start.seconds}
     for step in known:
         for part, seconds in step.seconds.items():
-            spent[part] = spent.get(part, 0.0) + seconds
-    return spent
+            seconds_of[part] = seconds_of.get(part, 0.0) + seconds
+    return seconds_of
 
 
-def _headline(materials: Materials, checkpoint: str, answers: Answers, speed: Speed) -> Headline:
+def _headline(materials: Materials, checkpoint: str, answers: Evaluated, speed: Speed) -> Headline:
     counts = count_by_tower(materials.anatomy_of(checkpoint))
     return Headline(
         checkpoint=checkpoint,

@@ -1,4 +1,4 @@
-"""A run in one process: makes the steps of Algorithm 1 one after the other and delivers what is left of the model."""
+"""Makes a whole run in one process: the steps of Algorithm 1 in order, then the delivery of the compressed model."""
 
 import time
 from pathlib import Path
@@ -12,11 +12,11 @@ from lmmpress.result import NotRecorded, Recorder, Result
 
 
 def compress(plan: Plan, out: Path, recorder: Recorder | None = None, resume: bool = False) -> Result:
-    """Compress the plan's model and leave `result.json`, `plan.json` and `compressed/` in the folder `out`.
+    """Compress the plan's model and write `result.json`, `plan.json` and `compressed/` into the folder `out`.
 
-    With `resume` a run that `out` or the plan's store holds is carried on: every part of a step that was finished is
-    found there. Raises UserError before any work where plan, model and data do not fit together, or where `out` holds
-    a run of another plan, model or data.
+    With `resume` a run in `out` or in the plan's store is continued: finished parts of steps are read from the store.
+    Raises UserError before any work if plan, model and data do not fit together, or if `out` holds a run of another
+    plan, model or data.
     """
     started = time.perf_counter()
     recorder = recorder or NotRecorded()

@@ -1,4 +1,4 @@
-"""The result of a run is left in its folder: the compressed checkpoint and result.json."""
+"""Writes the result of a run into its folder: the compressed checkpoint and result.json."""
 
 import shutil
 from pathlib import Path
@@ -15,21 +15,21 @@ from lmmpress.result import Result
 
 
 def deliver(run: Run, result: Result, out: Path) -> None:
-    """Leave the result of a run in its folder: the final checkpoint, which says what became of its teacher, once plain
-    transformers has loaded it; and result.json. Each is there whole or not at all."""
+    """Write the result of a run into its folder: first check that plain transformers loads the final checkpoint, then
+    write it with its COMPRESSION.json, then result.json. Each is written atomically."""
     load_as_users_do(run.materials, result.compressed.checkpoint)
-    aside, target = out / f"{COMPRESSED}.new", out / COMPRESSED
-    shutil.rmtree(aside, ignore_errors=True)
+    draft, target = out / f"{COMPRESSED}.new", out / COMPRESSED
+    shutil.rmtree(draft, ignore_errors=True)
     try:
-        # a store's files may not be written to; a user's copies may: permissions stay behind
-        aside.mkdir()
-        lay_out(choose(run.store.checkpoint(result.compressed.checkpoint)), aside)
-        correct_files(aside, complete(read_config(aside)))  # of an original that is delivered as it is
-        told = {"teacher": run.original, "plan": run.plan.model_dump(mode="json"), "run_key": run.key}
-        write_record(aside, {"format": 1, "history": []} | (read_record(aside) or {}) | told)
+        # copied without permissions: files of a store are read-only, a user's copies are not
+        draft.mkdir()
+        lay_out(choose(run.store.checkpoint(result.compressed.checkpoint)), draft)
+        correct_files(draft, complete(read_config(draft)))  # an original that is delivered unchanged may need it
+        entries = {"teacher": run.original, "plan": run.plan.model_dump(mode="json"), "run_key": run.key}
+        write_record(draft, {"format": 1, "history": []} | (read_record(draft) or {}) | entries)
         if target.exists():
             shutil.rmtree(target)
-        aside.rename(target)
+        draft.rename(target)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)
     write(out / RESULT, result.model_dump_json(indent=1))

@@ -1,4 +1,4 @@
-"""What was decided of a run so far, as records: read from its state, and held against its plan."""
+"""Reads the decided steps of a run from its state, and checks them against its plan."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,9 +12,9 @@ from lmmpress.store.state import step_of
 
 
 def read_history(store: Store, plan: Plan, original: str, entries: Iterable[dict[str, Any]]) -> list[StepResult]:
-    """The steps that a state's entries say were made of the teacher with digest `original`.
+    """The steps in the entries of a run state, for the teacher with digest `original`.
 
-    Raises UserError where one is no step, or not the one that the plan asks for there.
+    Raises UserError if an entry is not a step, or not the step that the plan has there.
     """
     steps: list[StepResult] = []
     for entry in entries:
@@ -23,21 +23,21 @@ def read_history(store: Store, plan: Plan, original: str, entries: Iterable[dict
 
 
 def read_step(store: Store, planned: Planned | str, number: int, entry: dict[str, Any]) -> StepResult:
-    """One entry of a state as the record of the step that was planned; `number` counts from 0."""
+    """One entry of a run state as the result of the planned step; `number` counts from 0."""
     try:
         step = step_of(entry)
     except ValueError:
         raise UserError(
-            f"{store.root_address}: step {number + 1} of this run is none of lmmpress's; "
-            "`lmmpress store verify --discard` sets the run aside, and it is made again of its records"
+            f"{store.root_address}: step {number + 1} of this run cannot be read; `lmmpress store verify --discard` "
+            "sets the state of the run aside, and the steps are then rebuilt from their records"
         ) from None
-    wanted = (planned.parent, planned.stage.name, planned.amount) if isinstance(planned, Planned) else None
-    if (step.parent, step.stage, step.removed) != wanted:
+    expected = (planned.parent, planned.stage.name, planned.amount) if isinstance(planned, Planned) else None
+    if (step.parent, step.stage, step.removed) != expected:
         raise UserError(f"{store.root_address}: step {number + 1} of this run is of another plan")
-    # where a store lies may change, what was decided does not
+    # addresses are not stored, since a store may move
     return step.model_copy(update={"address": store.address(step.checkpoint) if step.checkpoint else None})
 
 
 def write_step(step: StepResult) -> dict[str, Any]:
-    """A step as an entry of a state."""
+    """A step as an entry of a run state."""
     return step.model_dump(mode="json", exclude={"address"})

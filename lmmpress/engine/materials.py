@@ -1,4 +1,4 @@
-"""What the steps of a run share: the teacher, the data as the models see it, and what is computed of them once."""
+"""What the steps of a run share: the teacher, the encoded data, and results that are computed from them once."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,30 +28,31 @@ _BATCH = 64
 
 
 def split_names(plan: Plan) -> dict[Role, str]:
-    """What the data calls the split of each role: as the plan says, or the usual names where the plan names no splits
-    and the data has none of ours."""
+    """The name of the data's split for each role: from the plan, or the usual names if the plan names no splits and the
+    data has none of ours."""
     usual = usual_splits(open_data(plan.data)) if plan.splits == Splits() else {}
     return {role: usual.get(role) or getattr(plan.splits, role) for role in ROLES}
 
 
 def split_of(plan: Plan, role: Role) -> Split:
-    """The rows that a plan uses in a role."""
+    """The rows of a role in a plan."""
     limits = {"score": plan.importance.rows, "distill": plan.distillation.rows}
     return read_split(open_data(plan.data), split_names(plan)[role], limits.get(role))
 
 
 def automatic_dtype() -> torch.dtype:
-    """What `dtype: auto` stands for on this machine: bfloat16 on GPUs that have it, float32 elsewhere."""
+    """The dtype that `dtype: auto` means on this machine: bfloat16 on GPUs that support it, float32 elsewhere."""
     device = Accelerator().device.type
     return torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
 
 
 @dataclass
 class Materials:
-    """Opened lazily: a step that finds its answer in the store never encodes data or loads the teacher.
+    """What the steps of a run share. Everything is computed or loaded on first use: a step whose result is in the store
+    never encodes data or loads the teacher.
 
-    `original` is the digest of the teacher, which the store holds. `makes` are the parts that this process may make;
-    what other parts find, it takes from the store alone.
+    `original` is the digest of the teacher, which is in the store. `makes` are the parts that this process may compute;
+    results of all other parts are only read from the store.
     """
 
     plan: Plan
@@ -65,7 +66,7 @@ class Materials:
 
     @cached_property
     def teacher(self) -> Path:
-        """The teacher's files, to be read only."""
+        """The directory of the teacher, for reading only."""
         return self.store.checkpoint(self.original)
 
     @cached_property
@@ -74,7 +75,7 @@ class Materials:
         return self.anatomy_of(self.original)
 
     def anatomy_of(self, checkpoint: str) -> Anatomy:
-        """The anatomy of a checkpoint in the store, without its weights."""
+        """The anatomy of a checkpoint in the store; its weights are not fetched."""
         if checkpoint not in self._anatomies:
             self._anatomies[checkpoint] = anatomy_of(read_config(self.store.checkpoint(checkpoint, weights=False)))
         return self._anatomies[checkpoint]
@@ -84,7 +85,7 @@ class Materials:
         self._anatomies[checkpoint] = anatomy
 
     def split(self, role: Role) -> Split:
-        """The rows of a role, as they are; results of them are named by their digest."""
+        """The rows of a role; their digest is part of the names of results."""
         split = split_of(self.plan, role)
         if self._was_blind:
             return replace(split, digest=digest_of({"data": split.digest, "fitted": FITTED}))
@@ -96,12 +97,12 @@ class Materials:
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """What is computed in."""
+        """The dtype of computation."""
         named = {"bfloat16": torch.bfloat16, "float32": torch.float32}
         return named.get(self.plan.dtype) or automatic_dtype()
 
     def examples(self, role: Role) -> Examples:
-        """The rows of a role, encoded when they are first needed."""
+        """The encoded rows of a role."""
         if role not in self._examples:
             self._examples[role] = self._find_or_encode(self.split(role))
         return self._examples[role]
@@ -113,9 +114,9 @@ class Materials:
     def _find_or_encode(self, split: Split) -> Examples:
         inputs = {"version": _CACHE_VERSION, "teacher": self.original, "data": split.digest}
         name = f"examples-{digest_of(inputs)}"
-        found = self.store.read_tensors(name)
-        if found is not None:
-            return from_tensors(found, split, lambda: self._encode(split).pixels)
+        stored = self.store.read_tensors(name)
+        if stored is not None:
+            return from_tensors(stored, split, lambda: self._encode(split).pixels)
         examples = self._encode(split)
         self.store.write_tensors(name, to_tensors(examples), self._subjects(split))
         return examples
@@ -137,7 +138,7 @@ class Materials:
 
     @cached_property
     def sees_once(self) -> bool:
-        """Whether the visual features stay what the teacher makes them, and are to be cached."""
+        """Whether visual features are cached: no step changes them, and the plan allows caches."""
         return self.plan.distillation.caches and bool(self.frozen)
 
     @cached_property
@@ -149,18 +150,18 @@ class Materials:
         return {}
 
     def features(self, role: Role) -> torch.Tensor | None:
-        """The teacher's visual features [images, tokens, width] of a role's images; None where they are not cached."""
+        """The teacher's visual features [images, tokens, width] of a role's images; None if they are not cached."""
         if not self.sees_once:
             return None
         examples = self.examples(role)
         if examples.split.digest not in self._features:
             name = self._cache_name("features", examples)
-            found = self.store.read_tensors(name)
-            if found is None:
-                made = visual_features(self.teacher_model, examples, self.anatomy, _BATCH)
-                found = {} if made is None else {"features": made}
-                self.store.write_tensors(name, found, self._subjects(examples.split))
-            self._features[examples.split.digest] = found.get("features")
+            tensors = self.store.read_tensors(name)
+            if tensors is None:
+                features = visual_features(self.teacher_model, examples, self.anatomy, _BATCH)
+                tensors = {} if features is None else {"features": features}
+                self.store.write_tensors(name, tensors, self._subjects(examples.split))
+            self._features[examples.split.digest] = tensors.get("features")
         return self._features[examples.split.digest]
 
     @cached_property
@@ -169,19 +170,19 @@ class Materials:
 
     @cached_property
     def teacher_states(self) -> torch.Tensor:
-        """The hidden states that the teacher's head reads at every answer position of the distillation rows."""
+        """The inputs of the teacher's head at every answer position of the distillation rows [positions, width]."""
         examples = self.examples("distill")
         name = self._cache_name("states", examples)
-        found = self.store.read_tensors(name)
-        if found is None:
+        tensors = self.store.read_tensors(name)
+        if tensors is None:
             order = batches(examples, _BATCH)
-            made = answer_states(self.teacher_model, examples, self.anatomy.projector, self.features("distill"), order)
-            found = {"states": made}
-            self.store.write_tensors(name, found, self._subjects(examples.split))
-        return found["states"]
+            projector, features = self.anatomy.projector, self.features("distill")
+            tensors = {"states": answer_states(self.teacher_model, examples, projector, features, order)}
+            self.store.write_tensors(name, tensors, self._subjects(examples.split))
+        return tensors["states"]
 
     def teacher_logits(self, batch: Batch) -> torch.Tensor:
-        """The teacher's logits [positions, vocabulary] of a distillation batch, from cached states where there are."""
+        """The teacher's logits [positions, vocabulary] of a distillation batch, from cached states if they are used."""
         with torch.no_grad():
             if self.plan.distillation.caches:
                 head = self.teacher_model.get_output_embeddings()  # type: ignore[operator]
@@ -191,20 +192,22 @@ class Materials:
             return answer_logits(self.teacher_model, batch, self.examples("distill"), self.anatomy.projector, None)
 
     def logits(self, model: torch.nn.Module, batch: Batch, role: Role) -> torch.Tensor:
-        """Any model's logits at a batch's answer positions, with cached visual features where they hold."""
+        """A model's logits [positions, vocabulary] at a batch's answer positions, with cached visual features if they
+        are used."""
         return answer_logits(model, batch, self.examples(role), self.anatomy.projector, self.features(role))
 
     def student_logits(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        """A float32 student's logits at a distillation batch's answer positions, computed in the plan's dtype."""
-        features = self.features("distill")  # made outside of autocast, which would change them
+        """The logits [positions, vocabulary] of a student with float32 weights for a distillation batch, computed in
+        the plan's dtype."""
+        features = self.features("distill")  # computed outside autocast, which would change them
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.dtype is torch.bfloat16):
             return answer_logits(model, batch, self.examples("distill"), self.anatomy.projector, features)
 
     def _subjects(self, split: Split) -> Subjects:
-        """What is computed of the teacher and a split."""
+        """The subjects of a result that depends on the teacher and a split."""
         return Subjects(checkpoints=[self.original], data=[split.digest])
 
-    def _cache_name(self, what: str, examples: Examples) -> str:
+    def _cache_name(self, kind: str, examples: Examples) -> str:
         inputs = {
             "version": _CACHE_VERSION,
             "teacher": self.original,
@@ -212,4 +215,4 @@ class Materials:
             "dtype": str(self.dtype),
             "device": self.accelerator.device.type,
         }
-        return f"{what}-{digest_of(inputs)}"
+        return f"{kind}-{digest_of(inputs)}"

@@ -1,4 +1,4 @@
-"""Every row of every split is checked before the first step, so that no run ends late at a row of its test split."""
+"""Checks every row of every split before the first step, so that no run fails late on a row of its test split."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,56 +22,56 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class Checked:
-    """Rows that were found to be good for a model; `name` says which rows and which model, `data` are the digests of
-    their splits."""
+    """The result of a successful check. `name` is the name of its record, computed from the rows and the model;
+    `counts` are the numbers of rows and images; `data` are the digests of the splits."""
 
     name: str
-    told: dict[str, int]
+    counts: dict[str, int]
     data: list[str]
 
     def note(self, store: Store) -> None:
-        """Let a store know, so that they are not checked again."""
+        """Write the record into a store, so that the rows are not checked again."""
         if store.read_record(self.name) is None:
             of = Subjects(checkpoints=[], data=self.data)
-            store.write_record(self.name, {**self.told, OF: of.model_dump()})
+            store.write_record(self.name, {**self.counts, OF: of.model_dump()})
 
 
 def read_splits(plan: Plan) -> dict[Role, Split]:
-    """The rows of every role, none of which is both learned from and measured on.
+    """The rows of every role, after checking that no image is used both for training and for measuring.
 
-    Says on stderr how the usual splits of a data set are used, and how many rows of text are in two splits. Raises
-    UserError for rows that are malformed, and for an image that is learned from and measured on.
+    Reports how the usual splits of a data set are used, and how many text-only rows are in two splits. Raises UserError
+    for malformed rows, and for an image that is used for both.
     """
     names = split_names(plan)
     if any(names[role] != getattr(plan.splits, role) for role in ROLES):
         say_once(
-            f"{plan.data}: the plan names no splits and the data has the usual ones: {names['score']} scores and "
-            f"distils, {names['gate']} is the gate's, {names['test']} tests"
+            f"{plan.data}: the plan names no splits, and the data has the usual ones: {names['score']} is used to "
+            f"score and distil, {names['gate']} for the gate, {names['test']} to test"
         )
     splits = {role: split_of(plan, role) for role in ROLES}
     measuring: tuple[Role, ...] = ("gate", "test")
     learning: tuple[Role, ...] = ("score", "distill")
     for role in measuring:
         for other in learning:
-            # a plan that names one split for both means it
+            # a plan that names the same split for both does so on purpose
             if names[role] != names[other] and (words := check_leak(splits[other], splits[role])):
                 say_once(words)
     return splits
 
 
 def check_all_rows(plan: Plan, teacher: Path, known: Store | None = None) -> Checked | None:
-    """See that every row of every role fits the model: pictures are decoded, prompts and answers counted in tokens.
+    """Check that every row of every role fits the model: decode the images, count the tokens of prompts and answers.
 
-    What the store `known` knows to be good is not done again. With `data_checks: lazy` nothing is done, and how much
-    that is is said. Raises UserError for the first fault that is found.
+    If the store `known` has a record of the same check, the check is not repeated. With `data_checks: lazy` the rows
+    are only counted. Raises UserError for the first fault.
     """
     splits = read_splits(plan)
     distinct = {split.digest: split for split in splits.values()}
-    told = {
+    counts = {
         "rows": sum(len(split.rows) for split in distinct.values()),
         "images": len(set().union(*(split.pictures for split in distinct.values()))),
     }
-    counted = f"{told['rows']:,} rows and {told['images']:,} images"
+    counted = f"{counts['rows']:,} rows and {counts['images']:,} images"
     if plan.data_checks == "lazy":
         say_once(f"{plan.data}: data_checks is lazy: {counted} are checked when they are first used, not now")
         return None
@@ -81,7 +81,7 @@ def check_all_rows(plan: Plan, teacher: Path, known: Store | None = None) -> Che
         "model": sha256_by_name(files.without([*files.weights, INDEX, RECORD])),
         "data": sorted(distinct),
     }
-    checked = Checked(f"rows-{digest_of(inputs)}", told, sorted(distinct))
+    checked = Checked(f"rows-{digest_of(inputs)}", counts, sorted(distinct))
     if known is None or known.read_record(checked.name) is None:
         processor = load_processor(teacher)
         for split in distinct.values():

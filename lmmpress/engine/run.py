@@ -1,4 +1,4 @@
-"""A run, for whoever works on it: the process that does it all, or a task of a pipeline among many machines' tasks."""
+"""A run, as the single process that makes all of it sees it, or one of the tasks of a pipeline."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ from lmmpress.store.state import RunState
 
 @dataclass(frozen=True)
 class Run:
-    """`plan` as it was asked for; `key` names the question, `original` is the digest of the teacher."""
+    """A run. `plan` is the user's plan, `key` is the run key, `original` is the digest of the teacher."""
 
     plan: Plan
     key: str
@@ -50,14 +50,14 @@ class Run:
 
 @dataclass(frozen=True)
 class CheckedPlan:
-    """The teacher's directory, and the sizes after every step that a plan asks for."""
+    """The teacher's directory, and the model's size after every step of a plan."""
 
     teacher: Path
     sizes: list[Size]
 
 
 def check(plan: Plan) -> CheckedPlan:
-    """Check that plan, model and data fit together; UserError where they do not."""
+    """Check that plan, model and data fit together. Raises UserError if they do not."""
     teacher = open_checkpoint(plan.model)
     sizes = predict(read_checkpoint(teacher), plan)
     check_finite(teacher)
@@ -67,7 +67,8 @@ def check(plan: Plan) -> CheckedPlan:
 
 
 class Question(BaseModel):
-    """What a run answers: `data` are the digests of the splits by their roles; `run_key` names all of it."""
+    """The inputs of a run beside its plan: the digests of the teacher and of the splits by role. `run_key` is the hash
+    of these and the plan."""
 
     run_key: str
     teacher: str
@@ -75,7 +76,7 @@ class Question(BaseModel):
 
 
 def question_of(plan: Plan, teacher: Path, original: str) -> Question:
-    """The question that a plan asks of the teacher in that directory, whose digest is `original`."""
+    """The question of a plan and the teacher in this directory, whose digest is `original`."""
     data = {str(info.role): info.digest for info in _data_infos(plan)}
     fitting = {"fitted": FITTED} if was_blind(teacher, read_config(teacher)) else {}
     key = digest_of({"teacher": original, "data": data, "plan": plan.key_settings()} | fitting)
@@ -84,20 +85,20 @@ def question_of(plan: Plan, teacher: Path, original: str) -> Question:
 
 @dataclass(frozen=True)
 class Begun:
-    """A run whose teacher is in the store: the run's key, and the digest of the teacher."""
+    """A run whose teacher is in the store: the run key, and the digest of the teacher."""
 
     key: str
     original: str
 
 
 def begin(plan: Plan, store: Store, teacher: Path) -> Begun:
-    """Take the teacher into the store, and note there what the run is about."""
+    """Add the teacher to the store, and write the record of the run."""
     original = store.add_checkpoint(teacher)
-    asked = question_of(plan, teacher, original)
+    question = question_of(plan, teacher, original)
     taken_in = not lies_in(plan.model, store.root_address)
-    about = RunNote(teacher=original, data=sorted(set(asked.data.values())), taken_in=taken_in)
-    store.write_record(f"{RUN}{asked.run_key}", about.model_dump())
-    return Begun(asked.run_key, original)
+    about = RunNote(teacher=original, data=sorted(set(question.data.values())), taken_in=taken_in)
+    store.write_record(f"{RUN}{question.run_key}", about.model_dump())
+    return Begun(question.run_key, original)
 
 
 def open_run(
@@ -109,59 +110,59 @@ def open_run(
     settles: bool = True,
     every_gpu: bool = False,
 ) -> Run:
-    """The run of that key, whose steps this process makes, or only some parts of them.
+    """Open the run with this key. `makes` are the parts of steps that this process may compute.
 
-    With `every_gpu` it distils in one process for each GPU of this machine, if the plan asks for fewer: only rounding
-    depends on that.
+    With `every_gpu`, distillation uses one process for each GPU of this machine if the plan has fewer processes: this
+    changes only rounding.
 
-    What `dtype: auto` stands for is settled by the first process that computes for the run: a part that was made on a
-    GPU is found by a task that has none. With `settles` this process is such a one.
+    The first process that computes for the run resolves `dtype: auto` and stores the dtype, so that a task without a
+    GPU finds the parts that were made on a GPU. With `settles`, this process may resolve it.
     """
-    asked = plan
+    user_plan = plan
     if plan.dtype == "auto":
         name = f"{DTYPE}{key}"
-        noted = store.read_record(name)
-        if noted is None and settles:
-            noted = store.write_record(name, {"dtype": str(automatic_dtype()).removeprefix("torch.")})
-        if noted is not None:
-            plan = Plan.model_validate(plan.model_dump() | noted)
+        record = store.read_record(name)
+        if record is None and settles:
+            record = store.write_record(name, {"dtype": str(automatic_dtype()).removeprefix("torch.")})
+        if record is not None:
+            plan = Plan.model_validate(plan.model_dump() | record)
     if every_gpu:
         processes = max(plan.distillation.processes, torch.cuda.device_count())
-        spread = plan.distillation.model_copy(update={"processes": processes})
-        plan = plan.model_copy(update={"distillation": spread})
-    return Run(asked, key, original, Materials(plan, store, original, makes))
+        distillation = plan.distillation.model_copy(update={"processes": processes})
+        plan = plan.model_copy(update={"distillation": distillation})
+    return Run(user_plan, key, original, Materials(plan, store, original, makes))
 
 
 def check_original(run: Run) -> None:
-    """Before the first step: see that the original sees, and that it answers.
+    """Check before the first step that images reach the original, and that it answers some rows right.
 
-    Raises UserError where other pictures do not change its logits, and where it answers no row of the gate's split
-    right, unless the plan allows that: such a gate would accept everything. What was measured is found in the store.
+    Raises UserError if other images do not change its logits. Raises UserError if it answers no row of the gate's split
+    right, since the gate would then accept every step, unless the plan allows it. Stored measurements are reused.
     """
     split = run.materials.split(run.plan.tolerance.split).name
     if not original_sees(run.materials):
         raise UserError(
             f"{run.plan.model}: no picture reaches the model: rows of split {split!r} get the same logits with other "
-            "pictures; see that the processor's num_query_tokens (BLIP-2) or patch_size (LLaVA), and its image token, "
-            "are those of config.json"
+            "pictures; check that the processor's num_query_tokens (BLIP-2) or patch_size (LLaVA), and its image "
+            "token, are those of config.json"
         )
     right = evaluate(run.materials, run.original, run.plan.tolerance.split).right
     if run.plan.tolerance.allow_zero or bool(right.any()):
         return
     answers = "; ".join(
-        f"to {shortened(reply.row.question)} it says {shortened(reply.text) if reply.text.strip() else 'nothing'}"
-        f"{'' if reply.ended else ' without an end'}, wanted is {shortened(reply.row.answer)}"
+        f"to {shortened(reply.row.question)} it answers {shortened(reply.text) if reply.text.strip() else 'nothing'}"
+        f"{'' if reply.ended else ' without an end token'}, the right answer is {shortened(reply.row.answer)}"
         for reply in original_says(run.materials)
     )
     raise UserError(
         f"{run.plan.model}: the original answers none of the {len(right)} rows of split {split!r} right, so the gate "
-        f"would accept every step: {answers}; compress a model that was trained on such rows, or mend the rows (for a "
-        "test on a random model set tolerance.allow_zero: true)"
+        f"would accept every step: {answers}; compress a model that was trained on such rows, or correct the rows (for "
+        "a test on a random model set tolerance.allow_zero: true)"
     )
 
 
 def describe(run: Run) -> RunInfo:
-    """What the run starts from; measures the original where that was not done before."""
+    """Describe the start of a run; measures the original if the store has no measurement."""
     answers = evaluate(run.materials, run.original, run.plan.tolerance.split)
     return RunInfo(
         run_key=run.key,
@@ -175,28 +176,30 @@ def describe(run: Run) -> RunInfo:
 
 
 def known_steps(run: Run, state: RunState) -> list[StepResult]:
-    """The steps that were decided so far."""
+    """The steps decided so far."""
     return read_history(run.store, run.plan, run.original, state.history())
 
 
 def make_step(run: Run, state: RunState, known: list[StepResult], planned: Planned) -> StepResult:
-    """Make the step that comes after those that are known, and decide it; what the run's state says of it then, be it
-    another process's word."""
-    made = Step(run.materials, planned).result
-    entry = state.decide(len(known), write_step(made))
+    """Make the step after the known ones and write it to the run state. If another process has decided it first, that
+    process's result is returned."""
+    result = Step(run.materials, planned).result
+    entry = state.decide(len(known), write_step(result))
     step = read_step(run.store, planned, len(known), entry)
-    _tell(step, len(known) + 1, run.plan)
+    _report(step, len(known) + 1, run.plan)
     return step
 
 
 def make_steps(
     run: Run, state: RunState, tell: Callable[[StepResult], None], stage: str | None = None
 ) -> list[StepResult]:
-    """Every step that is left, or those of the stage of that name if it is its turn; `tell` hears of each, the known
-    ones too."""
+    """Make all open steps and return all steps; with `stage`, only make the steps of that stage while it is its turn.
+
+    `tell` is called with each step, known or new.
+    """
     known = known_steps(run, state)
     for number, step in enumerate(known, start=1):
-        _tell(step, number, run.plan)
+        _report(step, number, run.plan)
         tell(step)
     while isinstance(planned := next_step(run.plan, run.original, known), Planned):
         if stage not in (None, planned.stage.name):
@@ -212,7 +215,7 @@ def _data_infos(plan: Plan) -> Iterator[DataInfo]:
         yield DataInfo(split=split.name, role=role, rows=len(split.rows), digest=split.digest)
 
 
-def _tell(step: StepResult, number: int, plan: Plan) -> None:
+def _report(step: StepResult, number: int, plan: Plan) -> None:
     after = "not finite" if step.accuracy is None else f"{step.accuracy:.4f}"
     most = sum(map(plan.most_steps, plan.stages))
     line = (

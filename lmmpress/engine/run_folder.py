@@ -1,4 +1,4 @@
-"""The folder of a run: which run it holds, and whether another may have it."""
+"""The folder of a run: checks which run it holds, and claims it for a run."""
 
 import os
 from contextlib import suppress
@@ -19,100 +19,99 @@ PLAN, QUESTION, RESULT, COMPRESSED = "plan.json", "question.json", "result.json"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A folder that is a run's: the directory of the teacher, and the run's store."""
+    """A folder that was claimed for a run: the directory of the teacher, and the store of the run."""
 
     teacher: Path
     store: Store
 
 
 def take_folder(plan: Plan, out: Path, resume: bool) -> RunFolder:
-    """Check the plan with its model and all of its rows, and make `out` the folder of the run.
+    """Check the plan, its model and all of its rows, then make `out` the folder of the run.
 
-    The store is the plan's, or lies in the folder. Raises UserError, and leaves the folder as it is, where anything
-    does not fit together.
+    The store is the plan's, or by default `store/` in the folder. If a check fails, raises UserError and leaves the
+    folder unchanged.
     """
     check_folder(out)
     teacher = check(plan).teacher
-    elsewhere = open_store(plan.store) if plan.store else None
-    checked = check_all_rows(plan, teacher, elsewhere or held_store(out))
+    plan_store = open_store(plan.store) if plan.store else None
+    checked = check_all_rows(plan, teacher, plan_store or held_store(out))
     claim(out, plan, teacher, resume)
-    store = elsewhere or open_store(str(out / "store"))
+    store = plan_store or open_store(str(out / "store"))
     if checked:
         checked.note(store)
     return RunFolder(teacher, store)
 
 
 def held_store(out: Path) -> Store | None:
-    """The store that a run's folder holds already; None where there is none, and none is made."""
+    """The store in a run's folder; None if there is none. Creates nothing."""
     address = str(out / "store")
     return open_store(address) if is_store(address) else None
 
 
 def claim(out: Path, plan: Plan, teacher: Path, resume: bool) -> None:
-    """Make the run's folder, with the plan and the question in it that it answers of the teacher and the data.
+    """Create the run's folder and write plan.json and question.json into it.
 
-    UserError, and nothing in the folder is touched, where it holds another run, or this one and it is not to be
-    resumed.
+    Raises UserError, and changes nothing in the folder, if it holds another run, or this run without `resume`.
     """
-    asked = question_of(plan, teacher, digest_checkpoint(teacher))
+    question = question_of(plan, teacher, digest_checkpoint(teacher))
     try:
         if (out / PLAN).is_file():
-            if difference := _difference(out, plan, asked):
+            if difference := _difference(out, plan, question):
                 raise UserError(
-                    f"{out} holds a run of {difference}, and keeps it; choose another folder with --out (a store may "
-                    "hold both runs)"
+                    f"{out} holds a run of {difference}, and is not changed; choose another folder with --out (one "
+                    "store may hold both runs)"
                 )
             if not resume:
-                raise UserError(f"{out} holds this run already; add --resume to carry it on, or choose another --out")
+                raise UserError(f"{out} already holds this run; add --resume to continue it, or choose another --out")
         check_folder(out)
         out.mkdir(parents=True, exist_ok=True)
         write(out / PLAN, plan.model_dump_json(indent=1))
-        write(out / QUESTION, asked.model_dump_json(indent=1))
+        write(out / QUESTION, question.model_dump_json(indent=1))
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise UserError(f"{out} cannot be used as the run's folder: {error.strerror}") from None
 
 
 def check_folder(out: Path) -> None:
-    """Raise UserError where no run can have that folder: where it is a file or below one, may not be written to, or
-    holds something and no run.
+    """Raise UserError if no run can use the folder: it is a file or below a file, is not writable, or has other content
+    than a run.
 
-    It takes no time, so it is asked before rows and weights are read.
+    This check is fast, so it comes before rows and weights are read.
     """
     try:
-        there = next(place for place in (out, *out.absolute().parents) if place.exists())
-        if not there.is_dir():
-            raise UserError(f"{out} cannot be used as the run's folder: {there} is no directory")
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise UserError(f"{out} cannot be used as the run's folder: {there} may not be written to")
-        if (out / PLAN).is_file() or there != out:
+        existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+        if not existing.is_dir():
+            raise UserError(f"{out} cannot be used as the run's folder: {existing} is no directory")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise UserError(f"{out} cannot be used as the run's folder: {existing} is not writable")
+        if (out / PLAN).is_file() or existing != out:
             return
-        if any(entry.name not in ("mlflow.db", _aside(out / PLAN).name) for entry in out.iterdir()):
+        if any(entry.name not in ("mlflow.db", _draft(out / PLAN).name) for entry in out.iterdir()):
             raise UserError(f"{out} is not empty and holds no run; choose an empty or new folder with --out")
     except PermissionError as error:
         raise UserError(f"{out} cannot be used as the run's folder: {error.strerror}") from None
 
 
-def _difference(out: Path, plan: Plan, asked: Question) -> str | None:
-    """What the run in a folder is of, where that is not what is asked; None where it is."""
+def _difference(out: Path, plan: Plan, question: Question) -> str | None:
+    """How the run in a folder differs from this plan and question; None if it is the same run."""
     held = _held_run(out)
     if held is None:
-        return "another lmmpress, or a damaged one"
+        return "another version of lmmpress, or a damaged run"
     if held.plan.key_settings() != plan.key_settings():
         return "another plan"
     if held.question is None:
-        return None if held.run_key in (None, asked.run_key) else "another model, or of other data"
-    if held.question == asked:
+        return None if held.run_key in (None, question.run_key) else "another model, or of other data"
+    if held.question == question:
         return None
-    if held.question.teacher != asked.teacher:
-        return f"another model ({held.question.teacher[:12]}, this one is {asked.teacher[:12]})"
-    changed = [role for role, digest in asked.data.items() if held.question.data.get(role) != digest]
+    if held.question.teacher != question.teacher:
+        return f"another model ({held.question.teacher[:12]}, this one is {question.teacher[:12]})"
+    changed = [role for role, digest in question.data.items() if held.question.data.get(role) != digest]
     return f"other data (the rows to {' and to '.join(changed)} have changed)"
 
 
 @dataclass(frozen=True)
 class HeldRun:
-    """The run that a folder holds. An older lmmpress has left no `question`, and a `run_key` only where it has finished
-    the run."""
+    """The run in a folder. Older versions of lmmpress wrote no `question`; of them `run_key` is known only if the run
+    was finished."""
 
     plan: Plan
     question: Question | None
@@ -120,7 +119,7 @@ class HeldRun:
 
 
 def _held_run(out: Path) -> HeldRun | None:
-    """The run in a folder with a plan; None where the plan cannot be read."""
+    """The run in a folder with a plan; None if the plan cannot be read."""
     try:
         plan = Plan.model_validate_json((out / PLAN).read_text("utf-8"))
     except ValueError:
@@ -135,15 +134,15 @@ def _held_run(out: Path) -> HeldRun | None:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file of the folder, whole or not at all."""
-    aside = _aside(path)
+    """Write a file of the folder atomically."""
+    draft = _draft(path)
     try:
-        aside.write_text(text + "\n", "utf-8")
-        os.replace(aside, path)
+        draft.write_text(text + "\n", "utf-8")
+        os.replace(draft, path)
     finally:
-        aside.unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
 
 
-def _aside(path: Path) -> Path:
-    """Where a file is written before it takes its place."""
+def _draft(path: Path) -> Path:
+    """The temporary file that replaces `path` when it is complete."""
     return path.with_name(f".{path.name}.new")

@@ -1,4 +1,4 @@
-"""A step: its parts, each made when it is first needed, and what the gate decides."""
+"""A step: its parts, each computed on first use, and the gate's decision."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,7 +7,7 @@ from lmmpress.axes import axis_named
 from lmmpress.engine.algorithm import Planned
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.distill import Distilled, distill
-from lmmpress.engine.parts.evaluate import Answers, evaluate
+from lmmpress.engine.parts.evaluate import Evaluated, evaluate
 from lmmpress.engine.parts.importance import Importances, importance
 from lmmpress.engine.parts.prune import Pruned, prune
 from lmmpress.evaluation.accuracy import by_task, image_of_row
@@ -18,49 +18,49 @@ from lmmpress.result import Role, StepResult
 
 @dataclass
 class Step:
-    """One step of a run. Each part is made when it is first needed, after those that it needs itself; what was made
-    before, here or elsewhere, is found in the store."""
+    """One step of a run. Each part is computed on first use, after the parts that it needs. A part that was computed
+    before, on any machine, is read from the store."""
 
     materials: Materials
     planned: Planned
 
     @cached_property
     def tower(self) -> str:
-        """The tower that is cut."""
+        """The name of the tower to cut."""
         return self.planned.tower or self.materials.anatomy_of(self.planned.parent).largest_tower()
 
     @cached_property
     def importances(self) -> Importances | None:
-        """Scores of the checkpoint to be cut; None along an axis that needs none."""
+        """The scores of the checkpoint to cut; None for an axis that needs none."""
         if not axis_named(self.planned.stage.axis).needs_scores:
             return None
         return importance(self.materials, self.planned.parent)
 
     @cached_property
     def pruned(self) -> Pruned:
-        """What the cut leaves."""
+        """The pruned checkpoint."""
         planned, scores = self.planned, self.importances.scored.scores if self.importances else None
         return prune(self.materials, planned.parent, self.tower, planned.stage.axis, planned.amount, scores)
 
     @cached_property
     def distilled(self) -> Distilled:
-        """What distillation makes of that."""
+        """The distilled checkpoint."""
         return distill(self.materials, self.pruned.checkpoint)
 
     @cached_property
-    def answers_pruned(self) -> Answers:
-        """The answers to the gate's split when pruned."""
+    def answers_pruned(self) -> Evaluated:
+        """The answers of the pruned checkpoint to the gate's split."""
         return evaluate(self.materials, self.pruned.checkpoint, self._gate)
 
     @cached_property
-    def answers(self) -> Answers | None:
-        """The answers to the gate's split when distilled; None where the loss was not finite."""
+    def answers(self) -> Evaluated | None:
+        """The answers of the distilled checkpoint to the gate's split; None if the loss was not finite."""
         checkpoint = self.distilled.checkpoint
         return None if checkpoint is None else evaluate(self.materials, checkpoint, self._gate)
 
     @cached_property
     def result(self) -> StepResult:
-        """The whole step, and what the gate decides."""
+        """The result of the whole step, with the gate's decision."""
         planned, split, tolerance = self.planned, self.materials.split(self._gate), self.materials.plan.tolerance
         pruned, distilled, before, after = self.pruned, self.distilled, self.answers_pruned, self.answers
         reference = evaluate(self.materials, planned.reference, self._gate)

@@ -1,1 +1,1 @@
-"""What a checkpoint is worth: accuracy in one forward pass per row, and speed from pixels to answer."""
+"""Measures a checkpoint: accuracy from one forward pass per row, and speed from pixels to answer; and the gate."""

@@ -1,8 +1,8 @@
-"""Accuracy in one forward pass per row.
+"""Measures accuracy with one forward pass per row.
 
-Greedy decoding gives a row's answer exactly when the arg-max at every answer position is the answer's token while the
-answer is fed in, and an end token at the last; so no text need be generated to know how often it would be right. What
-generation settings could change about that is refused (greedy.py).
+The answer is fed in. Greedy decoding would give exactly this answer if the arg-max at every answer position is the
+answer's token, with an end token at the last position. So accuracy needs no generation. Generation settings that would
+make a difference are refused (greedy.py).
 """
 
 import torch
@@ -25,8 +25,8 @@ def answered_right(
 ) -> torch.Tensor:
     """Which rows greedy decoding answers exactly, booleans [rows] in the examples' order.
 
-    `ends` are the tokens that end generation, beside the end token that the examples have: any of them may stand at the
-    end of an answer, and an answer that has one inside is never given whole.
+    `ends` are further tokens that end generation, beside the end token of the examples. Each of them is right at the
+    end of an answer. An answer that contains one of them earlier is never right.
     """
     device = next(model.parameters()).device
     right = torch.ones(len(examples.rows), dtype=torch.bool)
@@ -35,13 +35,13 @@ def answered_right(
     for chosen in track(order, f"evaluate {examples.split.name}", len(order)):
         batch = make_batch(examples, chosen).to(device)
         logits = answer_logits(model, batch, examples, projector, features)
-        given = logits.argmax(-1)
+        predicted = logits.argmax(-1)
         last = torch.ones_like(batch.owner, dtype=torch.bool)
         last[:-1] = batch.owner[1:] != batch.owner[:-1]
         hit = torch.where(
             last,
-            (given == batch.targets) | torch.isin(given, ending),
-            (given == batch.targets) & ~torch.isin(batch.targets, ending),
+            (predicted == batch.targets) | torch.isin(predicted, ending),
+            (predicted == batch.targets) & ~torch.isin(batch.targets, ending),
         )
         missed = batch.owner[~hit].cpu()
         right[torch.tensor(chosen)[missed]] = False
@@ -56,7 +56,7 @@ def by_task(split: Split, right: torch.Tensor) -> dict[str, float]:
 
 
 def image_of_row(split: Split) -> torch.Tensor:
-    """The number of the image that each row asks about, [rows]; every row its own where there are no images."""
+    """The index of each row's image, [rows]; a row without an image gets an index of its own."""
     numbers = {name: number for number, name in enumerate(split.image_names())}
     rows = enumerate(split.rows)
     return torch.tensor([index if row.picture is None else numbers[row.picture] for index, row in rows])

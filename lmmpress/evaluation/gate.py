@@ -1,4 +1,4 @@
-"""The gate: is a step accepted? One decision, from two measurements on the same rows."""
+"""The gate decides whether a step is accepted, from two measurements on the same rows."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from lmmpress.result import Decision, Interval
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate says and why."""
+    """The gate's decision and its reason."""
 
     decision: Decision
     reason: str
@@ -28,9 +28,9 @@ def decide(
 ) -> Verdict:
     """Accept a step if its drop in accuracy is below alpha (Algorithm 1, lines 3, 8, 14 and 20).
 
-    `reference` and `measured` are booleans [rows]: which rows each model answers right; `measured` is None where
-    distillation did not stay finite. `owner` [rows] numbers the image each row asks about. A drop equal to alpha is not
-    below it.
+    `reference` and `measured` are booleans [rows]: which rows each model answers right; `measured` is None if the
+    distillation loss did not stay finite. `owner` [rows] is the index of each row's image. A drop equal to alpha is not
+    below alpha.
     """
     broken: Decision = "kept" if tolerance.on_violation == "keep" else "rolled back"
     if measured is None:
@@ -59,13 +59,13 @@ class Drop:
 def paired_drop(before: torch.Tensor, after: torch.Tensor, owner: torch.Tensor, confidence: float) -> Drop:
     """The accuracy lost between two models on the same rows.
 
-    The interval is Bonett and Price's (2012) adjusted Wald interval: one row lost and one gained are added, so that it
-    covers what it says where few rows change. Rows that share an image are not independent, so sums over images vary,
-    not rows. One image says nothing of how images differ: its interval is all that a drop can be, from -1 to 1.
+    The interval is Bonett and Price's (2012) adjusted Wald interval: it adds one lost and one gained row, so that its
+    coverage is right even if few rows change. Rows that share an image are not independent, so the variance is computed
+    from sums over images. From one image no variance can be estimated: the interval is then the whole range -1 to 1.
     """
     rows = len(before)
     lost = before.long() - after.long()
-    # one division of whole numbers, so that a drop of exactly alpha compares equal to alpha
+    # a single division of integers, so that a drop of exactly alpha compares equal to alpha
     drop = int(lost.sum()) / rows
     if not bool((owner != owner[0]).any()):
         return Drop(drop, Interval(low=-1.0, high=1.0, confidence=confidence))

@@ -1,4 +1,4 @@
-"""Real generation, from the same token ids and pixels that everything else is computed of."""
+"""Generates answers from the same token ids and pixels that scoring, distillation and accuracy use."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,11 +7,11 @@ import torch
 
 from lmmpress.lmm.examples import Examples, Tensors
 
-LONGEST = 32  # tokens after which an answer that has not ended is cut off
+LONGEST = 32  # an answer that has not ended is cut off after this number of tokens
 
 
 def questions(model: torch.nn.Module, examples: Examples, chosen: Sequence[int]) -> Tensors:
-    """What `generate` is given for the chosen examples: prompts padded on the left, and their pixels, on the model's
+    """The inputs of `generate` for the chosen examples: prompts padded on the left, and pixels, on the model's
     device."""
     rows = [examples.rows[index] for index in chosen]
     ids = torch.full((len(rows), max(len(row.prompt) for row in rows)), examples.pad)
@@ -28,10 +28,10 @@ def questions(model: torch.nn.Module, examples: Examples, chosen: Sequence[int])
 
 @torch.no_grad()
 def generate(model: torch.nn.Module, inputs: Tensors, most: int, exactly: bool = False) -> torch.Tensor:
-    """The tokens [rows, at most `most`] that plain greedy generation gives, without the prompts.
+    """The tokens [rows, at most `most`] of plain greedy generation, without the prompts.
 
     A row that ends before the others is padded. With `exactly` no token ends an answer: every row gets `most` tokens.
-    Where prompt and answer would be longer than the input that the model takes, they are fewer.
+    The number is lower if prompt and answer would exceed the model's longest input.
     """
     prompt = inputs["input_ids"]
     most = min(most, _room(model, prompt.shape[1]))
@@ -46,14 +46,14 @@ def generate(model: torch.nn.Module, inputs: Tensors, most: int, exactly: bool =
 
 
 def lengths(tokens: torch.Tensor, ends: frozenset[int]) -> list[int]:
-    """How many tokens each row has, its end token included; all of them where none ends it."""
+    """The number of tokens of each row, including its end token; all tokens if the row has no end token."""
     return [
         next((place for place, token in enumerate(row, start=1) if token in ends), len(row)) for row in tokens.tolist()
     ]
 
 
 def _room(model: torch.nn.Module, prompt: int) -> int:
-    """How many tokens fit behind a prompt, at least one."""
+    """The number of tokens that fit after a prompt, at least one."""
     text = _text(model)
     longest: int | None = getattr(text, "max_position_embeddings", None)
     if text.is_encoder_decoder or longest is None:

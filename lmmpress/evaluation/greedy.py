@@ -1,7 +1,7 @@
-"""Whether plain greedy generation answers what the model's logits say.
+"""Checks that plain greedy generation gives the answers that accuracy is measured on.
 
-Accuracy is measured in one forward pass, as the arg-max of the logits. `generate(do_sample=False)` gives the same
-answer only while nothing in the checkpoint's generation settings changes logits or moves the end of an answer.
+Accuracy is measured in one forward pass, from the arg-max of the logits. `generate(do_sample=False)` gives the same
+answer only if no generation setting of the checkpoint changes the logits or the end of an answer.
 """
 
 import json
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 GENERATION = "generation_config.json"
 
-# Settings that change what greedy generation answers, with the values that do not (None never does).
+# Settings that change the answers of greedy generation, each with its neutral values (None is always neutral).
 CHANGES_ANSWERS: dict[str, tuple[Any, ...]] = {
     # where an answer ends
     "min_length": (0,),
@@ -67,16 +67,15 @@ CHANGES_ANSWERS: dict[str, tuple[Any, ...]] = {
 
 
 def generation_settings(checkpoint: Path) -> "tuple[GenerationConfig, str]":
-    """The settings that `generate` takes from a checkpoint when transformers loads it, and the place that they are
-    written in.
+    """The generation settings of a checkpoint when transformers loads it, and the name of the file that sets them.
 
-    Raises UserError where generation_config.json is none.
+    Raises UserError if transformers cannot read generation_config.json.
     """
     from transformers import GenerationConfig
 
     config = read_config(checkpoint)
     if family_of(config).model_type == "blip-2":
-        # its generate() is the text model's own, which is made from its part of the config alone
+        # BLIP-2's generate() is the text model's, which is built from its part of the config only
         return GenerationConfig.from_model_config(complete(config)["text_config"]), "config.json, text_config"
     path = checkpoint / GENERATION
     if not path.is_file():
@@ -86,46 +85,46 @@ def generation_settings(checkpoint: Path) -> "tuple[GenerationConfig, str]":
         if not isinstance(settings, dict):
             raise ValueError("it holds no mapping")
         return GenerationConfig.from_dict(settings), GENERATION
-    except Exception as error:  # whatever strange settings make transformers raise is the fault of the file
-        told = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except Exception as error:  # any exception of transformers here is caused by the untrusted file
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{path}: transformers cannot read these generation settings: {told}; mend or remove it"
+            f"{path}: transformers cannot read these generation settings: {reason}; correct or remove the file"
         ) from None
 
 
 def end_tokens(checkpoint: Path) -> frozenset[int]:
-    """The tokens at which `generate` ends an answer of a checkpoint; none where nothing but the length ends it."""
+    """The tokens at which `generate` ends an answer of a checkpoint; empty if only the length ends it."""
     settings, place = generation_settings(checkpoint)
-    found = settings.eos_token_id
-    ends = found if isinstance(found, list) else [] if found is None else [found]
+    value = settings.eos_token_id
+    ends = value if isinstance(value, list) else [] if value is None else [value]
     if any(not isinstance(end, int) or isinstance(end, bool) or end < 0 for end in ends):
-        raise UserError(f"{checkpoint}: {place}: eos_token_id is {found!r}, which is no token or list of tokens")
+        raise UserError(f"{checkpoint}: {place}: eos_token_id is {value!r}, which is no token or list of tokens")
     return frozenset(ends)
 
 
 def check_greedy(checkpoint: Path, tokenizer: Any) -> None:
-    """Raise UserError, a line for each fault, where plain greedy generation of a checkpoint would not answer what its
-    logits say, ended by the tokenizer's end token."""
+    """Raise UserError, with a line for each fault, if plain greedy generation of a checkpoint would not give the
+    arg-max of its logits up to the tokenizer's end token."""
     settings, place = generation_settings(checkpoint)
     faults = [
-        f"{place} sets {name} to {_short(value)}: with it plain greedy generation answers otherwise than by the most "
-        "likely token, which is what is measured; take it out there, and pass it to generate() where it is wanted"
+        f"{place} sets {name} to {_short(value)}: then plain greedy generation does not always choose the most likely "
+        "token, but this is what is measured; remove it there, and pass it to generate() where you need it"
         for name, neutral in CHANGES_ANSWERS.items()
         if (value := getattr(settings, name, None)) is not None and value not in neutral
     ]
     end = tokenizer.eos_token_id
     if end is not None and end not in end_tokens(checkpoint):
         faults.append(
-            f"{place} has eos_token_id {_short(settings.eos_token_id)}, the tokenizer's end token is "
+            f"{place} has eos_token_id {_short(settings.eos_token_id)}, but the tokenizer's end token is "
             f"{tokenizer.eos_token!r} ({end}): plain generation would not stop where an answer ends; add {end} to "
-            "eos_token_id, or make the token that the model ends with the tokenizer's eos_token"
+            "eos_token_id, or set the tokenizer's eos_token to the token that the model ends answers with"
         )
     config = complete(read_config(checkpoint))
     text = config.get("text_config", config)
     begin = settings.bos_token_id if settings.decoder_start_token_id is None else settings.decoder_start_token_id
     if text.get("is_encoder_decoder") and begin != text.get("decoder_start_token_id"):
         faults.append(
-            f"{place} lets an answer begin with token {begin}, config.json says decoder_start_token_id "
+            f"{place} lets an answer begin with token {begin}, but config.json says decoder_start_token_id "
             f"{text.get('decoder_start_token_id')}; make them the same"
         )
     if faults:

@@ -1,7 +1,7 @@
-"""Does a model see? Other pictures must change its logits.
+"""Checks that images reach a model: other images must change its logits.
 
-Where they do not, no picture reaches the model: its processor makes no place for them among the tokens, or shows them
-all alike. Accuracy, scores and distillation would then be those of a model that guesses.
+If they do not, the processor adds no image tokens, or it passes the same pixels for all images. Then accuracy, scores
+and distillation would be those of a model that guesses.
 """
 
 from dataclasses import replace
@@ -21,8 +21,8 @@ _ROWS = 4
 _ROUNDING = 16 * torch.finfo(torch.float32).eps  # of the largest logit
 
 
-def asked_about_pictures(split: Split) -> Split:
-    """A few rows of a split about different pictures; no rows where it has no pictures."""
+def rows_of_different_images(split: Split) -> Split:
+    """A few rows of a split about different images; no rows if the split has no images."""
     first = {row.file_name: row for row in reversed(split.rows) if row.file_name is not None}
     names = split.image_names()
     chosen = sorted({number * len(names) // _ROWS for number in range(_ROWS)}) if names else []
@@ -31,21 +31,21 @@ def asked_about_pictures(split: Split) -> Split:
 
 @torch.no_grad()
 def sees(model: torch.nn.Module, split: Split, processor: Any, anatomy: Anatomy) -> bool:
-    """Whether other pictures change the logits of the rows of a small split by more than rounding does.
+    """Whether other images change the logits of the rows of a small split by more than rounding.
 
-    The rows exchange their pictures; where that changes nothing, as when all are alike, they are shown noise.
+    First the rows exchange their images. If that changes nothing, as with equal images, they get images of noise.
     """
     examples = encode(split, processor, anatomy.config)
-    shown = _logits(model, examples, anatomy)
-    again = _logits(model, examples, anatomy)
-    rounding = max(2 * _distance(again, shown), _ROUNDING * float(shown.abs().max()))
+    logits = _logits(model, examples, anatomy)
+    repeated = _logits(model, examples, anatomy)
+    rounding = max(2 * _distance(repeated, logits), _ROUNDING * float(logits.abs().max()))
     count = len(examples.rows)
-    turned = [replace(row, image=examples.rows[(place + 1) % count].image) for place, row in enumerate(examples.rows)]
-    if _distance(_logits(model, replace(examples, rows=turned), anatomy), shown) > rounding:
+    swapped = [replace(row, image=examples.rows[(place + 1) % count].image) for place, row in enumerate(examples.rows)]
+    if _distance(_logits(model, replace(examples, rows=swapped), anatomy), logits) > rounding:
         return True
     with TemporaryDirectory() as folder:
         noisy = encode(_with_noise(split, Path(folder)), processor, anatomy.config)
-        return _distance(_logits(model, noisy, anatomy), shown) > rounding
+        return _distance(_logits(model, noisy, anatomy), logits) > rounding
 
 
 def _logits(model: torch.nn.Module, examples: Examples, anatomy: Anatomy) -> torch.Tensor:
@@ -59,7 +59,7 @@ def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def _with_noise(split: Split, folder: Path) -> Split:
-    """The same questions about noise, each picture as large as the row's own; written to a folder."""
+    """The same questions about images of noise, each of the same size as the row's image; written to a folder."""
     generator = torch.Generator().manual_seed(0)
     rows = []
     for number, row in enumerate(split.rows):

@@ -1,9 +1,9 @@
-"""Speed from pixels to answer: `generate` on what the checkpoint's own processor made, and decoding the answer's text.
+"""Measures speed from pixels to answer: `generate` on the processor's output, and decoding the text of the answer.
 
 The clock starts with pixel values and token ids in memory: reading, resizing and tokenising are the same for every
-model and are left out. Every model generates as many tokens as the right answers have, whatever it would answer: a
-model that never ends its answer is not slower for that, nor one that ends at once faster. How many tokens each gives
-by itself is measured beside it.
+model and do not count. Every model generates as many tokens as the right answers have, so that a model is neither
+slower because it never ends its answers nor faster because it ends them at once. The number of tokens that a model
+generates by itself is also measured.
 """
 
 import time
@@ -27,7 +27,7 @@ _PASSES = 5
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to be measured: with its tokenizer, the rows as it sees them, and the tokens that end its answers."""
+    """A model to measure, with its tokenizer, its encoded rows, and the tokens that end its answers."""
 
     model: torch.nn.Module
     tokenizer: Any
@@ -37,53 +37,53 @@ class Subject:
 
 @dataclass(frozen=True)
 class _Question:
-    """One call of `generate`: what is asked, and the number of tokens of the longest right answer."""
+    """One call of `generate`: its inputs, and the number of tokens of the longest right answer."""
 
     inputs: Tensors
     tokens: int
 
 
 def sampled(split: Split, settings: Evaluation) -> Split:
-    """The rows that speed is measured on, taken evenly over a split."""
+    """The rows that speed is measured on, chosen evenly over a split."""
     count = min(settings.samples, len(split.rows))
     return replace(split, rows=tuple(split.rows[number * len(split.rows) // count] for number in range(count)))
 
 
 @torch.no_grad()
 def measure_speeds(subjects: Sequence[Subject], settings: Evaluation) -> list[Speed]:
-    """Samples per second at the stated batch size and latency at batch 1 of each model, after warming up.
+    """Samples per second at the batch size of `settings`, and latency at batch size 1, of each model after a warm-up.
 
-    The models take turns on the same rows, so that a machine which is slow for a while is slow for all of them. The
-    rate is the median of five passes over all rows; with a single latency sample p50 and p95 are that sample.
+    The models take turns on the same rows, so that a machine that is slow for a while is slow for all of them. The
+    rate is the median of five passes over all rows. With a single latency sample, p50 and p95 are that sample.
     """
     count = len(subjects[0].examples.rows)
     size = min(settings.batch_size, count)
     parts = [list(range(count))[at : at + size] for at in range(0, count, size)]
     groups = [[_question(subject, part) for part in parts] for subject in subjects]
-    alone = range(min(settings.latency_samples, count))
-    singles = [[_question(subject, [row]) for row in alone] for subject in subjects]
-    natural = [_natural(subject, asked) for subject, asked in zip(subjects, groups, strict=True)]  # warms up, too
+    latency_rows = range(min(settings.latency_samples, count))
+    singles = [[_question(subject, [row]) for row in latency_rows] for subject in subjects]
+    natural = [_natural(subject, calls) for subject, calls in zip(subjects, groups, strict=True)]  # also a warm-up
     rates: list[list[float]] = [[] for _ in subjects]
     for _ in track(range(_PASSES), "throughput", _PASSES):
-        for found, subject, asked in zip(rates, subjects, groups, strict=True):
-            found.append(count / sum(_seconds(subject, question) for question in asked))
-    for subject, asked in zip(subjects, singles, strict=True):
-        for question in asked[:_WARM_UP]:
+        for rate, subject, calls in zip(rates, subjects, groups, strict=True):
+            rate.append(count / sum(_seconds(subject, question) for question in calls))
+    for subject, calls in zip(subjects, singles, strict=True):
+        for question in calls[:_WARM_UP]:
             _seconds(subject, question)
-    waits: list[list[float]] = [[] for _ in subjects]
-    for number in track(alone, "latency"):
-        for found, subject, asked in zip(waits, subjects, singles, strict=True):
-            found.append(1000 * _seconds(subject, asked[number]))
-    quantiles = [torch.tensor(found).quantile(torch.tensor([0.5, 0.95])).tolist() for found in waits]
+    latencies: list[list[float]] = [[] for _ in subjects]
+    for number in track(latency_rows, "latency"):
+        for latency, subject, calls in zip(latencies, subjects, singles, strict=True):
+            latency.append(1000 * _seconds(subject, calls[number]))
+    quantiles = [torch.tensor(latency).quantile(torch.tensor([0.5, 0.95])).tolist() for latency in latencies]
     return [
         Speed(
             batch_size=settings.batch_size,
-            samples_per_second=median(found),
+            samples_per_second=median(rate),
             latency_ms=Latency(p50=p50, p95=p95),
             tokens=mean(len(row.answer) for row in subject.examples.rows),
             natural_tokens=own,
         )
-        for subject, found, (p50, p95), own in zip(subjects, rates, quantiles, natural, strict=True)
+        for subject, rate, (p50, p95), own in zip(subjects, rates, quantiles, natural, strict=True)
     ]
 
 
@@ -99,10 +99,12 @@ def _seconds(subject: Subject, question: _Question) -> float:
     return time.perf_counter() - begun
 
 
-def _natural(subject: Subject, asked: Sequence[_Question]) -> float:
-    """How many tokens the model's own answers have on average, its end token included, cut off where neither the
-    right answers nor LONGEST tokens go on."""
-    found: list[int] = []
-    for question in asked:
-        found += lengths(generate(subject.model, question.inputs, max(LONGEST, question.tokens)), subject.ends)
-    return mean(found)
+def _natural(subject: Subject, calls: Sequence[_Question]) -> float:
+    """The mean number of tokens in the model's own answers, including the end token.
+
+    An answer is cut off after LONGEST tokens, or after the length of the longest right answer if that is more.
+    """
+    counts: list[int] = []
+    for question in calls:
+        counts += lengths(generate(subject.model, question.inputs, max(LONGEST, question.tokens)), subject.ends)
+    return mean(counts)

@@ -1,7 +1,7 @@
 """From a plan and a cluster profile to a pipeline in Kubeflow's own form."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +11,7 @@ from lmmpress.kubeflow.pod_settings import place
 from lmmpress.pipelines.by_stage import by_stage
 from lmmpress.pipelines.compression import compression
 from lmmpress.pipelines.start import Place, here
-from lmmpress.plan import ADDRESSES, Plan
+from lmmpress.plan import ADDRESSES, Plan, Stage
 from lmmpress.tasks.parameters import arguments_of
 from lmmpress.tasks.profile import Profile
 
@@ -28,7 +28,7 @@ _PIPELINES: dict[Granularity, Callable[..., "GraphComponent"]] = {"step": compre
 def make_pipeline(
     granularity: Granularity,
     arguments: dict[str, Any],
-    stages: list[str],
+    stages: Sequence[Stage],
     put: Place = here,
     ttl: int | None = None,
     left_out: tuple[str, ...] = (),
@@ -52,7 +52,7 @@ def compile_plan(plan: Plan, name: str, profile: Profile, granularity: Granulari
         told = arguments[key] or "not set"
         warnings.append(f"{key} ({told}) is no address that pods reach: the pipeline asks for it when it is run")
     pipeline = make_pipeline(
-        granularity, arguments, _stages(plan), lambda task: place(task, profile), profile.ttl, here_only
+        granularity, arguments, plan.stages, lambda task: place(task, profile), profile.ttl, here_only
     )
     write_pipeline(pipeline, target)
     return warnings
@@ -83,10 +83,6 @@ def write_pipeline(pipeline: "GraphComponent", target: Path) -> None:
             aside.replace(target)
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror}") from None
-
-
-def _stages(plan: Plan) -> list[str]:
-    return [stage.name for stage in plan.stages]
 
 
 def _reachable(address: str | None, profile: Profile) -> bool:

@@ -24,18 +24,20 @@ from lmmpress.printing.terminal import fit
 from lmmpress.progress import NOTES, doing, say
 from lmmpress.result import Result
 from lmmpress.tasks.parameters import arguments_of
-from lmmpress.tracking.client import local_store
 
 LOG = "tasks.log"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _RUNNER = re.compile(r"\d\d:\d\d:\d\d\.\d{3} - (?:INFO|ERROR) - (.*)")
 
 
-def compress_in_tasks(plan: Plan, name: str, out: Path, granularity: Granularity, resume: bool = False) -> Result:
+def compress_in_tasks(
+    plan: Plan, name: str, out: Path, granularity: Granularity, resume: bool = False, tracking_uri: str | None = None
+) -> Result:
     """What `lmmpress.engine.compression.compress` does, by the tasks of the compiled pipeline, one process each.
 
-    What they print goes to `tasks.log` in the folder `out`. Raises UserError before any task where plan, model and
-    data do not fit together, and where a task fails, with its own words.
+    What they print goes to `tasks.log` in the folder `out`, their lineage to MLflow's store at `tracking_uri`, if
+    there is one. Raises UserError before any task where plan, model and data do not fit together, and where a task
+    fails, with its own words.
     """
     from kfp import local
     from kfp.components import load_component_from_file
@@ -44,10 +46,10 @@ def compress_in_tasks(plan: Plan, name: str, out: Path, granularity: Granularity
     folder = take_folder(plan, out, resume)
     plan = plan.model_copy(update={"store": plan.store or str(out.resolve() / "store")})
     arguments = arguments_of(plan, name)
-    pipeline = make_pipeline(granularity, arguments, [stage.name for stage in plan.stages])
+    pipeline = make_pipeline(granularity, arguments, plan.stages)
     with tempfile.TemporaryDirectory() as aside, (out / LOG).open("a", encoding="utf-8") as file:
         notes, compiled = Path(aside) / "notes.jsonl", Path(aside) / "pipeline.yaml"
-        given = {NOTES: str(notes), "MLFLOW_TRACKING_URI": local_store(out)}
+        given = {NOTES: str(notes), "MLFLOW_TRACKING_URI": tracking_uri or ""}
         log = _Log(file, notes)
         write_pipeline(pipeline, compiled)
         with warnings.catch_warnings():

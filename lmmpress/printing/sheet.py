@@ -64,8 +64,7 @@ def _table(grid: Grid) -> Markup:
 
 def _cell(cell: Cell, strong: bool) -> Markup:
     if isinstance(cell, Picture):
-        return Markup('<td><img alt="" src="data:image/png;base64,{}"></td>').format(
-            base64.b64encode(cell.png).decode()
-        )
+        encoded = base64.b64encode(cell.png).decode()
+        return Markup('<td><img alt="" src="data:image/png;base64,{}"></td>').format(encoded)
     text = escape(fit(cell))
     return Markup("<td><strong>{}</strong></td>" if strong else "<td>{}</td>").format(text)

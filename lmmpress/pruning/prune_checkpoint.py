@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -39,6 +40,11 @@ class Pruned(Shown):
     cuts: tuple[Cut, ...]
     parameters_before: int
     parameters: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """What `lmmpress prune --json` prints."""
+        cuts = [cut.model_dump(mode="json") for cut in self.cuts]
+        return {"checkpoint": str(self.checkpoint), "cut": cuts[-1], "cuts": cuts, "parameters": self.parameters}
 
     def __repr__(self) -> str:
         what = ", ".join(f"{cut.axis} of {cut.tower} -{cut.amount}" for cut in self.cuts[:4])

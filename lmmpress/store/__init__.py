@@ -1,4 +1,4 @@
-"""The store: where checkpoints and what is known of them lie between steps; a directory, or a bucket."""
+"""The store keeps checkpoints, results of parts and the states of runs. It is a directory or an S3 bucket."""
 
 from lmmpress.store.address import open_checkpoint, open_store
 from lmmpress.store.store import Store

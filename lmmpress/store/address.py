@@ -1,4 +1,4 @@
-"""Addresses: which store one names, and which checkpoint.
+"""Addresses of stores and of checkpoints.
 
 ./dir  s3://bucket/prefix                                  a store; or a plain Hugging Face directory
 ./dir/checkpoints/DIGEST  s3://bucket/prefix/checkpoints/DIGEST    a checkpoint in a store
@@ -21,11 +21,15 @@ _BESIDE_BLOBS = (CHECKPOINTS.folder, RECORDS.folder, RUNS.folder, TENSORS.folder
 
 
 def open_store(address: str, make: bool = True) -> Store:
-    """The store at an address: a directory, or s3://bucket/prefix, kept in the node's cache. With `make` a directory
-    is made if need be; without, it is there, and may be one that cannot be written."""
+    """The store at an address: a directory, or s3://bucket/prefix behind this machine's cache.
+
+    With `make` a missing directory is made. Without, the directory must be there, and may be read-only.
+    """
     refuse_credentials(address)
     if address.startswith("s3://"):
         return Store(open_bucket(address))
+    if address.startswith("models:/"):
+        raise UserError(f"{address} is a model of the registry; a store is a directory or s3://bucket/prefix")
     if "://" in address:
         scheme = address.partition("://")[0]
         raise UserError(f"store {scheme}://...: a store is a directory or s3://bucket/prefix")
@@ -33,33 +37,33 @@ def open_store(address: str, make: bool = True) -> Store:
 
 
 def is_store(address: str) -> bool:
-    """Whether there is a store at that address; nothing is made."""
+    """Whether there is a store at that address. Makes nothing."""
     refuse_credentials(address)
     if "://" in address:
         objects = open_store(address).objects
         return any(next(objects.entries(kind.prefix), None) for kind in _KINDS) and not holds_checkpoint(address)
     root = Path(address)
-    # others have folders of that name too: the cache of Hugging Face is one
+    # `blobs` alone is not enough: Hugging Face's cache has such folders too
     known = any((root / folder).is_dir() for folder in _BESIDE_BLOBS)
     return known and (root / BLOBS.folder).is_dir() and not holds_checkpoint(address)
 
 
 def holds_checkpoint(address: str) -> bool:
-    """Whether a plain Hugging Face directory lies at that address; nothing is made."""
+    """Whether there is a plain Hugging Face directory at that address. Makes nothing."""
     if "://" in address:
         return any(entry.name == _CONFIG for entry in open_store(address).objects.entries(_CONFIG))
     return (Path(address) / _CONFIG).is_file()
 
 
 def existing_store(address: str) -> Store:
-    """The store at an address, be it on a read-only disk; UserError where there is none yet."""
+    """The store at an address, which may be on a read-only disk. UserError where there is none."""
     if not is_store(address):
         raise UserError(f"{address}: there is no store")
     return open_store(address, make=False)
 
 
 def lies_in(address: str, store: str) -> bool:
-    """Whether an address is that of a checkpoint in the store at another."""
+    """Whether `address` names a checkpoint in the store at the address `store`."""
     found = _IN_STORE.fullmatch(address)
     if not found:
         return False
@@ -69,9 +73,9 @@ def lies_in(address: str, store: str) -> bool:
 
 
 def open_checkpoint(address: str) -> Path:
-    """A local directory with the files of the checkpoint at an address, to be read only.
+    """A local directory with the files of the checkpoint at an address. Only read it.
 
-    Raises UserError where there is none, or what is there is damaged.
+    Raises UserError where there is no checkpoint, or where it is damaged.
     """
     refuse_credentials(address)
     if "://" not in address and Path(address).is_dir():
@@ -83,7 +87,7 @@ def open_checkpoint(address: str) -> Path:
     if address.startswith("s3://"):
         return fetch_folder(address, _CONFIG, "checkpoint", may_belong)
     if address.startswith("models:/"):
-        raise UserError(f"{address}: names of the registry are looked up by `lmmpress run`, not here")
+        raise UserError(f"{address}: the store knows no names of the registry; look it up with lmmpress.locate first")
     raise UserError(
         f"{address}: there is no checkpoint; give a directory, s3://bucket/prefix or STORE/checkpoints/DIGEST"
     )

@@ -54,7 +54,7 @@ class BucketObjects:
         self.address = address.rstrip("/")
         bucket, _, prefix = self.address.removeprefix("s3://").partition("/")
         if "@" in address or not _BUCKET.fullmatch(bucket):
-            # not repeated: what stands before an @ may be a password
+            # the address is not repeated: the part before an @ may be a password
             raise UserError("a store in a bucket is written s3://bucket/prefix; credentials come from the environment")
         self._part = part
         self._bucket = S3Bucket(connect(silence), bucket)
@@ -66,7 +66,7 @@ class BucketObjects:
 
     def now(self) -> float:
         if self._requests.seconds_ahead is None:
-            self.read("clock")  # there is none, and the answer says so with a date
+            self.read("clock")  # there is no such object, but every answer has a date
         return time.time() + (self._requests.seconds_ahead or 0.0)
 
     def read(self, name: str) -> Found | None:
@@ -74,7 +74,7 @@ class BucketObjects:
             download = self._requests.of_object(name, lambda: self._bucket.get(self._requests.key(name)))
             if (download.size or 0) > SMALL:
                 download.close()
-                raise UnreadableError(self.address, name, f"has more than {SMALL} bytes, and none has")
+                raise UnreadableError(self.address, name, f"has more than {SMALL} bytes: too many for such an object")
             try:
                 data = download.read()
             finally:
@@ -90,13 +90,13 @@ class BucketObjects:
         try:
             self._requests.ask(lambda: self._bucket.put_if(key, data, _JSON, match), expected=refused)
         except RequestError:
-            # an answer that was lost on its way makes the second try fail on what the first has written
+            # if the answer to a write was lost, the second try fails because the first has succeeded
             found = self.read(name)
             if found is not None and found.data == data:
                 return
             if found is None or found.tag != tag or not self._quote:
                 raise ChangedError(name) from None
-            # refused though nothing has changed: a server (older Ceph) that takes the quotes for a part of the tag
+            # refused though the object has this tag: older Ceph takes the quotes for a part of the tag
             self._quote = ""
             self.write(name, data, tag)
 
@@ -115,8 +115,11 @@ class BucketObjects:
         return self._requests.size_of(blob.name) == blob.size
 
     def expect(self, blob: Blob) -> None:
-        """Ask whether a blob of more than one part has the size that it should; DamagedError or MissingError if not."""
-        if blob.size <= self._part:  # so much may be made room for without asking
+        """Check the size of a blob of more than one part; DamagedError or MissingError where it is wrong.
+
+        A smaller blob is not asked for: the cache may make room for one part without knowing.
+        """
+        if blob.size <= self._part:
             return
         size = self._requests.size_of(blob.name)
         if size is None:
@@ -139,7 +142,7 @@ class BucketObjects:
         self._downloader.check(blob)
 
     def leftovers(self) -> Iterator[Leftover]:
-        # of blobs alone: nothing else of ours goes up in parts, and a bucket may have other users
+        # only of blobs: nothing else is sent in parts, and a bucket may have other users
         prefix = self._requests.key(BLOBS.prefix)
         for upload in self._requests.ask(lambda: self._bucket.uploads(prefix)):
             name = f"uploads/{upload.identifier}/{upload.name}"
@@ -149,7 +152,8 @@ class BucketObjects:
         self._requests.ask_for(lambda: self._bucket.abort_upload(key, upload), absent=("NoSuchUpload",))
 
     def _listed(self, prefix: str) -> dict[str, Listed]:
-        """What the server lists, by its names here. What consoles put there to show a folder is no object of ours."""
+        """What the server lists, by the names without the prefix. The objects with which consoles show folders, whose
+        names end with a slash, are left out."""
         under = self._requests.key(prefix)
         listed = self._requests.ask(lambda: list(self._bucket.listed(under)))
         named = {one.name.removeprefix(self._requests.prefix): one for one in listed}

@@ -1,7 +1,7 @@
-"""A folder on this machine's disk that keeps what was fetched from a bucket, so that it is fetched once.
+"""The cache: a folder on this machine's disk that keeps what was fetched from a bucket.
 
-Several processes share it: one fetches a blob while the others wait for it, and a file that somebody uses is never
-removed under him, because every user has a name of his own for it (a hard link).
+The processes of a machine share it. While one of them fetches a blob, the others wait for it. A file that a process
+uses is never removed: each process has a hard link of its own to it, so the file has more than one link.
 """
 
 import errno
@@ -27,32 +27,36 @@ _DEFAULT_GIGABYTES = 200.0
 _ABANDONED = 86400.0  # seconds
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SHARERS = 16
-"""So many processes may fill what is free before each looks at the whole cache again."""
+"""Each process may use this fraction (1/16) of the free space before it lists the whole cache again."""
 _MARGIN = 64
-"""Where something has to go, this part of the limit goes with it, so that not every file after it looks again."""
+"""Where files have to be removed, this fraction (1/64) of the limit is freed too, so that the next file need not list
+the cache again."""
 
 
 def cache_folder() -> Path:
     """LMMPRESS_CACHE, or lmmpress in the user's cache folder."""
-    if told := os.environ.get("LMMPRESS_CACHE"):
-        return Path(told)
+    if folder := os.environ.get("LMMPRESS_CACHE"):
+        return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lmmpress"
 
 
 def cache_limit() -> int:
     """The bytes that the cache may hold: LMMPRESS_CACHE_GB, in 10^9 bytes."""
-    told = os.environ.get("LMMPRESS_CACHE_GB", str(_DEFAULT_GIGABYTES))
+    gigabytes = os.environ.get("LMMPRESS_CACHE_GB", str(_DEFAULT_GIGABYTES))
     try:
-        return int(float(told) * 1e9)
+        return int(float(gigabytes) * 1e9)
     except (ValueError, OverflowError):
-        raise UserError(f"LMMPRESS_CACHE_GB={told} is no number of gigabytes") from None
+        raise UserError(f"LMMPRESS_CACHE_GB={gigabytes} is not a number of gigabytes") from None
 
 
 class CachedObjects:
-    """A bucket's objects, with `blobs/` that were fetched or sent, `partial/`, `locks/` and `work/` in a folder."""
+    """A bucket's objects behind a cache in `folder`, of `limit` bytes.
 
-    def __init__(self, far: BucketObjects, folder: Path, limit: int) -> None:
-        self.far, self.address = far, far.address
+    The folder holds `blobs/` that were fetched or sent, `partial/` of what is being fetched, `locks/` and `work/`.
+    """
+
+    def __init__(self, remote: BucketObjects, folder: Path, limit: int) -> None:
+        self.remote, self.address = remote, remote.address
         self._folder, self._limit = folder.absolute(), limit
         self._spare, self._counting = 0, threading.Lock()
         try:
@@ -66,77 +70,77 @@ class CachedObjects:
         return self._folder / "work"
 
     def now(self) -> float:
-        return self.far.now()
+        return self.remote.now()
 
     def read(self, name: str) -> Found | None:
-        return self.far.read(name)
+        return self.remote.read(name)
 
     def write(self, name: str, data: bytes, tag: str | None) -> None:
-        self.far.write(name, data, tag)
+        self.remote.write(name, data, tag)
 
     def delete(self, name: str) -> None:
-        self.far.delete(name)
+        self.remote.delete(name)
 
     def entries(self, prefix: str) -> Iterator[Entry]:
-        return self.far.entries(prefix)
+        return self.remote.entries(prefix)
 
     def holds(self, blob: Blob) -> bool:
-        return self.far.holds(blob)
+        return self.remote.holds(blob)
 
     def check(self, blob: Blob) -> None:
-        self.far.check(blob)
+        self.remote.check(blob)
 
     def leftovers(self) -> Iterator[Leftover]:
-        return self.far.leftovers()
+        return self.remote.leftovers()
 
     def send(self, path: Path, blob: Blob, advance: Advance) -> None:
-        self.far.send(path, blob, advance)
+        self.remote.send(path, blob, advance)
         self.keep(path, blob)
 
     def fetch(self, blob: Blob, path: Path, advance: Advance) -> None:
-        if self.at_hand(blob, path):
+        if self.take(blob, path):
             advance(blob.size)
             return
         kept = self._folder / blob.name
         with self._alone(blob):
-            if self.at_hand(blob, path):  # another has fetched it while this one waited
+            if self.take(blob, path):  # another process has fetched it while this one waited
                 advance(blob.size)
             else:
                 self._fetch(blob, kept, path, advance)
 
-    def at_hand(self, blob: Blob, path: Path) -> bool:
-        """Make the new file `path` of a blob if the cache has it; no request."""
+    def take(self, blob: Blob, path: Path) -> bool:
+        """Make the new file `path` with a blob's bytes, if the cache has them. Sends no request."""
         kept = self._folder / blob.name
-        if not _whole(kept, blob):
+        if not _has_size_of(kept, blob):
             return False
         try:
             os.utime(kept)
-            _take(kept, path)
+            _link_or_copy(kept, path)
             check_file(path, blob)
-        except FileNotFoundError:  # removed for want of space meanwhile
+        except FileNotFoundError:  # removed meanwhile, to make room
             return False
-        except DamagedError:  # the disk has changed it: it is fetched again
+        except DamagedError:  # the disk has changed the bytes: fetch them again
             path.unlink()
             kept.unlink(missing_ok=True)
             return False
         return True
 
     def keep(self, path: Path, blob: Blob) -> None:
-        """Have a file that was just sent at hand; nothing happens where the disk is full."""
+        """Put a file that was just sent or fetched into the cache. Nothing happens where the disk is full."""
         kept = self._folder / blob.name
-        if _whole(kept, blob):
+        if _has_size_of(kept, blob):
             return
         aside = self.workspace / f"aside-{uuid.uuid4().hex}"
         try:
             self._make_room(blob.size)
             kept.parent.mkdir(exist_ok=True)
             if path.is_relative_to(self.workspace):
-                _take(path, aside)
+                _link_or_copy(path, aside)
             else:
                 copy_checked(path, aside, blob, lambda _: None)
             aside.replace(kept)
             kept.chmod(0o444)
-        except DamagedError:  # the user has changed his file since it was sent
+        except DamagedError:  # the user has changed the file since it was sent
             pass
         except OSError as error:
             if error.errno not in _FULL:
@@ -145,40 +149,40 @@ class CachedObjects:
             aside.unlink(missing_ok=True)
 
     def _fetch(self, blob: Blob, kept: Path, path: Path, advance: Advance) -> None:
-        """From the bucket into the cache and to `path`; a damaged answer is asked for again before it is believed."""
+        """Fetch a blob into the cache and to `path`. Bytes that arrive damaged are fetched once more."""
         partial = self._folder / "partial" / blob.sha256
-        self.far.expect(blob)  # before others make room for a size that a stranger may have written down
+        self.remote.expect(blob)  # first: a stranger may have written a false size, and files would go to make room
         try:
             self._make_room(blob.size)
             try:
-                self.far.fetch(blob, partial, advance)
+                self.remote.fetch(blob, partial, advance)
             except DamagedError:
-                self.far.fetch(blob, partial, lambda _: None)
+                self.remote.fetch(blob, partial, lambda _: None)
             except OSError as error:
                 if error.errno not in _FULL:
                     raise
                 self._make_room(blob.size, limit=0)
-                self.far.fetch(blob, partial, lambda _: None)
+                self.remote.fetch(blob, partial, lambda _: None)
         except OSError as error:
             if error.errno not in _FULL:
                 raise
             for left in (partial, partial.with_name(f"{partial.name}.parts")):
                 left.unlink(missing_ok=True)
             raise UserError(
-                f"the cache {self._folder} is full: {blob.size / 1e9:.2f} GB are needed and nothing in it can go; free "
-                "some space on that disk, or name another folder in LMMPRESS_CACHE"
+                f"the cache {self._folder} is full: {blob.size / 1e9:.2f} GB are needed and no file in it can be "
+                "removed; free some space on that disk, or name another folder in LMMPRESS_CACHE"
             ) from None
-        _take(partial, path)
+        _link_or_copy(partial, path)
         kept.parent.mkdir(exist_ok=True)
         partial.replace(kept)
-        with suppress(FileNotFoundError):  # removed for want of space already
+        with suppress(FileNotFoundError):  # removed already, to make room
             kept.chmod(0o444)
 
     def _make_room(self, size: int, limit: int | None = None) -> None:
-        """Remove the files used longest ago, of those that nobody uses, until `size` bytes more fit into the limit.
+        """Remove files that no process uses, those used longest ago first, until `size` more bytes fit into the limit.
 
-        All files are looked at only where this process has used its share of what was free the last time: a data set
-        has thousands.
+        The cache may have many thousands of files, so it is not listed each time. A process lists it when it has used
+        up its share of the space that was free the last time.
         """
         with self._counting:
             if limit is None and size <= self._spare:
@@ -188,7 +192,7 @@ class CachedObjects:
         with lock_of(self._folder / "locks" / "room"):
             for left in (*self._folder.glob("partial/*"), *self.workspace.glob("aside-*")):
                 with suppress(FileNotFoundError):
-                    if time.time() - left.stat().st_mtime > _ABANDONED:  # nobody came back for it
+                    if time.time() - left.stat().st_mtime > _ABANDONED:  # no process has carried it on
                         left.unlink()
             held = []
             for path in self._folder.glob(f"{BLOBS.folder}/*/*"):
@@ -209,13 +213,13 @@ class CachedObjects:
         return lock_of(self._folder / "locks" / blob.sha256[:2])
 
 
-def _whole(path: Path, blob: Blob) -> bool:
+def _has_size_of(path: Path, blob: Blob) -> bool:
     try:
         return path.stat().st_size == blob.size
     except FileNotFoundError:
         return False
 
 
-def _take(source: Path, target: Path) -> None:
+def _link_or_copy(source: Path, target: Path) -> None:
     if not link(source, target):
         shutil.copyfile(source, target)

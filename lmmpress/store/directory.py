@@ -1,4 +1,7 @@
-"""Objects in a local directory: written aside, forced to the disk, renamed into place; compared under a file lock."""
+"""Objects in a local directory.
+
+A file is written under another name, forced to the disk, and renamed. Small objects are compared under a file lock.
+"""
 
 import errno
 import hashlib
@@ -27,15 +30,15 @@ from lmmpress.store.objects import (
 from lmmpress.store.workspace import until_exit
 
 _BLOCK = 1 << 22
-_ASIDE = "aside-"  # how files that are being written are named
-_PRIVATE = ("work", "lock")  # what lies in the folder and is no object
+_ASIDE = "aside-"  # how the names of files begin that are being written
+_PRIVATE = ("work", "lock")  # names in the folder that are not objects
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class DirectoryObjects:
-    """Objects under their names, `work/` for what is being written, `lock` for compare-and-swap.
+    """Each object is a file of its name. `work/` holds files that are being written, `lock` is for compare-and-swap.
 
-    The root may be reached through a link; below it nothing may be one. With `make` the folder is made if need be.
+    The root may be a link; nothing below it may be one. With `make` a missing folder is made.
     """
 
     def __init__(self, root: Path, make: bool = True) -> None:
@@ -65,7 +68,7 @@ class DirectoryObjects:
         return self._elsewhere
 
     def now(self) -> float:
-        # a shared disk may have another clock than this machine: ask it
+        # a shared disk may have another clock than this machine: write a file and read its time
         handle, name = tempfile.mkstemp(prefix=_ASIDE, dir=self.workspace)
         os.close(handle)
         seconds = Path(name).stat().st_mtime
@@ -80,7 +83,7 @@ class DirectoryObjects:
         if not stat.S_ISREG(state.st_mode):
             raise UnreadableError(self.address, name, "is no regular file")
         if state.st_size > SMALL:
-            raise UnreadableError(self.address, name, f"has {state.st_size} bytes, and none has more than {SMALL}")
+            raise UnreadableError(self.address, name, f"has {state.st_size} bytes, too many for such an object")
         try:
             with path.open("rb") as file:
                 data, modified = file.read(), os.fstat(file.fileno()).st_mtime
@@ -119,7 +122,7 @@ class DirectoryObjects:
                 advance(blob.size)
             else:
                 copy_checked(path, aside, blob, advance)
-            aside.chmod(0o444)  # a blob is what its name says: nobody edits one by accident
+            aside.chmod(0o444)  # so that nobody edits a blob by accident
             _publish(aside, target)
 
     def fetch(self, blob: Blob, path: Path, advance: Advance) -> None:
@@ -140,7 +143,7 @@ class DirectoryObjects:
                 yield Leftover(name, state.st_size, state.st_mtime, partial(self.delete, name))
 
     def _blob(self, blob: Blob) -> Path:
-        """Where a blob lies, if it does."""
+        """The path of a blob; MissingError where there is none, DamagedError where it is no regular file."""
         path = self._path(blob.name)
         state = _state(path)
         if state is None:
@@ -150,7 +153,7 @@ class DirectoryObjects:
         return path
 
     def _path(self, name: str) -> Path:
-        """Where an object lies: in the folder, whatever its name, and whatever somebody has linked to where."""
+        """The path of an object. UserError where it would be outside of the store, by its name or by a link."""
         *folders, last = name.split("/")
         if name.startswith("/") or "\0" in name or ".." in (*folders, last):
             raise UserError(f"{self.address}: {name} lies outside of the store")
@@ -158,7 +161,7 @@ class DirectoryObjects:
         for folder in folders:
             path = path / folder
             if path.is_symlink():
-                raise UserError(f"{path} is a link; below a store's own folder nothing is one")
+                raise UserError(f"{path} is a link; a store has no links below its own folder")
         return self._root / name
 
     def _aside(self) -> "_Aside":
@@ -166,7 +169,7 @@ class DirectoryObjects:
 
 
 def _state(path: Path) -> os.stat_result | None:
-    """What the disk says of a file or link itself; None where there is none."""
+    """The `lstat` of a file: of a link itself, not of its target. None where there is no file."""
     try:
         return path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -178,19 +181,19 @@ def _state(path: Path) -> os.stat_result | None:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Whatever lies in a folder and its folders and is no folder itself; no link is followed."""
+    """All files below a folder. Links are listed like files, and are not followed."""
 
-    def tell(error: OSError) -> None:
+    def refuse(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError | NotADirectoryError):
-            raise error  # what cannot be looked at may hold anything
+            raise error  # a folder that cannot be listed may hold anything
 
-    for parent, folders, files in os.walk(folder, onerror=tell):
+    for parent, folders, files in os.walk(folder, onerror=refuse):
         linked = [name for name in folders if os.path.islink(os.path.join(parent, name))]
         yield from (Path(parent, name) for name in (*files, *linked))
 
 
 class _Aside:
-    """The path of a new file to be renamed into place; gone at the end if it was not."""
+    """The path of a new file that will be renamed. If it was not renamed, it is removed at the end."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -206,7 +209,7 @@ class _Aside:
 
 
 def match(blob: Blob, sha256: str, size: int) -> None:
-    """DamagedError where bytes that were read are not a blob's."""
+    """DamagedError where bytes that were read, of that sha256 and size, are not the blob's."""
     if size != blob.size:
         raise DamagedError(blob, f"{size} bytes of {blob.size}")
     if sha256 != blob.sha256:
@@ -233,7 +236,7 @@ def link(source: Path, target: Path) -> bool:
 
 
 def sync(path: Path) -> None:
-    """Return when a file, or a folder's list of names, is on the disk."""
+    """Return when a file, or a folder's list of names, has been written to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -242,7 +245,7 @@ def sync(path: Path) -> None:
 
 
 def copy_checked(source: Path, target: Path, blob: Blob, advance: Advance) -> None:
-    """Copy a file; DamagedError, and no copy, where its bytes are not the blob's."""
+    """Copy a file. DamagedError, and no copy, where its bytes are not the blob's."""
     sha, size = hashlib.sha256(), 0
     with source.open("rb") as reader, target.open("wb") as writer:
         while block := reader.read(_BLOCK):

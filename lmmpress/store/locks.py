@@ -1,4 +1,4 @@
-"""Locks of files: one process at a time, given back by the system when a process ends, however it ends."""
+"""File locks. One process at a time holds a lock; the system releases it when the process ends, however it ends."""
 
 from pathlib import Path
 
@@ -8,11 +8,11 @@ from lmmpress.errors import UserError
 
 
 def lock_of(path: Path) -> FileLock:
-    """The lock that a file stands for. Raises UserError where the file is a link: whoever put it there would choose
-    which file is opened for writing.
+    """The lock of the file `path`. Raises UserError where it is a link: the file is opened for writing, and a link
+    may lead to any file.
 
-    A link that appears after this look is refused by filelock itself, which does not follow any (from 3.20.1 on; before
-    that it emptied what the link led to).
+    A link that appears after this check is refused by filelock, which follows no links since 3.20.1. Earlier releases
+    emptied the file that the link leads to.
     """
     if path.is_symlink():
         raise UserError(f"{path}: is a link, where a store has a file of its own; remove it")

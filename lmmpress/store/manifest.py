@@ -1,4 +1,4 @@
-"""A manifest: the files of a checkpoint, by their names in it. It may be a stranger's, so its names are checked."""
+"""A manifest: the files of a checkpoint, by name. It may come from a stranger, so its names are checked."""
 
 from collections.abc import Iterable
 from pathlib import PurePosixPath
@@ -9,12 +9,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from lmmpress.files.digest import digest_files
 from lmmpress.store.objects import Blob, UnreadableError
 
-LARGEST = 5 << 40  # bytes of a file: what S3 takes
-_LONGEST_PART, _LONGEST = 255, 1024  # bytes of a file's or folder's name, and of a whole path: what disks and S3 take
+LARGEST = 5 << 40  # bytes of a file: the most that S3 stores
+_LONGEST_PART, _LONGEST = 255, 1024  # bytes of one name and of a whole path: the most that disks and S3 allow
 
 
 def safe_name(name: str) -> str:
-    """A file's name inside of a checkpoint, as it is. ValueError where it leads outside, or no disk takes it."""
+    """The same name of a file in a checkpoint. ValueError where it leads outside, or where no disk allows it."""
     path = PurePosixPath(name)
     if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
         raise ValueError("is no name of a file in a checkpoint")
@@ -27,7 +27,7 @@ def safe_name(name: str) -> str:
 
 
 def safe_names(names: Iterable[str]) -> None:
-    """ValueError where a name is not safe, or where one is a file and also the folder of another."""
+    """ValueError where a name is not safe, or where a file and a folder have the same name."""
     known = {safe_name(name) for name in names}
     for name in sorted(known):
         for folder in PurePosixPath(name).parents:
@@ -72,7 +72,7 @@ class Manifest(BaseModel):
 
 
 def parse_manifest(data: bytes, address: str, name: str) -> Manifest:
-    """The manifest that the object `name` of a store holds; UnreadableError where it holds something else."""
+    """The manifest in the object `name` of a store; UnreadableError where the object holds something else."""
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
@@ -80,6 +80,6 @@ def parse_manifest(data: bytes, address: str, name: str) -> Manifest:
 
 
 def first_fault(error: ValidationError) -> str:
-    """Where the first fault of an object from outside lies, and what it is."""
+    """The first fault that a check by pydantic has found: where it is, and what it is."""
     fault = error.errors(include_url=False, include_input=False)[0]
     return ": ".join(filter(None, (".".join(map(str, fault["loc"])), fault["msg"])))

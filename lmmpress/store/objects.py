@@ -1,4 +1,4 @@
-"""What every store stands on: bytes by name, in a directory or in a bucket."""
+"""The interface below every store: bytes by name, in a directory or in a bucket."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,13 +10,15 @@ from pydantic_core import from_json
 from lmmpress.errors import UserError
 from lmmpress.store.kinds import BLOBS
 
-Advance = Callable[[int], None]  # told of every few bytes that were moved
-SMALL = 64 << 20  # bytes; no small object is larger, and none is read that is
+Advance = Callable[[int], None]
+"""Called again and again while bytes move, with the number of bytes since the last call."""
+SMALL = 64 << 20
+"""The most bytes of a small object. Larger ones are not read."""
 
 
 @dataclass(frozen=True)
 class Blob:
-    """The bytes of a file, known by their sha256; `size` in bytes."""
+    """The bytes of a file, identified by their sha256; `size` in bytes."""
 
     sha256: str
     size: int
@@ -28,7 +30,7 @@ class Blob:
 
 @dataclass(frozen=True)
 class Found:
-    """A small object as it was read. `tag` changes with every write; `modified` in seconds of the store's own clock."""
+    """A small object that was read. `tag` changes with every write; `modified` in seconds of the store's own clock."""
 
     data: bytes
     tag: str
@@ -37,7 +39,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a listing: bytes, and seconds of the store's own clock."""
+    """One line of a listing: `size` in bytes, `modified` in seconds of the store's own clock."""
 
     name: str
     size: int
@@ -56,7 +58,7 @@ class DeniedError(UserError):
 
 
 class UnreadableError(UserError):
-    """The small object `name` is there, and is not what its name says: `fault` says why."""
+    """There is a small object `name`, but its content is not what belongs under that name. `fault` says why."""
 
     def __init__(self, address: str, name: str, fault: str) -> None:
         super().__init__(f"{address}: {name} {fault}; `lmmpress store verify --discard` sets aside what is damaged")
@@ -66,7 +68,7 @@ class UnreadableError(UserError):
 def parse(data: bytes, address: str, name: str) -> dict[str, Any]:
     """The JSON object that a small object holds; UnreadableError where it holds something else."""
     try:
-        value = from_json(data)  # unlike the standard library's it ends in ValueError however deep the lists are
+        value = from_json(data)  # for lists of any depth it raises ValueError; the standard library's does not
     except ValueError as error:
         raise UnreadableError(address, name, f"is not JSON ({error})") from None
     if not isinstance(value, dict):
@@ -75,7 +77,7 @@ def parse(data: bytes, address: str, name: str) -> dict[str, Any]:
 
 
 class ChangedError(Exception):
-    """A small object is no longer what the writer took it for: read it again."""
+    """Another process has changed a small object since it was read: read it again."""
 
 
 class DamagedError(Exception):
@@ -95,29 +97,29 @@ class MissingError(Exception):
 
 
 class Objects(Protocol):
-    """Two kinds of things: small objects, read whole and written by compare-and-swap; and blobs, which never change.
+    """Small objects, which are read whole and written by compare-and-swap; and blobs, which never change.
 
-    Every method may raise UserError where the place cannot be reached or is not allowed. What lies there may be
-    damaged, or a stranger's: nothing is ever read, written or removed outside of the place.
+    Every method may raise UserError where the directory or bucket cannot be reached, or access is denied. The objects
+    may be damaged, or come from a stranger: nothing outside of the store is ever read, written or removed.
     """
 
     address: str
 
     @property
     def workspace(self) -> Path:
-        """A local folder on the disk where `fetch` puts files without copying them, where it can."""
+        """A local folder. Where it can, `fetch` puts files there without copying them."""
         ...
 
     def now(self) -> float:
-        """The time by the clock that `modified` is told in, whatever this machine's clock says."""
+        """The time of the store's own clock, as in `modified`. This machine's clock may differ."""
         ...
 
     def read(self, name: str) -> Found | None:
-        """The small object of that name; None where there is none, UnreadableError where it is no small object."""
+        """The small object of that name; None where there is none, UnreadableError where it is too large, or a link."""
         ...
 
     def write(self, name: str, data: bytes, tag: str | None) -> None:
-        """Write it if it still is what `tag` was read of, or `tag` is None and there is none; else ChangedError."""
+        """Write a small object if it still has that tag; with None, if there is no such object. Else ChangedError."""
         ...
 
     def delete(self, name: str) -> None:
@@ -125,7 +127,7 @@ class Objects(Protocol):
         ...
 
     def entries(self, prefix: str) -> Iterator[Entry]:
-        """All objects whose names start so."""
+        """All objects whose names start with `prefix`."""
         ...
 
     def holds(self, blob: Blob) -> bool:
@@ -133,21 +135,21 @@ class Objects(Protocol):
         ...
 
     def send(self, path: Path, blob: Blob, advance: Advance) -> None:
-        """Take in a file's bytes as a blob, whole or not at all; DamagedError where they do not match its name.
+        """Store a file's bytes as a blob, whole or not at all; DamagedError where they do not match its name.
 
-        A file in `workspace` is the store's from then on, and may not be changed afterwards; others are copied.
+        A file in `workspace` belongs to the store afterwards: do not change it any more. Other files are copied.
         """
         ...
 
     def fetch(self, blob: Blob, path: Path, advance: Advance) -> None:
         """Make the new file `path`, in `workspace`, with a blob's bytes; DamagedError or MissingError otherwise.
 
-        The file may share its bytes with the store, so nobody may write to it.
+        The file may share its bytes with the store: do not write to it.
         """
         ...
 
     def check(self, blob: Blob) -> None:
-        """Read all of a blob; DamagedError or MissingError where it is not what its name says."""
+        """Read all bytes of a blob; DamagedError where they do not match its name, MissingError where it is gone."""
         ...
 
     def leftovers(self) -> Iterator[Leftover]:

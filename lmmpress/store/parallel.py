@@ -1,4 +1,4 @@
-"""Several transfers at a time, and none more once one has failed."""
+"""Several transfers at a time. Once one has failed, no other begins."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -10,9 +10,9 @@ B = TypeVar("B")
 
 
 def each(work: Callable[[A], B], items: Iterable[A], at_a_time: int = 4) -> list[B]:
-    """What `work` gives for every item, in order.
+    """The results of `work` for every item, in order.
 
-    Items are taken while others are worked on. Where one fails, or the user stops, those not begun never begin.
+    Items are taken from the iterable while others are worked on. Where one fails, or the user stops, no other begins.
     """
     pool = ThreadPoolExecutor(at_a_time)
     failed = Event()
@@ -38,10 +38,8 @@ def each(work: Callable[[A], B], items: Iterable[A], at_a_time: int = 4) -> list
 
 
 def finish(jobs: list[Future[None]], work: Callable[[], B]) -> B:
-    """What `work` gives, once it and all jobs have ended; where one fails, those not begun never begin.
-
-    `work` may add to `jobs`.
-    """
+    """The result of `work`, which may add to `jobs`, when it and all jobs have ended. Where one fails, jobs that have
+    not begun are cancelled."""
     try:
         result = work()
         wait(jobs, return_when=FIRST_EXCEPTION)

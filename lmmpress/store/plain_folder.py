@@ -1,4 +1,4 @@
-"""What somebody put into a bucket as it is, not into a store: a checkpoint's directory, or a data set's."""
+"""Directories that were copied into a bucket file by file, outside of any store: a checkpoint, or a data set."""
 
 import hashlib
 import tempfile
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmmpress.errors import UserError
+from lmmpress.host.extras import needs
 from lmmpress.printing.credentials import address_holds_credentials, address_without_credentials
 from lmmpress.progress import transfer
 from lmmpress.store.manifest import File, Manifest, parse_manifest, safe_names
@@ -27,12 +28,14 @@ _NOTE_EVERY = 2.0  # seconds
 def refuse_credentials(address: str) -> None:
     if address_holds_credentials(address):
         raise UserError(
-            f"{address_without_credentials(address)}: credentials are no part of an address; give them in the "
+            f"{address_without_credentials(address)}: credentials are no part of an address; set them in the "
             "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
         )
 
 
 def open_bucket(address: str) -> "CachedObjects":
+    """The objects at s3://bucket/prefix, kept in the node's cache. Raises UserError where minio is not installed."""
+    needs("minio", address)
     from lmmpress.store.bucket import BucketObjects
     from lmmpress.store.cache import CachedObjects, cache_folder, cache_limit
 
@@ -40,20 +43,22 @@ def open_bucket(address: str) -> "CachedObjects":
 
 
 def fetch_folder(address: str, landmark: str, what: str, wanted: Callable[[str], bool]) -> Path:
-    """A directory that somebody put into a bucket as it is, if it holds the file `landmark`: the files whose names are
-    `wanted`.
+    """A local directory with the files of a directory in a bucket, those whose names are `wanted`.
 
-    Nothing there says what its bytes should be. So their sha256 are taken when they are fetched first, and noted under
-    the bucket's own list of names, sizes and tags: as long as that stays the same, one request is all it takes.
+    UserError where it does not hold the file `landmark`; `what` names it in errors.
+
+    No sha256 is known of these files before they are fetched. Those that were computed then are noted, under a hash of
+    the bucket's list of names, sizes and tags. As long as the list stays the same, files in the cache are used, and the
+    list is the only request.
     """
     objects = open_bucket(address)
-    listed = [one for one in objects.far.tagged("") if wanted(one.name)]
+    listed = [one for one in objects.remote.tagged("") if wanted(one.name)]
     if not any(one.name == landmark for one in listed):
         raise UserError(f"{address}: there is no {what}: it has no {landmark}")
     try:
         safe_names(one.name for one in listed)
     except ValueError as error:
-        raise UserError(f"{address} is no folder of a {what}: {error}") from None
+        raise UserError(f"{address} is not the folder of a {what}: {error}") from None
     content = [(one.name, one.size, one.tag) for one in listed]
     key = hashlib.sha256(repr((address, content)).encode()).hexdigest()
     noted = objects.workspace.parent / "folders" / f"{key}.json"
@@ -76,19 +81,19 @@ def fetch_folder(address: str, landmark: str, what: str, wanted: Callable[[str],
         name = item.name
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if name in known and objects.at_hand(known[name].blob, path):
+        if name in known and objects.take(known[name].blob, path):
             file = known[name]
             advance(item.size)
         else:
             try:
-                sha256 = objects.far.fetch_object(item, path, advance)
+                sha256 = objects.remote.fetch_object(item, path, advance)
             except (DamagedError, MissingError):
                 raise UserError(f"{address}: {name} changed while it was being fetched; try again") from None
             file = File(sha256=sha256, size=item.size)
             objects.keep(path, file.blob)
         with noting:
             files[name] = file
-            if time.monotonic() - noted_at > _NOTE_EVERY:  # so that being killed costs no more than that
+            if time.monotonic() - noted_at > _NOTE_EVERY:  # a process that is killed loses no more than these seconds
                 note()
                 noted_at = time.monotonic()
 

@@ -1,6 +1,6 @@
-"""What the records of a store hold. A store may be a stranger's: what is read of it is held against this first.
+"""What the records of a store hold. A store may come from a stranger, so each record is checked when it is read.
 
-A record whose name is none of those below may hold any JSON object.
+A record whose name begins with none of the words below may hold any JSON object.
 """
 
 import re
@@ -15,12 +15,12 @@ OF = "of"
 IMPORTANCE = "importance-"
 """How the names begin of the records of importance scores. The scores are tensors of the same name."""
 RUN, DTYPE, SUBMISSION = "run-", "dtype-", "submission-"
-"""How the names of records begin that are not those of a part of a step; a run's key follows, or its beginning."""
+"""How the names of records of a whole run begin. The run key follows, or its beginning."""
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Subjects(BaseModel):
-    """What a record, and the tensors of its name, were computed of: checkpoints, and splits of data, by digest."""
+    """What a record and the tensors of its name were computed from: checkpoints and splits of data, by digest."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -29,7 +29,8 @@ class Subjects(BaseModel):
 
 
 class RunNote(BaseModel):
-    """What a run is about. `taken_in`: its teacher came from outside of the store, and can come from there again."""
+    """Teacher and data of a run. `taken_in`: the teacher was copied into the store from outside, which can be done
+    again."""
 
     teacher: Digest
     data: list[Digest]
@@ -37,9 +38,10 @@ class RunNote(BaseModel):
 
 
 class _Part(BaseModel):
-    """What a part of a step found, and the seconds that took; later versions may say more.
+    """What a part of a step found, and the seconds that it took.
 
-    A store holds the records of every version that has worked in it: what is asked for here, all of them say.
+    A store holds records of every version of lmmpress that has used it. The fields here are those that all versions
+    write; later versions may add others.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -66,12 +68,12 @@ class _Evaluate(_Part):
 
 
 class _Speed(_Part):
-    speeds: list[dict[str, Any]]  # as the version that measured them told them
+    speeds: list[dict[str, Any]]  # their keys depend on the version that measured them
     environment: dict[str, str]
 
 
 class _Dtype(BaseModel):
-    model_config = ConfigDict(extra="forbid")  # it is laid over a plan
+    model_config = ConfigDict(extra="forbid")  # it replaces values of a plan
 
     dtype: Literal["float32", "bfloat16"]
 
@@ -95,7 +97,7 @@ _NAME = re.compile("([a-z]+-)([0-9a-f]{64}|[0-9a-f]{12}-[0-9a-f]{8})")
 
 
 def fault_of(name: str, record: dict[str, Any]) -> str | None:
-    """Why a record is not what its name says; None where it is."""
+    """Why a record does not hold what belongs under its name; None where it does."""
     found = _NAME.fullmatch(name)
     shape = _SHAPES.get(found[1]) if found else None
     try:
@@ -109,7 +111,7 @@ def fault_of(name: str, record: dict[str, Any]) -> str | None:
 
 
 def subjects_of(record: dict[str, Any]) -> Subjects | None:
-    """What a record was computed of; None where it does not say so, as those of older versions do not."""
+    """What a record was computed from; None where it does not name that, as in records of older versions."""
     try:
         return Subjects.model_validate(record[OF])
     except (KeyError, ValidationError):

@@ -111,8 +111,8 @@ class BucketRequests:
     def of_object(self, name: str, request: Callable[[], T]) -> T:
         """The answer to a request for an object; RequestError with NoSuchKey where there is none.
 
-        Where keys may list under their prefix alone, Ceph before version 21 answers AccessDenied for what is not there.
-        Then the list of that one name, which they may have, tells which of the two it is.
+        If keys may list only under their prefix, Ceph before version 21 answers AccessDenied for a missing object. Then
+        a list of that one name, which the keys may have, shows whether the object is missing or access is denied.
         """
         try:
             return request()

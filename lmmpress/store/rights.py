@@ -1,4 +1,5 @@
-"""What keys need in a bucket: the rights of a store under its prefix and of what is only read, as a policy document."""
+"""The rights that keys need in a bucket, as a policy document: for a store under its prefix, and for places that are
+only read."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ READ = ("s3:GetObject",)
 WRITE = ("s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts")
 LIST = "s3:ListBucket"
 ON_BUCKET = ("s3:GetBucketLocation", "s3:ListBucketMultipartUploads")
-"""They take no condition on a prefix: S3 has none for them. They tell names of unfinished uploads, and no contents."""
+"""S3 has no condition on a prefix for these. They show the names of unfinished uploads, but no contents."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Place:
 
     @property
     def listed(self) -> str:
-        """What a request to list may ask for. With its slash: `store` alone would list `storehouse` too."""
+        """The prefixes that may be listed. The slash is needed: `store` alone would allow `storehouse` too."""
         return f"{self.prefix}/*" if self.prefix else "*"
 
 
@@ -41,7 +42,7 @@ def policy(write: Iterable[Place], read: Iterable[Place] = (), principal: str | 
     """A policy that allows a store at each place of `write`, reading at each of `read`, and nothing else.
 
     Without `principal` it is a policy for a user or a role, as AWS and MinIO attach it; with one (the ARN of a user) it
-    is a policy of the bucket, as Ceph takes it. A policy of a bucket can only speak of that bucket.
+    is a policy of the bucket, as Ceph takes it. A policy of a bucket can only name that bucket.
     """
     write, read = list(write), list(read)
     who = {"Principal": {"AWS": [principal]}} if principal else {}

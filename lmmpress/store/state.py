@@ -1,8 +1,8 @@
-"""What is known of a run: one small JSON object, changed by compare-and-swap.
+"""The state of a run: one small JSON object, changed by compare-and-swap.
 
-Its history is a list of decisions that is only ever added to; everything else about the run follows from it. A lease
-says which process works on the run now; one that was not renewed for its time is taken over. Times are told by the
-store's own clock, so no machine's clock need be right.
+Its history is the list of decisions; decisions are only ever added, and all else about the run follows from them. Its
+lease says which process works on the run now. A lease that is not renewed in time is taken over by another process.
+Times are those of the store's own clock, so no machine's clock has to be right.
 """
 
 import json
@@ -29,13 +29,14 @@ from lmmpress.store.objects import ChangedError, Found, Objects, UnreadableError
 
 LEASE = 90.0  # seconds
 DIGEST = re.compile("[0-9a-f]{64}")
-_LONGEST = 3600.0  # seconds: what claims a run for longer was not written by lmmpress
+_LONGEST = 3600.0  # seconds: lmmpress writes no lease that is longer
 
 
 class Lease(BaseModel):
-    """Who works on it: `host` and `pid` tell processes of this machine from others. Each renewal counts `beat` up.
+    """Which process works on a run, or several processes under one `holder`.
 
-    The bounds are those of a process's number and of a time that somebody may be waited for.
+    `host` and `pid` identify a process of this machine, `started` distinguishes it from a later one with the same pid.
+    `beat` counts the renewals. The lease ends `seconds` after the last one.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -49,7 +50,7 @@ class Lease(BaseModel):
 
     @property
     def machine(self) -> str:
-        """The name of the holder's machine, fit to be printed."""
+        """The name of the holder's machine, safe to print."""
         return visible((self.host.split() or ["somebody"])[0][:80])
 
 
@@ -77,19 +78,19 @@ class StateRead:
 
 
 class RunState:
-    """The state of a run, held under a lease by this process until `hold` ends."""
+    """The state of a run, under a lease that this process holds until `hold` ends."""
 
     def __init__(self, objects: Objects, name: str, lease: Lease) -> None:
         self._objects, self._name, self._lease = objects, name, lease
 
     def history(self) -> list[dict[str, Any]]:
-        """Every decision so far, oldest first."""
+        """All decisions so far, oldest first."""
         return self._mine().stored.history
 
     def decide(self, number: int, decision: dict[str, Any]) -> dict[str, Any]:
-        """Add the decision with that number, counted from 0; what stands at that number then, be it another's.
+        """Add the decision with that number, counted from 0, unless there is one; the decision that has it now.
 
-        Raises UserError where another process has taken over the run, or decisions before this one are missing.
+        Raises UserError where another process has taken over the run, or where earlier decisions are missing.
         """
         decision = json.loads(json.dumps(decision))
         while True:
@@ -107,7 +108,7 @@ class RunState:
                 continue
 
     def renew(self) -> None:
-        """Say that this process still works; UserError where another has taken over."""
+        """Renew the lease; UserError where another process has taken it over."""
         while True:
             read = self._mine()
             assert read.stored.lease is not None
@@ -118,7 +119,7 @@ class RunState:
                 continue
 
     def release(self) -> None:
-        """Let others have it at once."""
+        """Give the lease back, so that another process can take it at once."""
         while True:
             read = read_state(self._objects, self._name)
             if read.stored.lease is None or read.stored.lease.holder != self._lease.holder:
@@ -133,20 +134,21 @@ class RunState:
         read = read_state(self._objects, self._name)
         if read.stored.lease is None or read.stored.lease.holder != self._lease.holder:
             raise UserError(
-                f"{self._objects.address}: another process has taken over this run, because this one was silent for "
-                f"{self._lease.seconds:.0f} s; nothing of it is lost, carry on with --resume when that one has ended"
+                f"{self._objects.address}: another process has taken over this run, because this process did not renew "
+                f"its lease for {self._lease.seconds:.0f} s; nothing is lost: carry on with --resume when the other "
+                "process has ended"
             )
         return read
 
 
 def digests_of(step: dict[str, Any]) -> set[str]:
-    """The checkpoints that a decision names: the one it started from, and the one it made."""
+    """The checkpoints that a decision names: the one that the step started from, and the one that it made."""
     named = (step.get("parent"), step.get("checkpoint"))
     return {digest for digest in named if isinstance(digest, str) and DIGEST.fullmatch(digest)}
 
 
 def step_of(entry: dict[str, Any]) -> StepResult:
-    """A decision as the record that a run makes of each step, without an address; ValueError where it is none."""
+    """A decision as the result of a step, without an address; ValueError where it cannot be one."""
     step = StepResult.model_validate(entry | {"address": None})
     for digest in (step.parent, step.checkpoint):
         if digest is not None and not DIGEST.fullmatch(digest):
@@ -157,7 +159,7 @@ def step_of(entry: dict[str, Any]) -> StepResult:
 def read_state(objects: Objects, name: str) -> StateRead:
     """The state of that name; a new one where there is none.
 
-    UnreadableError where it is none. What its decisions say is not looked at: `step_of` does that.
+    UnreadableError where the object is not a state. The content of decisions is not checked here: `step_of` does that.
     """
     found = objects.read(name)
     if found is None:
@@ -170,29 +172,31 @@ def read_state(objects: Objects, name: str) -> StateRead:
 
 
 def is_live(objects: Objects, read: StateRead) -> bool:
-    """Whether a process may be working on it now."""
+    """Whether a process may be working on it: its lease has not run out, and it has not ended on this machine."""
     lease = read.stored.lease
     if lease is None or read.found is None or _ended_here(lease):
         return False
-    # neither way: a time that lies far ahead comes from another clock, and would hold the run for ever
+    # abs: a time far in the future comes from a wrong clock, and would hold the run for ever
     return abs(objects.now() - read.found.modified) < lease.seconds
 
 
 @contextmanager
 def hold(objects: Objects, name: str, seconds: float = LEASE, holder: str | None = None) -> Iterator[RunState]:
-    """Take the lease of that state, renew it while the block runs, and give it back.
+    """Take the lease of a state, renew it while the block runs, and give it back.
 
-    Where another process holds it and is heard of, UserError; one that stays silent is waited for until its lease has
-    run out. The lease of a process that ended on this machine is taken at once. A `holder` is whom several processes
-    work for, one after the other: each takes the lease from the one before, and leaves it to run out, so that nobody
-    comes between two of them. The last of them gives it back with `RunState.release`.
+    Raises UserError where another process holds the lease and renews it. If it does not renew it, this waits until the
+    lease has run out. The lease of a process that has ended on this machine is taken at once.
+
+    Several processes may work one after the other under one `holder`. Each takes the lease from the one before, and
+    does not give it back, so that no other process can take it between two of them. The last one gives it back with
+    `RunState.release`.
     """
     state = _take(objects, name, _new_lease(seconds, holder))
     ended = threading.Event()
 
     def beat() -> None:
         while not ended.wait(seconds / 3):
-            with suppress(Exception):  # lost, or out of reach for now: the next decision tells which
+            with suppress(Exception):  # the lease is lost, or the store out of reach: the next decision will fail then
                 state.renew()
 
     thread = threading.Thread(target=beat, name="lease", daemon=True)
@@ -202,7 +206,7 @@ def hold(objects: Objects, name: str, seconds: float = LEASE, holder: str | None
     finally:
         ended.set()
         thread.join(timeout=1)
-        with suppress(UserError, OSError):  # it runs out by itself, and what ended the block is what counts
+        with suppress(UserError, OSError):  # the lease runs out by itself; an error of the block must not be hidden
             state.release() if holder is None else state.renew()
 
 
@@ -220,7 +224,7 @@ def _take(objects: Objects, name: str, mine: Lease) -> RunState:
                 )
             left = max(0.1, lease.seconds - (objects.now() - read.found.modified))
             if waited_for is None:
-                say(f"{lease.machine} has not given this run back; waiting {left:.0f} s for its lease")
+                say(f"{lease.machine} still holds the lease of this run; waiting {left:.0f} s for it to run out")
             waited_for = seen
             time.sleep(min(left, lease.seconds / 6))
             continue
@@ -243,7 +247,7 @@ def _new_lease(seconds: float, holder: str | None) -> Lease:
 
 
 def _host() -> str:
-    """This machine since it was started, or this container of it: where the numbers of processes mean the same."""
+    """This machine since its last start, or this container: within it, a pid means one process."""
     parts = [socket.gethostname()]
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip())
@@ -252,9 +256,9 @@ def _host() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process was started, in ticks since the machine was; empty where that cannot be told, or it has ended."""
+    """When a process was started, in ticks since the machine's start; empty where it has ended, or is unknown."""
     try:
-        # what follows the name of the program, which is in brackets and may hold anything
+        # the fields after the name of the program, which is in brackets and may hold any character
         state, *fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
     except (OSError, ValueError):
         return ""
@@ -262,14 +266,14 @@ def _started(pid: int) -> str:
 
 
 def _ended_here(lease: Lease) -> bool:
-    """Whether the holder was a process of this machine and has certainly ended."""
+    """Whether the holder was a process of this machine that has certainly ended."""
     if lease.host != _host():
         return False
     try:
         os.kill(lease.pid, 0)
     except ProcessLookupError:
         return True
-    except PermissionError:  # somebody else's: it is there
+    except PermissionError:  # the process of another user: it is there
         return False
     return _started(lease.pid) != lease.started
 

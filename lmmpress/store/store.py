@@ -1,11 +1,4 @@
-"""The store: checkpoints by content, what steps found by name, runs by their key; over any `Objects`.
-
-blobs/ab/abc...           a file's bytes, by their sha256
-checkpoints/DIGEST.json   a manifest: the files of a checkpoint; written last, so a checkpoint is there whole or not
-tensors/NAME.json         a manifest of one file of tensors
-records/NAME.json         what a part of a step found
-runs/KEY.json             decisions of a run, and who works on it now
-"""
+"""The store: checkpoints, tensors, records and the states of runs, over any `Objects`. kinds.py lists what it holds."""
 
 import errno
 import json
@@ -44,9 +37,9 @@ _TENSORS = "tensors.safetensors"
 
 
 class Store:
-    """Whatever was written is there as a whole or not at all, at whatever moment the writer is killed.
+    """A store: whatever it holds is there as a whole or not at all, even where a writer is killed at any moment.
 
-    Names are made from the inputs of what they name, so nothing is ever overwritten by another thing.
+    The name of an object is computed from the inputs of its content, so no object ever replaces a different one.
     """
 
     def __init__(self, objects: Objects) -> None:
@@ -57,40 +50,41 @@ class Store:
 
     @property
     def root_address(self) -> str:
-        """What `open_store` opens this store by, on any machine that reaches it."""
+        """The address with which `open_store` opens this store, on any machine that reaches it."""
         return self.objects.address
 
     def address(self, digest: str) -> str:
-        """Where others find a checkpoint: what lineage records and `open_checkpoint` takes."""
+        """The address of a checkpoint, which lineage records and `open_checkpoint` takes."""
         return f"{self.objects.address}/{CHECKPOINTS.folder}/{digest}"
 
     def run_state(self, key: str, holder: str | None = None) -> AbstractContextManager[RunState]:
-        """The state of a run, held by this process alone, or by those that work for one `holder` in turn; UserError
-        where another works on it."""
+        """The state of a run, under a lease that only this process holds, or in turn all processes of one `holder`.
+        UserError where another process works on the run."""
         return self.working(RUNS.name(key), holder)
 
     def history(self, key: str) -> list[dict[str, Any]]:
-        """What was decided of a run so far, whoever holds it."""
+        """The decisions of a run so far, without a lease."""
         return read_state(self.objects, RUNS.name(key)).stored.history
 
     @contextmanager
     def working(self, name: str, holder: str | None = None) -> Iterator[RunState]:
-        """Hold a state by its full name; nothing is cleaned up meanwhile."""
+        """Hold the state of that name. No housekeeping removes anything meanwhile."""
         with hold(self.objects, name, holder=holder) as state:
-            # whoever cleans up takes his lease first and looks for ours then: one of the two sees the other
+            # housekeeping takes its lease first, and then looks for ours: one of the two sees the other
             if is_live(self.objects, read_state(self.objects, HOUSEKEEPING)):
                 raise UserError(f"{self.objects.address} is being cleaned up; try again when that has ended")
             yield state
 
     @contextmanager
     def cleaning(self) -> Iterator[RunState]:
-        """Held while things are removed: no run begins meanwhile. What ended processes left here is removed too."""
+        """Hold the lease of housekeeping while objects are removed: no run begins meanwhile. The files of killed
+        processes in the workspace are removed too."""
         with hold(self.objects, HOUSEKEEPING) as lease, self.scratch():
             yield lease
 
     def read_record(self, name: str) -> dict[str, Any] | None:
-        """The small JSON record of that name, None where there is none; UnreadableError where it is not what its name
-        says."""
+        """The record of that name; None where there is none, UnreadableError where its content does not belong under
+        that name."""
         found = self.objects.read(RECORDS.name(name))
         if found is None:
             return None
@@ -100,7 +94,7 @@ class Store:
         return record
 
     def write_record(self, name: str, record: dict[str, Any]) -> dict[str, Any]:
-        """Write a record, once: what stands under that name then, be it another's who was first."""
+        """Write a record, unless there is one of that name already; the record that has that name now."""
         try:
             self.objects.write(RECORDS.name(name), json.dumps(record, indent=1, sort_keys=True).encode(), None)
         except ChangedError:
@@ -108,7 +102,7 @@ class Store:
         return record
 
     def read_tensors(self, name: str) -> dict[str, "torch.Tensor"] | None:
-        """The tensors of that name, None where there are none."""
+        """The tensors of that name; None where there are none."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -124,7 +118,8 @@ class Store:
             raise UnreadableError(self.objects.address, where, f"holds no tensors: {error}") from None
 
     def write_tensors(self, name: str, tensors: dict[str, "torch.Tensor"], of: Subjects | None = None) -> None:
-        """Write tensors, once. `of` is what they were computed of, where no record of the same name says so."""
+        """Write tensors, unless there are some of that name already. `of` names what they were computed from, where no
+        record of the same name does."""
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
@@ -134,17 +129,17 @@ class Store:
             path = folder / _TENSORS
             try:
                 save_file({key: value.contiguous() for key, value in tensors.items()}, path)
-            except SafetensorError as error:  # its own way to tell what the system says
+            except SafetensorError as error:  # it hides the error number of the system in its text
                 if "StorageFull" in str(error) or "No space left" in str(error):
                     raise OSError(errno.ENOSPC, "No space left on device", str(path)) from None
                 raise OSError(errno.EIO, str(error), str(path)) from None
             self._write_manifest(TENSORS.name(name), self._send({_TENSORS: path}))
 
     def add_checkpoint(self, directory: Path) -> str:
-        """Take in a checkpoint directory; its digest is its name. Files that are there already are not sent again.
+        """Store the checkpoint in a directory; its digest. Files that the store has already are not sent again.
 
-        What the allow list leaves out of a directory is not taken in, and one line says so. A directory from `scratch`
-        is the store's from then on, and may not be changed afterwards.
+        Files that the allow list leaves out are not stored, and one line says so. A directory from `scratch` belongs to
+        the store afterwards: do not change it any more.
         """
         files = choose(directory)
         say_what_is_left(directory, files)
@@ -166,7 +161,7 @@ class Store:
         return manifest
 
     def checkpoint(self, digest: str, weights: bool = True) -> Path:
-        """A local directory with the files of a checkpoint, to be read only, there until this process ends.
+        """A local directory with the files of a checkpoint, which exists until this process ends. Only read it.
 
         Without `weights` only the small files are fetched: config, tokenizer, processor. UserError where the store has
         none of that digest, or a file of it is missing or damaged.
@@ -187,7 +182,7 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _send(self, files: dict[str, Path]) -> Manifest:
-        """The manifest of files once all their bytes are in the store: while one is sent, the next is read."""
+        """Send files; their manifest. While some are sent, the sha256 of the next is computed."""
         listed: dict[str, File] = {}
 
         def named() -> Iterator[tuple[Path, Blob]]:
@@ -210,7 +205,7 @@ class Store:
         return Manifest(files=listed)
 
     def _tree(self, what: str, manifest: Manifest) -> Path:
-        """A folder of this process with the files of a manifest."""
+        """A folder of this process with the files of a manifest. `what` names them in errors."""
 
         def fetch(item: tuple[str, File]) -> None:
             name, file = item
@@ -239,10 +234,10 @@ class Store:
         try:
             self.objects.write(name, manifest.model_dump_json(indent=1).encode(), None)
         except ChangedError:
-            self._read_manifest(name)  # another was first with the same files; where it cannot be read, say so
+            self._read_manifest(name)  # another process was first with the same files; raises where it is damaged
 
     def _own_folder(self) -> Path:
-        """This process's part of the workspace; those of processes that ended without removing theirs are removed."""
+        """The folder of this process in the workspace."""
         with self._opening:
             if self._own is None or not self._own.is_dir():
                 self._own = own_folder(self.objects.workspace)

@@ -1,4 +1,5 @@
-"""Files go up into a bucket as blobs; large ones in parts, several at a time, carried on where another was cut off."""
+"""Files go up into a bucket as blobs; large ones in parts, several at a time. An upload that was cut off is carried on
+by whoever sends the same bytes next."""
 
 import hashlib
 import threading
@@ -18,7 +19,7 @@ _NO_UPLOAD = "NoSuchUpload"
 
 @dataclass(frozen=True)
 class _Upload:
-    """An upload that was begun, with the parts that the server has, by number."""
+    """An upload that was begun, and the parts that the server has, by number."""
 
     identifier: str
     parts: dict[int, SentPart]
@@ -85,10 +86,10 @@ class Uploader:
                 lambda: self._complete(blob, upload.identifier, tags), expected=(_NO_UPLOAD, "InvalidPart")
             )
         except RequestError as error:
-            # another writer of the same bytes was first, or the answer to our own completion was lost
+            # another process was first with the same bytes, or the answer to our own completion was lost
             if self._requests.size_of(blob.name) == blob.size:
                 return
-            if error.code == _NO_UPLOAD and again:  # the server forgot it: once more from the start
+            if error.code == _NO_UPLOAD and again:  # the server no longer has it: once more from the start
                 self._send_in_parts(path, blob, lambda _: None, again=False)
                 return
             raise user_error(error, self._requests.address) from error
@@ -100,7 +101,7 @@ class Uploader:
             raise RequestError("", "the server did not complete the upload", may_pass=True)
 
     def _open(self, key: str, size: int) -> _Upload:
-        """An upload of that object: one that was begun and never ended, with the parts it has, or a new one."""
+        """An upload of that object: an unfinished one with its parts, or a new one."""
         for begun in self._requests.ask(lambda: self._bucket.uploads(key)):
             if begun.name == key:
                 parts = self._parts(key, begun.identifier)

@@ -1,4 +1,4 @@
-"""Folders of one process beside a store, gone when the process ends."""
+"""Folders of one process beside a store. They are removed when the process ends."""
 
 import atexit
 import os
@@ -14,7 +14,7 @@ _locks: list[FileLock] = []  # held until this process ends, however it ends
 
 
 def own_folder(workspace: Path) -> Path:
-    """A new folder in `workspace` that lives as long as this process; what ended processes left is removed."""
+    """A new folder in `workspace`, removed when this process ends. Folders of killed processes are removed now."""
     with lock_of(workspace / "opening.lock"):
         for left in workspace.glob("own-*.lock"):
             lock = lock_of(left)
@@ -27,7 +27,7 @@ def own_folder(workspace: Path) -> Path:
             left.unlink(missing_ok=True)
         folder = workspace / f"own-{uuid.uuid4().hex[:12]}"
         lock = lock_of(folder.with_suffix(".lock"))
-        lock.acquire()  # before the folder is there: one without a lock would never be removed
+        lock.acquire()  # before the folder is made: a folder without a lock would never be removed
         _locks.append(lock)
         folder.mkdir()
     until_exit(folder, folder.with_suffix(".lock"))
@@ -40,7 +40,7 @@ def until_exit(*paths: Path) -> None:
 
 
 def _remove(paths: tuple[Path, ...], pid: int) -> None:
-    if os.getpid() != pid:  # a child that inherited the list of what to do at exit
+    if os.getpid() != pid:  # a child process, which inherits the list of functions to call at exit
         return
     for path in paths:
         if path.is_dir():

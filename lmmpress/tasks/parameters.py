@@ -1,17 +1,19 @@
 """A plan as the parameters of a pipeline, and back.
 
-What people change between two runs are parameters of their own, which the pages of Kubeflow show and compare; the rest
-of the plan travels in one, as the plan has it. Nothing is said twice, so nothing can be contradicted. Numbers may come
-back as floats: that is what a pipeline makes of them inside of lists and mappings.
+What people change between two runs are parameters of their own, which the pages of Kubeflow show and compare: some
+numbers, and the amounts of each stage, `<axis>_step` and `<axis>_max`. `stages` may give the stages as a list instead;
+where a mapping cannot express them, it has to. The rest of the plan travels in `settings`, as the plan has it. What is
+given twice must be the same. Numbers may come back as floats: that is what a pipeline makes of them inside of lists and
+mappings.
 """
 
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import getitem
 from typing import Any
 
-from lmmpress.axes import axes
 from lmmpress.errors import UserError
-from lmmpress.plan import ADDRESSES, Plan, parse_plan
+from lmmpress.plan import ADDRESSES, Plan, Stage, parse_plan, stage_names
 
 NUMBERS: dict[str, tuple[str, ...]] = {
     "alpha": ("tolerance", "alpha"),
@@ -22,14 +24,16 @@ NUMBERS: dict[str, tuple[str, ...]] = {
 }
 
 
+AMOUNTS = ("step", "max")
+
+
 def arguments_of(plan: Plan, name: str) -> dict[str, Any]:
     """The arguments that ask a pipeline for a plan; `name` is what the compressed model is registered as."""
     whole = plan.model_dump(mode="json")
     arguments: dict[str, Any] = {key: whole[key] for key in ADDRESSES} | {"name": name}
     for number, path in NUMBERS.items():
         arguments[number] = reduce(getitem, path, whole)
-    for stage in plan.stages:
-        arguments |= {f"{stage.axis}_step": stage.step, f"{stage.axis}_max": stage.max}
+    arguments |= amounts_of(plan) | {"stages": [] if plan.is_mapping else [stage.as_written() for stage in plan.stages]}
     # what a plan need not say, a pipeline need not carry; and it has no word for None, which is always a default
     rest = plan.model_dump(mode="json", exclude_defaults=True, exclude={"stages", *ADDRESSES})
     for *sections, key in NUMBERS.values():
@@ -37,15 +41,40 @@ def arguments_of(plan: Plan, name: str) -> dict[str, Any]:
     return arguments | {"settings": {key: value for key, value in rest.items() if value != {}}}
 
 
-def plan_of(stages: list[str], settings: dict[str, Any], **arguments: Any) -> Plan:
-    """The plan that a pipeline of these stages was asked for.
+def amounts_of(plan: Plan) -> dict[str, int]:
+    """The amounts of each stage by the names of their parameters; none where a mapping cannot express the stages."""
+    if not plan.is_mapping:
+        return {}
+    return {f"{stage.axis}_{key}": getattr(stage, key) for stage in plan.stages for key in AMOUNTS}
 
-    Raises UserError where the settings say what is a parameter of its own, or the plan is none.
+
+def amounts_text(amounts: Mapping[str, Any]) -> str:
+    """Amounts as the one text in which the first task takes them; a pipeline puts channels in the place of numbers."""
+    return " ".join(f"{name}={number}" for name, number in amounts.items())
+
+
+def plan_of(
+    compiled: Sequence[Mapping[str, Any]],
+    amounts: str,
+    stages: Sequence[Any],
+    settings: dict[str, Any],
+    **arguments: Any,
+) -> Plan:
+    """The plan that a pipeline was asked for.
+
+    `compiled` are the stages of the plan that it was compiled from, as a list. `amounts` are the parameters
+    `<axis>_step` and `<axis>_max` in one text, `block_step=4 block_max=40`; `stages` is the parameter of that name.
+
+    Raises UserError where the settings say what is a parameter of its own, where the stages are not those that the
+    pipeline was compiled for, or are contradicted by their amounts, and where the plan is none.
     """
+    given = _amounts_in(amounts)
     raw = {key: dict(value) if isinstance(value, dict) else value for key, value in settings.items()}
-    asked = {path: arguments[number] for number, path in NUMBERS.items()}
+    if "stages" in raw:
+        raise UserError("settings.stages is a parameter of the pipeline; leave it out of settings")
+    asked: dict[tuple[str, ...], Any] = {path: arguments[number] for number, path in NUMBERS.items()}
     asked |= {(key,): arguments[key] for key in ADDRESSES}
-    asked |= {("stages", axis, key): arguments[f"{axis}_{key}"] for axis in stages for key in ("step", "max")}
+    asked[("stages",)] = list(stages) or _stages_by_amounts(compiled, given)
     for path, value in asked.items():
         *sections, key = path
         place = raw
@@ -56,11 +85,55 @@ def plan_of(stages: list[str], settings: dict[str, Any], **arguments: Any) -> Pl
         if key in place:
             raise UserError(f"settings.{'.'.join(path)} is a parameter of the pipeline; leave it out of settings")
         place[key] = value
-    return parse_plan(raw, where="the pipeline's parameters")
+    plan = parse_plan(raw, where="the pipeline's parameters")
+    _check_order(compiled, plan)
+    for stage, before in zip(plan.stages, compiled, strict=True):
+        _check_amounts(stage, before, given)
+    return plan
 
 
-def steps_of(plan: Plan) -> dict[str, list[int]]:
-    """The numbers of the steps that each axis' stage makes at most; none where the plan has no such stage."""
-    return {axis.name: [] for axis in axes()} | {
-        stage.name: list(range(plan.most_steps(stage))) for stage in plan.stages
-    }
+def _amounts_in(text: str) -> dict[str, float]:
+    """The parameters in a text; UserError where one has no number."""
+    found = {}
+    for one in text.split():
+        name, _, number = one.partition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            raise UserError(f"the pipeline's parameters: {name} is no number: {number}") from None
+    return found
+
+
+def _stages_by_amounts(compiled: Sequence[Mapping[str, Any]], amounts: Mapping[str, float]) -> dict[str, Any]:
+    """Stages as the mapping that their amounts make; UserError where the pipeline has no such parameters."""
+    if compiled and not amounts:
+        names = ", ".join(_names(compiled))
+        raise UserError(f"the pipeline's parameters: stages is empty; give the list of {names}, in this order")
+    return {one["axis"]: {key: amounts[f"{one['axis']}_{key}"] for key in AMOUNTS} for one in compiled}
+
+
+def _check_order(compiled: Sequence[Mapping[str, Any]], plan: Plan) -> None:
+    """Raise UserError where a plan's stages are not those that the tasks were compiled for; towers and amounts may be
+    others."""
+    wanted, found = _names(compiled), [stage.name for stage in plan.stages]
+    if found != wanted:
+        raise UserError(
+            f"the pipeline's parameters: stages asks for {', '.join(found)}, and the pipeline was compiled for "
+            f"{', '.join(wanted)}; compile the plan anew"
+        )
+
+
+def _check_amounts(stage: Stage, before: Mapping[str, Any], amounts: Mapping[str, float]) -> None:
+    """Raise UserError where a list of stages says one amount, and the amount's own parameter says another: one that is
+    not what the pipeline was compiled with, which it is where nobody gave it."""
+    for key in AMOUNTS:
+        name = f"{stage.axis}_{key}"
+        if amounts.get(name, before[key]) not in (before[key], getattr(stage, key)):
+            raise UserError(
+                f"the pipeline's parameters: {name} is {amounts[name]:g}, and stages says {getattr(stage, key)}; give "
+                "one of the two"
+            )
+
+
+def _names(compiled: Sequence[Mapping[str, Any]]) -> list[str]:
+    return stage_names(one["axis"] for one in compiled)

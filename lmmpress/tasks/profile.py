@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from lmmpress.axes import axes
 from lmmpress.errors import UserError
 from lmmpress.printing.credentials import holds_credentials, names_a_secret
 from lmmpress.settings.faults import faults_of, lines_of, nearest, without_followers
@@ -16,12 +17,10 @@ from lmmpress.settings.plain_yaml import Place, read_document
 
 COMPONENTS = (
     "prepare",
+    "steps",
     "due",
     "importance",
-    "block_prune",
-    "ffn_prune",
-    "attention_prune",
-    "io_prune",
+    *(axis.component_name for axis in axes()),
     "distill",
     "evaluate",
     "gate",

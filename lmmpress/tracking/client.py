@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from lmmpress.errors import UserError
+from lmmpress.host.extras import needs
 from lmmpress.printing.credentials import without_credentials
 from lmmpress.tracking.database import make_ready, path_of, schema_fault, uri_for_mlflow, uri_of
 
@@ -53,6 +54,7 @@ def open_client(tracking_uri: str, create: bool = False, advice: str = "") -> "M
         ("urllib3.connectionpool", logging.ERROR),
     ):
         logging.getLogger(name).setLevel(level)
+    needs("mlflow", f"MLflow at {without_credentials(tracking_uri)}")
     import mlflow
 
     path = path_of(tracking_uri)

@@ -1,11 +1,18 @@
-"""The MLflow registry: from the name of a model's version to where its checkpoint lies."""
+"""The MLflow registry: from the name of a model's version to where its checkpoint lies.
+
+models:/Name/3  models:/Name@alias      beside the addresses that `lmmpress.store.address` lists
+
+Whatever takes the address of a checkpoint has it looked up here.
+"""
 
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from lmmpress import store
 from lmmpress.errors import UserError
+from lmmpress.host.extras import needs
 from lmmpress.printing.credentials import without_credentials
 from lmmpress.tracking.client import explained, open_client, resolving_models_in
 
@@ -28,6 +35,15 @@ def located(address: str) -> str:
     return address_of(address) if is_registered(address) else address
 
 
+def open_checkpoint(address: str) -> Path:
+    """A local directory with the files of the checkpoint at an address, to be read only; a name in the registry is
+    looked up first.
+
+    Raises UserError where there is none, or what is there is damaged.
+    """
+    return store.open_checkpoint(located(address))
+
+
 def name_of_compressed(model: str) -> str:
     """What a compressed model is registered as. Never the name that its teacher is registered as: whoever watches for
     new versions of that would compress the compressed one."""
@@ -48,6 +64,7 @@ def address_of(name: str, tracking_uri: str | None = None) -> str:
         raise UserError(f"{name}: say in MLFLOW_TRACKING_URI where the registry is")
     asked = name
     _parsed(name)
+    needs("mlflow", name)
     client = open_client(uri)
     with explained(uri):
         for _ in range(_MOST_REFERENCES):

@@ -76,7 +76,7 @@ def test_a_secret_that_lacks_its_key_is_not_made_anew(kubernetes: Kubernetes) ->
     kubernetes.put("team", secret("lmmpress-postgresql", other="eA=="))
     result = release(kubernetes, "install", "lmmpress", str(CHART))
     assert result.returncode != 0
-    assert "Secret lmmpress-postgresql is there and has no key password" in result.stderr
+    assert "Secret lmmpress-postgresql exists but has no key password" in result.stderr
     assert kubernetes.named("Secret") == {"lmmpress-postgresql"}
 
 
@@ -156,8 +156,8 @@ def test_an_upgrade_from_one_pair_of_keys_for_all_makes_the_others_and_says_so(k
         del kubernetes.objects[path]
     done = release(kubernetes, "upgrade", "lmmpress", str(CHART))
     assert done.returncode == 0, done.stderr
-    assert "pipelines have keys of their own, in the Secret lmmpress-pipeline-store" in done.stdout
-    assert "use the root keys of MinIO, in the Secret lmmpress-store, and go on" in done.stdout
+    assert "pipelines have their own keys, in the Secret lmmpress-pipeline-store" in done.stdout
+    assert "use the root keys of MinIO, in the Secret lmmpress-store, and still" in done.stdout
     assert kubernetes.secret("team", "lmmpress-store") == root
     made = [kubernetes.secret("team", f"lmmpress-{name}") for name in OWN_SECRETS]
     again = release(kubernetes, "upgrade", "lmmpress", str(CHART))
@@ -173,7 +173,7 @@ def test_notes_say_the_next_command(kubernetes: Kubernetes) -> None:
         "kubectl get configmap lmmpress-cluster -n team -o jsonpath='{.data.cluster\\.yaml}' > cluster.yaml",
         "kubectl get configmap lmmpress-plans -n team -o jsonpath='{.data.antgmm\\.yaml}' > plan.yaml",
         "lmmpress submit plan.yaml --cluster cluster.yaml --set store=s3://lmmpress/store --wait",
-        "WARNING: Kueue is not in this cluster",
+        "WARNING: Kueue is not installed in this cluster",
     ):
         assert line in result.stdout
     assert "image.digest is empty" not in result.stdout

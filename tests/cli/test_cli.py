@@ -12,8 +12,8 @@ from support.cli import fail, run
 from typer.testing import CliRunner
 
 from lmmpress.cli.app import app, main
-from lmmpress.cli.shared import faster
 from lmmpress.errors import UserError
+from lmmpress.printing.numbers import faster
 
 
 @pytest.fixture

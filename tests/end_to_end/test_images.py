@@ -125,11 +125,12 @@ def test_a_lock_pins_what_is_tested(name: str) -> None:
 def test_the_lock_covers_every_requirement() -> None:
     packages = locked("requirements") | locked("torch-cuda")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    for text in project["dependencies"]:
+    extras = project["optional-dependencies"]
+    for text in [*project["dependencies"], *extras["mlflow"], *extras["s3"]]:
         requirement = Requirement(text)
         version, _ = packages[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), text
-    (kfp,) = (text for text in project["optional-dependencies"]["cluster"] if Requirement(text).name == "kfp")
+    (kfp,) = (text for text in extras["kubeflow"] if Requirement(text).name == "kfp")
     assert Requirement(kfp).specifier.contains(locked("kfp")["kfp"][0])
     (build,) = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["build-system"]["requires"]
     assert Requirement(build).specifier.contains(packages["setuptools"][0]), "the builder makes our wheel with it"

@@ -33,7 +33,7 @@ class Patching(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         os.kill(os.getpid(), signal.SIGKILL)
 
     def find_spec(self, name, path, target=None):
-        if name not in ("lmmpress.tasks.outcome", "lmmpress.tasks.bodies") or self not in sys.meta_path:
+        if name not in ("lmmpress.tasks.outcome", "lmmpress.tasks.loop") or self not in sys.meta_path:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -49,7 +49,7 @@ class Patching(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if module.__name__ == "lmmpress.tasks.outcome":
             module.Outcome.show = self.dies
         else:
-            module.due = self.dies
+            module.due = module.steps = self.dies
 
 arguments = sys.orig_argv
 if "--function_to_execute" in arguments:
@@ -164,7 +164,7 @@ def test_by_stage_a_run_whose_task_was_killed_is_carried_on_to_what_one_process_
     assert len(history(out)) == 2, "the stage was through"
     refused = lmmpress(*by_stage)
     assert refused.returncode == 2
-    assert refused.stderr.strip().endswith("add --resume to carry it on, or choose another --out")
+    assert refused.stderr.strip().endswith("add --resume to continue it, or choose another --out")
     done = lmmpress(*by_stage, "--resume")
     assert done.returncode == 0, done.stderr
     assert_same(out, one, name)

@@ -50,10 +50,11 @@ for name in sys.argv[1:]:
 
 
 def lowest() -> dict[str, str]:
-    """Our own dependencies, each with the version that its bound begins with."""
-    told = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    """Our own dependencies and those of MLflow and S3, each with the version that its bound begins with."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
     found = {}
-    for asked in map(Requirement, told):
+    for asked in map(Requirement, [*project["dependencies"], *extras["mlflow"], *extras["s3"]]):
         (version,) = (one.version for one in asked.specifier if one.operator == ">=")
         found[asked.name] = version
     return {name: version for name, version in found.items() if name not in AS_INSTALLED}

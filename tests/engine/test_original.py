@@ -12,7 +12,7 @@ from support.data import write_data
 from lmmpress.data import read_split
 from lmmpress.engine.compression import compress
 from lmmpress.errors import UserError
-from lmmpress.evaluation.sight import asked_about_pictures, sees
+from lmmpress.evaluation.sight import rows_of_different_images, sees
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.processor import load_processor
 from lmmpress.plan import parse_plan
@@ -28,9 +28,9 @@ def test_an_original_that_answers_nothing_right_is_refused_with_three_of_its_ans
     with pytest.raises(UserError, match="answers none of the 16 rows of split 'gate' right") as caught:
         compress(strict(raw_plan), tmp_path / "out")
     (line,) = caught.value.lines
-    assert line.count(" it says ") == line.count(", wanted is ") == 3
-    assert 'to "图片的背景颜色是什么?" it says ' in line
-    assert ', wanted is "红色"' in line
+    assert line.count(" it answers ") == line.count(", the right answer is ") == 3
+    assert 'to "图片的背景颜色是什么?" it answers ' in line
+    assert ', the right answer is "红色"' in line
     assert "tolerance.allow_zero: true" in line
     assert not list((tmp_path / "out" / "store" / "records").glob("prune-*")), "no step was begun"
     with pytest.raises(UserError, match="answers none"):
@@ -53,7 +53,7 @@ def test_what_it_answered_is_shown_on_one_line_and_shortened(raw_plan, data, tmp
     (line,) = caught.value.lines
     assert r"标题\x1b[31m\nerror: forged" in line
     assert "红" * 30 + " ... " + "绿" * 20 + '"' in line
-    assert "without an end, wanted is" in line
+    assert "without an end token, the right answer is" in line
 
 
 def test_a_plan_may_allow_it(raw_plan, tmp_path) -> None:
@@ -98,18 +98,18 @@ def test_tiny_models_see_and_pictures_that_are_all_alike_are_no_reason_to_doubt_
         path.write_text(path.read_text("utf-8").replace('"question": "', '"question": "<image>'), "utf-8")
     checkpoint = make_checkpoint(kind)
     model, processor, anatomy = load_model(checkpoint), load_processor(checkpoint), read_checkpoint(checkpoint)
-    assert sees(model, asked_about_pictures(read_split(folder, "gate")), processor, anatomy)
+    assert sees(model, rows_of_different_images(read_split(folder, "gate")), processor, anatomy)
     for path in sorted((folder / "images").iterdir())[1:]:
         path.write_bytes((folder / "images" / "0000.png").read_bytes())
     alike = read_split(folder, "gate")
-    assert sees(model, asked_about_pictures(alike), processor, anatomy)
-    assert sees(model, asked_about_pictures(read_split(folder, "gate", 1)), processor, anatomy)
+    assert sees(model, rows_of_different_images(alike), processor, anatomy)
+    assert sees(model, rows_of_different_images(read_split(folder, "gate", 1)), processor, anatomy)
 
 
 def test_a_processor_that_makes_no_place_for_pictures_is_noticed(make_checkpoint, data) -> None:
     checkpoint = make_checkpoint("llama")
     processor = load_processor(checkpoint)
-    rows = asked_about_pictures(read_split(data, "gate"))
+    rows = rows_of_different_images(read_split(data, "gate"))
     assert len(rows.rows) == len(rows.image_names()) == 4
 
     def words_alone(images, text, return_tensors):

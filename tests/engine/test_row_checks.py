@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.data import write_data
+from support.tasks import asked_by
 
 from lmmpress.data import Split
 from lmmpress.engine import row_checks as checks
@@ -18,8 +19,7 @@ from lmmpress.engine.run import begin, check
 from lmmpress.errors import UserError
 from lmmpress.plan import Plan, parse_plan
 from lmmpress.store import open_store
-from lmmpress.tasks import bodies as tasks
-from lmmpress.tasks.parameters import arguments_of
+from lmmpress.tasks.preparation import prepare
 
 SIZES = {"score": 2, "distill": 4, "gate": 2, "test": 2}
 
@@ -84,7 +84,7 @@ def test_a_fault_of_the_test_split_ends_a_run_before_anything_is_written(
 def test_a_fault_of_the_test_split_ends_a_pipelines_first_task(broken, plan_for, tmp_path, capsys) -> None:
     plan = plan_for(store=str(tmp_path / "store"))
     with pytest.raises(SystemExit) as ended:
-        tasks.prepare(stages=["block"], **arguments_of(plan, "name"))
+        prepare(**asked_by(plan, "name"))
     assert ended.value.code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert "0009.png cannot be read as an image" in line
@@ -154,7 +154,7 @@ def test_the_usual_splits_are_used_and_said(plan_for, folder, tmp_path, capsys) 
     assert len(result.steps) == 1
     assert split_names(plan) == {"score": "train", "distill": "train", "gate": "validation", "test": "test"}
     assert len(split_of(plan, "distill").rows) == 12
-    told = "train scores and distils, validation is the gate's, test tests"
+    told = "train is used to score and distil, validation for the gate, test to test"
     assert capsys.readouterr().err.count(told) == 1
 
 

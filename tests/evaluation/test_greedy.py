@@ -101,9 +101,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"stop_strings": "。"}, "stop_strings"),
     ({"max_time": 1.0}, "max_time"),
     ({"cache_implementation": "quantized"}, "cache_implementation to 'quantized'"),
-    ({"eos_token_id": 7}, r"eos_token_id 7, the tokenizer's end token is '</s>' \(2\)"),
-    ({"eos_token_id": [7, 8]}, r"eos_token_id \[7, 8\], the tokenizer's end token is '</s>' \(2\)"),
-    ({"eos_token_id": None}, "eos_token_id None, the tokenizer's end token"),
+    ({"eos_token_id": 7}, r"eos_token_id 7, but the tokenizer's end token is '</s>' \(2\)"),
+    ({"eos_token_id": [7, 8]}, r"eos_token_id \[7, 8\], but the tokenizer's end token is '</s>' \(2\)"),
+    ({"eos_token_id": None}, "eos_token_id None, but the tokenizer's end token"),
     ({"eos_token_id": "</s>"}, "eos_token_id is '</s>', which is no token"),
 ]
 

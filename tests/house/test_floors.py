@@ -23,7 +23,7 @@ BREACHES = {
         'COMMAND = ["python", "-m", "lmmpress.engine.parts.worker"]\n',
         "data.leaks -> lmmpress.engine.parts.worker",
     ),
-    "store/rights.py": ('ENTRY = "lmmpress.tasks.bodies:gate"\n', "store.rights -> lmmpress.tasks.bodies"),
+    "store/rights.py": ('ENTRY = "lmmpress.tasks.step_parts:gate"\n', "store.rights -> lmmpress.tasks.step_parts"),
     "lmm/bounds.py": ('CODE = f"import lmmpress.pruning.sizes; {1}"\n', "lmm.bounds -> lmmpress.pruning.sizes"),
     # through the package itself, which offers the whole library
     "settings/faults.py": ("def late():\n    from lmmpress import compress\n", "settings.faults -> lmmpress ("),

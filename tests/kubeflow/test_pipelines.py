@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from support.paths import ROOT
 from support.plans import PLAN, PROFILE
+from support.tasks import asked_by
 from typer.testing import CliRunner
 
 from lmmpress.axes import axes
@@ -23,7 +24,7 @@ from lmmpress.kubeflow.compile import compile_plan
 from lmmpress.kubeflow.estimate import LIMIT, estimate
 from lmmpress.kubeflow.ir import share
 from lmmpress.plan import Plan, parse_plan
-from lmmpress.tasks.parameters import arguments_of, plan_of, steps_of
+from lmmpress.tasks.parameters import plan_of
 from lmmpress.tasks.profile import COMPONENTS, ON_GPU, Profile, read_profile
 
 
@@ -47,9 +48,10 @@ def pods_of(spec: Any, platform: Any) -> dict[str, tuple[Any, Any]]:
 def test_a_pipeline_is_small_with_everything_that_a_profile_can_say(tmp_path, granularity, most) -> None:
     spec, platform = compiled(tmp_path, granularity)
     assert (tmp_path / f"{granularity}.yaml").stat().st_size < most
-    deepest = max(steps_of(parse_plan(PLAN)).values(), key=len)
-    assert len(deepest) == 10
-    raw, stored = estimate(spec, platform, len(deepest))
+    plan = parse_plan(PLAN)
+    deepest = max(map(plan.most_steps, plan.stages))
+    assert deepest == 10
+    raw, stored = estimate(spec, platform, deepest)
     assert raw > stored
     assert stored < LIMIT / 2
 
@@ -82,9 +84,12 @@ def test_every_reference_in_a_pipeline_leads_somewhere_and_nothing_is_written_tw
 def test_the_loops_are_bounded_run_in_order_and_are_gated_by_what_the_state_says(tmp_path) -> None:
     spec, _ = compiled(tmp_path, "step")
     for stage in PLAN["stages"]:
-        (loop,) = spec["components"][f"comp-stage-{stage}"]["dag"]["tasks"].values()
+        inside = spec["components"][f"comp-stage-{stage}"]["dag"]["tasks"]
+        (loop,) = (task for name, task in inside.items() if name != "steps")
+        assert inside["steps"]["inputs"]["parameters"]["stage"] == {"runtimeValue": {"constant": stage}}
         assert loop["iteratorPolicy"]["parallelismLimit"] == 1
-        assert loop["parameterIterator"]["items"] == {"inputParameter": "pipelinechannel--steps"}
+        items = loop["parameterIterator"]["items"]["inputParameter"]
+        assert loop["inputs"]["parameters"][items]["taskOutputParameter"]["producerTask"] == "steps"
         body = spec["components"][loop["componentRef"]["name"]]["dag"]["tasks"]
         gated = [task for task in body.values() if "triggerPolicy" in task]
         (asked,) = (task for task in body.values() if task["componentRef"]["name"] == "comp-due")
@@ -173,9 +178,13 @@ def test_one_file_serves_another_plan_of_the_same_stages(tmp_path) -> None:
     for spec, _ in (one, two):
         for parameter in spec["root"]["inputDefinitions"]["parameters"].values():
             parameter.pop("defaultValue", None)
+        # these defaults once more, by which the first task knows what was given
+        spec["root"]["dag"]["tasks"]["prepare"]["inputs"]["parameters"].pop("compiled")
     assert one == two
 
 
+AXES = [axis.name for axis in axes()]
+AMOUNTS = {"step": st.integers(1, 500), "max": st.integers(1, 5000)}
 plans = st.builds(
     lambda stages, alpha, seed, epochs, rate, towers, rows, confidence: parse_plan(
         {
@@ -190,10 +199,15 @@ plans = st.builds(
             "distillation": {"epochs": epochs, "learning_rate": rate},
         }
     ),
-    st.lists(st.sampled_from([axis.name for axis in axes()]), min_size=1, unique=True).flatmap(
-        lambda axes: st.fixed_dictionaries(
-            {axis: st.fixed_dictionaries({"step": st.integers(1, 500), "max": st.integers(1, 5000)}) for axis in axes}
-        )
+    st.lists(st.sampled_from(AXES), min_size=1, unique=True).flatmap(
+        lambda used: st.fixed_dictionaries({axis: st.fixed_dictionaries(AMOUNTS) for axis in used})
+    )
+    | st.lists(
+        st.fixed_dictionaries(
+            {"axis": st.sampled_from(AXES)} | AMOUNTS, optional={"tower": st.sampled_from(["vision", "largest"])}
+        ),
+        min_size=1,
+        max_size=6,
     ),
     st.floats(0.001, 0.9),
     st.integers(0, 2**31),
@@ -208,25 +222,114 @@ plans = st.builds(
 @settings(deadline=None, max_examples=100)
 @given(plans)
 def test_a_plan_survives_being_the_parameters_of_a_pipeline(plan: Plan) -> None:
-    arguments = arguments_of(plan, "name")
-    # what a pipeline makes of numbers inside of mappings
-    arguments["settings"] = json.loads(json.dumps(arguments["settings"]), parse_int=float)
+    arguments = asked_by(plan, "name")
+    # what a pipeline makes of numbers inside of lists and mappings
+    for name in ("settings", "stages", "compiled"):
+        arguments[name] = json.loads(json.dumps(arguments[name]), parse_int=float)
     arguments.pop("name")
-    found = plan_of([stage.name for stage in plan.stages], **arguments)
+    found = plan_of(**arguments)
     assert found == plan
     assert found.key_settings() == plan.key_settings()
 
 
+LISTED = [{"axis": axis, "step": 2, "max": 4} for axis in PLAN["stages"]]
+TWICE = [
+    {"axis": "block", "step": 4, "max": 8},
+    {"axis": "ffn", "step": 8, "max": 8},
+    {"axis": "block", "step": 1, "max": 2},
+]
+
+
+def test_whoever_starts_a_pipeline_gives_amounts_or_a_list_of_stages() -> None:
+    given = asked_by(parse_plan(PLAN), "antgmm")
+    given.pop("name")
+    assert given["stages"] == []
+    assert given["amounts"].startswith("block_step=4.0 block_max=40.0 ffn_step=768.0 ")
+    by_amounts = plan_of(**given | {"amounts": given["amounts"].replace("block_step=4.0", "block_step=8")})
+    assert (by_amounts.stage("block").step, by_amounts.stage("ffn").step) == (8, 768)
+    by_list = plan_of(**given | {"stages": LISTED})
+    assert [stage.as_written() for stage in by_list.stages] == LISTED
+    own_tower = plan_of(**given | {"stages": [LISTED[0] | {"tower": "vision"}, *LISTED[1:]]})
+    assert own_tower.stage("block").tower == "vision"
+    # an amount that was given beside the list, and says the same
+    both = given | {"stages": LISTED, "amounts": given["amounts"].replace("block_step=4.0", "block_step=2")}
+    assert plan_of(**both) == by_list
+
+
+def test_a_pipeline_of_a_list_takes_the_list_alone() -> None:
+    plan = parse_plan(PLAN | {"stages": TWICE})
+    given = asked_by(plan, "antgmm")
+    given.pop("name")
+    assert given["amounts"] == ""
+    assert plan_of(**given) == plan
+    other = [TWICE[0], TWICE[1], TWICE[2] | {"max": 1, "tower": "vision"}]
+    assert plan_of(**given | {"stages": other}).stage("block-2").max == 1
+
+
+@pytest.mark.parametrize(
+    ("stages", "change", "message"),
+    [
+        (
+            PLAN["stages"],
+            {"stages": LISTED[:2]},
+            "stages asks for block, ffn, and the pipeline was compiled for block, ffn, ",
+        ),
+        (PLAN["stages"], {"stages": LISTED[::-1]}, "stages asks for io, attention, ffn, block, and the pipeline was"),
+        (
+            TWICE,
+            {"stages": TWICE[:2]},
+            "stages asks for block, ffn, and the pipeline was compiled for block, ffn, block-2",
+        ),
+        (TWICE, {"stages": []}, "stages is empty; give the list of block, ffn, block-2, in this order"),
+        (
+            PLAN["stages"],
+            {"stages": LISTED, "amounts": "block_step=8 block_max=40"},
+            "block_step is 8, and stages says 2; give one of the two",
+        ),
+        (PLAN["stages"], {"amounts": "block_step=many"}, "block_step is no number: many"),
+        (
+            PLAN["stages"],
+            {"stages": [LISTED[0] | {"axis": "blok"}]},
+            "stages.0.axis: there is no axis 'blok'; did you mean",
+        ),
+        (PLAN["stages"], {"stages": [3]}, "stages.0: input should be a section of settings, got 3"),
+        (PLAN["stages"], {"stages": [LISTED[0] | {"step": 1.5}]}, "stages.0.step: input should be a valid integer"),
+    ],
+)
+def test_stages_that_a_pipeline_cannot_make_are_refused_in_one_line(stages, change, message) -> None:
+    given = asked_by(parse_plan(PLAN | {"stages": stages}), "antgmm")
+    given.pop("name")
+    with pytest.raises(UserError) as caught:
+        plan_of(**given | change)
+    (line,) = caught.value.lines
+    assert line.startswith(f"the pipeline's parameters: {message}")
+
+
+@pytest.mark.parametrize("granularity", ["step", "stage"])
+def test_a_stage_that_comes_twice_is_compiled_under_a_name_of_its_own(tmp_path, granularity) -> None:
+    spec, _ = compiled(tmp_path, granularity, PLAN | {"stages": TWICE})
+    parameters = spec["root"]["inputDefinitions"]["parameters"]
+    assert not [name for name in parameters if name.endswith(("_step", "_max"))]
+    assert parameters["stages"]["defaultValue"] == TWICE
+    root = spec["root"]["dag"]["tasks"]
+    shown = [task["taskInfo"]["name"] for task in root.values()]
+    assert {"block", "ffn", "block-2"} <= set(shown)
+    if granularity == "step":
+        constant = json.dumps(spec["components"]["comp-stage-block-2"])
+        assert '"comp-steps"' in constant
+        assert '{"constant": "block-2"}' in constant
+
+
 def test_nothing_is_said_twice_in_the_parameters() -> None:
-    arguments = arguments_of(parse_plan(PLAN), "antgmm")
+    arguments = asked_by(parse_plan(PLAN), "antgmm")
     arguments.pop("name")
     for said in ({"tolerance": {"alpha": 0.5}}, {"stages": {"block": {"step": 2}}}, {"seed": 3}):
         with pytest.raises(UserError, match="is a parameter of the pipeline"):
-            plan_of(list(PLAN["stages"]), **arguments | {"settings": said})
+            plan_of(**arguments | {"settings": said})
     with pytest.raises(UserError, match="did you mean 'towers'"):
-        plan_of(list(PLAN["stages"]), **arguments | {"settings": {"tower": ["language"]}})
+        plan_of(**arguments | {"settings": {"tower": ["language"]}})
     with pytest.raises(UserError, match="no section"):
-        plan_of(list(PLAN["stages"]), **arguments | {"settings": {"tolerance": 3}})
+        plan_of(**arguments | {"settings": {"tolerance": 3}})
 
 
 @pytest.mark.parametrize(
@@ -331,13 +434,13 @@ def test_no_command_takes_a_plan_with_a_secret_or_repeats_it(tmp_path, key, comm
 
 
 def test_the_parameters_of_a_pipeline_hold_no_secret_either() -> None:
-    arguments = arguments_of(parse_plan(PLAN), "antgmm")
+    arguments = asked_by(parse_plan(PLAN), "antgmm")
     arguments.pop("name")
     with pytest.raises(UserError, match="the pipeline's parameters: store holds credentials") as caught:
-        plan_of(list(PLAN["stages"]), **arguments | {"store": "s3://KEY:hush@bucket/p"})
+        plan_of(**arguments | {"store": "s3://KEY:hush@bucket/p"})
     assert "hush" not in str(caught.value)
     with pytest.raises(UserError, match="no section of a plan"):
-        plan_of(list(PLAN["stages"]), **arguments | {"settings": {"stages": 3}})
+        plan_of(**arguments | {"settings": {"tolerance": 3}})
 
 
 def test_the_documented_profile_has_every_key_and_is_one() -> None:
@@ -370,20 +473,20 @@ def test_without_the_sdk_of_kubeflow_one_line_says_what_to_install(tmp_path, mon
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN), "utf-8")
     monkeypatch.setitem(sys.modules, "kfp.kubernetes", None)
     found = CliRunner().invoke(app, ["compile", str(tmp_path / "plan.yaml"), "-o", str(tmp_path / "x.yaml")])
-    assert "pip install 'lmmpress[cluster]'" in str(found.exception)
+    assert "pip install 'lmmpress[kubeflow]'" in str(found.exception)
 
 
 def test_reading_the_state_needs_no_torch_and_the_library_needs_no_kubeflow() -> None:
     """No component imports torch before it needs it; nothing below the components imports what schedules them."""
     script = """
 import sys
-import lmmpress.tasks.bodies, lmmpress.components.due, lmmpress.components.distill, lmmpress.pipelines.compression
+import lmmpress.tasks, lmmpress.components.due, lmmpress.components.distill, lmmpress.pipelines.compression
 assert not {"torch", "transformers", "mlflow"} & sys.modules.keys(), "imported by the modules alone"
 """
     subprocess.run([sys.executable, "-c", script], check=True)
     script = """
 import sys
-import lmmpress.tasks.bodies, lmmpress.engine.compression
+import lmmpress.tasks.preparation, lmmpress.tasks.step_parts, lmmpress.engine.compression
 assert not {"kfp", "kubernetes", "mlflow"} & sys.modules.keys()
 """
     subprocess.run([sys.executable, "-c", script], check=True)

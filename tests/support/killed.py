@@ -9,7 +9,7 @@ from typing import Any
 from lmmpress.engine.compression import compress
 from lmmpress.engine.parts import load
 from lmmpress.plan import parse_plan
-from lmmpress.tasks import bodies as tasks
+from support import task_functions as tasks
 from support.tasks import walk
 
 

@@ -5,36 +5,49 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lmmpress.axes import axis_named
 from lmmpress.engine.closing import close
 from lmmpress.engine.run import known_steps, open_run
-from lmmpress.plan import parse_plan
+from lmmpress.plan import Plan, parse_plan
 from lmmpress.result import Result
 from lmmpress.store import open_store
-from lmmpress.tasks import bodies as tasks
-from lmmpress.tasks.parameters import arguments_of
+from lmmpress.tasks.parameters import amounts_of, amounts_text, arguments_of
+from lmmpress.tasks.submission import read_submission
 from lmmpress.tracking.client import local_store
 from lmmpress.tracking.lineage import Lineage
+from support import task_functions as tasks
 
 PARTS = ("importance", "prune", "distill", "evaluate", "gate")
+
+
+def asked_by(plan: Plan, name: str) -> dict[str, Any]:
+    """What a pipeline that was compiled from a plan gives to its first task."""
+    amounts = amounts_of(plan)
+    given = {key: value for key, value in arguments_of(plan, name).items() if key not in amounts}
+    compiled = [stage.as_written() for stage in plan.stages]
+    # numbers come back as floats
+    return given | {
+        "compiled": compiled,
+        "amounts": amounts_text({key: float(value) for key, value in amounts.items()}),
+    }
 
 
 def prepared(raw: dict[str, Any]) -> tuple[str, str, dict[str, list[int]]]:
     """The store's address, the submission's name, and the steps of each stage."""
     plan = parse_plan(raw)
-    made = tasks.prepare(stages=[stage.name for stage in plan.stages], **arguments_of(plan, "antgmm"))
-    run, *steps = made.outputs
-    return raw["store"], run, dict(zip(("block", "ffn", "attention", "io"), steps, strict=True))
+    run = tasks.prepare(**asked_by(plan, "antgmm")).run
+    return raw["store"], run, {stage.name: tasks.steps(raw["store"], run, stage.name) for stage in plan.stages}
 
 
 def walk(raw: dict[str, Any]) -> Iterator[tuple[str, Callable[[], tasks.Outcome]]]:
     """Every task of the pipeline by steps in its order, to be called."""
     store, run, steps = prepared(raw)
     yield "evaluate original", lambda: tasks.evaluate(store, run, "original")
-    for stage in raw["stages"]:
-        for index in steps[stage]:
-            if tasks.due(store, run, stage, float(index)) == "open":
-                for part in PARTS[1 if stage == "block" else 0 :]:
-                    yield f"{part} {stage} {index}", partial(getattr(tasks, part), store, run, stage, index)
+    for stage in parse_plan(raw).stages:
+        for index in steps[stage.name]:
+            if tasks.due(store, run, stage.name, float(index)) == "open":
+                for part in PARTS[0 if axis_named(stage.axis).needs_scores else 1 :]:
+                    yield f"{part} {stage.name} {index}", partial(getattr(tasks, part), store, run, stage.name, index)
     yield "evaluate result", lambda: tasks.evaluate(store, run, "result")
     report = str(Path(store).parent / "report" / "page.html") if "://" not in store else "page.html"
     yield "publish", lambda: tasks.publish(store, run, report)
@@ -44,7 +57,7 @@ def result_of(raw: dict[str, Any]) -> Result:
     """What the store knows of a run that its tasks have ended."""
     store = open_store(raw["store"])
     (entry,) = [entry.name for entry in store.objects.entries("records/submission-")][:1]
-    told = tasks._submission(store, entry.removeprefix("records/submission-").removesuffix(".json"))
+    told = read_submission(store, entry.removeprefix("records/submission-").removesuffix(".json"))
     with store.run_state(told.key) as state:
         run = open_run(told.plan, store, told.key, told.original, makes=frozenset())
         return close(run, known_steps(run, state))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from support import task_functions as tasks
 from support.files import contents
 from support.forks import Forks
 from support.results import essence
@@ -24,8 +25,8 @@ from lmmpress.lmm.checkpoint import load_model, read_checkpoint, save_trained
 from lmmpress.plan import parse_plan
 from lmmpress.store import open_store
 from lmmpress.store.state import hold
-from lmmpress.tasks import bodies as tasks
 from lmmpress.tasks.profile import COMPONENTS
+from lmmpress.tasks.submission import read_submission
 from lmmpress.tracking.client import local_store
 from lmmpress.tracking.lineage import Lineage
 
@@ -206,7 +207,7 @@ def test_distillation_starts_a_process_for_each_gpu(plan, monkeypatch) -> None:
 
 def test_another_submission_is_waited_for_and_then_named(plan, monkeypatch, capsys) -> None:
     store, run, _ = prepared(plan)
-    told = tasks._submission(open_store(store), run)
+    told = read_submission(open_store(store), run)
     monkeypatch.setattr("lmmpress.store.state._host", lambda: "another-pod 1")
     holding, done = threading.Event(), threading.Event()
 
@@ -272,7 +273,7 @@ def test_a_pipeline_goes_on_after_a_task_of_any_component_was_killed(raw_plan, t
     raw = raw_plan | {"model": str(taught), "stages": {"block": {"step": 1, "max": 1}} | stages}
     one = compress(parse_plan(raw), tmp_path / "one")
     raw["store"] = str(tmp_path / "store")
-    order = ["prepare", "evaluate", "due", "block_prune", "distill", "gate", "importance"]
+    order = ["prepare", "steps", "evaluate", "due", "block_prune", "distill", "gate", "importance"]
     order += ["ffn_prune", "attention_prune", "io_prune", "publish"]
     assert {*order, "stage"} == set(COMPONENTS)
     decided: list[Any] = []

@@ -14,7 +14,7 @@ lock() {
 
 work=$(mktemp -d)
 trap 'rm -r "$work"' EXIT
-lock pyproject.toml >"$work/all"
+lock pyproject.toml --extra mlflow --extra s3 >"$work/all"
 
 # torch is chosen by the variant of the image, with the libraries of NVIDIA or without
 awk -v torch="$work/torch" -v rest="$work/rest" '

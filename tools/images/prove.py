@@ -107,14 +107,18 @@ def compile_pipeline(target: Path, raw: dict[str, Any]) -> dict[str, Any]:
 
     from lmmpress.pipelines.compression import compression
     from lmmpress.plan import parse_plan
-    from lmmpress.tasks.parameters import arguments_of
+    from lmmpress.tasks.parameters import amounts_of, amounts_text, arguments_of
 
     plan = parse_plan(raw)
     arguments = arguments_of(plan, "proved")
-    stages = [stage.name for stage in plan.stages]
-    pipeline = compression(stages, arguments, {name: type(value) for name, value in arguments.items()})
+    pipeline = compression(plan.stages, arguments, {name: type(value) for name, value in arguments.items()})
     compiler.Compiler().compile(pipeline, str(target))
-    return arguments | {"stages": stages}
+    amounts = amounts_of(plan)
+    given = {name: value for name, value in arguments.items() if name not in amounts}
+    return given | {
+        "compiled": [stage.as_written() for stage in plan.stages],
+        "amounts": amounts_text(amounts),
+    }
 
 
 def prove(work: Path, root: Path | None, given: dict[str, str]) -> None:
@@ -165,8 +169,10 @@ def prove(work: Path, root: Path | None, given: dict[str, str]) -> None:
     prepared = pod.task("prepare", arguments)
     run = prepared["run"]
     assert re.fullmatch(r"[0-9a-f]{12}-[0-9a-f]{8}", run), prepared
-    assert prepared == {"run": run, "block": [], "ffn": [0, 1], "attention": [], "io": []}
-    step = {"store": "/store", "run": run, "stage": "ffn", "index": 0}
+    assert prepared == {"run": run}
+    stage = {"store": "/store", "run": run, "stage": "ffn"}
+    assert pod.task("steps", stage)["Output"] == [0, 1]
+    step = stage | {"index": 0}
     assert pod.task("due", step)["Output"] == "open"
     assert pod.task("due", step | {"index": 1})["Output"] == "closed"
     for part in ("importance", "ffn-prune"):

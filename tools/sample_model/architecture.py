@@ -1,4 +1,4 @@
-"""AntGMM-mini before training: tokenizer, processor and model, all plain transformers objects."""
+"""Builds the untrained AntGMM-mini: tokenizer, processor and model, all plain transformers objects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from transformers import (
 from lmmpress.sample.copywriting import TASKS, characters
 from lmmpress.sample.drawing import SIZE
 
-QUERIES = len(TASKS)  # vision training makes each query report on one task
+QUERIES = len(TASKS)  # in vision training each query predicts one task
 PAD, EOS, UNKNOWN, IMAGE = "<pad>", "<eos>", "<unk>", "<image>"
 
 VISION_WIDTH = 96
@@ -31,7 +31,7 @@ TEXT_WIDTH = 192
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A small BPE over characters; few and short merges, so that a title stays a sentence of many tokens."""
+    """Train a small BPE tokenizer with few and short merges, so that a title has many tokens."""
     tokenizer = Tokenizer(BPE(unk_token=UNKNOWN))
     tokenizer.decoder = decoders.Fuse()
     tokenizer.train_from_iterator(
@@ -55,7 +55,8 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def make_processor(tokenizer: PreTrainedTokenizerFast) -> Blip2Processor:
-    """Pixels from 0..255 to -1..1 without a change of size, and `QUERIES` image tokens before the prompt."""
+    """A processor that scales pixels from 0..255 to -1..1, keeps their size, and puts `QUERIES` image tokens before the
+    prompt."""
     image_processor = BlipImageProcessorPil(
         size={"height": SIZE, "width": SIZE},
         image_mean=[0.5] * 3,
@@ -65,10 +66,10 @@ def make_processor(tokenizer: PreTrainedTokenizerFast) -> Blip2Processor:
 
 
 def make_config(tokenizer: PreTrainedTokenizerFast) -> Blip2Config:
-    """Nearly all parameters and time are the language tower's, as in large models.
+    """The config. The language tower has nearly all parameters and needs nearly all time, as in large models.
 
-    The initial spread is about 1/sqrt(width): transformers' default of 0.02 is made for widths of thousands,
-    and at these widths the model hardly learns from it.
+    The initial standard deviation is about 1/sqrt(width). The default of transformers, 0.02, is meant for widths of
+    thousands; with it a model of this width hardly learns.
     """
     vision = Blip2VisionConfig(
         hidden_size=VISION_WIDTH,
@@ -121,7 +122,7 @@ def make_config(tokenizer: PreTrainedTokenizerFast) -> Blip2Config:
 def make_model(tokenizer: PreTrainedTokenizerFast) -> Blip2ForConditionalGeneration:
     """An untrained model on the CPU in float32."""
     model = Blip2ForConditionalGeneration(make_config(tokenizer))
-    # transformers starts the queries at zero, where all of them are the same and would stay close
+    # transformers initialises the queries with zeros; equal queries would stay similar
     torch.nn.init.normal_(model.query_tokens)
     greedy = GenerationConfig(
         do_sample=False,

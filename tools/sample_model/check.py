@@ -1,7 +1,7 @@
-"""Measure what the sample promises: `python -m tools.sample_model.check [CHECKPOINT]`.
+"""Measures the documented properties of the sample: `python -m tools.sample_model.check [CHECKPOINT]`.
 
-Prints parameters, the language tower's share of parameters and time, accuracy on the test split by task, through
-teacher forcing and through `generate`, and the accuracy with only the first language blocks kept.
+Prints parameters, the language tower's share of parameters and time, accuracy on the test split by task (with teacher
+forcing and with `generate`), and the accuracy if only the first language blocks are kept.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tools.sample_model.train import accuracies, all_query_outputs, encode
 
 
 def language_blocks(model: Blip2ForConditionalGeneration) -> list[nn.Module]:
-    """The language tower proper: its blocks and final norm, without embeddings and head."""
+    """The language tower: its blocks and final norm, without embeddings and head."""
     tower = model.language_model.model
     return [tower.layers, tower.norm]
 
@@ -34,12 +34,12 @@ def parameters(model: Blip2ForConditionalGeneration) -> tuple[int, int]:
 
 
 def language_share(model: Blip2ForConditionalGeneration, call: Callable[[], object], repeats: int = 5) -> float:
-    """The share of a call's wall time that passes within the language model; the median of `repeats` calls.
+    """The language model's share of a call's wall time; the median of `repeats` calls.
 
-    All time outside vision tower, Q-Former and projection is the language model's: the text embeddings, which
-    are looked up before it, and the loop of `generate`, which runs within it, are both work on language.
+    All time outside vision tower, Q-Former and projection counts for the language model, including the lookup of text
+    embeddings and the loop of `generate`.
     """
-    eyes = [model.vision_model, model.qformer, model.language_projection]
+    image_side = [model.vision_model, model.qformer, model.language_projection]
     spent = 0.0
     started: list[float] = []
 
@@ -50,7 +50,7 @@ def language_share(model: Blip2ForConditionalGeneration, call: Callable[[], obje
         nonlocal spent
         spent += time.perf_counter() - started.pop()
 
-    hooks = [h for m in eyes for h in (m.register_forward_pre_hook(begin), m.register_forward_hook(end))]
+    hooks = [h for m in image_side for h in (m.register_forward_pre_hook(begin), m.register_forward_hook(end))]
     shares = []
     for repeat in range(repeats + 1):
         spent, start = 0.0, time.perf_counter()
@@ -64,7 +64,7 @@ def language_share(model: Blip2ForConditionalGeneration, call: Callable[[], obje
 
 
 def keep_first(model: Blip2ForConditionalGeneration, blocks: int) -> None:
-    """Cut the language tower down to its first blocks, in place and without any repair."""
+    """Keep only the first blocks of the language tower, in place and without distillation."""
     tower = model.language_model.model
     tower.layers = nn.ModuleList(tower.layers[:blocks])
     model.config.text_config.num_hidden_layers = blocks
@@ -78,7 +78,7 @@ def generated_accuracy(
     answers: list[str],
     batch_size: int = 32,
 ) -> float:
-    """Share of rows whose greedily generated text is the answer, through plain transformers calls."""
+    """The share of rows whose greedily generated text is the answer, with plain transformers calls."""
     right = 0
     for i in range(0, len(questions), batch_size):
         part = slice(i, i + batch_size)
@@ -101,10 +101,10 @@ def main() -> None:
     total, tower = parameters(model)
     print(f"parameters {total:,}, language tower {tower:,} ({tower / total:.1%})")
 
-    pixels, _, asked = in_memory("test", SIZES["test"])
-    rows = [row for five in asked for row in five]
+    pixels, _, rows_by_image = in_memory("test", SIZES["test"])
+    rows = [row for five in rows_by_image for row in five]
     encoded = encode(processor.tokenizer, rows)
-    seen = all_query_outputs(model, pixels)
+    queries = all_query_outputs(model, pixels)
     prompts = [len(prompt) for prompt, _ in encoded]
     answers = [len(answer) - 1 for _, answer in encoded]
     print(f"prompt tokens with image: mean {sum(prompts) / len(prompts):.1f}, max {max(prompts)}")
@@ -112,21 +112,21 @@ def main() -> None:
 
     images = [Image.fromarray(pixels[i // 5]) for i in range(5 * args.generate_images)]
     some = rows[: len(images)]
-    asked_only = [row.question for row in some[:32]]
+    prompts_only = [row.question for row in some[:32]]
     answered = [row.question + row.answer for row in some[:32]]
-    open_end = processor(images=images[:32], text=asked_only, padding=True, return_tensors="pt")
+    open_end = processor(images=images[:32], text=prompts_only, padding=True, return_tensors="pt")
     forced_end = processor(images=images[:32], text=answered, padding=True, return_tensors="pt")
     print(f"language share of time, generate:       {language_share(model, lambda: model.generate(**open_end)):.1%}")
     print(f"language share of time, teacher-forced: {language_share(model, lambda: model(**forced_end)):.1%}")
 
     pad = processor.tokenizer.pad_token_id
-    print("test accuracy", accuracies(model, encoded, seen, pad))
+    print("test accuracy", accuracies(model, encoded, queries, pad))
     share = generated_accuracy(model, processor, [r.question for r in some], images, [r.answer for r in some])
-    forced = accuracies(model, encoded[: len(some)], seen, pad)["all"]
+    forced = accuracies(model, encoded[: len(some)], queries, pad)["all"]
     print(f"first {len(some)} rows: through generate {share:.4f}, forced {forced:.4f}")
     for blocks in (11, 10, 8, 6, 4, 2):
         keep_first(model, blocks)
-        print(f"first {blocks} blocks", accuracies(model, encoded, seen, pad))
+        print(f"first {blocks} blocks", accuracies(model, encoded, queries, pad))
 
 
 if __name__ == "__main__":

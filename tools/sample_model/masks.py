@@ -1,4 +1,4 @@
-"""Make the files under assets/ that need tools which rendering does not: alpha masks and the font subset.
+"""Makes the alpha masks and the font subset under assets/.
 
 Run it only to change the drawings, after unpacking `@mdi/svg` from npm and a Chinese font:
 
@@ -20,7 +20,7 @@ from lmmpress.sample.drawing import ASSETS, FONT, LOGO_SIZE, LOGOS, PICTOGRAM_SI
 
 
 def rasterise(svg: str, size: int) -> Image.Image:
-    """Alpha mask ("L", size x size) of an SVG; drawn four times too large and averaged for clean edges."""
+    """The alpha mask ("L", size x size) of an SVG; rendered at four times the size and averaged for smooth edges."""
     import resvg_py
 
     png = resvg_py.svg_to_bytes(svg_string=svg, width=4 * size, height=4 * size)
@@ -46,7 +46,7 @@ def write_pictograms(icons: Path) -> None:
 
 
 def write_font(font: Path) -> None:
-    """Keep only the glyphs that the sample writes, without hinting programs and layout tables."""
+    """Write a font with only the glyphs that the sample uses, without hinting programs and layout tables."""
     from fontTools import subset
 
     tables = ["GSUB", "GPOS", "GDEF"]

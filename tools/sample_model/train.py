@@ -1,14 +1,14 @@
-"""Train AntGMM-mini, the sample's teacher: `python -m tools.sample_model.train --out DIR` (half an hour).
+"""Trains AntGMM-mini, the sample's teacher: `python -m tools.sample_model.train --out DIR` (half an hour).
 
-End to end from scratch such a model hardly learns, so it is trained in two stages:
+Such a small model hardly learns if it is trained end to end from scratch, so it is trained in two stages:
 
-1. Eyes: vision tower and Q-Former, with a linear head on each query that reports one attribute of the picture. The
-   heads are thrown away.
-2. Language: the query outputs of all pictures are computed once, then embeddings, projection and language tower
-   learn to answer on top of them, with the loss on the answer's tokens only.
+1. Eyes: vision tower and Q-Former, with a linear head on each query that predicts one attribute of the picture. The
+   heads are discarded.
+2. Language: the query outputs of all pictures are computed once. Then embeddings, projection and language tower learn
+   to answer from them, with the loss on the answer's tokens only.
 
-The data are the split "train" of the sample's generator, which the shipped data set does not contain. Every stage
-appends its progress to `train_log.jsonl` in DIR.
+The data is the split "train" of the sample's generator, which is not part of the data set on disk. Every stage appends
+its progress to `train_log.jsonl` in DIR.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from lmmpress.sample.dataset import SIZES, Adverts, in_memory
 from tools.sample_model.architecture import QUERIES, make_model, make_processor, train_tokenizer
 
 TRAIN_IMAGES = 24000
-CHECK_IMAGES = 400  # of the split "check", to watch the training; "test" is only for the final word
+CHECK_IMAGES = 400  # of the split "check", to monitor the training; "test" is used only for the final measurement
 
 EYES_EPOCHS, EYES_BATCH, EYES_RATE = 4, 64, 1.5e-3
 LANGUAGE_STEPS, LANGUAGE_BATCH, LANGUAGE_RATE = 1000, 64, 1e-3
-OTHERS_SHARE = 0.12  # of the rows that only report what the picture shows; they are learned in a hundred steps
+OTHERS_SHARE = 0.12  # share of rows that need only the picture; the model learns them in a hundred steps
 
 IGNORED = -100  # label of the tokens that carry no loss
 
 
 class Batch(NamedTuple):
-    """Rows for the language tower, padded on the right; all (rows, tokens) but `images` (rows,)."""
+    """Rows for the language tower, padded on the right; (rows, tokens), except `images` and `tasks` (rows,)."""
 
     input_ids: Tensor
     attention_mask: Tensor
@@ -59,7 +59,7 @@ Log = Callable[..., None]
 
 
 def make_log(path: Path) -> Log:
-    """A function that prints its fields and appends them to a jsonl file, with the seconds since now."""
+    """A function that prints its fields and appends them to a JSON Lines file, with the seconds since this call."""
     start = time.perf_counter()
 
     def log(**fields: object) -> None:
@@ -73,7 +73,7 @@ def make_log(path: Path) -> Log:
 
 
 def schedule(optimizer: torch.optim.Optimizer, steps: int, warmup: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """Linear warm-up over `warmup` steps, then a cosine down to nothing."""
+    """Linear warm-up over `warmup` steps, then a half cosine down to zero."""
 
     def factor(step: int) -> float:
         if step < warmup:
@@ -97,19 +97,20 @@ def make_optimizer(modules: list[nn.Module], rate: float) -> torch.optim.AdamW:
 
 
 def to_pixel_values(pixels: NDArray[np.uint8]) -> Tensor:
-    """(n, 64, 64, 3) bytes to (n, 3, 64, 64) in -1..1, as the checkpoint's image processor does."""
+    """Convert bytes (n, 64, 64, 3) to (n, 3, 64, 64) in -1..1, as the checkpoint's image processor does."""
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def query_outputs(model: Blip2ForConditionalGeneration, pixel_values: Tensor) -> Tensor:
-    """What the Q-Former reports of pictures, before the projection: (n, queries, width)."""
+    """The outputs of the Q-Former for pictures, before the projection: (n, queries, width)."""
     features = model.get_image_features(pixel_values, return_dict=True)
     outputs: Tensor = features.qformer_outputs.last_hidden_state
     return outputs
 
 
 def shown(adverts: list[Advert]) -> Tensor:
-    """What each picture shows, (n, tasks): for the content the pictogram, whatever the title sells."""
+    """The visible attributes of each picture, (n, tasks). For the content this is the pictogram, whatever the title
+    sells."""
     attributes = ["pictogram" if task == "content" else task for task in TASKS]
     return torch.tensor([[getattr(advert, name) for name in attributes] for advert in adverts])
 
@@ -122,13 +123,13 @@ def all_query_outputs(model: Blip2ForConditionalGeneration, pixels: NDArray[np.u
 
 
 def train_eyes(model: Blip2ForConditionalGeneration, train: Adverts, check: Adverts, log: Log) -> None:
-    """Train vision tower and Q-Former until query t tells the right answer of task t to a linear head."""
+    """Train vision tower and Q-Former so that a linear head can predict the answer of task t from query t."""
     heads = nn.ModuleList(nn.Linear(model.config.qformer_config.hidden_size, len(ANSWERS[t])) for t in TASKS)
     optimizer = make_optimizer([model.vision_model, model.qformer, heads], EYES_RATE)
     optimizer.add_param_group({"params": [model.query_tokens], "weight_decay": 0.0})
     steps = EYES_EPOCHS * (len(train.adverts) // EYES_BATCH)
     scheduler = schedule(optimizer, steps, warmup=200)
-    targets, wanted = shown(train.adverts), shown(check.adverts)
+    targets, check_targets = shown(train.adverts), shown(check.adverts)
     for epoch in range(EYES_EPOCHS):
         model.train()
         losses = []
@@ -147,9 +148,9 @@ def train_eyes(model: Blip2ForConditionalGeneration, train: Adverts, check: Adve
             losses.append(loss.item())
             if step % 100 == 99:
                 log(stage="eyes", epoch=epoch, step=step + 1, loss=round(float(np.mean(losses[-100:])), 4))
-        seen = all_query_outputs(model, check.pixels)
+        queries = all_query_outputs(model, check.pixels)
         right = {
-            task: round((head(seen[:, t]).argmax(-1) == wanted[:, t]).float().mean().item(), 4)
+            task: round((head(queries[:, t]).argmax(-1) == check_targets[:, t]).float().mean().item(), 4)
             for t, (task, head) in enumerate(zip(TASKS, heads, strict=True))
         }
         log(stage="eyes", epoch=epoch + 1, loss=round(float(np.mean(losses)), 4), accuracy=right)
@@ -159,7 +160,7 @@ def train_eyes(model: Blip2ForConditionalGeneration, train: Adverts, check: Adve
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, rows: list[Row]) -> list[tuple[list[int], list[int]]]:
-    """Prompt and answer tokens of each row: image tokens and question, then the answer with its end."""
+    """The prompt and answer tokens of each row: image tokens and question, then the answer with its end token."""
     image = [tokenizer.convert_tokens_to_ids("<image>")] * QUERIES
     questions = tokenizer([row.question for row in rows])["input_ids"]
     answers = tokenizer([row.answer for row in rows])["input_ids"]
@@ -169,16 +170,16 @@ def encode(tokenizer: PreTrainedTokenizerFast, rows: list[Row]) -> list[tuple[li
 def batches(
     encoded: list[tuple[list[int], list[int]]], pad: int, size: int, rng: random.Random | None = None
 ) -> Iterator[Batch]:
-    """All rows once, rows of like length together.
+    """All rows once, in batches of similar length.
 
-    For training give `rng`: it shuffles the rows and leaves out most of those that need no reading of the title.
+    `rng` is for training: it shuffles the rows and leaves out most of those that do not need the title.
     """
     indices = list(range(len(encoded)))
     if rng:
         reading = TASKS.index("content")
         indices = [i for i in indices if i % len(TASKS) == reading or rng.random() < OTHERS_SHARE]
         rng.shuffle(indices)
-    pool = 50 * size  # sorting within pools leaves enough chance in who meets whom
+    pool = 50 * size  # rows are sorted only within pools, so that the batches stay random enough
     pooled = [indices[i : i + pool] for i in range(0, len(indices), pool)]
     for part in pooled:
         part.sort(key=lambda i: len(encoded[i][0]) + len(encoded[i][1]))
@@ -202,14 +203,14 @@ def batches(
         yield Batch(input_ids, mask, labels, rows // len(TASKS), rows % len(TASKS))
 
 
-def answer_logits(model: Blip2ForConditionalGeneration, batch: Batch, seen: Tensor) -> Tensor:
-    """Logits at the answers' positions only, (answer tokens of the batch, vocabulary).
+def answer_logits(model: Blip2ForConditionalGeneration, batch: Batch, queries: Tensor) -> Tensor:
+    """The logits at the answers' positions, (answer tokens of the batch, vocabulary).
 
-    `seen` are the query outputs of the batch's pictures, (rows, queries, width).
+    `queries` are the query outputs of the batch's pictures, (rows, queries, width).
     """
     embeddings = model.get_input_embeddings()(batch.input_ids)
-    projected = model.language_projection(seen)
-    # the image tokens come first in every row, so the projected queries simply take their places
+    projected = model.language_projection(queries)
+    # the image tokens come first in every row, so the projected queries replace the first embeddings
     embeddings = torch.cat([projected, embeddings[:, QUERIES:]], dim=1)
     tower = model.language_model.model
     hidden = tower(inputs_embeds=embeddings, attention_mask=batch.attention_mask, use_cache=False)
@@ -221,19 +222,19 @@ def answer_logits(model: Blip2ForConditionalGeneration, batch: Batch, seen: Tens
 def accuracies(
     model: Blip2ForConditionalGeneration,
     encoded: list[tuple[list[int], list[int]]],
-    seen: Tensor,
+    queries: Tensor,
     pad: int,
 ) -> dict[str, float]:
-    """Share of rows with every answer token right, the end included, overall and by task.
+    """The share of rows with every answer token right, including the end token, overall and by task.
 
-    As each token is judged after the right ones before it, this equals greedy generation.
+    Each token is predicted from the right tokens before it. The result is the same as with greedy generation.
     """
     model.eval()
     right, total = torch.zeros(len(TASKS)), torch.zeros(len(TASKS))
     for batch in batches(encoded, pad, 256):
         at = batch.labels != IGNORED
         wrong = torch.zeros_like(at)
-        wrong[at] = answer_logits(model, batch, seen[batch.images]).argmax(-1) != batch.labels[at]
+        wrong[at] = answer_logits(model, batch, queries[batch.images]).argmax(-1) != batch.labels[at]
         right.index_add_(0, batch.tasks, (~wrong.any(1)).float())
         total.index_add_(0, batch.tasks, torch.ones(len(batch.tasks)))
     result = {"all": round((right.sum() / total.sum()).item(), 4)}
@@ -247,8 +248,8 @@ def train_language(
     check: Adverts,
     log: Log,
 ) -> None:
-    """Train embeddings, projection and language tower on query outputs that were computed once."""
-    seen, check_seen = all_query_outputs(model, train.pixels), all_query_outputs(model, check.pixels)
+    """Train embeddings, projection and language tower on query outputs that are computed once."""
+    queries, check_queries = all_query_outputs(model, train.pixels), all_query_outputs(model, check.pixels)
     encoded = encode(tokenizer, [row for rows in train.rows for row in rows])
     checked = encode(tokenizer, [row for rows in check.rows for row in rows])
     log(stage="language", note="query outputs ready", rows=len(encoded))
@@ -264,7 +265,7 @@ def train_language(
     losses: list[float] = []
     for step, batch in zip(range(1, LANGUAGE_STEPS + 1), endless(), strict=False):
         model.train()
-        logits = answer_logits(model, batch, seen[batch.images])
+        logits = answer_logits(model, batch, queries[batch.images])
         loss = cross_entropy(logits, batch.labels[batch.labels != IGNORED])
         loss.backward()
         nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
@@ -275,7 +276,7 @@ def train_language(
         if step % 25 == 0:
             fields: dict[str, object] = {"step": step, "loss": round(float(np.mean(losses[-25:])), 4)}
             if step % 200 == 0 or step == LANGUAGE_STEPS:
-                fields["accuracy"] = accuracies(model, checked, check_seen, pad)
+                fields["accuracy"] = accuracies(model, checked, check_queries, pad)
             log(stage="language", **fields)
 
 
@@ -283,7 +284,7 @@ def train_language(
 
 
 def save(model: Blip2ForConditionalGeneration, processor: Blip2Processor, directory: Path) -> None:
-    """Write a float16 checkpoint with its checksums; rounds the weights of `model` itself, computing stays float32."""
+    """Write a float16 checkpoint with its checksums. The weights of `model` are rounded in place and stay float32."""
     model.half().save_pretrained(directory)
     processor.save_pretrained(directory)
     model.float()
@@ -303,7 +304,7 @@ def main() -> None:
 
     train = in_memory("train", args.images)
     check = in_memory("check", CHECK_IMAGES)
-    rows = [row for asked in train.rows[:3000] for row in asked]
+    rows = [row for rows_of_image in train.rows[:3000] for row in rows_of_image]
     tokenizer = train_tokenizer([row.question for row in rows] + [row.answer for row in rows])
     processor = make_processor(tokenizer)
     log(stage="data", images=args.images, tokens=len(tokenizer))
@@ -319,9 +320,9 @@ def main() -> None:
 
     save(model, processor, args.out / "antgmm_mini")
     test = in_memory("test", SIZES["test"])
-    encoded = encode(tokenizer, [row for asked in test.rows for row in asked])
-    seen = all_query_outputs(model, test.pixels)
-    log(stage="test", dtype="float16", accuracy=accuracies(model, encoded, seen, tokenizer.pad_token_id))
+    encoded = encode(tokenizer, [row for rows_of_image in test.rows for row in rows_of_image])
+    queries = all_query_outputs(model, test.pixels)
+    log(stage="test", dtype="float16", accuracy=accuracies(model, encoded, queries, tokenizer.pad_token_id))
 
 
 if __name__ == "__main__":

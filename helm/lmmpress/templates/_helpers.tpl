@@ -1,4 +1,4 @@
-{{/* What the names of objects begin with. */}}
+{{/* The prefix of the names of objects. */}}
 {{- define "lmmpress.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
@@ -12,7 +12,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Labels that never change: what selects the pods of a component. (list $ "component") */}}
+{{/* Labels that never change and select the pods of a component. (list $ "component") */}}
 {{- define "lmmpress.selector" -}}
 {{- $ := index . 0 -}}
 app.kubernetes.io/name: {{ default $.Chart.Name $.Values.nameOverride }}
@@ -31,7 +31,7 @@ helm.sh/chart: {{ printf "%s-%s" $.Chart.Name $.Chart.Version | replace "+" "_" 
 {{- end }}
 {{- end -}}
 
-{{/* Labels of pods: none that changes with the chart's version, which alone is no reason to restart a database. */}}
+{{/* Labels of pods. None changes with the chart's version, since a new version alone must not restart a database. */}}
 {{- define "lmmpress.podLabels" -}}
 {{- $ := index . 0 -}}
 {{ include "lmmpress.selector" . }}
@@ -49,7 +49,7 @@ labels:
   {{- include "lmmpress.labels" (list $ (index . 1)) | nindent 2 }}
 {{- end -}}
 
-{{/* An image's whole name. (list $ image defaultTag) */}}
+{{/* The full name of an image. (list $ image defaultTag) */}}
 {{- define "lmmpress.image" -}}
 {{- $ := index . 0 -}}
 {{- $image := index . 1 -}}
@@ -67,7 +67,7 @@ labels:
 {{- include "lmmpress.image" (list . .Values.mlflow.image .Chart.AppVersion) -}}
 {{- end -}}
 
-{{/* What every pod of the chart begins with. (list $ user serviceAccountName scheduling) */}}
+{{/* The first fields of every pod of the chart. (list $ user serviceAccountName scheduling) */}}
 {{- define "lmmpress.pod" -}}
 {{- $ := index . 0 -}}
 {{- $where := index . 3 -}}
@@ -105,7 +105,7 @@ affinity:
 {{- end }}
 {{- end -}}
 
-{{/* What every container has. */}}
+{{/* The security context of every container. */}}
 {{- define "lmmpress.confined" -}}
 securityContext:
   allowPrivilegeEscalation: false
@@ -119,7 +119,7 @@ securityContext:
 {{- define "lmmpress.pipelineAccount" -}}
 {{- $own := default (printf "%s-pipeline" (include "lmmpress.fullname" .)) .Values.pipeline.serviceAccount.name -}}
 {{- if and (not .Values.pipeline.serviceAccount.create) (not .Values.pipeline.serviceAccount.name) -}}
-{{- fail "pipeline.serviceAccount.name: name the service account that is there already, or set pipeline.serviceAccount.create" -}}
+{{- fail "pipeline.serviceAccount.name: name the existing service account, or set pipeline.serviceAccount.create" -}}
 {{- end -}}
 {{- $own -}}
 {{- end -}}
@@ -133,7 +133,7 @@ securityContext:
 {{- end -}}
 {{- end -}}
 
-{{/* The keys of pipelines, and those of MLflow's server: where MinIO is in the chart the hook makes users with them. */}}
+{{/* The keys of pipelines, and those of MLflow's server. With the chart's MinIO, the hook creates users with them. */}}
 {{- define "lmmpress.pipelineSecret" -}}
 {{- if .Values.pipeline.existingSecret -}}
 {{- .Values.pipeline.existingSecret -}}
@@ -158,7 +158,7 @@ securityContext:
 {{- default (printf "%s-postgresql" (include "lmmpress.fullname" .)) .Values.postgresql.existingSecret -}}
 {{- end -}}
 
-{{/* A value that is made once: what the cluster has of it, else a new one. (list $ secret key length) */}}
+{{/* A generated value that is kept: the one in the cluster if there is one, else a new one. (list $ secret key length) */}}
 {{- define "lmmpress.kept" -}}
 {{- $ := index . 0 -}}
 {{- $found := lookup "v1" "Secret" $.Release.Namespace (index . 1) -}}
@@ -166,7 +166,7 @@ securityContext:
 {{- if hasKey $data (index . 2) -}}
 {{- index $data (index . 2) -}}
 {{- else if $found -}}
-{{- fail (printf "Secret %s is there and has no key %s: what it protects cannot be opened with a new one; add the key, or name another Secret" (index . 1) (index . 2)) -}}
+{{- fail (printf "Secret %s exists but has no key %s: a new value could not open what the old one protects; add the key, or name another Secret" (index . 1) (index . 2)) -}}
 {{- else -}}
 {{- randAlphaNum (index . 3 | int) | b64enc -}}
 {{- end -}}
@@ -202,7 +202,7 @@ securityContext:
 {{- default (ternary "80" "443" (eq $url.scheme "http")) $port -}}
 {{- end -}}
 
-{{/* Variables of whoever talks to the bucket, but the secret ones. As a mapping. */}}
+{{/* The variables of the bucket's clients that are not secret, as a mapping. */}}
 {{- define "lmmpress.plainEnv" -}}
 {{- with include "lmmpress.endpoint" . }}
 AWS_ENDPOINT_URL: {{ . }}
@@ -210,7 +210,7 @@ AWS_ENDPOINT_URL: {{ . }}
 AWS_REGION: {{ .Values.objectStorage.region }}
 {{- end -}}
 
-{{/* Two variables with the keys that a Secret holds. (list $ secret prefix) */}}
+{{/* Two variables with the keys in a Secret. (list $ secret prefix) */}}
 {{- define "lmmpress.keysEnv" -}}
 {{- $ := index . 0 -}}
 - name: {{ index . 2 }}_ACCESS_KEY_ID
@@ -225,7 +225,7 @@ AWS_REGION: {{ .Values.objectStorage.region }}
       key: {{ $.Values.objectStorage.secretKeyKey }}
 {{- end -}}
 
-{{/* Variables of whoever talks to the bucket with the keys of a Secret, or with a role. (list $ secret) */}}
+{{/* The variables of the bucket's clients, with the keys in a Secret or, without one, with a role. (list $ secret) */}}
 {{- define "lmmpress.storeEnv" -}}
 {{- $ := index . 0 -}}
 {{- range $name, $value := include "lmmpress.plainEnv" $ | fromYaml }}
@@ -237,7 +237,7 @@ AWS_REGION: {{ .Values.objectStorage.region }}
 {{- end }}
 {{- end -}}
 
-{{/* Where pipelines keep their store, and where MLflow keeps its artifacts: bucket/prefix. */}}
+{{/* The places of the pipelines' store and of MLflow's artifacts, as bucket/prefix. */}}
 {{- define "lmmpress.storePlace" -}}
 {{- printf "%s/%s" .Values.objectStorage.bucket .Values.objectStorage.prefix | trimSuffix "/" -}}
 {{- end -}}
@@ -246,7 +246,7 @@ AWS_REGION: {{ .Values.objectStorage.region }}
 {{- printf "%s/%s" .Values.mlflow.artifacts.bucket .Values.mlflow.artifacts.prefix | trimSuffix "/" -}}
 {{- end -}}
 
-{{/* The users that the hook makes in MinIO, as JSON: whose keys, where they write, where they only read. */}}
+{{/* The users that the hook creates in MinIO, as JSON: the places that they may write to, and those they may only read. */}}
 {{- define "lmmpress.users" -}}
 {{- $bucket := .Values.objectStorage.bucket -}}
 {{- $read := list -}}
@@ -316,7 +316,7 @@ AWS_REGION: {{ .Values.objectStorage.region }}
 {{- $hosts = append $hosts (printf "%s:5000" .) }}
 {{- end }}
 {{- $hosts = concat $hosts .Values.mlflow.allowedHosts }}
-# the driver is named: SQLAlchemy's default is another since 2.1; the password is libpq's own variable
+# the driver is named, since SQLAlchemy changed its default in 2.1; libpq reads the password from PGPASSWORD
 - name: MLFLOW_BACKEND_STORE_URI
   value: {{ printf "postgresql+psycopg2://%s@%s:%d/%s" (urlquery .Values.postgresql.username) $host $port .Values.postgresql.database | quote }}
 - name: PGPASSWORD
@@ -366,7 +366,7 @@ AWS_REGION: {{ .Values.objectStorage.region }}
 {{- end }}
 {{- end -}}
 
-{{/* How PostgreSQL is asked for TLS. */}}
+{{/* libpq's sslmode for PostgreSQL. */}}
 {{- define "lmmpress.sslMode" -}}
 {{- if not .Values.postgresql.enabled -}}
 {{- .Values.postgresql.external.sslMode -}}
@@ -377,7 +377,7 @@ disable
 {{- end -}}
 {{- end -}}
 
-{{/* A pod that runs one of files/*.py in the image of lmmpress, as the hook and the tests do. (list $ script) */}}
+{{/* A pod that runs one of files/*.py in the image of lmmpress, for the hook and the tests. (list $ script) */}}
 {{- define "lmmpress.script" -}}
 {{- $ := index . 0 -}}
 {{- $prepares := eq (index . 1) "prepare" -}}
@@ -389,7 +389,7 @@ containers:
     imagePullPolicy: {{ $.Values.image.pullPolicy }}
     command: [python3, /scripts/{{ index . 1 }}.py]
     env:
-      {{- /* the hook makes buckets and users; the tests may do no more than a task of a pipeline */}}
+      {{- /* the hook creates buckets and users; the tests have only the rights of a pipeline's task */}}
       {{- $keys := include "lmmpress.pipelineSecret" $ }}
       {{- if $prepares }}{{ $keys = include "lmmpress.storeSecret" $ }}{{ end }}
       {{- include "lmmpress.storeEnv" (list $ $keys) | trim | nindent 6 }}
@@ -443,10 +443,10 @@ volumes:
 {{- end -}}
 {{- end -}}
 
-{{/* What cannot be meant. */}}
+{{/* Refuses values that contradict each other. */}}
 {{- define "lmmpress.validate" -}}
 {{- if and .Values.minio.enabled (not .Values.prepare.enabled) -}}
-{{- fail "prepare.enabled is false and minio.enabled true: the hook makes the users in MinIO whose keys pipelines and MLflow have" -}}
+{{- fail "prepare.enabled is false and minio.enabled true: the hook creates the MinIO users for pipelines and MLflow; set prepare.enabled=true" -}}
 {{- end -}}
 {{- if and .Values.minio.enabled .Values.objectStorage.external.endpoint -}}
 {{- fail "objectStorage.external.endpoint is set and minio.enabled too: set minio.enabled=false" -}}
@@ -455,20 +455,20 @@ volumes:
 {{- fail "mlflow.external.url is set and mlflow.enabled too: set mlflow.enabled=false" -}}
 {{- end -}}
 {{- if and (not .Values.mlflow.enabled) (not .Values.mlflow.external.url) -}}
-{{- fail "mlflow.external.url: MLflow is not in the chart, so say where it is" -}}
+{{- fail "mlflow.external.url: mlflow.enabled is false, so set the address of your MLflow" -}}
 {{- end -}}
 {{- if and .Values.postgresql.enabled .Values.postgresql.external.host -}}
 {{- fail "postgresql.external.host is set and postgresql.enabled too: set postgresql.enabled=false" -}}
 {{- end -}}
 {{- if and .Values.mlflow.enabled (not .Values.postgresql.enabled) -}}
 {{- if not .Values.postgresql.external.host -}}
-{{- fail "postgresql.external.host: PostgreSQL is not in the chart, so say where it is" -}}
+{{- fail "postgresql.external.host: postgresql.enabled is false, so set the host of your PostgreSQL" -}}
 {{- end -}}
 {{- if not .Values.postgresql.existingSecret -}}
-{{- fail "postgresql.existingSecret: name the Secret with the password of the PostgreSQL that is there already" -}}
+{{- fail "postgresql.existingSecret: name the Secret with the password of your PostgreSQL" -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.kueue.enabled .Values.kueue.create (not .Values.kueue.clusterQueue) -}}
-{{- fail "kueue.clusterQueue: say which ClusterQueue the LocalQueue belongs to" -}}
+{{- fail "kueue.clusterQueue: name the ClusterQueue of the LocalQueue" -}}
 {{- end -}}
 {{- end -}}

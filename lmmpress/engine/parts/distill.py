@@ -1,4 +1,4 @@
-"""Distil: a cut model learns from the teacher (Eq. 5)."""
+"""The part `distill`: trains a cut model to match the teacher (Eq. 5)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +11,8 @@ from lmmpress.engine.parts.training import lasting, train
 
 @dataclass(frozen=True)
 class Distilled:
-    """The digest of the distilled checkpoint (None where the loss was not finite), the mean loss of each epoch, and the
-    seconds that it took."""
+    """The digest of the distilled checkpoint (None if the loss was not finite), the mean loss of each epoch, and the
+    seconds that distilling took."""
 
     checkpoint: str | None
     loss: list[float]
@@ -20,7 +20,7 @@ class Distilled:
 
 
 def distill(materials: Materials, checkpoint: str) -> Distilled:
-    """Distil a checkpoint from the teacher, in as many processes as the plan says; without epochs it stays as it is."""
+    """Distil a checkpoint from the teacher, in the plan's number of processes; with 0 epochs it stays unchanged."""
     settings = materials.plan.distillation
     if settings.epochs == 0:
         return Distilled(checkpoint, [], 0.0)

@@ -1,4 +1,4 @@
-"""Evaluate: which rows a checkpoint answers right."""
+"""The part `evaluate`: measures which rows a checkpoint answers right."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from lmmpress.result import Role
 
 
 @dataclass(frozen=True)
-class Answers:
+class Evaluated:
     """Which rows are answered right, booleans [rows], and the seconds that measuring took."""
 
     right: torch.Tensor
@@ -25,17 +25,17 @@ class Answers:
         return float(self.right.double().mean())
 
 
-def evaluate(materials: Materials, checkpoint: str, role: Role) -> Answers:
+def evaluate(materials: Materials, checkpoint: str, role: Role) -> Evaluated:
     """Which rows of a role a checkpoint answers right.
 
-    Raises UserError where the store's record is of another number of rows.
+    Raises UserError if the store's record has a different number of rows.
     """
     inputs: Inputs = {
         "checkpoint": checkpoint,
         "data": materials.split(role).digest,
         "dtype": str(materials.dtype),
     }
-    if len(materials.ends) > 1:  # with one, it is the one that every answer has
+    if len(materials.ends) > 1:  # a single end token is the one in every answer, so the name need not include it
         inputs["ends"] = sorted(materials.ends)
 
     def work(_: int) -> dict[str, Any]:
@@ -49,5 +49,5 @@ def evaluate(materials: Materials, checkpoint: str, role: Role) -> Answers:
     record = once(materials, "evaluate", inputs, work)
     marks = record.values["right"]
     if len(marks) != len(materials.split(role).rows):
-        raise unreadable(materials, record, "speaks of another number of rows than the data has")
-    return Answers(torch.tensor([mark == "1" for mark in marks]), record.seconds)
+        raise unreadable(materials, record, "has a different number of rows than the data")
+    return Evaluated(torch.tensor([mark == "1" for mark in marks]), record.seconds)

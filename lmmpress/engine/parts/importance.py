@@ -1,4 +1,4 @@
-"""Importance (Eq. 1-4): scores of every dimension of a checkpoint."""
+"""The part `importance` (Eq. 1-4): scores every dimension of a checkpoint."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,20 +15,20 @@ from lmmpress.pruning.importance import Scored, answer_loss, other_axes, score
 
 @dataclass(frozen=True)
 class Importances:
-    """Scores of every group of a checkpoint, and the seconds that they took."""
+    """The scores of every group of a checkpoint, and the seconds that scoring took."""
 
     scored: Scored
     seconds: float
 
 
 def importance(materials: Materials, checkpoint: str) -> Importances:
-    """Scores of every group of a checkpoint.
+    """The scores of every group of a checkpoint.
 
-    Raises UserError where the store has lost them.
+    Raises UserError if their record is in the store but their tensors are missing.
     """
     settings, others = materials.plan.importance, other_axes(stage.axis for stage in materials.plan.stages)
     inputs = inputs_of(materials, checkpoint, materials.split("score").digest, settings=settings.model_dump())
-    if others:  # without any, the name is the one that it has always had
+    if others:  # without other axes the name stays as in earlier versions
         inputs["axes"] = others
     name = name_of("importance", inputs)
 
@@ -36,14 +36,14 @@ def importance(materials: Materials, checkpoint: str) -> Importances:
         examples = materials.examples("score")
         model = load_model(materials.store.checkpoint(checkpoint), materials.dtype).to(materials.accelerator.device)
         size = 1 if settings.accumulation == "sample" else settings.batch_size
-        made = [
+        scoring_batches = [
             make_batch(examples, chosen).to(materials.accelerator.device)
             for chosen in batches(examples, size, torch.Generator().manual_seed(seed))
         ]
         scored = score(
             model,
             materials.anatomy_of(checkpoint),
-            made,
+            scoring_batches,
             lambda batch: answer_loss(materials.logits(model, batch, "score"), batch),
             settings,
             torch.Generator().manual_seed(seed),
@@ -56,7 +56,7 @@ def importance(materials: Materials, checkpoint: str) -> Importances:
     scores = materials.store.read_tensors(name)
     if scores is None:
         raise UserError(
-            f"{materials.store.root_address}: tensors/{name}.json is gone; "
-            "`lmmpress store verify --discard` removes the record that needs it, and it is made anew"
+            f"{materials.store.root_address}: tensors/{name}.json is missing; `lmmpress store verify --discard` "
+            "removes the record that needs it, then the scores are computed again"
         )
     return Importances(Scored(scores, record.values["reliability"]), record.seconds)

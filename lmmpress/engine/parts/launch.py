@@ -1,7 +1,7 @@
-"""Distillation on several processes: one per GPU where there are GPUs, on the CPU otherwise.
+"""Launches distillation in several processes: one for each GPU, or several on the CPU.
 
-The processes are started by torchrun, joined by accelerate, and share nothing with their parent but the store: each
-(worker.py) finds plan, teacher and student there, does its share, and the first one writes the result.
+torchrun starts the processes, accelerate connects them, and they share only the store with their parent. Each process
+(worker.py) reads teacher and student from the store and trains on its share; the first one writes the result.
 """
 
 import os
@@ -20,15 +20,15 @@ from lmmpress.host.processes import environment
 
 
 def train_in_processes(materials: Materials, checkpoint: str, seed: int) -> Trained:
-    """Start the plan's number of processes and wait; what `train` gives in the first of them.
+    """Start the plan's number of processes, wait for them, and return the result of `train` in the first one.
 
-    Raises UserError where this machine has fewer GPUs, and where a process fails.
+    Raises UserError if this machine has fewer GPUs, or if a process fails.
     """
     count = materials.plan.distillation.processes
     on_gpus = materials.accelerator.device.type == "cuda"
     if on_gpus and count > (gpus := torch.cuda.device_count()):
-        raise UserError(f"distillation.processes is {count}, one for each GPU, and this machine has {gpus}")
-    # computed here, once, so that no process finds the caches missing and makes them beside the others
+        raise UserError(f"distillation.processes is {count}, one for each GPU, but this machine has {gpus} GPUs")
+    # compute the caches here once, so that the processes do not all compute them
     if materials.plan.distillation.caches:
         materials.features("distill")
         _ = materials.teacher_states
@@ -46,16 +46,16 @@ def train_in_processes(materials: Materials, checkpoint: str, seed: int) -> Trai
         command += ["-m", worker.__name__, str(folder / "job.json")]
         settings = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
         if materials.accelerator.device.type == "cpu":
-            # unseen, since a barrier of processes that see fewer GPUs than they are fails on the CPU too
+            # hide the GPUs: a barrier fails, even on the CPU, if the processes see fewer GPUs than there are processes
             settings |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
-        # torchrun starts the workers as `python -m`, and they inherit that the current directory is on nobody's path
-        done = subprocess.run(
+        # torchrun starts the workers with `python -m`; this environment keeps the current directory off their path
+        process = subprocess.run(
             command, stderr=subprocess.PIPE, text=True, encoding="utf-8", env=environment(**settings), check=False
         )
-        if done.returncode or not (folder / "result.json").is_file():
-            # torchrun ends with a summary that names no cause: the processes' own errors stand before it
+        if process.returncode or not (folder / "result.json").is_file():
+            # torchrun's summary at the end names no cause; the errors of the processes come before it
             error = r"^(?:\[rank\d+\]: )?((?:\w+\.)*\w*(?:Error|Exception): .*\S)"
-            causes = re.findall(error, done.stderr, re.MULTILINE)
-            cause = causes[0] if causes else f"it ended with {done.returncode}"
+            causes = re.findall(error, process.stderr, re.MULTILINE)
+            cause = causes[0] if causes else f"torchrun exited with {process.returncode}"
             raise UserError(f"distillation on {count} processes failed: {cause}")
         return Trained.model_validate_json((folder / "result.json").read_text("utf-8"))

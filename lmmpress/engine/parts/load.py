@@ -1,4 +1,4 @@
-"""Load: plain transformers loads what is delivered."""
+"""The part `load`: checks that plain transformers loads the delivered checkpoint."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from lmmpress.lmm.verify import verify_for_users
 
 
 def load_as_users_do(materials: Materials, checkpoint: str) -> None:
-    """See that transformers alone loads a checkpoint and computes what it should; UserError where it does not."""
+    """Check that plain transformers loads a checkpoint and computes the right logits. Raises UserError if not."""
     import transformers
 
     inputs = {"checkpoint": checkpoint, "torch": torch.__version__, "transformers": transformers.__version__}

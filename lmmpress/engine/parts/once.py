@@ -1,4 +1,4 @@
-"""A part is done once: its result is stored under a name that is computed from its inputs."""
+"""Computes each part once: its result is stored under a name that is a hash of its inputs."""
 
 import time
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Inputs = dict[str, Any]
 
 @dataclass(frozen=True)
 class Record:
-    """What the store holds of a part: the values that the part gave, and the seconds that it took."""
+    """The stored result of a part: its values, and the seconds that computing it took."""
 
     name: str
     values: dict[str, Any]
@@ -24,9 +24,9 @@ class Record:
 
 
 def once(materials: Materials, part: Part, inputs: Inputs, work: Callable[[int], dict[str, Any]]) -> Record:
-    """The stored result of a part, or that of doing it now, with a seed drawn from the part's name.
+    """The stored result of a part; if there is none, run `work` with a seed derived from the part's name and store it.
 
-    Raises UserError where the part is not done and is another task's to do.
+    Raises UserError if there is no result and another task has to compute it.
     """
     name = name_of(part, inputs)
     values = materials.store.read_record(name)
@@ -34,11 +34,11 @@ def once(materials: Materials, part: Part, inputs: Inputs, work: Callable[[int],
         if part not in materials.makes:
             raise UserError(f"{materials.store.root_address}: {part} is not done yet; another task of the run does it")
         begun = time.perf_counter()
-        made = work(int(name[-15:], 16))
-        made["seconds"] = time.perf_counter() - begun
-        made[OF] = _subjects(inputs).model_dump()
-        # where another process was first, its answer is the one that everybody goes on from
-        values = materials.store.write_record(name, made)
+        result = work(int(name[-15:], 16))
+        result["seconds"] = time.perf_counter() - begun
+        result[OF] = _subjects(inputs).model_dump()
+        # if another process has written the record first, every process uses that record
+        values = materials.store.write_record(name, result)
     return Record(name, values, values["seconds"])
 
 
@@ -48,7 +48,7 @@ def name_of(part: Part, inputs: Inputs) -> str:
 
 
 def inputs_of(materials: Materials, checkpoint: str, data: str, **others: Any) -> Inputs:
-    """The inputs that importance and distillation both depend on, and others."""
+    """The inputs of importance and distillation: those that both have, and `others`."""
     return others | {
         "checkpoint": checkpoint,
         "teacher": materials.original,
@@ -59,7 +59,7 @@ def inputs_of(materials: Materials, checkpoint: str, data: str, **others: Any) -
 
 
 def unreadable(materials: Materials, record: Record, what: str) -> UserError:
-    """The error for a record that this lmmpress cannot have written."""
+    """The error for a record that this version of lmmpress cannot read."""
     return UserError(f"{materials.store.root_address}: records/{record.name}.json {what}; remove it")
 
 

@@ -1,4 +1,4 @@
-"""What is asked of the original before the first step: does it see, and what does it answer."""
+"""Checks the original before the first step: whether images reach it, and what it answers."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,14 +10,14 @@ from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.models import subject_of
 from lmmpress.engine.parts.once import once
 from lmmpress.evaluation.generate import LONGEST, generate, lengths, questions
-from lmmpress.evaluation.sight import asked_about_pictures, sees
+from lmmpress.evaluation.sight import rows_of_different_images, sees
 from lmmpress.lmm.processor import load_processor
 
 
 def original_sees(materials: Materials) -> bool:
-    """Whether other pictures change what the original answers to the gate's rows; True where they have no pictures."""
+    """Whether other images change the original's logits on the gate's rows; True if the rows have no images."""
     split = materials.split(materials.plan.tolerance.split)
-    rows = asked_about_pictures(split)
+    rows = rows_of_different_images(split)
     if not rows.rows or materials.anatomy.projector is None:
         return True
     inputs = {"checkpoint": materials.original, "data": split.digest, "dtype": str(materials.dtype)}
@@ -31,7 +31,7 @@ def original_sees(materials: Materials) -> bool:
 
 @dataclass(frozen=True)
 class Reply:
-    """The text that plain greedy generation gives to a row, and whether it ends by itself."""
+    """The text that plain greedy generation gives for a row, and whether it ended with an end token."""
 
     row: Row
     text: str
@@ -39,15 +39,15 @@ class Reply:
 
 
 def original_says(materials: Materials, count: int = 3) -> list[Reply]:
-    """What the original replies to a few rows of the gate's split."""
+    """The original's replies to a few rows of the gate's split."""
     split = materials.split(materials.plan.tolerance.split)
     places = sorted({number * len(split.rows) // count for number in range(count)})
     few = replace(split, rows=tuple(split.rows[place] for place in places))
-    asked = subject_of(materials, materials.original, few)
+    subject = subject_of(materials, materials.original, few)
     replies = []
-    for number, row in enumerate(asked.examples.split.rows):
-        (tokens,) = generate(asked.model, questions(asked.model, asked.examples, [number]), LONGEST).tolist()
-        ended = bool(set(tokens) & asked.ends)
-        tokens = tokens[: lengths(torch.tensor([tokens]), asked.ends)[0]]
-        replies.append(Reply(row, str(asked.tokenizer.decode(tokens, skip_special_tokens=True)), ended))
+    for number, row in enumerate(subject.examples.split.rows):
+        (tokens,) = generate(subject.model, questions(subject.model, subject.examples, [number]), LONGEST).tolist()
+        ended = bool(set(tokens) & subject.ends)
+        tokens = tokens[: lengths(torch.tensor([tokens]), subject.ends)[0]]
+        replies.append(Reply(row, str(subject.tokenizer.decode(tokens, skip_special_tokens=True)), ended))
     return replies

@@ -1,4 +1,4 @@
-"""Prune: one cut of a checkpoint."""
+"""The part `prune`: applies one cut to a checkpoint."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from lmmpress.pruning.importance import Scores
 
 @dataclass(frozen=True)
 class Pruned:
-    """The digest of the checkpoint that a cut leaves, and the seconds that it took."""
+    """The digest of the pruned checkpoint, and the seconds that pruning took."""
 
     checkpoint: str
     seconds: float

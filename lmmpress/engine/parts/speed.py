@@ -1,4 +1,4 @@
-"""Speed: how fast checkpoints answer, once the last stage has ended."""
+"""The part `speed`: measures how fast checkpoints answer, after the last stage."""
 
 import platform
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from lmmpress.result import Speed
 
 @dataclass(frozen=True)
 class Speeds:
-    """The speed of each checkpoint, the machine that it was measured on, and the seconds that measuring took."""
+    """The speed of each checkpoint, the environment of the measurement, and the seconds that measuring took."""
 
     speeds: list[Speed]
     environment: dict[str, str]
@@ -25,9 +25,9 @@ class Speeds:
 
 
 def speed(materials: Materials, checkpoints: Sequence[str]) -> Speeds:
-    """How fast checkpoints answer, measured taking turns.
+    """How fast checkpoints answer; their measurements alternate.
 
-    Raises UserError where this lmmpress cannot read the store's record.
+    Raises UserError if this version of lmmpress cannot read the store's record.
     """
     settings = materials.plan.evaluation
     inputs = {
@@ -39,8 +39,8 @@ def speed(materials: Materials, checkpoints: Sequence[str]) -> Speeds:
 
     def work(_: int) -> dict[str, Any]:
         rows = sampled(materials.split("test"), settings)
-        found = measure_speeds([subject_of(materials, checkpoint, rows) for checkpoint in checkpoints], settings)
-        return {"speeds": [one.model_dump() for one in found], "environment": _environment(materials)}
+        measured = measure_speeds([subject_of(materials, checkpoint, rows) for checkpoint in checkpoints], settings)
+        return {"speeds": [one.model_dump() for one in measured], "environment": _environment(materials)}
 
     record = once(materials, "speed", inputs, work)
     try:
@@ -48,7 +48,7 @@ def speed(materials: Materials, checkpoints: Sequence[str]) -> Speeds:
     except ValidationError:
         speeds = []
     if len(speeds) != len(checkpoints):
-        raise unreadable(materials, record, "says of speeds what this lmmpress cannot read")
+        raise unreadable(materials, record, "has speeds that this version of lmmpress cannot read")
     return Speeds(speeds, record.values["environment"], record.seconds)
 
 

@@ -1,4 +1,4 @@
-"""The work of distillation, in this process or in one of several that distil together."""
+"""Distils in this process, alone or as one of several processes that train together."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from lmmpress.plan import Distillation
 class Trained(BaseModel):
     """The digest of the distilled checkpoint, and the mean loss of each epoch.
 
-    `checkpoint` is None where the loss was not finite, and in a process that is not the first of several.
+    `checkpoint` is None if the loss was not finite, and in every process but the first.
     """
 
     checkpoint: str | None
@@ -23,7 +23,7 @@ class Trained(BaseModel):
 
 
 def train(materials: Materials, checkpoint: str, seed: int) -> Trained:
-    """Distil in this process, or as one of the processes that the accelerator knows of; the first one saves."""
+    """Distil in this process, or as one of the accelerator's processes; the first process saves the checkpoint."""
     source = materials.store.checkpoint(checkpoint)
     model = load_model(source).to(materials.accelerator.device)
     for name, parameter in model.named_parameters():
@@ -37,7 +37,7 @@ def train(materials: Materials, checkpoint: str, seed: int) -> Trained:
         seed,
         materials.accelerator,
     )
-    materials.accelerator.free_memory()  # it would keep every step's model and optimiser until the run ends
+    materials.accelerator.free_memory()  # otherwise it keeps every step's model and optimiser until the run ends
     if losses is None:
         return Trained(checkpoint=None, loss=[])
     if not materials.accelerator.is_main_process:
@@ -58,5 +58,5 @@ def train(materials: Materials, checkpoint: str, seed: int) -> Trained:
 
 
 def lasting(settings: Distillation) -> dict[str, Any]:
-    """The distillation settings that its result depends on; how the work is spread changes only rounding."""
+    """The distillation settings that the result depends on; the others change only rounding."""
     return settings.model_dump(exclude={"micro_batch_size", "processes", "caches"})

@@ -1,4 +1,4 @@
-"""One of the processes that distil together, as launch.py starts them."""
+"""The main module of the distillation processes that launch.py starts."""
 
 import sys
 from pathlib import Path
@@ -12,8 +12,8 @@ from lmmpress.store import open_store
 
 
 class Job(BaseModel):
-    """What the processes are to do: distil `checkpoint` from the teacher `original`, both in the store at the address
-    `store`; the first process writes the file `result`."""
+    """The job of the processes: distil `checkpoint` from the teacher `original`, both in the store at the address
+    `store`. The first process writes the file `result`."""
 
     plan: Plan
     original: str
@@ -24,7 +24,7 @@ class Job(BaseModel):
 
 
 def work(job: Job) -> None:
-    """Do this process's share of a job; the first process writes the result."""
+    """Run this process's share of a job; the first process writes the result."""
     materials = Materials(job.plan, open_store(job.store), job.original)
     if materials.accelerator.num_processes != materials.plan.distillation.processes:
         raise RuntimeError(f"started as one of {materials.accelerator.num_processes} processes")

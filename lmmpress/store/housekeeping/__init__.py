@@ -1,5 +1,7 @@
-"""Looking after a store: what it holds, whether it still holds it, what nobody names any more, runs that are to go, and
-copies from store to store. What a stranger or a bad disk has put there is told, and the rest goes on."""
+"""Looking after a store: listing it, checking it, removing unused objects or a run, copying it.
+
+Damaged objects, and objects that a stranger has put there, are reported. They do not stop the rest of the work.
+"""
 
 from lmmpress.store.housekeeping.contents import Fault
 from lmmpress.store.housekeeping.copies import copy_checkpoint, copy_store, refuse_no_checkpoint

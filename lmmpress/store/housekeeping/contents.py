@@ -1,6 +1,7 @@
-"""What lies in a store, by kind. What cannot be read is collected as a fault, or raised where nobody collects.
+"""The objects in a store, by kind. An object that cannot be read becomes a fault in the list `faults`; without such a
+list its error is raised.
 
-Objects whose names are not those of a store are nobody's business: they are neither listed, nor checked, nor removed.
+Objects whose names are not those of a store are left alone: not listed, not checked, not removed.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ T = TypeVar("T")
 
 
 class Fault(BaseModel):
-    """Something in a store that is not what it should be, and the names of what needs it."""
+    """An object that is missing or damaged: its name, what is wrong, and the names of the objects that need it."""
 
     name: str
     fault: str
@@ -54,7 +55,7 @@ def manifests(store: Store, faults: Faults | None = None) -> Iterator[tuple[str,
 
     def read(name: str) -> Manifest | None:
         found = store.objects.read(name)
-        if found is None:  # removed since it was listed
+        if found is None:  # removed after it was listed
             return None
         manifest = parse_manifest(found.data, store.root_address, name)
         if CHECKPOINTS.has(name) and manifest.digest != stem(name):
@@ -68,18 +69,18 @@ def manifests(store: Store, faults: Faults | None = None) -> Iterator[tuple[str,
 
 
 def refuse_while_anyone_works(store: Store) -> None:
-    """UserError where a run is worked on, or something copied into the store."""
+    """UserError while a process works on a run, or copies into the store."""
     for entry in [*entries(store, RUNS), *entries(store, COPIES)]:
         try:
             read = read_state(store.objects, entry.name)
-        except UnreadableError:  # what cannot be read, nobody works on
+        except UnreadableError:  # no process can work on a state that cannot be read
             continue
         lease = read.stored.lease
         if lease and is_live(store.objects, read):
             raise UserError(
                 f"{store.root_address}: {lease.machine} works on {entry.name}; nothing is removed meanwhile"
             )
-        if COPIES.has(entry.name):  # of a copy that was killed
+        if COPIES.has(entry.name):  # left by a copy that was killed
             store.objects.delete(entry.name)
 
 
@@ -89,8 +90,7 @@ def delete(store: Store, names: list[str], lease: RunState) -> None:
 
 
 def remove(removals: list[Callable[[], None]], lease: RunState) -> None:
-    """Call all of `removals` while the lease is held: a process that was asleep must not go on where others work by
-    now."""
+    """Call all of `removals` while the lease is held. A process that was suspended may have lost it, and must stop."""
     for number, removal in enumerate(removals):
         if number % 20 == 0:
             lease.renew()

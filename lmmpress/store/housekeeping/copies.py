@@ -20,7 +20,7 @@ from lmmpress.store.store import Store
 
 
 class Moved(BaseModel):
-    """What a copy has done: where the checkpoints are now, bytes that were sent, and bytes that were there already."""
+    """What a copy did: addresses of the checkpoints in the target, bytes sent, and bytes that were there already."""
 
     addresses: list[str]
     sent: int
@@ -38,8 +38,8 @@ class _Copied:
 def copy_store(source: Store, target: Store) -> Moved:
     """Copy all of a store into another.
 
-    Blobs go first, then the manifests that name them, then records and runs. A run that the target knows with other
-    decisions is a UserError.
+    Blobs go first, then the manifests that name them, then records and states of runs. UserError where the target has
+    the same run with other decisions.
     """
     listed, runs = list(manifests(source)), list(states(source))
     with _copying(target):
@@ -55,7 +55,7 @@ def copy_store(source: Store, target: Store) -> Moved:
 
 
 def copy_checkpoint(directory: Path, target: Store) -> Moved:
-    """Copy one checkpoint, from wherever it was opened, into a store."""
+    """Copy the checkpoint in a directory into a store."""
     with _copying(target):
         before = {entry.name for entry in entries(target, BLOBS)}
         digest = target.add_checkpoint(directory)
@@ -65,20 +65,20 @@ def copy_checkpoint(directory: Path, target: Store) -> Moved:
 
 
 def refuse_no_checkpoint(directory: Path) -> None:
-    """UserError where a directory is no checkpoint that could be copied."""
+    """UserError where a directory holds no checkpoint that could be copied."""
     if not choose(directory).weights:
         raise UserError(f"{directory} is no checkpoint: it has no safetensors weights")
 
 
 @contextmanager
 def _copying(target: Store) -> Iterator[None]:
-    """Keep whoever cleans up away while blobs are there that no manifest names yet."""
+    """Keep housekeeping away while the target has blobs that no manifest names yet."""
     name = COPIES.name(uuid.uuid4().hex)
     try:
         with target.working(name):
             yield
     finally:
-        with suppress(UserError, OSError):  # whoever cleans up next removes it
+        with suppress(UserError, OSError):  # the next housekeeping removes it
             target.objects.delete(name)
 
 
@@ -104,7 +104,7 @@ def _copy_blobs(source: Store, target: Store, listed: list[Manifest]) -> _Copied
 def _copy_object(source: Store, target: Store, name: str) -> None:
     found = source.objects.read(name)
     if found is not None:
-        with suppress(ChangedError):  # names are made from inputs: what stands there answers the same question
+        with suppress(ChangedError):  # names are computed from inputs: the target has the same result already
             target.objects.write(name, found.data, None)
 
 

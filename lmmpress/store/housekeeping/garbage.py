@@ -1,4 +1,4 @@
-"""What nothing in a store names any more."""
+"""Removing what no manifest in a store names any more."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,15 +10,16 @@ from lmmpress.store.kinds import BLOBS
 from lmmpress.store.objects import Entry
 from lmmpress.store.store import Store
 
-_TICK = 1.0  # seconds: servers tell the time no finer
+_TICK = 1.0  # seconds: the resolution of a server's clock
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """What nothing names: blobs and half-written uploads older than the grace period."""
+    """Blobs that no manifest names, and what killed writers left half-written, older than the grace period. `spared`
+    counts the younger ones."""
 
     entries: list[Entry]
-    spared: int  # as unnamed, but younger
+    spared: int
 
     @property
     def bytes(self) -> int:
@@ -26,9 +27,9 @@ class Garbage:
 
 
 def collect_garbage(store: Store, grace: float, dry_run: bool) -> Garbage:
-    """Remove the blobs that no manifest names and the uploads that nobody ended, older than `grace` seconds.
+    """Remove blobs that no manifest names, and what killed writers left half-written, if older than `grace` seconds.
 
-    UserError, and nothing is removed, while any run is worked on or where a manifest cannot be read.
+    UserError, and nothing is removed, while a process works on any run, or where a manifest cannot be read.
     """
     with store.cleaning() as lease:
         refuse_while_anyone_works(store)
@@ -49,7 +50,7 @@ def collect_garbage(store: Store, grace: float, dry_run: bool) -> Garbage:
 
 
 def refuse_what_is_unknown(store: Store, faults: Faults) -> None:
-    """UserError where something cannot be read that may name what is to be removed."""
+    """UserError where an object cannot be read: it may name what is to be removed."""
     if faults:
         raise UserError(
             f"{store.root_address}: {faults[0].name} {faults[0].fault}; what it names is unknown, so nothing is "

@@ -12,7 +12,7 @@ from lmmpress.store.store import Store
 
 
 class RunListing(BaseModel):
-    """A run in a store: its decisions, and the process that works on it now if any."""
+    """A run in a store: its decisions, and the machine that works on it now, if any."""
 
     run_key: str
     working: str | None
@@ -20,7 +20,7 @@ class RunListing(BaseModel):
 
 
 class CheckpointListing(BaseModel):
-    """A checkpoint in a store; `own_bytes` are those of files that no other checkpoint listed before it has."""
+    """A checkpoint in a store. `own_bytes` counts the files that no checkpoint before it in the list has."""
 
     digest: str
     files: int
@@ -29,7 +29,7 @@ class CheckpointListing(BaseModel):
 
 
 class Listing(BaseModel):
-    """What a store holds. `damaged` are runs and manifests that cannot be read; `verify` looks at the rest too."""
+    """What a store holds. `damaged`: states and manifests that cannot be read; only `verify` checks all objects."""
 
     runs: list[RunListing]
     checkpoints: list[CheckpointListing]
@@ -41,7 +41,7 @@ class Listing(BaseModel):
 
 
 def list_store(store: Store, run_key: str | None = None) -> Listing:
-    """What a store holds; of one run only where its key, or the beginning of it, is given."""
+    """What a store holds; only of one run where its key, or the beginning of the key, is given."""
     damaged: Faults = []
     runs = [
         RunListing(

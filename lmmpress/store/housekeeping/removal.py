@@ -1,7 +1,7 @@
 """Removing a run: its state, its records, and the tensors and checkpoints that no other run uses.
 
-What a run uses follows from what the store says itself: a history names the checkpoints that steps began and ended
-with; records name what they were computed of, and so lead to the checkpoints between. What says nothing stays.
+What a run uses follows from the store alone. A history names the checkpoints that steps began and ended with. Records
+name what they were computed from, and so lead to the checkpoints in between. A record that names nothing stays.
 """
 
 from dataclasses import dataclass
@@ -28,13 +28,15 @@ from lmmpress.store.state import digests_of
 from lmmpress.store.store import Store
 
 _SHORTEST = 4
-"""So much of a key has to be given: an empty variable of a script names no run."""
+"""The fewest characters of a run key: an empty variable in a script must not name a run."""
 
 
 class Removal(BaseModel):
-    """What goes with a run: names in the order in which they are removed, and bytes of blobs. `kept` are checkpoints
-    of the run that stay, with the keys of the runs that use them; none where it is the teacher, and was in the store
-    before."""
+    """What is removed with a run: names in the order of their removal, and the bytes of blobs.
+
+    `kept` are the checkpoints of the run that stay, each with the keys of the runs that use it. The list of keys is
+    empty for a teacher that the run did not copy into the store.
+    """
 
     run_key: str
     names: list[str]
@@ -43,10 +45,10 @@ class Removal(BaseModel):
 
 
 def remove_run(store: Store, run_key: str, dry_run: bool) -> Removal:
-    """Remove the run whose key begins so, and what only it uses.
+    """Remove the run whose key begins with `run_key`, and what no other run uses.
 
-    UserError, and nothing is removed, where not exactly one run is meant, while any run is worked on, or where
-    something cannot be read that may say what others use. Removing a run again that was being removed finishes that.
+    UserError, and nothing is removed, where no run or several runs have such a key, while a process works on any run,
+    or where an object cannot be read: it may name what others use. If a removal was cut off, the same call finishes it.
     """
     with store.cleaning() as lease:
         refuse_while_anyone_works(store)
@@ -65,7 +67,7 @@ def remove_run(store: Store, run_key: str, dry_run: bool) -> Removal:
 
 @dataclass(frozen=True)
 class _Held:
-    """What a store holds: histories by key, records by name, manifests by the names of their objects."""
+    """What a store holds: histories by run key, records by name, manifests by the names of their objects."""
 
     histories: dict[str, list[dict[str, Any]]]
     records: dict[str, dict[str, Any]]
@@ -74,13 +76,13 @@ class _Held:
 
 @dataclass
 class _Uses:
-    """What one run uses: checkpoints, and splits of data, which are unknown where an older version began it."""
+    """What one run uses: checkpoints, and splits of data; None where they are unknown, as in runs of older versions."""
 
     checkpoints: set[str]
     data: set[str] | None
 
     def cover(self, subjects: Subjects) -> bool:
-        """Whether what was computed of these may be of this run."""
+        """Whether this run may use what was computed from these."""
         return self.checkpoints >= set(subjects.checkpoints) and (self.data is None or self.data >= set(subjects.data))
 
 
@@ -125,7 +127,7 @@ def _removal(held: _Held, key: str) -> Removal:
     kept = {digest: sorted(users[digest]) for digest in sorted(stays) if CHECKPOINTS.name(digest) in held.manifests}
     return Removal(
         run_key=key,
-        # the state goes last: as long as it is there, the same command finds what is left to be removed
+        # the state is removed last: while it is there, the same command finds what is left to remove
         names=[*names, *sorted(blob.name for blob in blobs), RUNS.name(key)],
         bytes=sum(blob.size for blob in blobs),
         kept=kept,
@@ -146,7 +148,7 @@ def _uses(held: _Held) -> dict[str, _Uses]:
         named = {digest for step in history for digest in digests_of(step)} | ({teacher} if teacher else set())
         uses[key] = _Uses(named, set(note.data) if note else None)
         _add_sources(uses[key].checkpoints, [pair for pair in made if pair[1] != teacher])
-    # no history leads to what an unfinished step has made: it may be of every run that could have made it
+    # no history leads to what an unfinished step has made: every run that could have made it may use it
     known = {digest for used in uses.values() for digest in used.checkpoints}
     for used in uses.values():
         _add_pending(used, [pair for pair in made if pair[1] not in known])
@@ -154,7 +156,7 @@ def _uses(held: _Held) -> dict[str, _Uses]:
 
 
 def _add_sources(checkpoints: set[str], made: list[tuple[Subjects, str]]) -> None:
-    """Add what those checkpoints were made of, and what that was made of, and so on."""
+    """Add the checkpoints that those were made from, and the ones that these were made from, and so on."""
     while True:
         found = {source for of, result in made if result in checkpoints for source in of.checkpoints} - checkpoints
         if not found:
@@ -163,7 +165,7 @@ def _add_sources(checkpoints: set[str], made: list[tuple[Subjects, str]]) -> Non
 
 
 def _add_pending(used: _Uses, made: list[tuple[Subjects, str]]) -> None:
-    """Add what may have been made for a run, and what was made of that, and so on."""
+    """Add the checkpoints that a run may have made, and the ones that it may have made from these, and so on."""
     while True:
         found = {result for of, result in made if used.cover(of)} - used.checkpoints
         if not found:
@@ -172,7 +174,7 @@ def _add_pending(used: _Uses, made: list[tuple[Subjects, str]]) -> None:
 
 
 def _results(record: dict[str, Any]) -> set[str]:
-    """The checkpoint that a record says was made, if it says so of one."""
+    """The checkpoint that a record names as made, if any."""
     return digests_of({"checkpoint": record.get("checkpoint")})
 
 
@@ -182,7 +184,7 @@ def _is_of(record: dict[str, Any], used: _Uses) -> bool:
 
 
 def _teacher(held: _Held, key: str) -> str | None:
-    """The checkpoint that a run began with, if anything says so."""
+    """The checkpoint that a run began with, if its record or its history names it."""
     if note := _note(held, key):
         return note.teacher
     first = next(iter(held.histories[key]), {})
@@ -199,14 +201,14 @@ def _note(held: _Held, key: str) -> RunNote | None:
 def _submitted_for(record: dict[str, Any]) -> str | None:
     """The key of the run that a pipeline was submitted for."""
     try:
-        told = from_json(str(record.get("submission", "")))
+        submission = from_json(str(record.get("submission", "")))
     except ValueError:
         return None
-    return str(told["key"]) if isinstance(told, dict) and "key" in told else None
+    return str(submission["key"]) if isinstance(submission, dict) and "key" in submission else None
 
 
 def _blobs(held: _Held, goes: set[str]) -> set[Blob]:
-    """The blobs that only those manifests name."""
+    """The blobs that only the manifests `goes` name."""
     going = {file.blob for name in goes for file in held.manifests[name].files.values()}
     staying = {
         file.sha256 for name, manifest in held.manifests.items() if name not in goes for file in manifest.files.values()

@@ -1,4 +1,4 @@
-"""Whether a store still holds what it should; and removing what it does not, with all that needs it."""
+"""Checking all objects of a store; and removing damaged ones, with everything that needs them."""
 
 import errno
 from collections.abc import Iterable
@@ -29,8 +29,8 @@ _ORDER = (RUNS, RECORDS, CHECKPOINTS, TENSORS, BLOBS)
 
 
 def verify_store(store: Store) -> list[Fault]:
-    """Every fault of a store: blobs that are missing or no longer match their names, manifests, records and states that
-    cannot be read, and whatever names a checkpoint that is gone. All bytes are read, nothing is written."""
+    """All faults of a store: blobs that are missing or do not match their names; manifests, records and states that
+    cannot be read; objects that name a missing checkpoint. Reads all bytes, writes nothing."""
     faults: Faults = []
     needed: dict[Blob, list[str]] = {}
     whole: set[str] = set()
@@ -62,8 +62,8 @@ def discard_faults(store: Store) -> Discarded:
     """Verify a store that no process works on, and remove what is damaged and what needs it. The next
     `lmmpress run --resume` makes the removed steps again.
 
-    A history is never cut: a run that speaks of what is lost goes as a whole, and is made again of the records. States,
-    and what cannot be read, are set aside under `damaged/`.
+    A history is never shortened. Where it names a lost checkpoint, the whole state is removed, and the next run makes
+    it again from the records. The bytes of states, and of objects that cannot be read, are kept under `damaged/`.
     """
     with store.cleaning() as lease:
         refuse_while_anyone_works(store)
@@ -91,17 +91,17 @@ def _missing(name: str, digests: Iterable[str]) -> Faults:
 
 
 def _wrong_step(name: str, history: list[dict[str, Any]]) -> Faults:
-    """The first decision of a run that is none."""
+    """The first decision of a run that cannot be read."""
     for number, entry in enumerate(history, start=1):
         try:
             step_of(entry)
         except ValueError:
-            return [Fault(name=name, fault=f"says of step {number} what this lmmpress cannot read")]
+            return [Fault(name=name, fault=f"holds a decision of step {number} that this lmmpress cannot read")]
     return []
 
 
 def _wrong_blobs(store: Store, needed: dict[Blob, list[str]]) -> Faults:
-    """Faults of the blobs that are needed, by which manifests, and of those that nothing names."""
+    """Faults of blobs: of those in `needed`, each with the manifests that name it, and of those that none names."""
     named = {blob.name for blob in needed}
     unnamed = [Blob(stem(entry.name), entry.size) for entry in entries(store, BLOBS) if entry.name not in named]
     blobs = [*needed, *unnamed]
@@ -114,7 +114,7 @@ def _wrong_blobs(store: Store, needed: dict[Blob, list[str]]) -> Faults:
         except DamagedError as error:
             return str(error).partition(": ")[2]
         except OSError as error:
-            if error.errno != errno.EIO:  # not allowed, or out of reach: that says nothing about the bytes
+            if error.errno != errno.EIO:  # access denied, or out of reach: the bytes may be sound
                 raise
             return "cannot be read from the disk"
         finally:
@@ -126,7 +126,7 @@ def _wrong_blobs(store: Store, needed: dict[Blob, list[str]]) -> Faults:
     sound = {blob.name for blob, fault in found.items() if fault is None}
     faults: Faults = []
     for blob, fault in found.items():
-        if fault is not None and blob.name in sound:  # as others name it, it is right
+        if fault is not None and blob.name in sound:  # another manifest gives its size rightly
             faults += [Fault(name=name, fault=f"gives {blob.name} a wrong size") for name in needed[blob]]
         elif fault is not None:
             faults.append(Fault(name=blob.name, fault=fault, needed_by=needed.get(blob, [])))
@@ -134,14 +134,14 @@ def _wrong_blobs(store: Store, needed: dict[Blob, list[str]]) -> Faults:
 
 
 def _set_aside(store: Store, name: str) -> str | None:
-    """Keep a small object's bytes under another name, if there are any; that name."""
+    """Keep the bytes of a small object under a new name; that name, or None where there are no bytes to keep."""
     try:
         found = store.objects.read(name)
-    except UnreadableError:  # no regular file, or too large to be anything of ours
+    except UnreadableError:  # no regular file, or too large
         return None
     if found is None:
         return None
     aside = f"{DAMAGED.prefix}{name.removesuffix('.json')}-{found.tag[:8]}.json"
-    with suppress(ChangedError):  # it was set aside before
+    with suppress(ChangedError):  # it was kept there before
         store.objects.write(aside, found.data, None)
     return aside

@@ -1,0 +1,15 @@
+"""Read the plan: how many steps may a stage have?"""
+
+from kfp import dsl
+
+
+@dsl.component(base_image="lmmpress", install_kfp_package=False)
+def steps(
+    store: str,
+    run: str,
+    stage: str,
+) -> list[int]:
+    """The numbers of the steps that a stage makes if the gate accepts them all."""
+    from lmmpress.tasks.loop import steps
+
+    return steps(store, run, stage)

@@ -1,0 +1,310 @@
+"""What `import lmmpress` offers: the commands as functions, with the same names and defaults, that return objects.
+
+Nothing is printed. What a function says, and how far it is, its `progress` hears: a function that is called with each
+event, `lmmpress.Said` or `lmmpress.Work`. `progress=lmmpress.on_terminal()` shows them as the command line does.
+Whatever is wrong with what a user gives raises `lmmpress.UserError`.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lmmpress import presets
+from lmmpress.errors import UserError
+from lmmpress.host.extras import is_installed, missing
+from lmmpress.host.quiet import quiet_transformers
+from lmmpress.plan import Evaluation, Importance, Plan, parse_plan, read_plan
+from lmmpress.progress import Listener, listening, say
+from lmmpress.result import Recorder, Result
+
+if TYPE_CHECKING:  # torch, transformers and MLflow take seconds to import
+    from lmmpress.evaluation.answers import Answers, Question
+    from lmmpress.evaluation.evaluate_checkpoint import Measurement
+    from lmmpress.lmm.inspection import Inspection
+    from lmmpress.pruning.planned import Sizes
+    from lmmpress.pruning.prune_checkpoint import Pruned
+    from lmmpress.tracking.lineage import Lineage
+
+AnyPlan = Plan | Mapping[str, Any] | Path | str
+"""A plan, or what says one: a mapping of its keys, the path of a plan file, or the name of a preset."""
+Engine = Literal["local", "kfp-local"]
+Granularity = Literal["step", "stage"]
+
+_AT_ONCE = Evaluation().batch_size
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+def compress(
+    plan: AnyPlan,
+    out: Path | str,
+    *,
+    engine: Engine = "local",
+    granularity: Granularity = "step",
+    resume: bool = False,
+    overrides: Iterable[str] = (),
+    recorder: Recorder | str | None = "mlflow",
+    progress: Listener | None = None,
+) -> Result:
+    """Compress a model: `lmmpress run`.
+
+    Leaves result.json, report.html, compressed/ and the lineage in the folder `out`. `engine` is this process, or
+    `kfp-local`: the tasks of the pipeline, a process each, one for each part of a step or for each stage
+    (`granularity`). `resume` carries on what `out` holds. `overrides` are settings of the plan, such as
+    "stages.ffn.max=256". `recorder` hears of the run as it goes: "mlflow" is MLflow's store in `out`, see `lineage`;
+    other strings are tracking URIs of MLflow.
+
+    Raises UserError before any work where plan, model and data do not fit together, or where `out` holds another run.
+    A run that ends with an error, or is interrupted, can be carried on.
+    """
+    with _telling(progress):
+        folder = _local(out)
+        asked = as_plan(plan, overrides)
+        from lmmpress.tracking.registry import located, name_of_compressed
+
+        name = name_of_compressed(asked.model)
+        found = asked.model_copy(update={"model": located(asked.model)})
+        tracking_uri = _tracking_uri(recorder, folder) if isinstance(recorder, str) else None
+        if engine == "kfp-local":
+            if not (recorder is None or isinstance(recorder, str)):
+                raise UserError(
+                    "recorder: with engine kfp-local it is a tracking URI, because tasks record by themselves"
+                )
+            result = _compress_in_tasks(found, name, folder, granularity, resume, tracking_uri)
+        else:
+            chosen = _lineage(tracking_uri, name) if isinstance(recorder, str) else recorder
+            result = _compress_here(found, folder, chosen, resume)
+        from lmmpress.reporting import write_report
+
+        write_report(result, found, folder / "report.html")
+        return result
+
+
+def _compress_here(plan: Plan, out: Path, recorder: Recorder | None, resume: bool) -> Result:
+    from lmmpress.engine.compression import compress
+
+    try:
+        return compress(plan, out, recorder, resume)
+    except (Exception, KeyboardInterrupt) as error:
+        if interrupted := getattr(recorder, "interrupted", None):
+            interrupted(error)
+        raise
+
+
+def _compress_in_tasks(
+    plan: Plan, name: str, out: Path, granularity: Granularity, resume: bool, tracking_uri: str | None
+) -> Result:
+    from lmmpress.kubeflow import needs_sdk
+
+    needs_sdk("engine kfp-local")
+    from lmmpress.kubeflow.local_runner import compress_in_tasks
+
+    return compress_in_tasks(plan, name, out, granularity, resume, tracking_uri)
+
+
+def plan_sizes(plan: AnyPlan, *, overrides: Iterable[str] = (), progress: Listener | None = None) -> "Sizes":
+    """The sizes after every step, from configs alone, without weights: `lmmpress plan`.
+
+    Raises UserError where a step or a maximum is not legal for the model.
+    """
+    with _telling(progress):
+        wanted = as_plan(plan, overrides, with_data=False)
+        from lmmpress.lmm.read_anatomy import anatomy_of, read_config
+        from lmmpress.pruning.planned import Sizes
+        from lmmpress.pruning.sizes import predict
+
+        return Sizes(tuple(predict(anatomy_of(read_config(open_checkpoint(wanted.model))), wanted)))
+
+
+def prune(
+    checkpoint: Path | str,
+    out: Path | str,
+    *,
+    axis: str | None = None,
+    remove: int | None = None,
+    tower: str = "language",
+    data: Path | str | None = None,
+    split: str = "score",
+    cuts: Path | str | None = None,
+    progress: Listener | None = None,
+) -> "Pruned":
+    """One cut of a checkpoint into the new directory `out`, without distillation: `lmmpress prune`.
+
+    `remove` of the tower's dimensions along `axis` go: for attention the total over all heads. Rows of `data` score
+    them; a block cut needs none. Or `cuts` is a COMPRESSION.json, whose cuts are made again of its teacher.
+
+    Raises UserError where the cut is not legal, `out` exists, or data is needed and not given.
+    """
+    with _telling(progress):
+        from lmmpress.data import open_data
+        from lmmpress.pruning.prune_checkpoint import prune_checkpoint, prune_like
+
+        source, target = open_checkpoint(checkpoint), _local(out)
+        if cuts is not None and axis is None and remove is None:
+            return prune_like(source, target, Path(cuts))
+        if cuts is not None or axis is None or remove is None:
+            raise UserError("say what to cut: --axis and --remove, or --cuts COMPRESSION.json")
+        settings, rows = Importance(accumulation="batch"), open_data(str(data)) if data else None
+        return prune_checkpoint(source, target, tower, axis, remove, rows, split, settings)
+
+
+def inspect(checkpoint: Path | str, *, progress: Listener | None = None) -> "Inspection":
+    """Towers, widths, cuts and parents of a checkpoint, without loading it: `lmmpress inspect`."""
+    with _telling(progress):
+        from lmmpress.lmm.inspection import inspect_checkpoint
+
+        return inspect_checkpoint(open_checkpoint(checkpoint))
+
+
+def evaluate(
+    checkpoint: Path | str,
+    data: Path | str,
+    *,
+    split: str = "test",
+    batch_size: int = _AT_ONCE,
+    progress: Listener | None = None,
+) -> "Measurement":
+    """Accuracy by task, samples per second and latency of a checkpoint on a split of the data: `lmmpress evaluate`.
+
+    Raises UserError for rows that do not fit the model, and where plain greedy generation would not answer what its
+    logits say.
+    """
+    with _telling(progress):
+        from lmmpress.data import open_data
+        from lmmpress.evaluation.evaluate_checkpoint import evaluate_checkpoint
+
+        settings = Evaluation(batch_size=batch_size)
+        return evaluate_checkpoint(open_checkpoint(checkpoint), open_data(str(data)), split, settings)
+
+
+def predict(
+    checkpoint: Path | str,
+    asked: "Iterable[Question] | Path | str",
+    *,
+    split: str = "test",
+    rows: int | None = None,
+    batch_size: int = _AT_ONCE,
+    longest: int = 32,
+    progress: Listener | None = None,
+) -> "Answers":
+    """What a checkpoint answers, by plain greedy generation of at most `longest` tokens.
+
+    `asked` are questions: (picture, prompt) each, the picture a path or a PIL image; or prompts alone, for a model of
+    text. Or it is the address of a data set, of which a `split` is answered, or at most `rows` of it; then each answer
+    says whether it is right.
+
+    Raises UserError for pictures that cannot be read, and for questions that do not fit the model.
+    """
+    with _telling(progress):
+        from lmmpress.data import open_data
+        from lmmpress.evaluation.answers import answer_questions, answer_split
+
+        found = open_checkpoint(checkpoint)
+        if isinstance(asked, Path | str):
+            return answer_split(found, open_data(str(asked)), split, batch_size, longest, rows)
+        return answer_questions(found, asked, batch_size, longest)
+
+
+def report(directory: Path | str) -> Path:
+    """Write report.html anew from a run's result.json, and return where it is: `lmmpress report`."""
+    from lmmpress.reporting import report_of
+
+    return report_of(Path(directory))
+
+
+def open_checkpoint(address: Path | str) -> Path:
+    """A local directory with the files of a checkpoint, to be read only: of a directory, s3://bucket/prefix,
+    STORE/checkpoints/DIGEST, models:/Name/3 or models:/Name@alias."""
+    from lmmpress.tracking.registry import open_checkpoint
+
+    return open_checkpoint(str(address))
+
+
+def locate(address: str) -> str:
+    """Where a model of the registry lies, by its name models:/Name/3 or models:/Name@alias; the registry is that of
+    MLFLOW_TRACKING_URI. Any other address is returned as it is."""
+    from lmmpress.tracking.registry import located
+
+    return located(address)
+
+
+def name_of_compressed(model: str) -> str:
+    """What the compressed model of a plan's `model` is registered as; never the name of its teacher."""
+    from lmmpress.tracking.registry import name_of_compressed
+
+    return name_of_compressed(model)
+
+
+def lineage(plan: AnyPlan, out: Path | str) -> "Lineage":
+    """The recorder that `compress` has by itself: MLflow's store in the folder `out`, where the compressed model is
+    registered under a name made of the plan's model.
+
+    For another store: `Lineage(tracking_uri, model_name)`. Raises UserError where mlflow is not installed.
+    """
+    if not is_installed("mlflow"):
+        raise missing("mlflow", "lineage")
+    from lmmpress.tracking.client import local_store
+    from lmmpress.tracking.lineage import Lineage
+    from lmmpress.tracking.registry import name_of_compressed
+
+    return Lineage(local_store(Path(out)), name_of_compressed(as_plan(plan, with_data=False).model))
+
+
+def _lineage(tracking_uri: str | None, name: str) -> "Lineage | None":
+    if tracking_uri is None:
+        return None
+    from lmmpress.tracking.lineage import Lineage
+
+    return Lineage(tracking_uri, name)
+
+
+def _tracking_uri(recorder: str, out: Path) -> str | None:
+    """Where lineage is recorded; None, and a line says so, where mlflow is not installed.
+
+    Raises UserError where it is not, and somebody asks for tracking.
+    """
+    if is_installed("mlflow"):
+        from lmmpress.tracking.client import local_store
+
+        return local_store(out) if recorder == "mlflow" else recorder
+    if recorder != "mlflow":
+        raise missing("mlflow", "lineage")
+    if os.environ.get("MLFLOW_TRACKING_URI", "").strip():
+        raise missing("mlflow", "MLFLOW_TRACKING_URI is set, and lineage")
+    say("mlflow is not installed, so no lineage is recorded: pip install 'lmmpress[mlflow]'")
+    return None
+
+
+def as_plan(plan: AnyPlan, overrides: Iterable[str] = (), *, with_data: bool = True) -> Plan:
+    """The checked plan. A string that is the name of a preset is the preset: a file of that name is given as a Path.
+
+    The preset `sample` brings its data, which is made at first use unless `with_data` is false. Raises UserError, with
+    a line for each fault.
+    """
+    changes = tuple(overrides)
+    if isinstance(plan, Plan):
+        return parse_plan(plan.model_dump(mode="json"), changes) if changes else plan
+    if isinstance(plan, Mapping):
+        return parse_plan(dict(plan), changes)
+    if isinstance(plan, str) and (plan in presets.names() or not _is_file_name(plan)):
+        return parse_plan(presets.preset(plan, with_data), changes, where=f"preset {plan}")
+    return read_plan(Path(plan), changes)
+
+
+def _is_file_name(text: str) -> bool:
+    return Path(text).name != text or bool(Path(text).suffix) or Path(text).exists()
+
+
+@contextmanager
+def _telling(progress: Listener | None) -> Iterator[None]:
+    with listening(progress), quiet_transformers():
+        yield
+
+
+def _local(out: Path | str) -> Path:
+    """A path of this machine. Raises UserError for an address: a folder of that name is not what was meant."""
+    if _ADDRESS.match(str(out)):
+        raise UserError(f"{out}: this command writes to a folder of this machine; `store cp` writes to buckets")
+    return Path(out)

@@ -1,0 +1,59 @@
+"""lmmpress prune, inspect, evaluate: what is done to one checkpoint, or read of it."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lmmpress import api
+from lmmpress.axes import axes
+from lmmpress.cli.shared import AsJson, Checkpoint, show
+from lmmpress.plan import Evaluation
+
+AXES = "|".join(axis.name for axis in axes())
+
+
+def prune(
+    checkpoint: Checkpoint,
+    target: Annotated[Path, typer.Option("--output", "-o", help="The new checkpoint directory.")],
+    axis: Annotated[str | None, typer.Option(metavar=AXES, help="What becomes smaller.")] = None,
+    remove: Annotated[int | None, typer.Option(help="How much goes; for attention the total over all heads.")] = None,
+    tower: Annotated[str, typer.Option(help="vision, qformer or language.")] = "language",
+    data: Annotated[str | None, typer.Option(help="Rows to score with; a block cut needs none.")] = None,
+    split: Annotated[str, typer.Option(help="The split of the data that scores.")] = "score",
+    cuts: Annotated[
+        Path | None, typer.Option(help="Instead: a COMPRESSION.json, whose cuts are made again of its teacher.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """One cut of a checkpoint, without distillation."""
+    pruned = api.prune(checkpoint, target, axis=axis, remove=remove, tower=tower, data=data, split=split, cuts=cuts)
+    if as_json:
+        print(json.dumps(pruned.as_dict()))
+    else:
+        show(pruned)
+
+
+def inspect(checkpoint: Checkpoint, as_json: AsJson = False) -> None:
+    """Towers, widths, cuts and parents of a checkpoint."""
+    found = api.inspect(checkpoint)
+    if as_json:
+        print(json.dumps(found.as_dict(), indent=1))
+    else:
+        show(found)
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    data: Annotated[str, typer.Option(help="A data set in imagefolder form: a directory, s3://bucket/prefix.")],
+    split: Annotated[str, typer.Option(help="The split to measure on.")] = "test",
+    batch_size: Annotated[int, typer.Option(min=1)] = Evaluation().batch_size,
+    as_json: AsJson = False,
+) -> None:
+    """Accuracy by task, samples per second and latency of a checkpoint."""
+    found = api.evaluate(checkpoint, data, split=split, batch_size=batch_size)
+    if as_json:
+        print(json.dumps(found.model_dump(), indent=1))
+    else:
+        show(found)

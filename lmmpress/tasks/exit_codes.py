@@ -1,0 +1,42 @@
+"""How a task ends: what it says on stderr, and its exit code."""
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from lmmpress.errors import UserError, traceback_of
+from lmmpress.host.full_disk import system_says
+from lmmpress.printing.visible import visible
+from lmmpress.progress import listening, note
+from lmmpress.progress.terminal import on_terminal
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def for_people(task: Callable[P, T]) -> Callable[P, T]:
+    """Show on stderr what a task says. End it with a line for each fault and exit code 2 where the fault is the user's,
+    or the world's; with a traceback, less what is secret, and exit code 1 where it is ours."""
+
+    @wraps(task)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            with listening(on_terminal()):
+                return task(*args, **kwargs)
+        except UserError as error:
+            for line in error.lines:
+                print(f"error: {line}", file=sys.stderr)
+            note(error="; ".join(error.lines))
+            sys.exit(2)
+        except OSError as error:
+            line = visible(system_says(error, "run the pipeline again: it carries on"))
+            print(f"error: {line}", file=sys.stderr)
+            note(error=line)
+            sys.exit(2)
+        except Exception as error:
+            print(traceback_of(error), file=sys.stderr)
+            note(error=f"{type(error).__name__}: {error}")
+            sys.exit(1)
+
+    return run

@@ -1,0 +1,66 @@
+"""The tasks that make one step: importance, prune, distill, then evaluate (in measuring.py) and gate."""
+
+from lmmpress.tasks.exit_codes import for_people
+from lmmpress.tasks.outcome import Outcome, by, of_step, table
+from lmmpress.tasks.session import position, working, working_on_step
+
+
+@for_people
+def importance(store: str, run: str, stage: str, index: int) -> Outcome:
+    """Score the checkpoint that a step cuts."""
+    with working_on_step(store, run, stage, index, "importance") as step:
+        made = step.importances
+        scored, seconds = (made.scored, made.seconds) if made else (None, 0.0)
+        rows = []
+        for group, scores in sorted(scored.scores.items() if scored else ()):
+            low, middle, high = (float(scores.double().quantile(share)) for share in (0, 0.5, 1))
+            rows.append([group, len(scores), f"{low:.3g}", f"{middle:.3g}", f"{high:.3g}"])
+        address = step.materials.store.address(step.planned.parent)
+        reliability = scored.reliability if scored else None
+        summary = table(["group", "dimensions", "least", "median", "most"], rows)
+    return Outcome(address, summary, {"seconds": seconds, "score_reliability": reliability})
+
+
+@for_people
+def prune(store: str, run: str, stage: str, index: int) -> Outcome:
+    """Cut what a step removes, by scores that are in the store."""
+    from lmmpress.lmm.anatomy import count_by_tower
+
+    with working_on_step(store, run, stage, index, "prune") as step:
+        pruned = step.pruned
+        both = (step.planned.parent, pruned.checkpoint)
+        before, after = (count_by_tower(step.materials.anatomy_of(one)) for one in both)
+        rows = [[tower, before[tower], after[tower]] for tower in after]
+        summary = f"{stage} of the {step.tower} tower, -{step.planned.amount}\n\n"
+        summary += table(["parameters", "before", "after"], rows)
+        metrics = {"seconds": pruned.seconds, "parameters": sum(after.values())} | by("parameters", after)
+        address = step.materials.store.address(pruned.checkpoint)
+        return Outcome(address, summary, metrics, {"parent": step.planned.parent})
+
+
+@for_people
+def distill(store: str, run: str, stage: str, index: int) -> Outcome:
+    """Let what a step has cut learn from the teacher, in one process for each GPU of this machine."""
+    with working_on_step(store, run, stage, index, "distill") as step:
+        distilled, pruned = step.distilled, step.pruned.checkpoint
+        rows = [[epoch, f"{value:.4f}"] for epoch, value in enumerate(distilled.loss, start=1)]
+        summary = "The loss is not finite: the step is rolled back."
+        if distilled.checkpoint:
+            summary = table(["epoch", "loss"], rows)
+        metrics = {"seconds": distilled.seconds, "loss": distilled.loss[-1] if distilled.loss else None}
+        left = step.materials.store.address(distilled.checkpoint or pruned)
+        return Outcome(left, summary, metrics, {"parent": pruned})
+
+
+@for_people
+def gate(store: str, run: str, stage: str, index: int) -> Outcome:
+    """Decide a step whose parts are in the store, and record it."""
+    from lmmpress.engine.run import known_steps, make_step
+
+    with working(store, run) as session:
+        known = known_steps(session.run, session.state)
+        number, planned = position(session.run, known, stage, int(index))
+        if number == len(known):
+            known.append(make_step(session.run, session.state, known, planned))
+        session.record(known)
+        return of_step(session.run.store, known[number])

@@ -1,0 +1,23 @@
+"""Every task of a pipeline by its name, so that tests call them alike, and may replace one."""
+
+from lmmpress.tasks.loop import due, steps
+from lmmpress.tasks.measuring import evaluate
+from lmmpress.tasks.outcome import Outcome
+from lmmpress.tasks.preparation import prepare
+from lmmpress.tasks.publication import publish
+from lmmpress.tasks.step_parts import distill, gate, importance, prune
+from lmmpress.tasks.whole_stage import compress_stage
+
+__all__ = [
+    "Outcome",
+    "compress_stage",
+    "distill",
+    "due",
+    "evaluate",
+    "gate",
+    "importance",
+    "prepare",
+    "prune",
+    "publish",
+    "steps",
+]
