@@ -1,9 +1,6 @@
-"""Small models of the real classes, a small data set, and a plan that runs on them in seconds."""
+"""What tests of all rooms use: tiny checkpoints, a data set, a plan on them, an S3 server, and pytest's own options."""
 
 import json
-import logging
-import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,43 +8,27 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import settings
 
 pytest.register_assert_rewrite("support")  # so that a failed assertion there shows its values, too
 
-from support.data import make_processor, write_data
+from support.data import write_data
+from support.environment import isolate
 from support.mlflow_server import new_database
-from support.s3 import MiniStack, Server, free_port
-from support.tiny import config_of, make_model
+from support.plans import tiny_plan
+from support.s3 import Server, start_server
+from support.tiny import write_checkpoint
+from support.training import train_until_it_answers
 
 from lmmpress.data import read_split
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint, save_trained
-from lmmpress.lmm.examples import batches, encode, make_batch
-from lmmpress.lmm.forward import answer_logits
+from lmmpress.lmm.examples import encode
 from lmmpress.lmm.processor import load_processor
 from lmmpress.progress import listening
 from lmmpress.progress.terminal import on_terminal
-from lmmpress.pruning.importance import answer_loss
 from lmmpress.store.connection import connect
 from lmmpress.tracking.client import local_store
 
-# Tests see no settings of whoever runs them, and talk to their own servers directly.
-for name in list(os.environ):
-    if name.startswith(("AWS_", "MLFLOW_", "KFP_", "KUBE", "LMMPRESS_")):
-        del os.environ[name]
-for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "COLUMNS"):
-    os.environ.pop(name, None)
-os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
-
-# One thread, in the processes that tests start too: the workers keep all cores busy, and no result depends on cores.
-torch.set_num_threads(1)
-os.environ["OMP_NUM_THREADS"] = "1"
-# the same cases in every run, however slow the machine is
-settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
-settings.load_profile("repeatable")
-logging.getLogger("transformers").setLevel(logging.ERROR)
-
-MODELS_IN_FULL = ("llava-clip-llama", "text-glm")
+isolate()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -86,29 +67,16 @@ def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Write a tiny checkpoint with tokenizer and processor, once for each kind: a text family inside BLIP-2, or one of
-    `MODELS_IN_FULL`."""
+    """`write_checkpoint` into a folder of its own, once for each kind."""
     made: dict[str, Path] = {}
 
     def make(kind: str = "llama", **changes: Any) -> Path:
         key = kind + json.dumps(changes, sort_keys=True)
         if key not in made:
-            folder = tmp_path_factory.mktemp(kind)
-            processor = make_processor(kind)
-            tokenizer = getattr(processor, "tokenizer", processor)
-            config = config_of(kind if kind in MODELS_IN_FULL else f"blip2-{kind}", len(tokenizer), **changes)
-            make_model(config).save_pretrained(folder)
-            processor.save_pretrained(folder)
-            made[key] = folder
+            made[key] = write_checkpoint(tmp_path_factory.mktemp(kind), kind, **changes)
         return made[key]
 
     return make
-
-
-@pytest.fixture
-def copy(make_checkpoint: Callable[..., Path], tmp_path: Path) -> Path:
-    """A checkpoint to spoil."""
-    return shutil.copytree(make_checkpoint("llama"), tmp_path / "copy")
 
 
 @pytest.fixture(scope="session")
@@ -118,21 +86,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def raw_plan(make_checkpoint: Callable[..., Path], data: Path) -> dict[str, Any]:
-    """A plan of five steps on the tiny Llama model; tests change what they are about."""
-    return {
-        "model": str(make_checkpoint("llama")),
-        "data": str(data),
-        "tolerance": {"alpha": 0.9, "allow_zero": True},
-        "importance": {"accumulation": "batch", "batch_size": 4},
-        "stages": {
-            "block": {"step": 1, "max": 2},
-            "ffn": {"step": 16, "max": 16},
-            "attention": {"step": 16, "max": 16},
-            "io": {"step": 8, "max": 8},
-        },
-        "distillation": {"epochs": 1, "learning_rate": 1e-3, "batch_size": 8},
-        "evaluation": {"samples": 4, "batch_size": 2, "latency_samples": 2},
-    }
+    """A plan of five steps on the tiny Llama model; a test changes the settings that it tests."""
+    return tiny_plan(make_checkpoint("llama"), data)
 
 
 @pytest.fixture(scope="session")
@@ -140,25 +95,10 @@ def taught(make_checkpoint: Callable[..., Path], data: Path, tmp_path_factory: p
     """The tiny Llama model after learning to name the colour of a picture."""
     torch.manual_seed(0)
     source = make_checkpoint("llama")
-    model = load_model(source)
-    examples = encode(read_split(data, "distill"), load_processor(source), read_checkpoint(source).config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    generator = torch.Generator().manual_seed(0)
-    loss, epochs = 1.0, 0
-    while loss > 0.015:  # how many epochs that takes depends a little on the processor
-        assert epochs < 100, f"it does not learn: the loss is {loss}"
-        epochs += 1
-        chosen_batches = batches(examples, 16, generator)
-        loss = 0.0
-        for chosen in chosen_batches:
-            batch = make_batch(examples, chosen)
-            part = answer_loss(answer_logits(model, batch, examples, None, None), batch)
-            part.backward()
-            loss += part.item() / len(chosen_batches)
-            optimizer.step()
-            optimizer.zero_grad()
+    model, anatomy = load_model(source), read_checkpoint(source)
+    train_until_it_answers(model, encode(read_split(data, "distill"), load_processor(source), anatomy.config))
     target = tmp_path_factory.mktemp("taught") / "model"
-    save_trained(model, source, read_checkpoint(source), target, {"format": 1, "history": []})
+    save_trained(model, source, anatomy, target, {"format": 1, "history": []})
     (target / "COMPRESSION.json").unlink()
     return target
 
@@ -178,15 +118,7 @@ def lineage_in() -> Callable[[Path], str]:
 @pytest.fixture(scope="session")
 def s3_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """An S3 server of this test process."""
-    folder = tmp_path_factory.mktemp("s3") / "data"
-    folder.mkdir()
-    if request.config.getoption("--s3-server") == "radosgw":
-        from support.radosgw import RadosGateway
-
-        server: Server = RadosGateway(folder, free_port())
-    else:
-        server = MiniStack(folder, free_port())
-    server.start()
+    server = start_server(request.config.getoption("--s3-server"), tmp_path_factory.mktemp("s3") / "data")
     yield server
     server.stop()
 

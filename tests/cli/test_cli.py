@@ -5,7 +5,9 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.cli import fail, run
@@ -17,7 +19,7 @@ from lmmpress.printing.numbers import faster
 
 
 @pytest.fixture
-def plan_file(raw_plan, tmp_path: Path) -> Path:
+def plan_file(raw_plan: dict[str, Any], tmp_path: Path) -> Path:
     raw_plan["stages"] = {"block": {"step": 1, "max": 1}}
     (tmp_path / "plan.yaml").write_text(json.dumps(raw_plan), "utf-8")
     return tmp_path / "plan.yaml"
@@ -32,7 +34,7 @@ def test_plan_prints_sizes_as_a_table() -> None:
     assert "5.436 B" in run("plan", "--preset", "paper", "--set", "stages={}")
 
 
-def test_prune_inspect_and_evaluate(make_checkpoint, data, tmp_path) -> None:
+def test_prune_inspect_and_evaluate(make_checkpoint: Callable[..., Path], data: Path, tmp_path: Path) -> None:
     pruned = tmp_path / "pruned"
     run("prune", make_checkpoint("llama"), "--axis", "ffn", "--remove", 16, "--data", data, "-o", pruned)
     facts = json.loads(run("inspect", pruned, "--json"))
@@ -42,7 +44,7 @@ def test_prune_inspect_and_evaluate(make_checkpoint, data, tmp_path) -> None:
     assert json.loads(run("evaluate", pruned, "--data", data, "--json"))["rows"] == 16
 
 
-def test_run_leaves_what_others_read(plan_file, tmp_path) -> None:
+def test_run_leaves_what_others_read(plan_file: Path, tmp_path: Path) -> None:
     shown = run("run", plan_file, "--out", tmp_path / "out")
     assert "smaller" in shown
     assert {"result.json", "report.html", "compressed", "mlflow.db", "store"} <= {
@@ -55,12 +57,12 @@ def test_run_leaves_what_others_read(plan_file, tmp_path) -> None:
     assert (tmp_path / "out" / "report.html").is_file()
 
 
-def test_a_misspelt_key_is_one_line_and_exit_code_2(plan_file, tmp_path) -> None:
+def test_a_misspelt_key_is_one_line_and_exit_code_2(plan_file: Path, tmp_path: Path) -> None:
     assert "did you mean 'alpha'" in fail("run", plan_file, "--out", tmp_path / "out", "--set", "tolerance.alpa=0.1")
     assert not (tmp_path / "out").exists()
 
 
-def test_debug_shows_the_traceback(plan_file, tmp_path) -> None:
+def test_debug_shows_the_traceback(plan_file: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "lmmpress.cli", "run", plan_file, "--out", tmp_path, "--set", "x=1", "--debug"]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
     assert "Traceback" in done.stderr
@@ -77,7 +79,9 @@ def test_debug_shows_the_traceback(plan_file, tmp_path) -> None:
         (lambda plan: plan["splits"].update(gate="distill", score="score"), ""),
     ],
 )
-def test_a_run_that_cannot_work_leaves_nothing_behind(raw_plan, tmp_path, spoil, message) -> None:
+def test_a_run_that_cannot_work_leaves_nothing_behind(
+    raw_plan: dict[str, Any], tmp_path: Path, spoil, message: str
+) -> None:
     from lmmpress.engine.compression import compress
     from lmmpress.errors import UserError
     from lmmpress.plan import parse_plan
@@ -105,7 +109,9 @@ def test_a_run_that_cannot_work_leaves_nothing_behind(raw_plan, tmp_path, spoil,
         (PermissionError(errno.EACCES, "Permission denied", "x"), "x: Permission denied"),
     ],
 )
-def test_what_the_system_says_is_told_in_one_line_that_fits_the_command(monkeypatch, capsys, error, again) -> None:
+def test_what_the_system_says_is_told_in_one_line_that_fits_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error, again: str
+) -> None:
     """`prune` has no --resume to be advised."""
 
     def fail() -> None:
@@ -122,7 +128,7 @@ def test_what_the_system_says_is_told_in_one_line_that_fits_the_command(monkeypa
     assert "resume" not in told
 
 
-def test_a_full_disk_is_told_in_one_line(plan_file, tmp_path) -> None:
+def test_a_full_disk_is_told_in_one_line(plan_file: Path, tmp_path: Path) -> None:
     """A limit on the size of written files stands in for the disk that is full."""
     program = shlex.join([sys.executable, "-m", "lmmpress.cli", "run", str(plan_file), "--out", str(tmp_path / "out")])
     command = ["bash", "-c", f"ulimit -f 40; exec {program}"]
@@ -131,7 +137,9 @@ def test_a_full_disk_is_told_in_one_line(plan_file, tmp_path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_run_on_a_full_disk_is_told_how_it_is_carried_on(plan_file, tmp_path, monkeypatch) -> None:
+def test_a_run_on_a_full_disk_is_told_how_it_is_carried_on(
+    plan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "blob")
 
@@ -150,7 +158,9 @@ def test_a_model_that_became_slower_is_not_called_faster() -> None:
 
 
 @pytest.mark.parametrize("address", ["s3://bucket/out", "s3://KEY:hush@bucket/out", "s3:/bucket/out"])
-def test_an_address_is_no_folder_to_write_to(plan_file, make_checkpoint, tmp_path, monkeypatch, address) -> None:
+def test_an_address_is_no_folder_to_write_to(
+    plan_file: Path, make_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     prune = ["prune", str(make_checkpoint("llama")), "--axis", "block", "--remove", "1", "-o", address]
     for command in (prune, ["run", str(plan_file), "--out", address]):

@@ -4,7 +4,9 @@ import contextlib
 import gzip
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,12 +31,12 @@ def write(folder: Path, *rows: object) -> Path:
     return folder
 
 
-def test_rows_are_read_in_order(tmp_path) -> None:
+def test_rows_are_read_in_order(tmp_path: Path) -> None:
     folder = write(tmp_path / "d", GOOD, GOOD | {"question": "r"}, GOOD | {"split": "gate"})
     assert [row.question for row in read_split(folder, "test").rows] == ["q", "r"]
 
 
-def test_a_limit_takes_images_evenly_and_all_rows_of_an_image(tmp_path) -> None:
+def test_a_limit_takes_images_evenly_and_all_rows_of_an_image(tmp_path: Path) -> None:
     folder = write(tmp_path / "d")
     rows = []
     for number in range(10):
@@ -74,12 +76,12 @@ def test_a_limit_takes_images_evenly_and_all_rows_of_an_image(tmp_path) -> None:
         (GOOD | {"file_name": "images\\a.png"}, "is missing; write / between folders"),
     ],
 )
-def test_a_bad_row_is_named(tmp_path, row, message) -> None:
+def test_a_bad_row_is_named(tmp_path: Path, row: dict[str, Any] | list[int] | str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         read_split(write(tmp_path / "d", GOOD, row), "test")
 
 
-def test_a_link_out_of_the_folder_is_refused(tmp_path) -> None:
+def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path / "d", GOOD | {"file_name": "link.png"})
     Image.new("RGB", (4, 4)).save(tmp_path / "outside.png")
     (folder / "link.png").symlink_to(tmp_path / "outside.png")
@@ -87,12 +89,12 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path) -> None:
         read_split(folder, "test")
 
 
-def test_an_empty_split_lists_those_that_have_rows(tmp_path) -> None:
+def test_an_empty_split_lists_those_that_have_rows(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'distill' has no rows; the splits are test; choose among them, by splits in"):
         read_split(write(tmp_path / "d", GOOD), "distill")
 
 
-def test_a_file_without_rows_is_named(tmp_path) -> None:
+def test_a_file_without_rows_is_named(tmp_path: Path) -> None:
     folder = write(tmp_path / "d", GOOD)
     (folder / "metadata.jsonl").write_text("\n \n", "utf-8")
     with pytest.raises(UserError, match=r"metadata\.jsonl holds no rows"):
@@ -111,7 +113,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n"
         (b"PK\x03\x04", "is a zip archive; unpack it"),
     ],
 )
-def test_metadata_that_is_another_kind_of_file_is_named_as_what_it_is(tmp_path, raw, message) -> None:
+def test_metadata_that_is_another_kind_of_file_is_named_as_what_it_is(tmp_path: Path, raw, message: str) -> None:
     folder = write(tmp_path / "d", GOOD)
     (folder / "metadata.jsonl").write_bytes(raw)
     with pytest.raises(UserError, match=message):
@@ -126,25 +128,25 @@ def test_metadata_that_is_another_kind_of_file_is_named_as_what_it_is(tmp_path, 
         (b"<!DOCTYPE html>", "it is none of JPEG, .*, or is damaged; convert it, or fetch it again"),
     ],
 )
-def test_an_image_that_is_none_is_named_as_what_it_is(tmp_path, raw, message) -> None:
+def test_an_image_that_is_none_is_named_as_what_it_is(tmp_path: Path, raw, message: str) -> None:
     (tmp_path / "a.png").write_bytes(raw)
     with pytest.raises(UserError, match=message):
         open_picture(tmp_path / "a.png")
 
 
-def test_a_folder_without_metadata_is_no_data_set(tmp_path) -> None:
+def test_a_folder_without_metadata_is_no_data_set(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no metadata\.jsonl"):
         read_split(tmp_path, "test")
 
 
-def test_an_unreadable_image_is_named_with_its_row(tmp_path) -> None:
+def test_an_unreadable_image_is_named_with_its_row(tmp_path: Path) -> None:
     folder = write(tmp_path / "d", GOOD)
     (folder / "a.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"a\.png cannot be read as an image.*asking 'q'"):
         open_image(read_split(folder, "test"), "a.png")
 
 
-def test_images_of_some_rows_only_are_refused(tmp_path) -> None:
+def test_images_of_some_rows_only_are_refused(tmp_path: Path) -> None:
     text_only = {key: value for key, value in GOOD.items() if key != "file_name"}
     with pytest.raises(UserError, match="some rows"):
         read_split(write(tmp_path / "d", GOOD, text_only), "test")
@@ -160,14 +162,14 @@ def test_images_of_some_rows_only_are_refused(tmp_path) -> None:
         ).map(json.dumps),
     )
 )
-def test_no_row_however_odd_ends_in_anything_but_a_clear_error(tmp_path_factory, line) -> None:
+def test_no_row_however_odd_ends_in_anything_but_a_clear_error(tmp_path_factory: pytest.TempPathFactory, line) -> None:
     folder = write(tmp_path_factory.mktemp("odd"), line)
     with contextlib.suppress(UserError):
         read_split(folder, "test")
 
 
 @pytest.fixture(scope="module")
-def examples(make_checkpoint, data):
+def examples(make_checkpoint: Callable[..., Path], data: Path):
     checkpoint = make_checkpoint("llama")
     return encode(read_split(data, "distill"), load_processor(checkpoint), read_checkpoint(checkpoint).config)
 
@@ -184,13 +186,13 @@ def test_a_batch_marks_the_positions_that_predict_the_answer(examples) -> None:
 
 
 @pytest.mark.parametrize("generator", [None, 5])
-def test_batches_hold_every_row_once(examples, generator) -> None:
+def test_batches_hold_every_row_once(examples, generator: int | None) -> None:
     seeded = torch.Generator().manual_seed(generator) if generator else None
     order = batches(examples, 7, seeded)
     assert sorted(index for chosen in order for index in chosen) == list(range(len(examples.rows)))
 
 
-def test_an_answer_that_does_not_fit_is_refused(make_checkpoint, data) -> None:
+def test_an_answer_that_does_not_fit_is_refused(make_checkpoint: Callable[..., Path], data: Path) -> None:
     processor = load_processor(make_checkpoint("llama"))
     with pytest.raises(UserError, match="does not fit"):
         encode(read_split(data, "test"), processor, {"text_config": {"max_position_embeddings": 8}})

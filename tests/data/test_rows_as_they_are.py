@@ -64,7 +64,9 @@ def saved(image: Image.Image, format: str, **how) -> bytes:
         ("latin-1", "Straße", "ISO-8859-1 (Latin-1)"),
     ],
 )
-def test_text_that_is_not_utf8_is_refused_with_its_line_and_likely_encoding(tmp_path, codec, text, likely) -> None:
+def test_text_that_is_not_utf8_is_refused_with_its_line_and_likely_encoding(
+    tmp_path: Path, codec: str, text: str, likely: str
+) -> None:
     lines = [json.dumps(TEXT).encode(), json.dumps(TEXT | {"question": text}, ensure_ascii=False).encode(codec)]
     told = fault(data_set(tmp_path / "d", raw=b"\n".join(lines)))
     assert f"metadata.jsonl, line 2: not UTF-8, it looks like {likely}; " in told
@@ -76,24 +78,24 @@ def test_a_guess_is_made_of_any_bytes(raw) -> None:
     assert likely_encoding(raw)
 
 
-def test_a_byte_order_mark_is_skipped_and_utf8_kept(tmp_path) -> None:
+def test_a_byte_order_mark_is_skipped_and_utf8_kept(tmp_path: Path) -> None:
     raw = "\ufeff".encode() + json.dumps(TEXT | {"question": "红色 é"}, ensure_ascii=False).encode()
     assert read_split(data_set(tmp_path / "d", raw=raw), "test").rows[0].question == "红色 é"
 
 
 @pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
-def test_utf_16_and_32_are_named(tmp_path, codec) -> None:
+def test_utf_16_and_32_are_named(tmp_path: Path, codec: str) -> None:
     told = fault(data_set(tmp_path / "d", raw=json.dumps(TEXT).encode(codec)))
     assert f"metadata.jsonl is {codec[:6].upper()}, not UTF-8" in told
 
 
 @pytest.mark.parametrize("key", ["question", "answer", "task", "split", "file_name"])
-def test_half_of_a_surrogate_pair_is_an_error_of_its_row(tmp_path, key) -> None:
+def test_half_of_a_surrogate_pair_is_an_error_of_its_row(tmp_path: Path, key: str) -> None:
     told = fault(data_set(tmp_path / "d", TEXT, ROW | {key: "a\ud800"}))
     assert f"line 2: {key} holds '\\ud800', half of a surrogate pair" in told
 
 
-def test_a_whole_surrogate_pair_is_its_character(tmp_path) -> None:
+def test_a_whole_surrogate_pair_is_its_character(tmp_path: Path) -> None:
     raw = json.dumps(TEXT | {"question": "😀"}).encode()
     assert b"\\ud83d" in raw
     assert read_split(data_set(tmp_path / "d", raw=raw), "test").rows[0].question == "😀"
@@ -111,12 +113,12 @@ def test_a_whole_surrogate_pair_is_its_character(tmp_path) -> None:
         (json.dumps(TEXT | {"file_name": "a" * 5000}).encode(), "line 1: image .* cannot be read: File name too long"),
     ],
 )
-def test_rows_that_are_too_large_or_of_another_form_are_one_line(tmp_path, raw, message) -> None:
+def test_rows_that_are_too_large_or_of_another_form_are_one_line(tmp_path: Path, raw, message: str) -> None:
     with pytest.raises(UserError, match=message):
         read_split(data_set(tmp_path / "d", raw=raw), "test")
 
 
-def test_a_metadata_file_of_200_gigabytes_is_refused_without_reading_it(tmp_path) -> None:
+def test_a_metadata_file_of_200_gigabytes_is_refused_without_reading_it(tmp_path: Path) -> None:
     folder = data_set(tmp_path / "d", TEXT)
     os.truncate(folder / "metadata.jsonl", 200 << 30)
     assert "has 214,748,364,800 bytes, more than 2,147,483,648" in fault(folder)
@@ -125,14 +127,14 @@ def test_a_metadata_file_of_200_gigabytes_is_refused_without_reading_it(tmp_path
 # --- which files are opened ---
 
 
-def test_an_image_of_200_gigabytes_is_refused_without_reading_it(tmp_path) -> None:
+def test_an_image_of_200_gigabytes_is_refused_without_reading_it(tmp_path: Path) -> None:
     folder = data_set(tmp_path / "d", ROW)
     (folder / "a.png").touch()
     os.truncate(folder / "a.png", 200 << 30)
     assert "'a.png' has 214,748,364,800 bytes, more than 536,870,912" in fault(folder)
 
 
-def test_a_fifo_a_socket_and_a_directory_are_not_opened(tmp_path) -> None:
+def test_a_fifo_a_socket_and_a_directory_are_not_opened(tmp_path: Path) -> None:
     folder = data_set(tmp_path / "d", ROW)
     os.mkfifo(folder / "a.png")
     assert "line 1: image 'a.png' is no regular file" in fault(folder)
@@ -151,13 +153,13 @@ def test_a_fifo_a_socket_and_a_directory_are_not_opened(tmp_path) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/dev/zero")
-def test_a_device_behind_a_link_is_not_opened(tmp_path) -> None:
+def test_a_device_behind_a_link_is_not_opened(tmp_path: Path) -> None:
     folder = data_set(tmp_path / "d", ROW)
     (folder / "a.png").symlink_to("/dev/zero")
     assert "'a.png' is or lies behind a link that points outside of the data set" in fault(folder)
 
 
-def test_links_inside_of_the_data_set_are_followed(tmp_path) -> None:
+def test_links_inside_of_the_data_set_are_followed(tmp_path: Path) -> None:
     folder = data_set(tmp_path / "d", ROW)
     Image.fromarray(GREY).save(folder / "real.png")
     (folder / "a.png").symlink_to("real.png")
@@ -165,7 +167,7 @@ def test_links_inside_of_the_data_set_are_followed(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.png", "images/a.png"])
-def test_links_out_are_refused_by_name(tmp_path, name) -> None:
+def test_links_out_are_refused_by_name(tmp_path: Path, name: str) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     Image.fromarray(GREY).save(outside / "a.png")
@@ -174,14 +176,14 @@ def test_links_out_are_refused_by_name(tmp_path, name) -> None:
     assert f"line 1: image {name!r} is or lies behind a link that points outside" in fault(folder)
 
 
-def test_metadata_behind_a_link_out_is_refused(tmp_path) -> None:
+def test_metadata_behind_a_link_out_is_refused(tmp_path: Path) -> None:
     data_set(tmp_path / "other", TEXT)
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "metadata.jsonl").symlink_to(tmp_path / "other" / "metadata.jsonl")
     assert "'metadata.jsonl' is or lies behind a link that points outside" in fault(tmp_path / "d")
 
 
-def test_a_snapshot_of_the_hugging_face_cache_is_read_through_its_blobs_and_no_others(tmp_path) -> None:
+def test_a_snapshot_of_the_hugging_face_cache_is_read_through_its_blobs_and_no_others(tmp_path: Path) -> None:
     cache = tmp_path / "datasets--ads"
     snapshot = cache / "snapshots" / "0123abcd"
     snapshot.mkdir(parents=True)
@@ -206,7 +208,7 @@ def test_a_snapshot_of_the_hugging_face_cache_is_read_through_its_blobs_and_no_o
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
-def test_the_listed_formats_are_read_whatever_their_name(tmp_path, format) -> None:
+def test_the_listed_formats_are_read_whatever_their_name(tmp_path: Path, format: str) -> None:
     path = tmp_path / "a.any"
     path.write_bytes(saved(Image.new("RGB", (8, 6), (255, 255, 255)), format))
     image = open_picture(path)
@@ -241,7 +243,7 @@ def png_of(width: int, height: int) -> bytes:
         (b"", "it is empty"),
     ],
 )
-def test_what_is_no_picture_is_refused_before_it_is_decoded(tmp_path, raw, message) -> None:
+def test_what_is_no_picture_is_refused_before_it_is_decoded(tmp_path: Path, raw, message: str) -> None:
     folder = data_set(tmp_path / "d", ROW)
     (folder / "a.png").write_bytes(raw)
     with pytest.raises(UserError, match=f"a.png cannot be read as an image: .*{message}.*line 1, asking 'q'") as told:
@@ -251,7 +253,7 @@ def test_what_is_no_picture_is_refused_before_it_is_decoded(tmp_path, raw, messa
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_exif_orientation_is_applied_as_transformers_does(tmp_path, orientation, format) -> None:
+def test_exif_orientation_is_applied_as_transformers_does(tmp_path: Path, orientation, format: str) -> None:
     image = Image.fromarray(np.kron(np.array([[0, 60, 120], [180, 220, 255]], np.uint8), np.ones((16, 16), np.uint8)))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -264,7 +266,7 @@ def test_exif_orientation_is_applied_as_transformers_does(tmp_path, orientation,
     assert np.array_equal(np.asarray(found), np.asarray(expected))
 
 
-def test_a_damaged_exif_block_leaves_the_picture_upright(tmp_path) -> None:
+def test_a_damaged_exif_block_leaves_the_picture_upright(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(saved(Image.fromarray(GREY), "JPEG", exif=b"Exif\0\0MM\0\x2a\xff\xff\xff\xff"))
     assert open_picture(tmp_path / "a").size == (16, 16)
 
@@ -282,7 +284,7 @@ def test_a_damaged_exif_block_leaves_the_picture_upright(tmp_path) -> None:
         (np.array([[-10, 0, 40]], np.int32), "TIFF", [0, 51, 255]),
     ],
 )
-def test_deep_grey_is_scaled_and_not_clipped(tmp_path, values, format, grey) -> None:
+def test_deep_grey_is_scaled_and_not_clipped(tmp_path: Path, values, format: str, grey: list[int]) -> None:
     (tmp_path / "a").write_bytes(saved(Image.fromarray(values), format))
     assert np.asarray(open_picture(tmp_path / "a"))[0].tolist() == [[value] * 3 for value in grey]
 
@@ -314,13 +316,13 @@ KEYED = Image.fromarray(np.array([[0, 65535]], np.uint16))
         (saved(KEYED, "PNG", transparency=0), [[255, 255, 255], [255, 255, 255]]),
     ],
 )
-def test_transparency_is_laid_on_white(tmp_path, raw, pixels) -> None:
+def test_transparency_is_laid_on_white(tmp_path: Path, raw, pixels: list[list[int]]) -> None:
     (tmp_path / "a").write_bytes(raw)
     assert np.asarray(open_picture(tmp_path / "a"))[0].tolist() == pixels
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK"])
-def test_ordinary_pictures_keep_every_bit(mode) -> None:
+def test_ordinary_pictures_keep_every_bit(mode: str) -> None:
     noise = Image.merge("RGB", [Image.effect_noise((32, 32), 90) for _ in range(3)]).convert(mode)
     raw = saved(noise, "TIFF" if mode == "CMYK" else "PNG")
     image = Image.open(io.BytesIO(raw))
@@ -328,7 +330,7 @@ def test_ordinary_pictures_keep_every_bit(mode) -> None:
     assert is_plain(raw)
 
 
-def test_pictures_that_were_read_otherwise_before_are_known(tmp_path) -> None:
+def test_pictures_that_were_read_otherwise_before_are_known(tmp_path: Path) -> None:
     turned = Image.Exif()
     turned[0x0112] = 6
     picture = Image.fromarray(GREY)
@@ -347,7 +349,7 @@ def old_digest(row: dict, picture: bytes) -> str:
     return hashlib.sha256(words + hashlib.sha256(picture).digest()).hexdigest()
 
 
-def test_the_digest_of_a_data_set_says_how_odd_pictures_are_read(tmp_path) -> None:
+def test_the_digest_of_a_data_set_says_how_odd_pictures_are_read(tmp_path: Path) -> None:
     plain = data_set(tmp_path / "plain", ROW)
     (plain / "a.png").write_bytes(png_of(1, 1))
     odd = data_set(tmp_path / "odd", ROW)
@@ -370,7 +372,7 @@ def test_the_digest_of_a_data_set_says_how_odd_pictures_are_read(tmp_path) -> No
         (["score", "distill", "gate", "test"], []),
     ],
 )
-def test_the_usual_splits_are_known(tmp_path, there, names) -> None:
+def test_the_usual_splits_are_known(tmp_path: Path, there: list[str], names) -> None:
     folder = data_set(tmp_path / "d", *(TEXT | {"split": name} for name in there))
     assert list(usual_splits(folder).values()) == names
 
@@ -379,7 +381,7 @@ def leak(folder: Path) -> str | None:
     return check_leak(read_split(folder, "distill"), read_split(folder, "test"))
 
 
-def test_a_picture_under_two_spellings_is_one(tmp_path) -> None:
+def test_a_picture_under_two_spellings_is_one(tmp_path: Path) -> None:
     folder = data_set(tmp_path / "d", ROW | {"split": "distill"}, ROW | {"file_name": "./a.png"})
     Image.fromarray(GREY).save(folder / "a.png")
     with pytest.raises(UserError, match=r"image a\.png is in the test and in the distill split;"):
@@ -390,7 +392,7 @@ def test_a_picture_under_two_spellings_is_one(tmp_path) -> None:
     assert read_split(both, "test").image_names() == ["a.png"]
 
 
-def test_the_same_bytes_under_two_names_are_refused(tmp_path) -> None:
+def test_the_same_bytes_under_two_names_are_refused(tmp_path: Path) -> None:
     folder = data_set(tmp_path / "d", ROW | {"split": "distill"}, ROW | {"file_name": "b.png"})
     for name in ("a.png", "b.png"):
         Image.fromarray(GREY).save(folder / name)
@@ -398,7 +400,7 @@ def test_the_same_bytes_under_two_names_are_refused(tmp_path) -> None:
         leak(folder)
 
 
-def test_the_same_row_of_text_in_two_splits_is_counted(tmp_path) -> None:
+def test_the_same_row_of_text_in_two_splits_is_counted(tmp_path: Path) -> None:
     folder = data_set(tmp_path / "d", TEXT | {"split": "distill"}, TEXT | {"question": "r"}, TEXT | {"task": "u"}, TEXT)
     assert "2 of the 3 rows of the test split" in (leak(folder) or "")
     assert "for instance line 3" in (leak(folder) or "")
@@ -411,14 +413,16 @@ def test_the_same_row_of_text_in_two_splits_is_counted(tmp_path) -> None:
     raw=st.binary(max_size=300),
     start=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"II*\0", b"BM", b"\xff\xd8"]),
 )
-def test_no_picture_however_odd_ends_in_anything_but_one_line(tmp_path_factory, raw, start) -> None:
+def test_no_picture_however_odd_ends_in_anything_but_one_line(
+    tmp_path_factory: pytest.TempPathFactory, raw, start
+) -> None:
     path = tmp_path_factory.mktemp("odd") / "a"
     path.write_bytes(start + raw)
     with contextlib.suppress(UserError):
         assert open_picture(path).mode == "RGB"
 
 
-def test_a_row_of_many_keys_of_which_one_stands_twice_is_answered_soon(tmp_path) -> None:
+def test_a_row_of_many_keys_of_which_one_stands_twice_is_answered_soon(tmp_path: Path) -> None:
     """Were every key counted in all of them, this would take an hour."""
     row = ", ".join(f'"{number}": 0' for number in [*range(400_000), 399_999])
     (tmp_path / "metadata.jsonl").write_text(f"{{{row}}}\n", "utf-8")

@@ -1,5 +1,6 @@
 """The training loop against the same written plainly, on the same machine in the same run; see docs/determinism.md."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ RECORDED = [0.9784475449]
 
 
 @pytest.fixture
-def exact_pair(make_checkpoint, data: Path) -> tuple[torch.nn.Module, torch.nn.Module, Examples]:
+def exact_pair(make_checkpoint: Callable[..., Path], data: Path) -> tuple[torch.nn.Module, torch.nn.Module, Examples]:
     """Student, teacher and rows, the same bits on every machine: OPT, all of whose layers compute in float64."""
     checkpoint = make_checkpoint("opt")
     split = read_split(data, "distill", ROWS)
@@ -37,7 +38,11 @@ def exact_pair(make_checkpoint, data: Path) -> tuple[torch.nn.Module, torch.nn.M
         {"batch_size": 7, "micro_batch_size": 3},
     ],
 )
-def test_the_loop_is_the_plain_one(exact_pair, make_checkpoint, changes: dict[str, Any]) -> None:
+def test_the_loop_is_the_plain_one(
+    exact_pair: tuple[torch.nn.Module, torch.nn.Module, Examples],
+    make_checkpoint: Callable[..., Path],
+    changes: dict[str, Any],
+) -> None:
     student, teacher, examples = exact_pair
     plain = exact_values(make_checkpoint("opt"), 1)
     settings = Distillation(**SETTINGS | changes)
@@ -48,7 +53,7 @@ def test_the_loop_is_the_plain_one(exact_pair, make_checkpoint, changes: dict[st
         assert torch.allclose(value, wanted[name], rtol=0, atol=1e-10), name
 
 
-def test_losses_are_those_recorded(exact_pair) -> None:
+def test_losses_are_those_recorded(exact_pair: tuple[torch.nn.Module, torch.nn.Module, Examples]) -> None:
     """What the plain loop would not notice: other prompts, pixels or logits, or another torch that shuffles otherwise.
 
     Only here does a recorded number hold on every processor: all is computed in float64 from equal bits, in few updates

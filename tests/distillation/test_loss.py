@@ -21,7 +21,7 @@ def loss(student=G, teacher=F, **settings) -> float:
 
 
 @pytest.mark.parametrize(("kl", "wanted"), [("reverse", REVERSE), ("forward", FORWARD)])
-def test_the_divergence_alone(kl, wanted) -> None:
+def test_the_divergence_alone(kl: str, wanted) -> None:
     assert loss(kl=kl, pairwise="none") == pytest.approx(wanted, rel=1e-6)
 
 

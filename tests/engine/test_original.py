@@ -3,7 +3,9 @@ says. A gate whose original is right on no row would accept everything."""
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +26,9 @@ def strict(raw_plan, **changes):
     return parse_plan(raw_plan | {"tolerance": {"alpha": 0.9}} | changes)
 
 
-def test_an_original_that_answers_nothing_right_is_refused_with_three_of_its_answers(raw_plan, tmp_path) -> None:
+def test_an_original_that_answers_nothing_right_is_refused_with_three_of_its_answers(
+    raw_plan: dict[str, Any], tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match="answers none of the 16 rows of split 'gate' right") as caught:
         compress(strict(raw_plan), tmp_path / "out")
     (line,) = caught.value.lines
@@ -37,7 +41,9 @@ def test_an_original_that_answers_nothing_right_is_refused_with_three_of_its_ans
         compress(strict(raw_plan), tmp_path / "out", resume=True)
 
 
-def test_what_it_answered_is_shown_on_one_line_and_shortened(raw_plan, data, tmp_path, monkeypatch) -> None:
+def test_what_it_answered_is_shown_on_one_line_and_shortened(
+    raw_plan: dict[str, Any], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     shutil.copytree(data / "images", folder / "images")
@@ -56,13 +62,15 @@ def test_what_it_answered_is_shown_on_one_line_and_shortened(raw_plan, data, tmp
     assert "without an end token, the right answer is" in line
 
 
-def test_a_plan_may_allow_it(raw_plan, tmp_path) -> None:
+def test_a_plan_may_allow_it(raw_plan: dict[str, Any], tmp_path: Path) -> None:
     tolerance = {"alpha": 0.9, "allow_zero": True}
     result = compress(parse_plan(raw_plan | {"tolerance": tolerance, "stages": {}}), tmp_path / "out")
     assert result.steps == []
 
 
-def test_what_was_found_of_the_original_is_not_measured_again(raw_plan, taught, tmp_path, monkeypatch) -> None:
+def test_what_was_found_of_the_original_is_not_measured_again(
+    raw_plan: dict[str, Any], taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = strict(raw_plan, model=str(taught), stages={})
     compress(plan, tmp_path / "out")
     for name in ("original.sees", "evaluate.answered_right", "original.generate"):
@@ -79,7 +87,7 @@ def blind(source: Path, target: Path) -> Path:
     return target
 
 
-def test_a_model_that_no_picture_reaches_is_refused(raw_plan, taught, tmp_path) -> None:
+def test_a_model_that_no_picture_reaches_is_refused(raw_plan: dict[str, Any], taught: Path, tmp_path: Path) -> None:
     plan = strict(raw_plan, model=str(blind(taught, tmp_path / "blind")))
     with pytest.raises(UserError, match="no picture reaches the model: rows of split 'gate'") as caught:
         compress(plan, tmp_path / "out")
@@ -90,7 +98,7 @@ def test_a_model_that_no_picture_reaches_is_refused(raw_plan, taught, tmp_path) 
 
 @pytest.mark.parametrize("kind", ["llama", "opt", "flan-t5", "llava-clip-llama"])
 def test_tiny_models_see_and_pictures_that_are_all_alike_are_no_reason_to_doubt_it(
-    make_checkpoint, tmp_path, kind
+    make_checkpoint: Callable[..., Path], tmp_path: Path, kind: str
 ) -> None:
     folder = write_data(tmp_path / "data", {"gate": 3})
     if kind.startswith("llava"):
@@ -106,7 +114,9 @@ def test_tiny_models_see_and_pictures_that_are_all_alike_are_no_reason_to_doubt_
     assert sees(model, rows_of_different_images(read_split(folder, "gate", 1)), processor, anatomy)
 
 
-def test_a_processor_that_makes_no_place_for_pictures_is_noticed(make_checkpoint, data) -> None:
+def test_a_processor_that_makes_no_place_for_pictures_is_noticed(
+    make_checkpoint: Callable[..., Path], data: Path
+) -> None:
     checkpoint = make_checkpoint("llama")
     processor = load_processor(checkpoint)
     rows = rows_of_different_images(read_split(data, "gate"))
@@ -119,7 +129,9 @@ def test_a_processor_that_makes_no_place_for_pictures_is_noticed(make_checkpoint
     assert not sees(load_model(checkpoint), rows, words_alone, read_checkpoint(checkpoint))
 
 
-def test_a_test_split_of_one_row_is_measured(raw_plan, taught, data, tmp_path) -> None:
+def test_a_test_split_of_one_row_is_measured(
+    raw_plan: dict[str, Any], taught: Path, data: Path, tmp_path: Path
+) -> None:
     """Of one image nothing is known about others: the interval of the drop is all that it can be."""
     folder = tmp_path / "data"
     folder.mkdir()

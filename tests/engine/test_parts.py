@@ -1,11 +1,18 @@
 """The parts of a step: what each reads, and what it hands on."""
 
+from pathlib import Path
+from typing import Any
+
+import pytest
+
 from lmmpress.engine.compression import compress
 from lmmpress.lmm import read_anatomy
 from lmmpress.plan import parse_plan
 
 
-def test_a_step_reads_the_anatomy_of_each_checkpoint_once(raw_plan, tmp_path, trusting, monkeypatch) -> None:
+def test_a_step_reads_the_anatomy_of_each_checkpoint_once(
+    raw_plan: dict[str, Any], tmp_path: Path, trusting: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A cut is chosen, applied, checked and counted on one reading; a distilled checkpoint has the cut one's anatomy,
     and is read back once to be checked."""
     stages = {"ffn": {"step": 16, "max": 16}}

@@ -72,7 +72,7 @@ def broken(folder: Path, request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.parametrize("broken", FAULTS, indirect=True)
 def test_a_fault_of_the_test_split_ends_a_run_before_anything_is_written(
-    broken, plan_for, make_checkpoint, tmp_path
+    broken: str, plan_for: Callable[..., Plan], make_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
     plan = plan_for(model=str(make_checkpoint("opt")))
     with pytest.raises(UserError, match=broken):
@@ -81,7 +81,9 @@ def test_a_fault_of_the_test_split_ends_a_run_before_anything_is_written(
 
 
 @pytest.mark.parametrize("broken", ["truncated picture"], indirect=True)
-def test_a_fault_of_the_test_split_ends_a_pipelines_first_task(broken, plan_for, tmp_path, capsys) -> None:
+def test_a_fault_of_the_test_split_ends_a_pipelines_first_task(
+    broken: str, plan_for: Callable[..., Plan], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     plan = plan_for(store=str(tmp_path / "store"))
     with pytest.raises(SystemExit) as ended:
         prepare(**asked_by(plan, "name"))
@@ -92,7 +94,9 @@ def test_a_fault_of_the_test_split_ends_a_pipelines_first_task(broken, plan_for,
 
 
 @pytest.mark.parametrize("broken", ["truncated picture"], indirect=True)
-def test_a_fault_of_the_test_split_ends_a_local_pipeline_before_its_tasks(broken, plan_for, tmp_path) -> None:
+def test_a_fault_of_the_test_split_ends_a_local_pipeline_before_its_tasks(
+    broken: str, plan_for: Callable[..., Plan], tmp_path: Path
+) -> None:
     pytest.importorskip("kfp")
     from lmmpress.kubeflow.local_runner import compress_in_tasks
 
@@ -103,7 +107,9 @@ def test_a_fault_of_the_test_split_ends_a_local_pipeline_before_its_tasks(broken
 
 @pytest.mark.parametrize("broken", ["truncated picture"], indirect=True)
 @pytest.mark.usefixtures("aloud")
-def test_lazy_checks_leave_it_for_later_and_say_so(broken, plan_for, folder, capsys) -> None:
+def test_lazy_checks_leave_it_for_later_and_say_so(
+    broken: str, plan_for: Callable[..., Plan], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     plan = plan_for(data_checks="lazy")
     teacher = check(plan).teacher
     assert check_all_rows(plan, teacher) is None
@@ -112,7 +118,13 @@ def test_lazy_checks_leave_it_for_later_and_say_so(broken, plan_for, folder, cap
 
 
 @pytest.mark.usefixtures("aloud")
-def test_rows_are_checked_once_for_the_same_model_and_data(plan_for, folder, tmp_path, monkeypatch, capsys) -> None:
+def test_rows_are_checked_once_for_the_same_model_and_data(
+    plan_for: Callable[..., Plan],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     seen: list[str] = []
 
     def noted(split: Split, processor: Any, config: Any) -> None:
@@ -147,7 +159,9 @@ def renamed(folder: Path, **names: str) -> None:
 
 
 @pytest.mark.usefixtures("aloud")
-def test_the_usual_splits_are_used_and_said(plan_for, folder, tmp_path, capsys) -> None:
+def test_the_usual_splits_are_used_and_said(
+    plan_for: Callable[..., Plan], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     renamed(folder, score="train", distill="train", gate="validation")
     plan = plan_for()
     result = compress(plan, tmp_path / "out")
@@ -158,7 +172,7 @@ def test_the_usual_splits_are_used_and_said(plan_for, folder, tmp_path, capsys) 
     assert capsys.readouterr().err.count(told) == 1
 
 
-def test_splits_that_the_plan_names_are_used_as_they_are(plan_for, folder) -> None:
+def test_splits_that_the_plan_names_are_used_as_they_are(plan_for: Callable[..., Plan], folder: Path) -> None:
     renamed(folder, score="train", distill="train", gate="validation")
     plan = plan_for(splits={"score": "train", "distill": "train", "gate": "test", "test": "test"})
     assert split_names(plan)["gate"] == "test"
@@ -166,7 +180,7 @@ def test_splits_that_the_plan_names_are_used_as_they_are(plan_for, folder) -> No
         read_splits(plan_for(splits={"score": "train", "distill": "train"}))
 
 
-def test_a_picture_that_is_learned_from_and_measured_on_is_refused(plan_for, folder) -> None:
+def test_a_picture_that_is_learned_from_and_measured_on_is_refused(plan_for: Callable[..., Plan], folder: Path) -> None:
     shutil.copyfile(folder / "images" / "0002.png", folder / "images" / "0009.png")
     with pytest.raises(UserError, match=r"image images/0009\.png is in the test and in the distill split \(under"):
         check(plan_for())
@@ -175,7 +189,12 @@ def test_a_picture_that_is_learned_from_and_measured_on_is_refused(plan_for, fol
 
 
 @pytest.mark.usefixtures("aloud")
-def test_rows_of_text_in_two_splits_are_counted_aloud(plan_for, folder, make_checkpoint, capsys) -> None:
+def test_rows_of_text_in_two_splits_are_counted_aloud(
+    plan_for: Callable[..., Plan],
+    folder: Path,
+    make_checkpoint: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     path = folder / "metadata.jsonl"
     rows = [json.loads(line) | {"file_name": None} for line in path.read_text("utf-8").splitlines()]
     path.write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
@@ -183,7 +202,9 @@ def test_rows_of_text_in_two_splits_are_counted_aloud(plan_for, folder, make_che
     assert "4 of the 4 rows of the test split have the same question and answer" in capsys.readouterr().err
 
 
-def test_a_model_that_was_blind_begins_another_run(plan_for, make_checkpoint, tmp_path) -> None:
+def test_a_model_that_was_blind_begins_another_run(
+    plan_for: Callable[..., Plan], make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
     """What was computed while no picture reached the model is not used again."""
     store = open_store(str(tmp_path / "store"))
     blind = tmp_path / "blind"
@@ -196,7 +217,9 @@ def test_a_model_that_was_blind_begins_another_run(plan_for, make_checkpoint, tm
 
 
 @pytest.mark.parametrize("kind", ["a file", "below a file", "a folder of others"])
-def test_a_folder_that_no_run_can_have_is_told_before_rows_are_read(plan_for, folder, tmp_path, kind) -> None:
+def test_a_folder_that_no_run_can_have_is_told_before_rows_are_read(
+    plan_for: Callable[..., Plan], folder: Path, tmp_path: Path, kind: str
+) -> None:
     (folder / "metadata.jsonl").write_text("{", "utf-8")
     taken = tmp_path / "taken"
     taken.mkdir()

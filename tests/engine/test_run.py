@@ -5,6 +5,7 @@ import json
 import random
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ def plan(raw_plan: dict[str, Any], taught: Path) -> dict[str, Any]:
     return raw_plan | {"model": str(taught)}
 
 
-def test_a_recorder_hears_of_a_run_before_anything_is_measured(plan, tmp_path, monkeypatch) -> None:
+def test_a_recorder_hears_of_a_run_before_anything_is_measured(
+    plan: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So that what a killed process left is ended even if the next one gets no further."""
     heard: list[str] = []
 
@@ -48,7 +51,7 @@ def test_a_recorder_hears_of_a_run_before_anything_is_measured(plan, tmp_path, m
     assert heard == [state.stem]
 
 
-def test_a_run_leaves_a_smaller_model_that_plain_transformers_loads(plan, tmp_path) -> None:
+def test_a_run_leaves_a_smaller_model_that_plain_transformers_loads(plan: dict[str, Any], tmp_path: Path) -> None:
     result = compress(parse_plan(plan), tmp_path / "out")
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -70,7 +73,7 @@ def too_much(plan: dict[str, Any], **tolerance: Any) -> dict[str, Any]:
     return plan | {"tolerance": {"alpha": 0.01} | tolerance, "distillation": hopeless, "stages": stages}
 
 
-def test_a_tight_alpha_rolls_back_to_the_last_accepted_checkpoint(plan, tmp_path) -> None:
+def test_a_tight_alpha_rolls_back_to_the_last_accepted_checkpoint(plan: dict[str, Any], tmp_path: Path) -> None:
     result = compress(parse_plan(too_much(plan)), tmp_path / "out")
     broken = [step for step in result.steps if step.decision == "rolled back"]
     assert broken
@@ -82,14 +85,14 @@ def test_a_tight_alpha_rolls_back_to_the_last_accepted_checkpoint(plan, tmp_path
     assert all(step.drop >= 0.01 for step in broken)
 
 
-def test_keep_goes_on_from_the_step_that_broke_alpha(plan, tmp_path) -> None:
+def test_keep_goes_on_from_the_step_that_broke_alpha(plan: dict[str, Any], tmp_path: Path) -> None:
     result = compress(parse_plan(too_much(plan, on_violation="keep")), tmp_path / "out")
     assert result.steps[-1].decision == "kept"
     for step, following in zip(result.steps, result.steps[1:], strict=False):
         assert following.parent == step.checkpoint
 
 
-def test_a_loss_that_is_not_finite_is_rolled_back(plan, tmp_path) -> None:
+def test_a_loss_that_is_not_finite_is_rolled_back(plan: dict[str, Any], tmp_path: Path) -> None:
     wild = {"epochs": 3, "learning_rate": 1e30, "batch_size": 8, "max_grad_norm": 1e30}
     result = compress(
         parse_plan(plan | {"distillation": wild, "stages": {"ffn": {"step": 16, "max": 32}}}), tmp_path / "out"
@@ -105,7 +108,7 @@ def times(store: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in files}
 
 
-def test_a_finished_run_resumed_does_nothing_again(plan, tmp_path) -> None:
+def test_a_finished_run_resumed_does_nothing_again(plan: dict[str, Any], tmp_path: Path) -> None:
     first = compress(parse_plan(plan), tmp_path / "out")
     before = times(tmp_path / "out" / "store")
     again = compress(parse_plan(plan), tmp_path / "out", resume=True)
@@ -115,7 +118,7 @@ def test_a_finished_run_resumed_does_nothing_again(plan, tmp_path) -> None:
     assert {path.parent.name for path in changed} <= {"runs", "store"}, "only the lease, and the lock it was taken with"
 
 
-def test_a_folder_that_holds_a_run_is_not_overwritten(plan, tmp_path) -> None:
+def test_a_folder_that_holds_a_run_is_not_overwritten(plan: dict[str, Any], tmp_path: Path) -> None:
     few = plan | {"stages": {}}
     compress(parse_plan(few), tmp_path / "out")
     with pytest.raises(UserError, match="--resume"):
@@ -128,7 +131,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(plan, tmp_path) -> None:
         compress(parse_plan(few), tmp_path / "full")
 
 
-def test_a_folder_is_not_resumed_with_another_model_or_other_data(plan, tmp_path) -> None:
+def test_a_folder_is_not_resumed_with_another_model_or_other_data(plan: dict[str, Any], tmp_path: Path) -> None:
     """Its results are another run's. A store that both name holds both runs."""
     few = plan | {"stages": {}, "model": str(tmp_path / "model"), "data": str(tmp_path / "data")}
     few["store"] = str(tmp_path / "store")
@@ -161,13 +164,15 @@ def test_a_folder_is_not_resumed_with_another_model_or_other_data(plan, tmp_path
     assert {run.run_key for run in list_store(open_store(few["store"])).runs} == {first.run_key, other.run_key}
 
 
-def test_a_run_killed_while_it_claimed_its_folder_begins_there_again(plan, tmp_path) -> None:
+def test_a_run_killed_while_it_claimed_its_folder_begins_there_again(plan: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".plan.json.new").write_text('{"mod', "utf-8")
     compress(parse_plan(plan | {"stages": {}}), tmp_path / "out", resume=True)
 
 
-def test_a_result_that_does_not_fit_on_the_disk_leaves_nothing_half_written(plan, tmp_path, monkeypatch) -> None:
+def test_a_result_that_does_not_fit_on_the_disk_leaves_nothing_half_written(
+    plan: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     few = parse_plan(plan | {"stages": {}})
 
     def full(source: str, target: str) -> None:
@@ -182,14 +187,14 @@ def test_a_result_that_does_not_fit_on_the_disk_leaves_nothing_half_written(plan
     assert (tmp_path / "out" / "compressed" / "config.json").is_file()
 
 
-def test_caches_do_not_change_the_outcome(plan, tmp_path) -> None:
+def test_caches_do_not_change_the_outcome(plan: dict[str, Any], tmp_path: Path) -> None:
     with_caches = compress(parse_plan(plan), tmp_path / "with")
     without = plan | {"distillation": plan["distillation"] | {"caches": False}}
     for one, other in zip(with_caches.steps, compress(parse_plan(without), tmp_path / "without").steps, strict=True):
         assert one.loss == pytest.approx(other.loss, rel=1e-4)
 
 
-def test_two_processes_learn_what_one_learns(plan, tmp_path) -> None:
+def test_two_processes_learn_what_one_learns(plan: dict[str, Any], tmp_path: Path) -> None:
     one_stage = plan | {"stages": {"ffn": {"step": 16, "max": 16}}}
     alone = compress(parse_plan(one_stage), tmp_path / "alone")
     two = one_stage | {"distillation": plan["distillation"] | {"processes": 2}}
@@ -200,7 +205,9 @@ def test_two_processes_learn_what_one_learns(plan, tmp_path) -> None:
         assert torch.allclose(value, models[1][name], atol=2e-3), name
 
 
-def test_killed_at_any_moment_a_run_resumes_to_the_same_checkpoints(plan, tmp_path, record_property) -> None:
+def test_killed_at_any_moment_a_run_resumes_to_the_same_checkpoints(
+    plan: dict[str, Any], tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     """kill -9 before a file is made, written to, put in its place or removed, at ever later ones, until the run is
     through: between the parts of a step, and in the middle of writing what one of them made."""
     expected = compress(parse_plan(plan), tmp_path / "whole")

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ KEPT = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_co
 
 
 @pytest.fixture
-def hostile(make_checkpoint, tmp_path) -> Path:
+def hostile(make_checkpoint: Callable[..., Path], tmp_path: Path) -> Path:
     """A BLIP-2 with code beside it that leaves the mark `ran` where it runs."""
     copy = shutil.copytree(make_checkpoint("llama"), tmp_path / "copy")
     add_foreign(copy)
@@ -43,7 +44,9 @@ def on_vision(raw_plan: dict[str, Any], model: Path) -> dict[str, Any]:
     return raw_plan | changes | {"tolerance": tolerance, "store": None}
 
 
-def test_code_beside_the_teacher_never_runs_and_is_never_delivered(hostile, raw_plan, tmp_path) -> None:
+def test_code_beside_the_teacher_never_runs_and_is_never_delivered(
+    hostile: Path, raw_plan: dict[str, Any], tmp_path: Path
+) -> None:
     result = compress(Plan.model_validate(on_vision(raw_plan, hostile)), tmp_path / "out")
     delivered = tmp_path / "out" / "compressed"
     assert names_in(delivered) <= KEPT | {"model.safetensors", "COMPRESSION.json", MODELING}
@@ -54,7 +57,12 @@ def test_code_beside_the_teacher_never_runs_and_is_never_delivered(hostile, raw_
 
 @pytest.mark.parametrize("stages", [{}, {"block": {"step": 1, "max": 1}}])
 def test_our_file_is_delivered_with_a_teacher_that_points_elsewhere(
-    hostile, raw_plan, tmp_path, monkeypatch, trusting, stages
+    hostile: Path,
+    raw_plan: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    trusting: None,
+    stages: dict[str, Any],
 ) -> None:
     """Where the result is the teacher itself: no stages, or every step rolled back. (That a fresh process loads it, and
     runs nothing else, test_stranger_files.py shows.)"""
@@ -74,7 +82,9 @@ def test_our_file_is_delivered_with_a_teacher_that_points_elsewhere(
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_weight_that_is_no_number_ends_a_run_before_it_begins(hostile, raw_plan, tmp_path) -> None:
+def test_a_weight_that_is_no_number_ends_a_run_before_it_begins(
+    hostile: Path, raw_plan: dict[str, Any], tmp_path: Path
+) -> None:
     values = load_file(hostile / "model.safetensors")
     values["query_tokens"][0, 0, 0] = float("nan")
     save_file(values, hostile / "model.safetensors", metadata={"format": "pt"})
@@ -85,7 +95,9 @@ def test_a_weight_that_is_no_number_ends_a_run_before_it_begins(hostile, raw_pla
 
 @pytest.mark.long
 @pytest.mark.parametrize("options", [[], ["--engine", "kfp-local", "--granularity", "stage"]])
-def test_no_process_of_a_run_imports_from_the_current_directory(hostile, raw_plan, tmp_path, options) -> None:
+def test_no_process_of_a_run_imports_from_the_current_directory(
+    hostile: Path, raw_plan: dict[str, Any], tmp_path: Path, options
+) -> None:
     """A model repository that brings its own plan, and modules named as those that every process imports."""
     plan = on_vision(raw_plan, hostile)
     plan["distillation"] = raw_plan["distillation"] | {"processes": 2}

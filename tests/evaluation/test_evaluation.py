@@ -1,5 +1,7 @@
 """One forward pass per row measures what greedy generation would answer."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from support.plain import plain_answers
@@ -18,12 +20,12 @@ from lmmpress.sample.dataset import build
 
 
 @pytest.fixture(scope="module")
-def adverts(tmp_path_factory):
+def adverts(tmp_path_factory: pytest.TempPathFactory):
     return build(tmp_path_factory.mktemp("adverts") / "data", sizes={"score": 4, "distill": 4, "gate": 4, "test": 24})
 
 
 @pytest.mark.parametrize("blocks_removed", [0, 5])
-def test_forward_accuracy_equals_greedy_generation_row_by_row(adverts, tmp_path, blocks_removed) -> None:
+def test_forward_accuracy_equals_greedy_generation_row_by_row(adverts, tmp_path: Path, blocks_removed: int) -> None:
     """The sample model, and the same with blocks missing, which answers wrongly in many ways."""
     checkpoint = MODEL
     if blocks_removed:

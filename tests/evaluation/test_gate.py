@@ -20,7 +20,7 @@ def verdict(reference: int, measured: int | None, **tolerance):
 
 
 @pytest.mark.parametrize(("measured", "decision"), [(951, "accepted"), (950, "rolled back"), (949, "rolled back")])
-def test_a_step_is_accepted_only_if_its_drop_is_below_alpha(measured, decision) -> None:
+def test_a_step_is_accepted_only_if_its_drop_is_below_alpha(measured: int, decision: str) -> None:
     assert verdict(970, measured, alpha=0.02).decision == decision
 
 
@@ -48,7 +48,7 @@ def test_keep_ends_the_stage_with_the_step_that_broke_alpha() -> None:
 
 
 @pytest.mark.parametrize("on_violation", ["rollback", "keep"])
-def test_a_loss_that_is_not_finite_is_rolled_back_with_the_reason(on_violation) -> None:
+def test_a_loss_that_is_not_finite_is_rolled_back_with_the_reason(on_violation: str) -> None:
     found = verdict(900, None, on_violation=on_violation)
     assert found.decision == "rolled back"
     assert "not finite" in found.reason
@@ -90,7 +90,7 @@ def test_the_interval_covers_the_true_drop_as_often_as_it_says() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 100])
-def test_one_image_says_nothing_of_others(rows) -> None:
+def test_one_image_says_nothing_of_others(rows: int) -> None:
     """However many rows ask about it: a narrow interval would be one about this image alone."""
     drop = paired_drop(torch.ones(rows) > 0, torch.ones(rows) > 0, torch.zeros(rows, dtype=torch.long), 0.95)
     assert (drop.value, drop.interval.low, drop.interval.high) == (0, -1, 1)

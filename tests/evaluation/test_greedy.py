@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from support.plain import plain_tokens
 from support.tiny import MODELS, config_of, make_model
-from support.training import train
+from support.training import train_for_a_moment
 from transformers import GenerationConfig
 
 from lmmpress.data import Split, read_split
@@ -116,7 +117,7 @@ def changed(checkpoint: Path, target: Path, settings: Any) -> Path:
 
 
 @pytest.fixture
-def text_only(make_checkpoint, data: Path, tmp_path: Path) -> tuple[Path, Split]:
+def text_only(make_checkpoint: Callable[..., Path], data: Path, tmp_path: Path) -> tuple[Path, Split]:
     """A model of text alone that has learned some of its rows, and these rows."""
     folder = tmp_path / "rows"
     folder.mkdir()
@@ -130,7 +131,7 @@ def text_only(make_checkpoint, data: Path, tmp_path: Path) -> tuple[Path, Split]
     checkpoint = make_checkpoint("text-glm")
     model, split = load_model(checkpoint), read_split(folder, "distill")
     examples = encode(split, load_processor(checkpoint), read_checkpoint(checkpoint).config)
-    train(model, examples, read_checkpoint(checkpoint))
+    train_for_a_moment(model, examples, read_checkpoint(checkpoint))
     taught = tmp_path / "taught"
     shutil.copytree(checkpoint, taught)
     model.save_pretrained(taught)
@@ -143,7 +144,7 @@ def test_every_setting_of_transformers_is_known_to_change_answers_or_not_to() ->
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_the_settings_are_those_that_generate_takes(kind, tmp_path) -> None:
+def test_the_settings_are_those_that_generate_takes(kind, tmp_path: Path) -> None:
     """Of the file, of the config where there is none, and of BLIP-2's text model, which reads neither."""
     make_model(config_of(kind)).save_pretrained(tmp_path)
     path = tmp_path / "generation_config.json"
@@ -154,7 +155,9 @@ def test_the_settings_are_those_that_generate_takes(kind, tmp_path) -> None:
         assert generation_settings(tmp_path)[0].to_dict() == generating.generation_config.to_dict()
 
 
-def test_settings_that_are_accepted_leave_accuracy_what_generate_gives(text_only, tmp_path) -> None:
+def test_settings_that_are_accepted_leave_accuracy_what_generate_gives(
+    text_only: tuple[Path, Split], tmp_path: Path
+) -> None:
     taught, split = text_only
     seen = set()
     for number, settings in enumerate(ACCEPTED):
@@ -175,7 +178,7 @@ def test_settings_that_are_accepted_leave_accuracy_what_generate_gives(text_only
 
 @pytest.mark.parametrize(("settings", "words"), REFUSED)
 def test_settings_that_would_answer_otherwise_are_refused_in_one_line(
-    make_checkpoint, tmp_path, settings, words
+    make_checkpoint: Callable[..., Path], tmp_path: Path, settings, words
 ) -> None:
     checkpoint = changed(make_checkpoint("text-glm"), tmp_path / "it", TOKENS | settings)
     with pytest.raises(UserError, match=words) as caught:
@@ -184,7 +187,7 @@ def test_settings_that_would_answer_otherwise_are_refused_in_one_line(
     assert "generation_config.json" in str(caught.value)
 
 
-def test_every_fault_has_a_line(make_checkpoint, tmp_path) -> None:
+def test_every_fault_has_a_line(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     settings = {"eos_token_id": 7, "min_new_tokens": 4}
     checkpoint = changed(make_checkpoint("text-glm"), tmp_path / "it", settings)
     with pytest.raises(UserError) as caught:
@@ -192,7 +195,9 @@ def test_every_fault_has_a_line(make_checkpoint, tmp_path) -> None:
     assert len(caught.value.lines) == 2
 
 
-def test_what_nobody_reads_is_not_refused_and_what_is_read_is(make_checkpoint, tmp_path) -> None:
+def test_what_nobody_reads_is_not_refused_and_what_is_read_is(
+    make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
     """BLIP-2 generates by the text part of its config; its generation_config.json is read by nobody."""
     source = make_checkpoint("llama")
     checkpoint = changed(source, tmp_path / "one", TOKENS | {"eos_token_id": 7, "min_new_tokens": 4})
@@ -205,20 +210,22 @@ def test_what_nobody_reads_is_not_refused_and_what_is_read_is(make_checkpoint, t
 
 
 @pytest.mark.parametrize("settings", [[], "text", 3, {"max_new_tokens": 0, "early_stopping": "x"}, {"top_k": {}}])
-def test_a_file_that_is_no_settings_is_named(make_checkpoint, tmp_path, settings) -> None:
+def test_a_file_that_is_no_settings_is_named(make_checkpoint: Callable[..., Path], tmp_path: Path, settings) -> None:
     """Or its strange values have no effect."""
     checkpoint = changed(make_checkpoint("text-glm"), tmp_path / "it", settings)
     with pytest.raises(UserError, match=r"generation_config\.json"):
         check_greedy(checkpoint, load_processor(checkpoint))
 
 
-def test_evaluate_refuses_them_too(make_checkpoint, data, tmp_path) -> None:
+def test_evaluate_refuses_them_too(make_checkpoint: Callable[..., Path], data: Path, tmp_path: Path) -> None:
     checkpoint = changed(make_checkpoint("text-glm"), tmp_path / "it", TOKENS | {"min_new_tokens": 4})
     with pytest.raises(UserError, match="min_new_tokens"):
         evaluate_checkpoint(checkpoint, data, "test", Evaluation())
 
 
-def test_an_answer_that_ends_with_another_end_token_is_right_and_one_that_holds_it_is_not(text_only) -> None:
+def test_an_answer_that_ends_with_another_end_token_is_right_and_one_that_holds_it_is_not(
+    text_only: tuple[Path, Split],
+) -> None:
     """As in generation: it stops at any end token, and text without special tokens is what was asked for."""
     checkpoint, split = text_only
     model, anatomy = load_model(checkpoint), read_checkpoint(checkpoint)

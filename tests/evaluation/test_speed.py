@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ END = 2
 
 
 @pytest.fixture
-def subject(make_checkpoint, data: Path, tmp_path: Path):
+def subject(make_checkpoint: Callable[..., Path], data: Path, tmp_path: Path):
     """A tiny model with rows of a data set as its kind wants them; their questions differ in length."""
 
     def make(kind: str, count: int = 6) -> Subject:
@@ -49,7 +50,9 @@ def subject(make_checkpoint, data: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_batch_answers_what_each_of_its_rows_is_answered_alone(subject, make_checkpoint, kind) -> None:
+def test_a_batch_answers_what_each_of_its_rows_is_answered_alone(
+    subject, make_checkpoint: Callable[..., Path], kind
+) -> None:
     """By what the processor itself makes of a row: no padding of rows with other lengths shows."""
     one = subject(kind)
     split, ends = one.examples.split, frozenset({END})
@@ -89,7 +92,9 @@ def test_lengths_count_the_end_token() -> None:
     assert lengths(tokens, frozenset()) == [4, 4, 4, 4]
 
 
-def test_a_model_that_never_ends_is_asked_for_no_more_tokens_than_one_that_ends_at_once(subject, monkeypatch) -> None:
+def test_a_model_that_never_ends_is_asked_for_no_more_tokens_than_one_that_ends_at_once(
+    subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[tuple[str, int, bool]] = []
 
     def counting(model, inputs, most, exactly=False):
@@ -114,7 +119,7 @@ def test_a_model_that_never_ends_is_asked_for_no_more_tokens_than_one_that_ends_
 @pytest.mark.parametrize("rows", [1, 2, 3])
 @pytest.mark.parametrize("latency_samples", [1, 2, 32])
 @pytest.mark.parametrize("batch_size", [1, 64])
-def test_few_rows_are_measured(subject, rows, latency_samples, batch_size) -> None:
+def test_few_rows_are_measured(subject, rows: int, latency_samples: int, batch_size: int) -> None:
     settings = Evaluation(batch_size=batch_size, latency_samples=latency_samples)
     (speed,) = measure_speeds([subject("text-glm", rows)], settings)
     assert speed.samples_per_second > 0

@@ -35,7 +35,7 @@ RAW = {"model": "m", "data": "d", "stages": {"ffn": {"step": 8, "max": 16}}}
         ("model.path=x", "no section"),
     ],
 )
-def test_a_wrong_setting_is_named_with_the_right_one(override, message) -> None:
+def test_a_wrong_setting_is_named_with_the_right_one(override: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         parse_plan(RAW, (override,))
     assert "\n" not in str(caught.value)
@@ -172,7 +172,7 @@ def test_paths_are_taken_from_the_plans_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "a: b: c", "\t"])
-def test_what_is_no_mapping_is_refused(tmp_path: Path, text) -> None:
+def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "plan.yaml").write_text(text, "utf-8")
     with pytest.raises(UserError):
         read_plan(tmp_path / "plan.yaml")
@@ -230,7 +230,7 @@ def test_sizes_of_blocks_agree_with_arithmetic(paper_sizes) -> None:
         ("towers=[audio]", "towers"),
     ],
 )
-def test_illegal_amounts_are_refused_before_any_work(override, message) -> None:
+def test_illegal_amounts_are_refused_before_any_work(override: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         plan = parse_plan(preset("paper"), (override,))
         predict(anatomy_of(read_config(Path(plan.model))), plan)

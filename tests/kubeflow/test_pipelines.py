@@ -45,7 +45,9 @@ def pods_of(spec: Any, platform: Any) -> dict[str, tuple[Any, Any]]:
 
 
 @pytest.mark.parametrize(("granularity", "most"), [("step", 150_000), ("stage", 25_000)])
-def test_a_pipeline_is_small_with_everything_that_a_profile_can_say(tmp_path, granularity, most) -> None:
+def test_a_pipeline_is_small_with_everything_that_a_profile_can_say(
+    tmp_path: Path, granularity: str, most: int
+) -> None:
     spec, platform = compiled(tmp_path, granularity)
     assert (tmp_path / f"{granularity}.yaml").stat().st_size < most
     plan = parse_plan(PLAN)
@@ -56,7 +58,7 @@ def test_a_pipeline_is_small_with_everything_that_a_profile_can_say(tmp_path, gr
     assert stored < LIMIT / 2
 
 
-def test_the_estimate_grows_with_what_is_in_the_pipeline(tmp_path) -> None:
+def test_the_estimate_grows_with_what_is_in_the_pipeline(tmp_path: Path) -> None:
     by_step, by_stage = compiled(tmp_path, "step"), compiled(tmp_path, "stage")
     assert estimate(*by_step, 10) > estimate(*by_step, 2) > estimate(*by_stage, 2)
     bare = compiled(tmp_path, "step", profile={})
@@ -64,7 +66,9 @@ def test_the_estimate_grows_with_what_is_in_the_pipeline(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("granularity", ["step", "stage"])
-def test_every_reference_in_a_pipeline_leads_somewhere_and_nothing_is_written_twice(tmp_path, granularity) -> None:
+def test_every_reference_in_a_pipeline_leads_somewhere_and_nothing_is_written_twice(
+    tmp_path: Path, granularity: str
+) -> None:
     spec, platform = compiled(tmp_path, granularity)
     components, executors = spec["components"], spec["deploymentSpec"]["executors"]
     used = set()
@@ -81,7 +85,7 @@ def test_every_reference_in_a_pipeline_leads_somewhere_and_nothing_is_written_tw
     assert json.dumps([spec, platform], sort_keys=True) == before
 
 
-def test_the_loops_are_bounded_run_in_order_and_are_gated_by_what_the_state_says(tmp_path) -> None:
+def test_the_loops_are_bounded_run_in_order_and_are_gated_by_what_the_state_says(tmp_path: Path) -> None:
     spec, _ = compiled(tmp_path, "step")
     for stage in PLAN["stages"]:
         inside = spec["components"][f"comp-stage-{stage}"]["dag"]["tasks"]
@@ -106,7 +110,9 @@ def test_the_loops_are_bounded_run_in_order_and_are_gated_by_what_the_state_says
 
 
 @pytest.mark.parametrize("granularity", ["step", "stage"])
-def test_a_pipeline_holds_no_secret_and_no_address_of_this_machine(tmp_path, granularity, monkeypatch) -> None:
+def test_a_pipeline_holds_no_secret_and_no_address_of_this_machine(
+    tmp_path: Path, granularity: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush")
     monkeypatch.setenv("KFP_TOKEN", "hush-token")
     monkeypatch.setenv("HOME", "/home/somebody")
@@ -122,7 +128,7 @@ def test_a_pipeline_holds_no_secret_and_no_address_of_this_machine(tmp_path, gra
     assert [name for name, one in inputs.items() if "defaultValue" not in one] == ["model", "store"]
 
 
-def test_pods_get_what_the_profile_says_and_gpus_only_where_something_computes(tmp_path) -> None:
+def test_pods_get_what_the_profile_says_and_gpus_only_where_something_computes(tmp_path: Path) -> None:
     pods = pods_of(*compiled(tmp_path, "step")) | pods_of(*compiled(tmp_path, "stage"))
     assert set(pods) == set(COMPONENTS)
     for component, (container, pod) in pods.items():
@@ -165,7 +171,7 @@ def test_pods_get_what_the_profile_says_and_gpus_only_where_something_computes(t
     assert all(one["maxRetryCount"] == 3 and one["backoffDuration"] == "60s" for one in retries)
 
 
-def test_one_file_serves_another_plan_of_the_same_stages(tmp_path) -> None:
+def test_one_file_serves_another_plan_of_the_same_stages(tmp_path: Path) -> None:
     one = compiled(tmp_path, "step")
     other = PLAN | {
         "model": "s3://models/other",
@@ -296,7 +302,9 @@ def test_a_pipeline_of_a_list_takes_the_list_alone() -> None:
         (PLAN["stages"], {"stages": [LISTED[0] | {"step": 1.5}]}, "stages.0.step: input should be a valid integer"),
     ],
 )
-def test_stages_that_a_pipeline_cannot_make_are_refused_in_one_line(stages, change, message) -> None:
+def test_stages_that_a_pipeline_cannot_make_are_refused_in_one_line(
+    stages, change: dict[str, Any], message: str
+) -> None:
     given = asked_by(parse_plan(PLAN | {"stages": stages}), "antgmm")
     given.pop("name")
     with pytest.raises(UserError) as caught:
@@ -306,7 +314,7 @@ def test_stages_that_a_pipeline_cannot_make_are_refused_in_one_line(stages, chan
 
 
 @pytest.mark.parametrize("granularity", ["step", "stage"])
-def test_a_stage_that_comes_twice_is_compiled_under_a_name_of_its_own(tmp_path, granularity) -> None:
+def test_a_stage_that_comes_twice_is_compiled_under_a_name_of_its_own(tmp_path: Path, granularity: str) -> None:
     spec, _ = compiled(tmp_path, granularity, PLAN | {"stages": TWICE})
     parameters = spec["root"]["inputDefinitions"]["parameters"]
     assert not [name for name in parameters if name.endswith(("_step", "_max"))]
@@ -347,7 +355,7 @@ def test_nothing_is_said_twice_in_the_parameters() -> None:
         ({"security": {"user": 0}}, "greater than or equal to 1"),
     ],
 )
-def test_a_profile_that_is_none_is_refused_in_one_line(tmp_path, change, message) -> None:
+def test_a_profile_that_is_none_is_refused_in_one_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     path = tmp_path / "cluster.yaml"
     path.write_text(yaml.safe_dump(PROFILE | change), "utf-8")
     with pytest.raises(UserError, match=re.escape(message)) as found:
@@ -364,7 +372,7 @@ def refused(tmp_path: Path, raw: dict[str, Any]) -> list[str]:
     return [line.removeprefix(f"{path}, ") for line in caught.value.lines]
 
 
-def test_all_faults_of_a_profile_are_told_with_their_lines(tmp_path) -> None:
+def test_all_faults_of_a_profile_are_told_with_their_lines(tmp_path: Path) -> None:
     raw = {"imagee": "x", "ttl": -1, "environment": {"DB_PWD": "x"}, "components": {"distil": {}, "gate": {"gpu": 1}}}
     assert refused(tmp_path, raw) == [
         "line 1: unknown key imagee; did you mean 'image'?",
@@ -396,7 +404,7 @@ def test_all_faults_of_a_profile_are_told_with_their_lines(tmp_path) -> None:
          "defaults.affinity.0.expressions.0.values.0"),
     ],
 )  # fmt: skip
-def test_a_profile_holds_no_secret_wherever_it_is_written(tmp_path, raw, place) -> None:
+def test_a_profile_holds_no_secret_wherever_it_is_written(tmp_path: Path, raw: dict[str, Any], place: str) -> None:
     (line,) = refused(tmp_path, raw)
     assert f": {place} " in line
     assert "put it into a Secret" in line or "put them into a Secret" in line
@@ -414,7 +422,7 @@ def test_what_only_sounds_like_a_secret_is_none() -> None:
 
 @pytest.mark.parametrize("key", ["model", "data", "store"])
 @pytest.mark.parametrize("command", ["compile", "submit", "run", "kfp-local", "plan"])
-def test_no_command_takes_a_plan_with_a_secret_or_repeats_it(tmp_path, key, command) -> None:
+def test_no_command_takes_a_plan_with_a_secret_or_repeats_it(tmp_path: Path, key: str, command: str) -> None:
     """And none has written anything by then."""
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(PROFILE), "utf-8")
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN | {key: "s3://KEY:hush@bucket/p"}), "utf-8")
@@ -453,7 +461,7 @@ def test_the_documented_profile_has_every_key_and_is_one() -> None:
     assert pod == type(profile.defaults).model_fields.keys()
 
 
-def test_what_is_seldom_meant_is_warned_of_and_with_strict_refused(tmp_path) -> None:
+def test_what_is_seldom_meant_is_warned_of_and_with_strict_refused(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN), "utf-8")
     odd = PROFILE | {"image": "lmmpress:latest", "components": {"ffn_prune": {"gpus": 2}}}
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(odd), "utf-8")
@@ -469,7 +477,9 @@ def test_what_is_seldom_meant_is_warned_of_and_with_strict_refused(tmp_path) -> 
     assert not target.exists()
 
 
-def test_without_the_sdk_of_kubeflow_one_line_says_what_to_install(tmp_path, monkeypatch) -> None:
+def test_without_the_sdk_of_kubeflow_one_line_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN), "utf-8")
     monkeypatch.setitem(sys.modules, "kfp.kubernetes", None)
     found = CliRunner().invoke(app, ["compile", str(tmp_path / "plan.yaml"), "-o", str(tmp_path / "x.yaml")])

@@ -3,6 +3,7 @@
 import json
 import shutil
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,54 +21,58 @@ from lmmpress.lmm.weights import INDEX
 
 
 @pytest.fixture
-def shards(copy) -> Path:
+def shards(copy: Path) -> Path:
     """The same in several files."""
     load_model(copy).save_pretrained(copy.parent / "shards", max_shard_size="100KB")
     return copy.parent / "shards"
 
 
-def test_weights_that_contradict_the_config_are_named(copy) -> None:
+def test_weights_that_contradict_the_config_are_named(copy: Path) -> None:
     assert "weights contradict config.json" in refused("inspect", change_config(copy, intermediate_size=128))
 
 
-def test_missing_tensors_are_listed(copy) -> None:
+def test_missing_tensors_are_listed(copy: Path) -> None:
     assert "lacks tensors" in refused("inspect", change_config(copy, num_hidden_layers=5))
 
 
-def test_unknown_tensors_are_listed_and_never_dropped(copy) -> None:
+def test_unknown_tensors_are_listed_and_never_dropped(copy: Path) -> None:
     message = refused("inspect", change_config(copy, num_hidden_layers=3))
     assert "does not know" in message
     assert "language_model.model.layers.3." in message
 
 
-def test_an_unknown_family_lists_those_there_are(tmp_path) -> None:
+def test_an_unknown_family_lists_those_there_are(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "lama"}', "utf-8")
     message = refused("inspect", tmp_path)
     assert "did you mean 'llama'" in message
     assert "blip-2" in message
 
 
-def test_an_unknown_tower_lists_those_there_are(copy, tmp_path) -> None:
+def test_an_unknown_tower_lists_those_there_are(copy: Path, tmp_path: Path) -> None:
     message = refused("prune", copy, "--axis", "block", "--remove", "1", "--tower", "audio", "-o", tmp_path / "out")
     assert "no tower 'audio'" in message
     assert "vision, qformer, language" in message
 
 
 @pytest.mark.parametrize("removed", [0, -1])
-def test_a_cut_that_removes_nothing_is_refused(copy, tmp_path, removed) -> None:
+def test_a_cut_that_removes_nothing_is_refused(copy: Path, tmp_path: Path, removed: int) -> None:
     message = refused("prune", copy, "--axis", "block", "--remove", removed, "-o", tmp_path / "out")
     assert f"block of the language tower: {removed} is nothing to remove, at least 1" in message
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("layer", [-9, 4, [-2, 7]])
-def test_a_vision_layer_that_the_tower_has_not_is_named(make_checkpoint, tmp_path, layer) -> None:
+def test_a_vision_layer_that_the_tower_has_not_is_named(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, layer: int | list[int]
+) -> None:
     folder = shutil.copytree(make_checkpoint("llava-clip-llama"), tmp_path / "llava")
     message = refused("inspect", change_config(folder, None, vision_feature_layer=layer))
     assert f"vision_feature_layer is {layer}, and a vision tower of 3 blocks has states -4 to 3" in message
 
 
-def test_what_transformers_says_of_a_config_is_told_with_its_reason(make_checkpoint, tmp_path) -> None:
+def test_what_transformers_says_of_a_config_is_told_with_its_reason(
+    make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
     """Its first line ends with a colon."""
     folder = shutil.copytree(make_checkpoint("llava-clip-llama"), tmp_path / "llava")
     message = refused("inspect", change_config(folder, None, vision_feature_select_strategy="foo"))
@@ -75,24 +80,24 @@ def test_what_transformers_says_of_a_config_is_told_with_its_reason(make_checkpo
     assert "foo" in message
 
 
-def test_an_unknown_part_of_a_known_family_is_named(copy) -> None:
+def test_an_unknown_part_of_a_known_family_is_named(copy: Path) -> None:
     assert "unknown model family 'mamba'" in refused("inspect", change_config(copy, model_type="mamba"))
 
 
-def test_a_config_of_a_newer_transformers_says_so(copy) -> None:
+def test_a_config_of_a_newer_transformers_says_so(copy: Path) -> None:
     newer = change_config(copy, None, transformers_version="99.0.0")
     message = refused("inspect", change_config(newer, hidden_size="wide"))
     assert "written by transformers 99.0.0" in message
     assert "upgrade transformers" in message
 
 
-def test_quantised_checkpoints_are_told_how_to_become_plain(copy) -> None:
+def test_quantised_checkpoints_are_told_how_to_become_plain(copy: Path) -> None:
     assert "dequantise" in refused(
         "inspect", change_config(copy, None, quantization_config={"quant_method": "gptq", "bits": 4})
     )
 
 
-def test_pickles_are_refused_and_the_way_out_named(copy) -> None:
+def test_pickles_are_refused_and_the_way_out_named(copy: Path) -> None:
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
     message = refused("inspect", copy)
     assert "never opens" in message
@@ -100,7 +105,7 @@ def test_pickles_are_refused_and_the_way_out_named(copy) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff" * 64, b"\x10" + b"\0" * 7 + b"{not json at all"])
-def test_a_damaged_weight_file_is_one_line(copy, damage) -> None:
+def test_a_damaged_weight_file_is_one_line(copy: Path, damage: bytes) -> None:
     (copy / "model.safetensors").write_bytes(damage)
     with pytest.raises(UserError, match="safetensors"):
         run("inspect", copy)
@@ -119,20 +124,20 @@ def test_a_damaged_weight_file_is_one_line(copy, damage) -> None:
         {"a": {"dtype": "F32", "shape": ["2"], "data_offsets": [0, 8]}},
     ],
 )
-def test_a_header_that_lies_is_one_line(copy, header) -> None:
+def test_a_header_that_lies_is_one_line(copy: Path, header) -> None:
     text = json.dumps(header).encode()
     (copy / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + b"\0" * 16)
     with pytest.raises(UserError, match=r"model\.safetensors"):
         run("inspect", copy)
 
 
-def test_a_shard_that_is_not_there_is_named(shards) -> None:
+def test_a_shard_that_is_not_there_is_named(shards: Path) -> None:
     gone = sorted(shards.glob("*.safetensors"))[1]
     gone.unlink()
     assert gone.name in refused("inspect", shards)
 
 
-def test_a_shard_that_the_index_forgets_is_named(shards) -> None:
+def test_a_shard_that_the_index_forgets_is_named(shards: Path) -> None:
     index = json.loads((shards / INDEX).read_text("utf-8"))
     last = sorted(set(index["weight_map"].values()))[-1]
     index["weight_map"] = {name: file for name, file in index["weight_map"].items() if file != last}
@@ -140,7 +145,7 @@ def test_a_shard_that_the_index_forgets_is_named(shards) -> None:
     assert f"its index does not name: {last}" in refused("inspect", shards)
 
 
-def test_tensors_that_index_and_shards_disagree_about_are_named(shards) -> None:
+def test_tensors_that_index_and_shards_disagree_about_are_named(shards: Path) -> None:
     index = json.loads((shards / INDEX).read_text("utf-8"))
     name = next(iter(index["weight_map"]))
     del index["weight_map"][name]
@@ -149,13 +154,15 @@ def test_tensors_that_index_and_shards_disagree_about_are_named(shards) -> None:
 
 
 @pytest.mark.parametrize("index", ["{}", "[]", '{"weight_map": {"a": "../../secret.safetensors"}}', "nonsense"])
-def test_an_index_that_is_none_is_one_line(shards, index) -> None:
+def test_an_index_that_is_none_is_one_line(shards: Path, index: str) -> None:
     (shards / INDEX).write_text(index, "utf-8")
     with pytest.raises(UserError, match="index"):
         run("inspect", shards)
 
 
-def test_the_cuts_of_another_model_are_refused(copy, make_checkpoint, tmp_path) -> None:
+def test_the_cuts_of_another_model_are_refused(
+    copy: Path, make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
     anatomy = read_checkpoint(copy)
     cut = cut_of(anatomy, "language", "ffn")
     record = {"teacher": digest_checkpoint(copy), "history": [{"cut": cut.as_json()}]}
@@ -173,14 +180,14 @@ def test_the_cuts_of_another_model_are_refused(copy, make_checkpoint, tmp_path) 
 
 
 @pytest.mark.parametrize("record", ["", "[]", '{"teacher": "x"}', '{"teacher": "x", "history": [{"cut": 3}]}'])
-def test_a_file_that_lists_no_cuts_is_one_line(copy, tmp_path, record) -> None:
+def test_a_file_that_lists_no_cuts_is_one_line(copy: Path, tmp_path: Path, record: str) -> None:
     (tmp_path / "record.json").write_text(record, "utf-8")
     with pytest.raises(UserError, match=r"COMPRESSION\.json|lists no cuts"):
         run("prune", copy, "--cuts", tmp_path / "record.json", "-o", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_pooling_head_that_ties_the_width_is_told_as_the_reason(tmp_path) -> None:
+def test_a_pooling_head_that_ties_the_width_is_told_as_the_reason(tmp_path: Path) -> None:
     config = config_of("llava-siglip-mistral")
     config["vision_config"]["vision_use_head"] = True
     make_model(config).save_pretrained(tmp_path / "source")

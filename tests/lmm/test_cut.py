@@ -1,7 +1,10 @@
 """Cuts are data: they compose, and one cut of a file or of several files is the same cut."""
 
 import json
+from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -75,7 +78,7 @@ def units_of(anatomy, tower: str, axis: str) -> int:
 
 @SEVERAL
 @given(st.data())
-def test_any_legal_cut_of_any_model_is_what_it_should_be(tmp_path_factory, data) -> None:
+def test_any_legal_cut_of_any_model_is_what_it_should_be(tmp_path_factory: pytest.TempPathFactory, data: Path) -> None:
     folder = tmp_path_factory.mktemp("any")
     make_model(data.draw(configs())).save_pretrained(folder / "source")
     anatomy = read_checkpoint(folder / "source")
@@ -92,7 +95,9 @@ def test_any_legal_cut_of_any_model_is_what_it_should_be(tmp_path_factory, data)
 
 @SEVERAL
 @given(st.data())
-def test_cuts_in_turn_equal_their_composition_applied_once(tmp_path_factory, data) -> None:
+def test_cuts_in_turn_equal_their_composition_applied_once(
+    tmp_path_factory: pytest.TempPathFactory, data: Path
+) -> None:
     folder = tmp_path_factory.mktemp("compose")
     make_model(data.draw(configs())).save_pretrained(folder / "0")
     anatomy = read_checkpoint(folder / "0")
@@ -124,7 +129,7 @@ def test_blocks_may_be_kept_from_anywhere() -> None:
     assert plan.name("model.layers.2.mlp.up_proj.weight") is None
 
 
-def test_a_cut_made_for_another_model_is_refused(tmp_path) -> None:
+def test_a_cut_made_for_another_model_is_refused(tmp_path: Path) -> None:
     make_model(config_of("llama")).save_pretrained(tmp_path / "small")
     cut = cut_of(anatomy_of(config_of("llama", intermediate_size=128)), "language", "ffn")
     with pytest.raises(UserError, match="made for another model"):
@@ -132,7 +137,7 @@ def test_a_cut_made_for_another_model_is_refused(tmp_path) -> None:
     assert not (tmp_path / "cut").exists()
 
 
-def test_tensors_keep_the_names_that_files_give_them_and_lie_by_tower(tmp_path) -> None:
+def test_tensors_keep_the_names_that_files_give_them_and_lie_by_tower(tmp_path: Path) -> None:
     """LLaVA's files name tensors otherwise than the model does; what is written keeps the files' names."""
     make_model(config_of("llava-clip-llama")).save_pretrained(tmp_path / "source", max_shard_size="60KB")
     before = json.loads((tmp_path / "source" / "model.safetensors.index.json").read_text("utf-8"))["weight_map"]
@@ -145,7 +150,9 @@ def test_tensors_keep_the_names_that_files_give_them_and_lie_by_tower(tmp_path) 
     verify_cut(tmp_path / "source", read_checkpoint(tmp_path / "source"), cuts, tmp_path / "cut")
 
 
-def test_the_file_of_a_tower_that_was_not_changed_has_the_same_bytes(make_checkpoint, tmp_path, monkeypatch) -> None:
+def test_the_file_of_a_tower_that_was_not_changed_has_the_same_bytes(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So it is stored and sent once for a whole run: through cuts of another tower, and through training."""
     monkeypatch.setattr("lmmpress.lmm.checkpoint.ONE_FILE", 0)
     folders = [make_checkpoint("llama"), tmp_path / "1", tmp_path / "2", tmp_path / "3"]
@@ -159,7 +166,9 @@ def test_the_file_of_a_tower_that_was_not_changed_has_the_same_bytes(make_checkp
     assert len({(folder / "model-language.safetensors").read_bytes() for folder in folders[1:]}) == 3
 
 
-def test_predicted_sizes_are_those_of_the_cut_checkpoints(make_checkpoint, tmp_path, raw_plan) -> None:
+def test_predicted_sizes_are_those_of_the_cut_checkpoints(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, raw_plan: dict[str, Any]
+) -> None:
     from lmmpress.plan import parse_plan
 
     plan, checkpoint = parse_plan(raw_plan), make_checkpoint("llama")

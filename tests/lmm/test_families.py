@@ -49,7 +49,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.mark.parametrize(("name", "tower", "axis"), CASES)
-def test_a_cut_is_what_was_promised(tiny, tmp_path, name: str, tower: str, axis: str) -> None:
+def test_a_cut_is_what_was_promised(
+    tiny: Callable[[str], Path], tmp_path: Path, name: str, tower: str, axis: str
+) -> None:
     source, target = tiny(name), tmp_path / "cut"
     anatomy = read_checkpoint(source)
     cut = cut_of(anatomy, tower, axis)

@@ -48,7 +48,7 @@ def rows(tmp_path: Path) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def copy_of(make_checkpoint, tmp_path: Path) -> Callable[..., Path]:
+def copy_of(make_checkpoint: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
     """A checkpoint whose JSON files are changed: a value of None takes the key away."""
 
     def make(kind: str, **changes: dict[str, Any]) -> Path:
@@ -85,14 +85,18 @@ def refused(checkpoint: Path, split: Any) -> str:
 # --- rows ---
 
 
-def test_a_llava_question_without_image_gets_it_in_front(make_checkpoint, rows) -> None:
+def test_a_llava_question_without_image_gets_it_in_front(
+    make_checkpoint: Callable[..., Path], rows: Callable[..., Any]
+) -> None:
     checkpoint = make_checkpoint(LLAVA)
     whole = encoded(checkpoint, rows({"question": "<image>\n背景"}, {"question": "背景"}, {"question": "标题"}))
     assert whole.rows[0].prompt == whole.rows[1].prompt
     assert [row.prompt.count(3) for row in whole.rows] == [4, 4, 4]  # a tower of 16 pixels with patches of 8
 
 
-def test_answers_that_no_text_can_equal_are_counted(make_checkpoint, rows, capsys) -> None:
+def test_answers_that_no_text_can_equal_are_counted(
+    make_checkpoint: Callable[..., Path], rows: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     checkpoint = make_checkpoint(BLIP2)
     split = rows({"answer": "红色"}, {"answer": "紫"}, {"answer": "橙"})
     check_rows(split, load_processor(checkpoint), read_checkpoint(checkpoint).config)
@@ -114,18 +118,24 @@ def test_answers_that_no_text_can_equal_are_counted(make_checkpoint, rows, capsy
         (TEXT, {}, "the row has an image, 'images/0000.png', but the model takes text alone; leave out file_name"),
     ],
 )
-def test_a_row_that_the_model_cannot_be_asked_is_one_line(make_checkpoint, rows, kind, change, message) -> None:
+def test_a_row_that_the_model_cannot_be_asked_is_one_line(
+    make_checkpoint: Callable[..., Path], rows: Callable[..., Any], kind, change: dict[str, Any], message: str
+) -> None:
     told = refused(make_checkpoint(kind), rows(change))
     assert "metadata.jsonl, line 1, asking '" in told
     assert message in told
 
 
-def test_a_question_of_which_nothing_is_left_is_one_line(copy_of, rows) -> None:
+def test_a_question_of_which_nothing_is_left_is_one_line(
+    copy_of: Callable[..., Path], rows: Callable[..., Any]
+) -> None:
     checkpoint = copy_of(TEXT, tokenizer={"normalizer": {"type": "Replace", "pattern": {"Regex": "."}, "content": ""}})
     assert "the tokenizer makes nothing of the" in refused(checkpoint, rows({"file_name": None}))
 
 
-def test_a_question_that_is_too_long_is_one_line_with_its_row(make_checkpoint, rows) -> None:
+def test_a_question_that_is_too_long_is_one_line_with_its_row(
+    make_checkpoint: Callable[..., Path], rows: Callable[..., Any]
+) -> None:
     checkpoint = make_checkpoint("opt")
     told = refused(checkpoint, rows({}, {"question": "图" * 96}))
     assert "line 2, asking" in told
@@ -136,7 +146,9 @@ def test_a_question_that_is_too_long_is_one_line_with_its_row(make_checkpoint, r
 
 
 @pytest.mark.parametrize("number", [None, 7])
-def test_query_tokens_are_taken_from_the_config_and_a_picture_reaches_the_model(copy_of, rows, number, capsys) -> None:
+def test_query_tokens_are_taken_from_the_config_and_a_picture_reaches_the_model(
+    copy_of: Callable[..., Path], rows: Callable[..., Any], number: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
     checkpoint = copy_of(BLIP2, processor_config={"num_query_tokens": number})
     made = encoded(checkpoint, rows({}))
     assert made.rows[0].prompt.count(3) == 4
@@ -144,7 +156,9 @@ def test_query_tokens_are_taken_from_the_config_and_a_picture_reaches_the_model(
     assert was_blind(checkpoint, read_checkpoint(checkpoint).config) is (number is None)
 
 
-def test_what_is_put_right_is_said_once(copy_of, rows, capsys) -> None:
+def test_what_is_put_right_is_said_once(
+    copy_of: Callable[..., Path], rows: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     checkpoint = copy_of(BLIP2, processor_config={"num_query_tokens": 9})
     again = checkpoint.with_name("again")
     shutil.copytree(checkpoint, again)
@@ -164,7 +178,9 @@ def test_what_is_put_right_is_said_once(copy_of, rows, capsys) -> None:
         {"patch_size": None, "num_additional_image_tokens": None, "vision_feature_select_strategy": None},
     ],
 )
-def test_what_llava_counts_image_tokens_by_is_taken_from_the_model(copy_of, rows, settings) -> None:
+def test_what_llava_counts_image_tokens_by_is_taken_from_the_model(
+    copy_of: Callable[..., Path], rows: Callable[..., Any], settings: dict[str, Any]
+) -> None:
     checkpoint = copy_of(LLAVA, processor_config=settings)
     split = rows({"question": "<image>背景"})
     examples = encoded(checkpoint, split)
@@ -173,7 +189,7 @@ def test_what_llava_counts_image_tokens_by_is_taken_from_the_model(copy_of, rows
     assert len(generate(model, questions(model, examples, [0]), 2)) == 1
 
 
-def test_a_processor_that_counts_right_is_left_as_it_is(copy_of) -> None:
+def test_a_processor_that_counts_right_is_left_as_it_is(copy_of: Callable[..., Path]) -> None:
     other = {"num_additional_image_tokens": 0, "vision_feature_select_strategy": "full"}  # one off twice
     for checkpoint in (copy_of(LLAVA, processor_config=other),):
         before = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
@@ -195,7 +211,9 @@ CUT = {"direction": "Right", "max_length": 6, "strategy": "LongestFirst", "strid
         (LLAVA, {"tokenizer_config": {"max_length": 6, "truncation": True}}),
     ],
 )
-def test_plain_transformers_does_the_same_with_mended_files(copy_of, rows, kind, files) -> None:
+def test_plain_transformers_does_the_same_with_mended_files(
+    copy_of: Callable[..., Path], rows: Callable[..., Any], kind, files: dict[str, Any]
+) -> None:
     checkpoint = copy_of(kind, **files)
     config = read_checkpoint(checkpoint).config
     question = ("<image>\n" if kind == LLAVA else "") + ROW["question"]
@@ -209,7 +227,13 @@ def test_plain_transformers_does_the_same_with_mended_files(copy_of, rows, kind,
 
 
 @pytest.mark.parametrize("kind", [BLIP2, LLAVA, TEXT])
-def test_saved_truncation_and_padding_are_switched_off(copy_of, make_checkpoint, rows, kind, capsys) -> None:
+def test_saved_truncation_and_padding_are_switched_off(
+    copy_of: Callable[..., Path],
+    make_checkpoint: Callable[..., Path],
+    rows: Callable[..., Any],
+    kind,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     pads = {"strategy": {"Fixed": 40}, "direction": "Right", "pad_id": 0, "pad_type_id": 0, "pad_token": "<pad>"}
     checkpoint = copy_of(kind, tokenizer={"truncation": CUT, "padding": pads | {"pad_to_multiple_of": None}})
     split = rows({"file_name": None} if kind == TEXT else {})
@@ -218,18 +242,22 @@ def test_saved_truncation_and_padding_are_switched_off(copy_of, make_checkpoint,
     assert "saved with truncation or padding to 6 tokens; it is switched off" in capsys.readouterr().err
 
 
-def test_an_image_token_unlike_the_configs_is_one_line(copy_of, rows) -> None:
+def test_an_image_token_unlike_the_configs_is_one_line(copy_of: Callable[..., Path], rows: Callable[..., Any]) -> None:
     told = refused(copy_of(LLAVA, config={"image_token_index": 5}), rows({}))
     assert "image_token_index is 5 in config.json, but the tokenizer's <image> is 3" in told
 
 
-def test_a_config_without_an_image_token_says_what_to_add(copy_of, rows) -> None:
+def test_a_config_without_an_image_token_says_what_to_add(
+    copy_of: Callable[..., Path], rows: Callable[..., Any]
+) -> None:
     checkpoint = copy_of(BLIP2, config={"image_token_index": None}, processor_config={"num_query_tokens": None})
     assert 'add "image_token_index": 3, the tokenizer\'s <image>' in refused(checkpoint, rows({}))
 
 
 @pytest.mark.parametrize("kind", [BLIP2, TEXT])
-def test_a_tokenizer_larger_than_the_embedding_is_one_line(copy_of, rows, kind) -> None:
+def test_a_tokenizer_larger_than_the_embedding_is_one_line(
+    copy_of: Callable[..., Path], rows: Callable[..., Any], kind
+) -> None:
     checkpoint = copy_of(kind)
     processor = load_processor(checkpoint)
     tokenizer = getattr(processor, "tokenizer", processor)
@@ -240,7 +268,9 @@ def test_a_tokenizer_larger_than_the_embedding_is_one_line(copy_of, rows, kind) 
     assert f"the tokenizer has ids up to {rows_there} ('one more'), the model's embedding has {rows_there} rows" in told
 
 
-def test_pictures_of_another_size_than_the_towers_are_one_line(copy_of, rows) -> None:
+def test_pictures_of_another_size_than_the_towers_are_one_line(
+    copy_of: Callable[..., Path], rows: Callable[..., Any]
+) -> None:
     checkpoint = copy_of(BLIP2)
     path = checkpoint / "processor_config.json"
     held = json.loads(path.read_text("utf-8"))
@@ -250,7 +280,7 @@ def test_pictures_of_another_size_than_the_towers_are_one_line(copy_of, rows) ->
     assert "makes pictures of 24 x 24 pixels, the vision tower takes 16 x 16" in told
 
 
-def test_pictures_are_encoded_upright_and_on_white(make_checkpoint, tmp_path) -> None:
+def test_pictures_are_encoded_upright_and_on_white(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     """The one rule of lmmpress.data.pictures reaches the model's pixels."""
     folder = write_data(tmp_path / "data", {"test": 1})
     clear = Image.new("RGBA", (16, 16), (0, 0, 0, 0))

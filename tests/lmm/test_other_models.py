@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from support.plain import plain_answers
-from support.training import train
+from support.training import train_for_a_moment
 
 from lmmpress.data import read_split
 from lmmpress.engine.compression import compress
@@ -46,7 +48,9 @@ def rows(data: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_from_end_to_end(make_checkpoint, rows, raw_plan, tmp_path, kind) -> None:
+def test_a_run_from_end_to_end(
+    make_checkpoint: Callable[..., Path], rows, raw_plan: dict[str, Any], tmp_path: Path, kind
+) -> None:
     plan = parse_plan(raw_plan | {"model": str(make_checkpoint(kind)), "data": str(rows(kind))})
     result = compress(plan, tmp_path / "out")
     assert [step.decision for step in result.steps] == ["accepted"] * 5
@@ -58,12 +62,12 @@ def test_a_run_from_end_to_end(make_checkpoint, rows, raw_plan, tmp_path, kind) 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_forward_pass_measures_what_generation_answers(make_checkpoint, rows, kind) -> None:
+def test_one_forward_pass_measures_what_generation_answers(make_checkpoint: Callable[..., Path], rows, kind) -> None:
     checkpoint = make_checkpoint(kind)
     model, processor = load_model(checkpoint), load_processor(checkpoint)
     split = read_split(rows(kind), "distill")
     examples = encode(split, processor, read_checkpoint(checkpoint).config)
-    train(model, examples, read_checkpoint(checkpoint))
+    train_for_a_moment(model, examples, read_checkpoint(checkpoint))
     right = answered_right(model, examples, read_checkpoint(checkpoint).projector, None, 8)
     texts = [plain_answers(model, processor, split, [row])[0] for row in split.rows]
     generated = torch.tensor([text.replace(" ", "") == row.answer for text, row in zip(texts, split.rows, strict=True)])
@@ -72,7 +76,7 @@ def test_one_forward_pass_measures_what_generation_answers(make_checkpoint, rows
 
 
 @pytest.mark.parametrize("kind", ["flan-t5", "llava-clip-llama"])
-def test_cached_features_give_the_same_logits(make_checkpoint, rows, kind) -> None:
+def test_cached_features_give_the_same_logits(make_checkpoint: Callable[..., Path], rows, kind: str) -> None:
     checkpoint = make_checkpoint(kind)
     model, anatomy = load_model(checkpoint), read_checkpoint(checkpoint)
     examples = encode(read_split(rows(kind), "test"), load_processor(checkpoint), anatomy.config)

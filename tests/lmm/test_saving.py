@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ model.save_pretrained(sys.argv[1] + "-again")
 
 
 @pytest.fixture
-def saved(tmp_path):
+def saved(tmp_path: Path):
     """Write a tiny model and a cut of it; the two folders and the cut."""
 
     def save(name: str, tower: str, axis: str):
@@ -63,14 +64,14 @@ def load_elsewhere(checkpoint: Path, folder: Path, *trust: str) -> subprocess.Co
     )
 
 
-def test_plain_transformers_loads_what_a_config_can_say(saved, tmp_path) -> None:
+def test_plain_transformers_loads_what_a_config_can_say(saved, tmp_path: Path) -> None:
     _, cut, _ = saved(*NATIVE)
     done = load_elsewhere(cut, tmp_path)
     assert done.returncode == 0, done.stderr
     assert not (cut / MODELING).exists()
 
 
-def test_what_a_config_cannot_say_travels_with_the_code_that_can(saved, tmp_path) -> None:
+def test_what_a_config_cannot_say_travels_with_the_code_that_can(saved, tmp_path: Path) -> None:
     _, cut, _ = saved(*APART)
     refused = load_elsewhere(cut, tmp_path)
     assert refused.returncode
@@ -82,7 +83,7 @@ def test_what_a_config_cannot_say_travels_with_the_code_that_can(saved, tmp_path
     assert again.returncode == 0, again.stderr
 
 
-def test_a_shape_that_becomes_plain_again_is_saved_plainly(saved, tmp_path) -> None:
+def test_a_shape_that_becomes_plain_again_is_saved_plainly(saved, tmp_path: Path) -> None:
     """Width 48 in 4 heads of 12; cut the heads to 8, then the stream to 32, and the family's config says it again."""
     _, apart, _ = saved("opt", "language", "attention")
     assert json.loads((apart / "config.json").read_text("utf-8"))["model_type"] == "lmmpress-opt"
@@ -138,7 +139,7 @@ def rename_a_tensor(target: Path) -> None:
     ("damage", "said"),
     [(forget_frequencies, "logits differ"), (change_a_value, "does not hold"), (rename_a_tensor, "lacks tensors")],
 )
-def test_a_checkpoint_that_loads_without_complaint_and_is_wrong_is_noticed(saved, damage, said) -> None:
+def test_a_checkpoint_that_loads_without_complaint_and_is_wrong_is_noticed(saved, damage, said: str) -> None:
     source, target, cut = saved(*NATIVE)
     damage(target)
     with pytest.raises(UserError, match=said):
@@ -155,7 +156,7 @@ def test_a_trained_model_is_compared_with_what_was_saved_of_it(saved) -> None:
         verify_saved(model, target)
 
 
-def test_names_and_buffers_of_older_files_are_understood(tmp_path) -> None:
+def test_names_and_buffers_of_older_files_are_understood(tmp_path: Path) -> None:
     """LLaVA on the hub: its vision tower is spelled out, and buffers that models now compute are stored."""
     make_model(config_of("llava-clip-llama")).save_pretrained(tmp_path / "new")
     shutil.copytree(tmp_path / "new", tmp_path / "old")
@@ -173,7 +174,7 @@ def test_names_and_buffers_of_older_files_are_understood(tmp_path) -> None:
     assert torch.equal(probe_logits(first, inputs), probe_logits(second, inputs))
 
 
-def test_tokenizer_processor_and_templates_travel_along(make_checkpoint, tmp_path) -> None:
+def test_tokenizer_processor_and_templates_travel_along(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     source = shutil.copytree(make_checkpoint("llama"), tmp_path / "source")
     (source / "chat_template.jinja").write_text("{{ messages[0].content }}", "utf-8")
     cut = cut_of(read_checkpoint(source), "language", "ffn")
@@ -185,7 +186,7 @@ def test_tokenizer_processor_and_templates_travel_along(make_checkpoint, tmp_pat
         assert (tmp_path / "cut" / name).read_bytes() == (source / name).read_bytes()
 
 
-def test_the_compressed_checkpoint_trains_on_with_the_trainer(saved, tmp_path) -> None:
+def test_the_compressed_checkpoint_trains_on_with_the_trainer(saved, tmp_path: Path) -> None:
     from transformers import Trainer, TrainingArguments
 
     make_model(config_of("qwen2")).save_pretrained(tmp_path / "source")
@@ -206,7 +207,7 @@ def test_the_compressed_checkpoint_trains_on_with_the_trainer(saved, tmp_path) -
 
 
 @pytest.mark.parametrize("name", ["qwen2", "opt"])
-def test_the_compressed_checkpoint_exports_where_the_original_does(tmp_path, name) -> None:
+def test_the_compressed_checkpoint_exports_where_the_original_does(tmp_path: Path, name: str) -> None:
     """torch.export; OPT with narrower heads exports too, with the code that it carries."""
     make_model(config_of(name)).save_pretrained(tmp_path / "source")
     cut = cut_of(read_checkpoint(tmp_path / "source"), "language", "attention")

@@ -8,6 +8,8 @@ import socket
 import struct
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,7 +43,7 @@ def test_the_name_of_a_clean_checkpoint_is_what_it_always_was() -> None:
     assert choose(SAMPLE).are_clean
 
 
-def test_a_cut_keeps_what_belongs_to_a_checkpoint_and_says_what_it_left(copy, tmp_path) -> None:
+def test_a_cut_keeps_what_belongs_to_a_checkpoint_and_says_what_it_left(copy: Path, tmp_path: Path) -> None:
     for name in ("README.md", "LICENSE", "NOTICE.txt", "chat_template.jinja", "additional_chat_templates/tool.jinja"):
         (copy / name).parent.mkdir(exist_ok=True)
         (copy / name).write_text("text", "utf-8")
@@ -57,7 +59,7 @@ def test_a_cut_keeps_what_belongs_to_a_checkpoint_and_says_what_it_left(copy, tm
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_store_takes_in_what_belongs_to_a_checkpoint(copy, tmp_path) -> None:
+def test_a_store_takes_in_what_belongs_to_a_checkpoint(copy: Path, tmp_path: Path) -> None:
     wanted, digest = names_in(copy), digest_checkpoint(copy)
     add_foreign(copy)
     store = open_store(str(tmp_path / "store"))
@@ -65,7 +67,7 @@ def test_a_store_takes_in_what_belongs_to_a_checkpoint(copy, tmp_path) -> None:
     assert set(store.manifest(digest).files) == wanted
 
 
-def test_nothing_that_is_written_names_code(copy, tmp_path) -> None:
+def test_nothing_that_is_written_names_code(copy: Path, tmp_path: Path) -> None:
     point_at_code(copy)
     store = open_store(str(tmp_path / "store"))
     run("prune", copy, "--axis", "block", "--remove", "1", "-o", tmp_path / "cut")
@@ -78,7 +80,7 @@ def test_nothing_that_is_written_names_code(copy, tmp_path) -> None:
     assert store.add_checkpoint(copy) == digest_checkpoint(copy)
 
 
-def test_a_checkpoint_of_our_own_types_is_built_by_our_file_whatever_it_says(tmp_path) -> None:
+def test_a_checkpoint_of_our_own_types_is_built_by_our_file_whatever_it_says(tmp_path: Path) -> None:
     make_model(config_of("blip2-opt")).save_pretrained(tmp_path / "source")
     cut = cut_of(read_checkpoint(tmp_path / "source"), "vision", "attention")
     apart = tmp_path / "apart"
@@ -102,7 +104,7 @@ def test_a_checkpoint_of_our_own_types_is_built_by_our_file_whatever_it_says(tmp
     assert not (tmp_path / "ran").exists()
 
 
-def test_what_is_checked_for_users_holds_nothing_else(copy) -> None:
+def test_what_is_checked_for_users_holds_nothing_else(copy: Path) -> None:
     verify_for_users(copy)
     (copy / "custom_generate").mkdir()
     with pytest.raises(UserError, match="more than a checkpoint needs: custom_generate/"):
@@ -110,7 +112,7 @@ def test_what_is_checked_for_users_holds_nothing_else(copy) -> None:
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "tokenizer.json", "model.safetensors", "sub"])
-def test_a_link_that_leads_out_is_refused_by_name(copy, tmp_path, name) -> None:
+def test_a_link_that_leads_out_is_refused_by_name(copy: Path, tmp_path: Path, name: str) -> None:
     outside = tmp_path / "outside"
     if (copy / name).exists():
         (copy / name).rename(outside)
@@ -124,13 +126,13 @@ def test_a_link_that_leads_out_is_refused_by_name(copy, tmp_path, name) -> None:
     assert not (tmp_path / "cut").exists()
 
 
-def test_a_link_to_a_hidden_file_inside_is_refused_too(copy) -> None:
+def test_a_link_to_a_hidden_file_inside_is_refused_too(copy: Path) -> None:
     (copy / ".env").write_text("TOKEN=secret", "utf-8")
     (copy / "README.md").symlink_to(".env")
     assert "README.md is a link that leads out" in refused("inspect", copy)
 
 
-def test_a_snapshot_of_the_hugging_face_cache_is_read_through_its_links(copy, tmp_path) -> None:
+def test_a_snapshot_of_the_hugging_face_cache_is_read_through_its_links(copy: Path, tmp_path: Path) -> None:
     repository = tmp_path / "models--org--name"
     snapshot = repository / "snapshots" / "abc"
     (repository / "blobs").mkdir(parents=True)
@@ -156,7 +158,7 @@ def test_a_snapshot_of_the_hugging_face_cache_is_read_through_its_links(copy, tm
     assert f"{first.name} is a link that leads out" in refused("inspect", snapshot)
 
 
-def test_links_inside_of_a_checkpoint_are_followed(copy, tmp_path) -> None:
+def test_links_inside_of_a_checkpoint_are_followed(copy: Path, tmp_path: Path) -> None:
     (copy / "tokenizer.json").rename(copy / "tokenizer.2.json")
     (copy / "tokenizer.json").symlink_to("tokenizer.2.json")
     run("prune", copy, "--axis", "block", "--remove", "1", "-o", tmp_path / "cut")
@@ -164,20 +166,20 @@ def test_links_inside_of_a_checkpoint_are_followed(copy, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", ["README.md", "generation_config.json", "model.safetensors"])
-def test_only_regular_files_are_opened(copy, name) -> None:
+def test_only_regular_files_are_opened(copy: Path, name: str) -> None:
     (copy / name).unlink(missing_ok=True)
     os.mkfifo(copy / name)
     assert f"{name} is no regular file" in refused("inspect", copy)
 
 
-def test_a_socket_is_no_file(copy, monkeypatch) -> None:
+def test_a_socket_is_no_file(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(copy)
     with socket.socket(socket.AF_UNIX) as made:
         made.bind("merges.txt")
     assert "merges.txt is no regular file" in refused("inspect", copy)
 
 
-def test_a_small_file_of_200_gigabytes_is_not_read(copy) -> None:
+def test_a_small_file_of_200_gigabytes_is_not_read(copy: Path) -> None:
     for name in ("README.md", "config.json", INDEX):
         before = (copy / name).read_bytes() if (copy / name).exists() else None
         with (copy / name).open("wb") as file:
@@ -188,7 +190,7 @@ def test_a_small_file_of_200_gigabytes_is_not_read(copy) -> None:
             (copy / name).write_bytes(before)
 
 
-def test_weights_that_the_config_names_are_refused(copy, tmp_path, data) -> None:
+def test_weights_that_the_config_names_are_refused(copy: Path, tmp_path: Path, data: Path) -> None:
     for name in ("adapter_model.bin", "other.safetensors"):
         edit_json(copy / "config.json", transformers_weights=name)
         for command in (("inspect", copy), ("evaluate", copy, "--data", data)):
@@ -197,14 +199,14 @@ def test_weights_that_the_config_names_are_refused(copy, tmp_path, data) -> None
             assert name in message
 
 
-def test_one_file_beside_an_index_that_names_others_is_refused(copy, data) -> None:
+def test_one_file_beside_an_index_that_names_others_is_refused(copy: Path, data: Path) -> None:
     load_model(copy).save_pretrained(copy.parent / "shards", max_shard_size="100KB")
     shutil.copyfile(copy / "model.safetensors", copy.parent / "shards" / "model.safetensors")
     for command in ("inspect", copy.parent / "shards"), ("evaluate", copy.parent / "shards", "--data", data):
         assert "its index does not name: model.safetensors" in refused(*command)
 
 
-def test_a_lora_directory_is_named_as_one(copy, tmp_path) -> None:
+def test_a_lora_directory_is_named_as_one(copy: Path, tmp_path: Path) -> None:
     (tmp_path / "lora").mkdir()
     for folder in (tmp_path / "lora", copy):
         (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "evil/base"}', "utf-8")
@@ -215,7 +217,7 @@ def test_a_lora_directory_is_named_as_one(copy, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
-def test_a_git_lfs_pointer_is_named_as_one(copy, name) -> None:
+def test_a_git_lfs_pointer_is_named_as_one(copy: Path, name: str) -> None:
     (copy / name).write_text(
         f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 2336927755350992246\nutf-8", "utf-8"
     )
@@ -225,7 +227,7 @@ def test_a_git_lfs_pointer_is_named_as_one(copy, name) -> None:
 
 
 @pytest.mark.parametrize("kept", [12, 5_000, -1])
-def test_a_file_cut_short_is_named_as_one(copy, kept) -> None:
+def test_a_file_cut_short_is_named_as_one(copy: Path, kept: int) -> None:
     path = copy / "model.safetensors"
     path.write_bytes(path.read_bytes()[:kept])
     message = refused("inspect", copy)
@@ -257,7 +259,7 @@ def entry(begin: int, end: int) -> dict[str, object]:
         ('{"\udc80": 1}', 0, "not UTF-8"),
     ],
 )
-def test_a_header_is_read_as_strictly_as_safetensors_reads_it(copy, header, size, said) -> None:
+def test_a_header_is_read_as_strictly_as_safetensors_reads_it(copy: Path, header, size: int, said: str) -> None:
     """Whatever the library refuses is refused, and what is said of it names what is wrong."""
     text = header.encode("utf-8", "surrogateescape")
     (copy / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + b"\0" * size)
@@ -267,7 +269,7 @@ def test_a_header_is_read_as_strictly_as_safetensors_reads_it(copy, header, size
     assert said in refused("inspect", copy)
 
 
-def test_a_tensor_that_a_header_lists_twice_is_refused(copy) -> None:
+def test_a_tensor_that_a_header_lists_twice_is_refused(copy: Path) -> None:
     one = json.dumps(entry(0, 8))
     text = f'{{"a": {one}, "a": {one}}}'.encode()
     (copy / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + b"\0" * 8)
@@ -276,7 +278,9 @@ def test_a_tensor_that_a_header_lists_twice_is_refused(copy) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_weight_that_is_no_number_is_named_before_any_work(copy, tmp_path, data, value, dtype) -> None:
+def test_a_weight_that_is_no_number_is_named_before_any_work(
+    copy: Path, tmp_path: Path, data: Path, value, dtype
+) -> None:
     values = {name: tensor.to(dtype) for name, tensor in load_file(copy / "model.safetensors").items()}
     values["language_projection.bias"][3] = value
     save_file(values, copy / "model.safetensors", metadata={"format": "pt"})
@@ -313,7 +317,9 @@ def test_a_weight_that_is_no_number_is_named_before_any_work(copy, tmp_path, dat
         (INDEX, '{"weight_map": {"a\\nerror: forged": "\\u001b[31m"}}', "a\\nerror: forged is '\\x1b[31m'"),
     ],
 )
-def test_a_damaged_file_is_one_line_from_every_command(copy, tmp_path, data, name, text, said) -> None:
+def test_a_damaged_file_is_one_line_from_every_command(
+    copy: Path, tmp_path: Path, data: Path, name, text: str, said: str
+) -> None:
     (copy / name).write_text(text, "utf-8")
     commands = (
         ("inspect", copy),
@@ -325,7 +331,7 @@ def test_a_damaged_file_is_one_line_from_every_command(copy, tmp_path, data, nam
     assert not (tmp_path / "cut").exists()
 
 
-def test_the_cuts_of_a_damaged_record_are_refused(copy, tmp_path) -> None:
+def test_the_cuts_of_a_damaged_record_are_refused(copy: Path, tmp_path: Path) -> None:
     for text in ("3", "{", '{"history": [3]}', '{"teacher": 3, "history": []}'):
         (tmp_path / "record.json").write_text(text, "utf-8")
         message = refused("prune", copy, "--cuts", tmp_path / "record.json", "-o", tmp_path / "cut")
@@ -351,12 +357,12 @@ def test_the_cuts_of_a_damaged_record_are_refused(copy, tmp_path) -> None:
         (None, {"num_query_tokens": "many"}),
     ],
 )
-def test_a_config_of_absurd_sizes_is_one_line_and_soon(copy, part, changes) -> None:
+def test_a_config_of_absurd_sizes_is_one_line_and_soon(copy: Path, part: str | None, changes: dict[str, Any]) -> None:
     refused("inspect", change_config(copy, part, **changes))
 
 
 @pytest.mark.parametrize("model_type", ["qwen2_5_vl", "mllama", "paligemma", "gemma3", "llama5"])
-def test_a_family_that_is_not_taken_is_not_told_as_a_typing_mistake(tmp_path, model_type) -> None:
+def test_a_family_that_is_not_taken_is_not_told_as_a_typing_mistake(tmp_path: Path, model_type: str) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}), "utf-8")
     message = refused("inspect", tmp_path)
     assert "did you mean" not in message
@@ -371,7 +377,7 @@ AS_SCRIPT = "import sys; sys.argv[0] = 'bin/lmmpress'; from lmmpress.cli.app imp
 
 @pytest.mark.parametrize("command", [["-m", "lmmpress.cli"], ["-P", "-c", AS_SCRIPT]])
 @pytest.mark.parametrize("path", [None, ":", "{elsewhere}:"])
-def test_the_command_imports_nothing_from_the_current_directory(tmp_path, command, path) -> None:
+def test_the_command_imports_nothing_from_the_current_directory(tmp_path: Path, command, path: str | None) -> None:
     """Neither as `python -m` puts it on the path, nor as an empty entry of PYTHONPATH does."""
     here = tmp_path / "here"
     here.mkdir()
@@ -386,7 +392,9 @@ def test_the_command_imports_nothing_from_the_current_directory(tmp_path, comman
     assert not (tmp_path / "ran").exists()
 
 
-def test_processes_that_are_started_have_no_current_directory_on_their_path(tmp_path, monkeypatch) -> None:
+def test_processes_that_are_started_have_no_current_directory_on_their_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", str(tmp_path / "mine"), ""]))
     show = "import json, sys; print(json.dumps(sys.path))"
     (tmp_path / "show.py").write_text("import pathlib; pathlib.Path('ran').touch()", "utf-8")
@@ -408,7 +416,7 @@ def test_an_object_of_many_keys_of_which_one_stands_twice_is_answered_soon() -> 
         parse_mapping(f"{{{keys}}}".encode(), "header", unique=True)
 
 
-def test_a_record_of_more_steps_than_any_run_has_is_refused(copy) -> None:
+def test_a_record_of_more_steps_than_any_run_has_is_refused(copy: Path) -> None:
     (copy / "COMPRESSION.json").write_text(json.dumps({"history": [{}] * 4097}), "utf-8")
     with pytest.raises(UserError, match=r"is no COMPRESSION\.json: history: List should have at most 4096 items"):
         read_checkpoint(copy)

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.files import edit_json
@@ -23,7 +25,7 @@ def refused(checkpoint: Path) -> str:
 
 
 @pytest.mark.parametrize("text", ["null", "[]", "3", "{", '{"model": ' * 100_000, "{}", '{"model": {"type": "Evil"}}'])
-def test_a_tokenizer_that_is_none_is_one_line(copy, text) -> None:
+def test_a_tokenizer_that_is_none_is_one_line(copy: Path, text: str) -> None:
     (copy / "tokenizer.json").write_text(text, "utf-8")
     assert str(copy) in refused(copy)
 
@@ -35,7 +37,7 @@ def test_a_tokenizer_that_is_none_is_one_line(copy, text) -> None:
         (["processor_config.json"], "it has none of processor_config.json, preprocessor_config.json; copy them from"),
     ],
 )
-def test_files_that_are_not_there_at_all_are_named(copy, names, said) -> None:
+def test_files_that_are_not_there_at_all_are_named(copy: Path, names: list[str], said: str) -> None:
     """Transformers makes an empty tokenizer of nothing, and speaks of a hub where there is no processor."""
     for name in names:
         (copy / name).unlink()
@@ -44,7 +46,7 @@ def test_files_that_are_not_there_at_all_are_named(copy, names, said) -> None:
 
 @pytest.mark.parametrize("name", ["BertModel", "pipeline", "models", "Blip2Processor", ["PreTrainedTokenizerFast"], 3])
 @pytest.mark.parametrize("file", ["tokenizer_config.json", "config.json"])
-def test_only_tokenizer_classes_are_looked_up(copy, name, file) -> None:
+def test_only_tokenizer_classes_are_looked_up(copy: Path, name: int | list[str] | str, file: str) -> None:
     edit_json(copy / file, tokenizer_class=name)
     message = refused(copy)
     assert f"{copy / file}: tokenizer_class is" in message
@@ -62,7 +64,7 @@ def test_only_tokenizer_classes_are_looked_up(copy, name, file) -> None:
         ({"num_query_tokens": -1}, "num_query_tokens is -1"),
     ],
 )
-def test_a_processor_of_another_kind_or_size_is_one_line(copy, changes, said) -> None:
+def test_a_processor_of_another_kind_or_size_is_one_line(copy: Path, changes: dict[str, Any], said: str) -> None:
     edit_json(copy / "processor_config.json", **changes)
     assert said in refused(copy)
 
@@ -84,7 +86,7 @@ def test_a_processor_of_another_kind_or_size_is_one_line(copy, changes, said) ->
         {"rescale_factor": "half"},
     ],
 )
-def test_sizes_of_pictures_are_bounded_by_what_the_model_takes(copy, changes) -> None:
+def test_sizes_of_pictures_are_bounded_by_what_the_model_takes(copy: Path, changes: dict[str, Any]) -> None:
     told = json.loads((copy / "processor_config.json").read_text("utf-8"))
     told["image_processor"] |= changes
     (copy / "processor_config.json").write_text(json.dumps(told), "utf-8")
@@ -104,12 +106,14 @@ DOUBLING = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
         ("decoder", {"type": "Sequence", "decoders": [DOUBLING] * 40}),
     ],
 )
-def test_rules_that_make_a_text_many_times_longer_are_refused_before_they_are_used(copy, part, rules) -> None:
+def test_rules_that_make_a_text_many_times_longer_are_refused_before_they_are_used(
+    copy: Path, part: str, rules: dict[str, Any]
+) -> None:
     edit_json(copy / "tokenizer.json", **{part: rules})
     assert f"its {part} may make a text more than 64 times longer" in refused(copy)
 
 
-def test_the_rules_of_usual_tokenizers_are_taken(copy) -> None:
+def test_the_rules_of_usual_tokenizers_are_taken(copy: Path) -> None:
     spaces = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
     rules = [
         {"type": "Prepend", "prepend": "▁"},
@@ -120,7 +124,9 @@ def test_the_rules_of_usual_tokenizers_are_taken(copy) -> None:
     assert load_processor(copy).tokenizer("红色")["input_ids"]
 
 
-def test_a_checkpoint_without_a_tokenizer_says_so(copy, make_checkpoint, tmp_path) -> None:
+def test_a_checkpoint_without_a_tokenizer_says_so(
+    copy: Path, make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
     text = shutil.copytree(make_checkpoint("text-glm"), tmp_path / "text")
     for path in text.glob("tokenizer*"):
         path.unlink()
@@ -139,7 +145,13 @@ def test_a_checkpoint_without_a_tokenizer_says_so(copy, make_checkpoint, tmp_pat
     ],
 )
 def test_a_model_or_file_elsewhere_that_a_processor_names_is_not_opened(
-    copy, make_checkpoint, tmp_path, monkeypatch, file, key, value
+    copy: Path,
+    make_checkpoint: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+    key: str,
+    value: dict[str, Any] | str,
 ) -> None:
     shutil.copytree(make_checkpoint("text-glm"), tmp_path / "outside")
     edit_json(tmp_path / "outside" / "config.json", auto_map={"AutoConfig": "evil.X"}, model_type="evil")
@@ -156,12 +168,12 @@ def test_a_model_or_file_elsewhere_that_a_processor_names_is_not_opened(
 @pytest.mark.parametrize(
     ("key", "kind"), [("video_processor_type", "video processor"), ("feature_extractor_type", "feature extractor")]
 )
-def test_only_classes_of_the_kind_that_a_key_says_are_looked_up(copy, file, key, kind) -> None:
+def test_only_classes_of_the_kind_that_a_key_says_are_looked_up(copy: Path, file: str, key: str, kind: str) -> None:
     edit_json(copy / file, part={key: "BertModel"})
     assert f"{copy / file}: {key} is 'BertModel', which is no {kind}" in refused(copy)
 
 
-def test_a_pattern_that_the_tokenizers_library_gives_up_is_one_line_with_its_row(copy, data) -> None:
+def test_a_pattern_that_the_tokenizers_library_gives_up_is_one_line_with_its_row(copy: Path, data: Path) -> None:
     """It panics then, which Python sees as no Exception."""
     pattern = {"type": "Split", "pattern": {"Regex": "(图+)+$"}, "behavior": "Isolated", "invert": False}
     edit_json(copy / "tokenizer.json", pre_tokenizer=pattern)
@@ -174,7 +186,7 @@ def test_a_pattern_that_the_tokenizers_library_gives_up_is_one_line_with_its_row
     assert len(caught.value.lines) == 1
 
 
-def test_rules_and_added_tokens_of_any_number_are_refused_before_they_are_used(copy) -> None:
+def test_rules_and_added_tokens_of_any_number_are_refused_before_they_are_used(copy: Path) -> None:
     edit_json(copy / "tokenizer.json", normalizer={"type": "Sequence", "normalizers": [{"type": "Lowercase"}] * 1001})
     assert "its normalizer has more than 1000 rules" in refused(copy)
     token = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}

@@ -1,5 +1,8 @@
 """Scores are what Eq. 1-4 say they are."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -13,7 +16,7 @@ from lmmpress.pruning.importance import agreement, answer_loss, score
 
 
 @pytest.fixture(scope="module")
-def scene(make_checkpoint, data):
+def scene(make_checkpoint: Callable[..., Path], data: Path):
     """Model in float64, its anatomy, batches of four and single samples, and the loss."""
     checkpoint = make_checkpoint("llama")
     model, anatomy = load_model(checkpoint).double(), read_checkpoint(checkpoint)
@@ -64,7 +67,7 @@ def brute_force(anatomy, parts: dict[str, torch.Tensor], counted_only: bool) -> 
 
 @pytest.mark.parametrize(("accumulation", "size"), [("dataset", 4), ("batch", 4), ("sample", 1)])
 @pytest.mark.parametrize("owned", ["equations", "all"])
-def test_group_scores_equal_the_elementwise_sum(scene, accumulation, size, owned) -> None:
+def test_group_scores_equal_the_elementwise_sum(scene, accumulation: str, size: int, owned: str) -> None:
     found = run(scene, size, accumulation=accumulation, owned=owned).scores
     wanted = brute_force(scene[1], elementwise(scene, size, accumulation), owned == "equations")
     assert found.keys() == wanted.keys()
@@ -72,7 +75,9 @@ def test_group_scores_equal_the_elementwise_sum(scene, accumulation, size, owned
         assert torch.allclose(found[name].double(), wanted[name], rtol=1e-9), name
 
 
-def test_an_element_score_is_the_loss_change_when_the_element_shrinks(make_checkpoint, data) -> None:
+def test_an_element_score_is_the_loss_change_when_the_element_shrinks(
+    make_checkpoint: Callable[..., Path], data: Path
+) -> None:
     """Eq. 1: (L(theta) - L((1 - e) theta)) / e tends to dL/dtheta * theta as e shrinks.
 
     On OPT, since transformers' RMS norms compute in float32 whatever the model's dtype.
@@ -102,7 +107,7 @@ def test_an_element_score_is_the_loss_change_when_the_element_shrinks(make_check
 
 
 @pytest.mark.parametrize("passes", [2, 5])
-def test_several_passes_give_the_scores_of_one(scene, passes) -> None:
+def test_several_passes_give_the_scores_of_one(scene, passes: int) -> None:
     one = run(scene, accumulation="dataset").scores
     several = run(scene, accumulation="dataset", passes=passes).scores
     assert all(torch.allclose(one[name], several[name], rtol=1e-9) for name in one)
@@ -122,7 +127,7 @@ def test_random_scores_depend_on_the_seed_alone(scene) -> None:
 
 
 @pytest.mark.parametrize("accumulation", ["dataset", "batch"])
-def test_scoring_leaves_no_gradient_and_no_flag_behind(scene, accumulation) -> None:
+def test_scoring_leaves_no_gradient_and_no_flag_behind(scene, accumulation: str) -> None:
     model = scene[0]
     before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     run(scene, accumulation=accumulation)

@@ -130,7 +130,7 @@ def test_control_characters_of_names_are_visible(tmp_path: Path) -> None:
     ]
 
 
-def test_a_page_that_cannot_be_made_leaves_the_old_one(tmp_path: Path, monkeypatch) -> None:
+def test_a_page_that_cannot_be_made_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _ = written(fabricated(), tmp_path)
     monkeypatch.setattr("lmmpress.reporting.page.closing_table", lambda result: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -140,7 +140,7 @@ def test_a_page_that_cannot_be_made_leaves_the_old_one(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("decisions", ["a", "aar", "aaaraaaaaakaaa", "a" * 40])
-def test_a_phone_gets_charts_of_its_own_width(tmp_path: Path, decisions) -> None:
+def test_a_phone_gets_charts_of_its_own_width(tmp_path: Path, decisions: str) -> None:
     """Text is as large there as on a page, so it must fit: nothing is drawn beyond the edge."""
     text, _ = written(fabricated(decisions), tmp_path)
     charts = re.findall(r'<svg class="phone" viewBox="0 0 (\d+) (\d+)".*?</svg>', text, re.S)

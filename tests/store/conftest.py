@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.s3 import MiniStack, Proxy, Server, free_port
+from support.s3 import Proxy, Server, start_server
 
 from lmmpress.store import Store, open_store
 from lmmpress.store.connection import connect
@@ -41,14 +41,7 @@ def own_server(
     tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Server, Proxy, str]]:
     """A server that may be killed, a proxy before it, and a bucket."""
-    (tmp_path / "server").mkdir()
-    if request.config.getoption("--s3-server") == "radosgw":
-        from support.radosgw import RadosGateway
-
-        server: Server = RadosGateway(tmp_path / "server", free_port())
-    else:
-        server = MiniStack(tmp_path / "server", free_port())
-    server.start()
+    server = start_server(request.config.getoption("--s3-server"), tmp_path / "server")
     proxy = Proxy(server.endpoint)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key)

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from lmmpress.result import Result
+from typer.testing import Result
 
 Json = dict[str, Any]
 

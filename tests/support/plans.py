@@ -1,5 +1,8 @@
 """Plans and a cluster profile that tests of several rooms use."""
 
+from pathlib import Path
+from typing import Any
+
 PLAN = {
     "model": "s3://models/antgmm",
     "data": "/data/maad",
@@ -35,3 +38,21 @@ PROFILE = {
 
 
 SHORT = {"block": {"step": 1, "max": 1}, "ffn": {"step": 16, "max": 16}}
+
+
+def tiny_plan(model: Path, data: Path) -> dict[str, Any]:
+    """Five steps on a tiny model, in seconds."""
+    return {
+        "model": str(model),
+        "data": str(data),
+        "tolerance": {"alpha": 0.9, "allow_zero": True},
+        "importance": {"accumulation": "batch", "batch_size": 4},
+        "stages": {
+            "block": {"step": 1, "max": 2},
+            "ffn": {"step": 16, "max": 16},
+            "attention": {"step": 16, "max": 16},
+            "io": {"step": 8, "max": 8},
+        },
+        "distillation": {"epochs": 1, "learning_rate": 1e-3, "batch_size": 8},
+        "evaluation": {"samples": 4, "batch_size": 2, "latency_samples": 2},
+    }

@@ -30,6 +30,20 @@ class Server(Protocol):
     def stop(self) -> None: ...
 
 
+def start_server(kind: str, folder: Path) -> Server:
+    """An S3 server that keeps its objects in a folder: `ministack` or `radosgw`."""
+    folder.mkdir()
+    server: Server
+    if kind == "radosgw":
+        from support.radosgw import RadosGateway
+
+        server = RadosGateway(folder, free_port())
+    else:
+        server = MiniStack(folder, free_port())
+    server.start()
+    return server
+
+
 class MiniStack:
     """The default: starts in a second, keeps objects on the disk over a restart, checks no secret."""
 

@@ -1,9 +1,12 @@
 """Tiny random models of the real classes, one config for each family, whose every parameter is alive."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
+
+from support.data import make_processor
 
 # what each text family has that others have not
 TEXTS: dict[str, dict[str, Any]] = {
@@ -137,3 +140,17 @@ def make_model(config: dict[str, Any], seed: int = 0) -> torch.nn.Module:
         centre = 1.0 if parameter.ndim == 1 and "bias" not in name and config["model_type"] != "gemma" else 0.0
         parameter.data.normal_(centre, 0.15)
     return model
+
+
+IN_FULL = ("llava-clip-llama", "text-glm")
+"""Kinds of `write_checkpoint` that are names of `config_of`; all others are text families inside BLIP-2."""
+
+
+def write_checkpoint(folder: Path, kind: str = "llama", **changes: Any) -> Path:
+    """A tiny checkpoint with tokenizer and processor: a text family inside BLIP-2, or one of `IN_FULL`."""
+    processor = make_processor(kind)
+    tokenizer = getattr(processor, "tokenizer", processor)
+    name = kind if kind in IN_FULL else f"blip2-{kind}"
+    make_model(config_of(name, len(tokenizer), **changes)).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder

@@ -5,7 +5,7 @@ import json
 import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,9 @@ def no_lineage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
-def test_tasks_and_stages_and_one_process_decide_the_same(plan, lineage_in, tmp_path, monkeypatch) -> None:
+def test_tasks_and_stages_and_one_process_decide_the_same(
+    plan: dict[str, Any], lineage_in: Callable[[Path], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lineage = Lineage(lineage_in(tmp_path / "one"), "antgmm")
     one = compress(parse_plan(plan | {"store": None}), tmp_path / "one", lineage)
     decisions = [(step.stage, step.index, step.decision) for step in one.steps]
@@ -104,7 +106,9 @@ def test_tasks_and_stages_and_one_process_decide_the_same(plan, lineage_in, tmp_
     assert chain(tmp_path / "by step") == chain(tmp_path / "by stage") == chain(tmp_path / "one")
 
 
-def test_a_pipeline_submitted_again_carries_on_and_a_finished_one_does_nothing_again(plan, monkeypatch) -> None:
+def test_a_pipeline_submitted_again_carries_on_and_a_finished_one_does_nothing_again(
+    plan: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("lmmpress.store.state._ended_here", lambda lease: True)  # as each task's process has
     for name, task in walk(plan):
         if name == "distill block 1":
@@ -134,7 +138,9 @@ def test_a_pipeline_submitted_again_carries_on_and_a_finished_one_does_nothing_a
 
 
 @pytest.mark.parametrize("order", [["block", "attention"], ["io", "ffn", "block"]])
-def test_stages_are_taken_in_the_order_of_the_plan(plan, raw_plan, order) -> None:
+def test_stages_are_taken_in_the_order_of_the_plan(
+    plan: dict[str, Any], raw_plan: dict[str, Any], order: list[str]
+) -> None:
     raw = plan | {"stages": {stage: raw_plan["stages"][stage] for stage in order}}
     store, run, steps = prepared(raw)
     assert [stage for stage in order if tasks.due(store, run, stage, 0) == "open"] == order[:1]
@@ -153,7 +159,7 @@ def ends_with(capsys: pytest.CaptureFixture[str], message: str) -> Iterator[None
     assert re.search(message, lines[0])
 
 
-def test_a_task_makes_its_own_part_and_no_other(plan, capsys) -> None:
+def test_a_task_makes_its_own_part_and_no_other(plan: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     store, run, _ = prepared(plan)
     tasks.evaluate(store, run, "original")
     for task, missing in ((tasks.distill, "prune"), (tasks.evaluate, "prune"), (tasks.gate, "prune")):
@@ -171,7 +177,9 @@ def test_a_task_makes_its_own_part_and_no_other(plan, capsys) -> None:
     assert tasks.due(store, run, "block", 0) == "open"
 
 
-def test_a_cut_along_an_axis_with_scores_waits_for_them(plan, capsys) -> None:
+def test_a_cut_along_an_axis_with_scores_waits_for_them(
+    plan: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     raw = plan | {"stages": {"ffn": {"step": 16, "max": 16}}}
     store, run, _ = prepared(raw)
     tasks.evaluate(store, run, "original")
@@ -179,7 +187,9 @@ def test_a_cut_along_an_axis_with_scores_waits_for_them(plan, capsys) -> None:
         tasks.prune(store, run, "ffn", 0)
 
 
-def test_what_auto_stands_for_is_settled_by_the_first_that_computes(plan, monkeypatch) -> None:
+def test_what_auto_stands_for_is_settled_by_the_first_that_computes(
+    plan: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A part made on a GPU in bfloat16 is found by a task on a machine that has none."""
     raw = plan | {"stages": {"ffn": {"step": 16, "max": 16}}}
     dtypes = iter([torch.bfloat16])
@@ -189,7 +199,7 @@ def test_what_auto_stands_for_is_settled_by_the_first_that_computes(plan, monkey
     assert result_of(raw).environment["dtype"] == "bfloat16"
 
 
-def test_distillation_starts_a_process_for_each_gpu(plan, monkeypatch) -> None:
+def test_distillation_starts_a_process_for_each_gpu(plan: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     raw = plan | {"stages": {"block": {"step": 1, "max": 1}}}
     asked = []
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
@@ -205,7 +215,9 @@ def test_distillation_starts_a_process_for_each_gpu(plan, monkeypatch) -> None:
     assert asked == [2]
 
 
-def test_another_submission_is_waited_for_and_then_named(plan, monkeypatch, capsys) -> None:
+def test_another_submission_is_waited_for_and_then_named(
+    plan: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     store, run, _ = prepared(plan)
     told = read_submission(open_store(store), run)
     monkeypatch.setattr("lmmpress.store.state._host", lambda: "another-pod 1")
@@ -235,7 +247,7 @@ def test_another_submission_is_waited_for_and_then_named(plan, monkeypatch, caps
 
 
 def test_a_step_whose_task_died_before_it_was_recorded_is_recorded_by_the_next(
-    plan, lineage_in, tmp_path, monkeypatch
+    plan: dict[str, Any], lineage_in: Callable[[Path], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", lineage_in(tmp_path / "lineage"))
     died = []
@@ -264,7 +276,9 @@ def test_a_step_whose_task_died_before_it_was_recorded_is_recorded_by_the_next(
 
 
 @pytest.mark.long
-def test_a_pipeline_goes_on_after_a_task_of_any_component_was_killed(raw_plan, taught, tmp_path) -> None:
+def test_a_pipeline_goes_on_after_a_task_of_any_component_was_killed(
+    raw_plan: dict[str, Any], taught: Path, tmp_path: Path
+) -> None:
     """kill -9 after a task's work and before it could say so, and then a pipeline submitted anew; for each component.
 
     The tasks are called as their components call them; test_kfp_local.py does the same to processes of Kubeflow's.
@@ -291,7 +305,9 @@ def test_a_pipeline_goes_on_after_a_task_of_any_component_was_killed(raw_plan, t
     assert found.compressed.checkpoint == one.compressed.checkpoint
 
 
-def test_a_task_killed_under_kubeflows_plugin_is_ended_by_the_next_one(plan, tmp_path, monkeypatch) -> None:
+def test_a_task_killed_under_kubeflows_plugin_is_ended_by_the_next_one(
+    plan: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Kubeflow makes an MLflow run for each task, and ends it when the task's pod ends; a killed pod ends nothing."""
     from support.mlflow_server import new_database
 
@@ -323,7 +339,9 @@ def test_a_task_killed_under_kubeflows_plugin_is_ended_by_the_next_one(plan, tmp
     assert statuses(evaluated, killed, retried, pipeline) == ["FINISHED", "KILLED", "RUNNING", "RUNNING"]
 
 
-def test_model_data_and_store_may_all_lie_in_buckets(plan, new_bucket, tmp_path, monkeypatch) -> None:
+def test_model_data_and_store_may_all_lie_in_buckets(
+    plan: dict[str, Any], new_bucket: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
 
     from lmmpress.store.connection import connect
 

@@ -83,7 +83,9 @@ def test_a_logged_model_of_ours_says_where_its_checkpoint_lies(client: MlflowCli
     assert address_of(register(client, "logged", f"models:/{model.model_id}"), database) == "s3://b/checkpoints/1"
 
 
-def test_a_logged_model_of_others_is_followed_to_its_artifacts(client: MlflowClient, database: str, tmp_path) -> None:
+def test_a_logged_model_of_others_is_followed_to_its_artifacts(
+    client: MlflowClient, database: str, tmp_path: Path
+) -> None:
     model = client.create_logged_model(experiment(client, "logged", tmp_path.as_uri()), "theirs")
     name = register(client, "theirs", f"models:/{model.model_id}")
     place = path_at(model.artifact_location)
