@@ -9,10 +9,11 @@ import typer
 from rich.text import Text
 
 from lmmpress import api
-from lmmpress.cli.shared import AsJson, Context, Granularity, ProfileFile, console, out, say, the_profile
+from lmmpress.cli.shared import AsJson, Context, ProfileFile, console, out, say, the_profile
 from lmmpress.errors import UserError
 from lmmpress.host.extras import needs
 from lmmpress.printing.terminal import Table
+from lmmpress.tasks.granularity import Granularity
 
 if TYPE_CHECKING:
     from lmmpress.doctor.finding import Finding
@@ -54,7 +55,7 @@ def doctor(
         connected = connect(context)
     except NoClusterError as error:
         raise UserError(str(error)) from None
-    components = BY_GRANULARITY[granularity.value] if granularity else COMPONENTS
+    components = BY_GRANULARITY[granularity] if granularity else COMPONENTS
     with console.status("looking") as shown:
         found = examine(profile, connected, checks(components), lambda name: shown.update(f"looking at {name}"))
         shown.update("trying bucket and MLflow from here")

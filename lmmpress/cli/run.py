@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from lmmpress import api
-from lmmpress.cli.shared import AsJson, Granularity, Overrides, PlanFile, one_plan, out, show
+from lmmpress.cli.shared import AsJson, Overrides, PlanFile, one_plan, out, show
 from lmmpress.errors import UserError
 from lmmpress.host.full_disk import is_full
+from lmmpress.tasks.granularity import Granularity
 
 
 class Engine(StrEnum):
@@ -40,7 +41,7 @@ def run(
             plan,
             directory,
             engine=engine.value,
-            granularity=granularity.value,
+            granularity=granularity,
             resume=resume,
             overrides=overrides,
         )

@@ -1,6 +1,5 @@
 """What the commands share: their options, the one plan that was given, and how results are shown."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,13 +22,6 @@ Checkpoint = Annotated[
     typer.Argument(help="A checkpoint: a directory, s3://bucket/prefix, STORE/checkpoints/DIGEST, models:/Name/3."),
 ]
 StoreAddress = Annotated[str, typer.Argument(metavar="ADDRESS", help="A store: a directory or s3://bucket/prefix.")]
-
-
-class Granularity(StrEnum):
-    """What one task of a pipeline does: a part of a `step`, or a whole `stage`."""
-
-    step = "step"
-    stage = "stage"
 
 
 PlanFile = Annotated[Path | None, typer.Argument(metavar="PLAN.yaml", help="The plan.")]
