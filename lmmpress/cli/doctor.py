@@ -9,11 +9,11 @@ import typer
 from rich.text import Text
 
 from lmmpress import api
+from lmmpress.api import Granularity
 from lmmpress.cli.shared import AsJson, Context, ProfileFile, console, out, say, the_profile
 from lmmpress.errors import UserError
 from lmmpress.host.extras import needs
 from lmmpress.printing.terminal import Table
-from lmmpress.tasks.granularity import Granularity
 
 if TYPE_CHECKING:
     from lmmpress.doctor.finding import Finding

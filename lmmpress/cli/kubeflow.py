@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lmmpress import api
+from lmmpress.api import Granularity
 from lmmpress.cli.shared import (
     AsJson,
     Context,
@@ -21,7 +22,6 @@ from lmmpress.cli.shared import (
 )
 from lmmpress.errors import UserError
 from lmmpress.kubeflow import needs_sdk
-from lmmpress.tasks.granularity import Granularity
 
 if TYPE_CHECKING:
     from lmmpress.kubeflow.submit import Seen

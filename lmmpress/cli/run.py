@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from lmmpress import api
+from lmmpress.api import Granularity
 from lmmpress.cli.shared import AsJson, Overrides, PlanFile, one_plan, out, show
 from lmmpress.errors import UserError
 from lmmpress.host.full_disk import is_full
-from lmmpress.tasks.granularity import Granularity
 
 
 class Engine(StrEnum):

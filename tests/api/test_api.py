@@ -163,7 +163,7 @@ def test_what_cannot_be_answered_is_one_line(taught: Path, make_checkpoint, tmp_
     for asked, message in (
         ([(tmp_path / "text.png", "?")], "cannot be read as a picture"),
         ([(tmp_path / "nowhere.png", "?")], "nowhere.png"),
-        ([(Image.new("RGB", (8, 8)), "?"), "no picture"], "ask them apart"),
+        ([(Image.new("RGB", (8, 8)), "?"), "no picture"], "ask them in two calls"),
     ):
         with pytest.raises(lmmpress.UserError, match=message):
             lmmpress.predict(taught, asked)
