@@ -46,13 +46,13 @@ def main() -> None:
     for name, changes in CRITERIA.items():
         settings = Importance(**changes)
         size = 1 if settings.accumulation == "sample" else 32
-        made = [make_batch(examples, chosen) for chosen in batches(examples, size)]
+        scoring_batches = [make_batch(examples, chosen) for chosen in batches(examples, size)]
         seeds = range(arguments.seeds) if settings.criterion == "random" else range(1)
         for seed in seeds:
             scored = score(
                 model,
                 anatomy,
-                made,
+                scoring_batches,
                 lambda batch: answer_loss(materials.logits(model, batch, "score"), batch),
                 settings,
                 torch.Generator().manual_seed(seed),
@@ -60,8 +60,8 @@ def main() -> None:
             for axis in (one.name for one in axes() if one.needs_scores):
                 body = anatomy.axis("language", axis)
                 for share in (4, 2):
-                    amount = body.width // share // body.unit * body.unit
-                    cut = choose(anatomy, "language", axis, amount, scored.scores)
+                    removed = body.width // share // body.unit * body.unit
+                    cut = choose(anatomy, "language", axis, removed, scored.scores)
                     with tempfile.TemporaryDirectory() as folder:
                         apply_cuts(checkpoint, read_checkpoint(checkpoint), [cut], Path(folder) / "cut")
                         found = measure(materials, load_model(Path(folder) / "cut"))

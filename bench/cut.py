@@ -28,9 +28,9 @@ def main() -> None:
         result: dict[str, object] = {"gigabytes": size / 1e9}
         anatomy = read_checkpoint(source)
         for axis, body in anatomy.towers["language"].axes.items():
-            amount = max(body.width // 8 // body.unit, 1) * body.unit if axis != "block" else 2
+            removed = max(body.width // 8 // body.unit, 1) * body.unit if axis != "block" else 2
             groups = {group.name: torch.rand(group.size) for group in body.groups}
-            cut = choose(anatomy, "language", axis, amount, groups)
+            cut = choose(anatomy, "language", axis, removed, groups)
 
             def cutting() -> None:
                 shutil.rmtree(folder / "cut", ignore_errors=True)
@@ -47,7 +47,7 @@ def main() -> None:
             with Peak() as peak:
                 cutting()
             result[axis] = {
-                "removed": f"{amount} of {body.width}",
+                "removed": f"{removed} of {body.width}",
                 "cut_over_copy": ratio,
                 "peak_mb": peak.bytes / 2**20,
             }

@@ -94,7 +94,7 @@ def main() -> None:
     if args.one:
         print(json.dumps({"exact": exact, "run": run}[args.one]()))
         return
-    told: dict[str, dict[str, Any]] = {}
+    differences: dict[str, dict[str, Any]] = {}
     for what in ["exact"] if args.quick else ["exact", "run"]:
         first: dict[str, Any] | None = None
         for name, environment in SETTINGS.items():
@@ -102,20 +102,20 @@ def main() -> None:
             done = subprocess.run(command, env=os.environ | environment, stdout=subprocess.PIPE, check=True)
             found = json.loads(done.stdout.splitlines()[-1])
             first = first or found
-            told.setdefault(what, {})[name] = compared(first, found)
-    print(json.dumps(told, indent=1))
+            differences.setdefault(what, {})[name] = compared(first, found)
+    print(json.dumps(differences, indent=1))
 
 
 def compared(first: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     """How many values are equal, and the largest difference of numbers: relative for losses, absolute otherwise."""
-    told: dict[str, Any] = {}
+    differences: dict[str, Any] = {}
     for key, values in found.items():
         pairs = list(zip(first[key], values, strict=True))
         if all(isinstance(value, float) for value in values):
-            told[key] = max(abs(a - b) / (abs(a) if key == "losses" else 1) for a, b in pairs)
+            differences[key] = max(abs(a - b) / (abs(a) if key == "losses" else 1) for a, b in pairs)
         else:
-            told[key] = f"{sum(a == b for a, b in pairs)} of {len(pairs)} equal"
-    return told
+            differences[key] = f"{sum(a == b for a, b in pairs)} of {len(pairs)} equal"
+    return differences
 
 
 if __name__ == "__main__":

@@ -34,19 +34,19 @@ def main() -> None:
     result: dict[str, object] = {"rows": arguments.rows}
     for accumulation, passes in CASES:
         size = 1 if accumulation == "sample" else 32
-        made = [make_batch(examples, chosen) for chosen in batches(examples, size)]
+        scoring_batches = [make_batch(examples, chosen) for chosen in batches(examples, size)]
         settings = Importance(accumulation=accumulation, passes=passes)
 
         def loss(batch: Batch) -> torch.Tensor:
             return answer_loss(materials.logits(model, batch, "score"), batch)
 
         def bare() -> None:
-            for batch in made:
+            for batch in scoring_batches:
                 loss(batch).backward()
                 model.zero_grad(set_to_none=True)
 
         def scoring() -> None:
-            score(model, anatomy, made, loss, settings, torch.Generator())
+            score(model, anatomy, scoring_batches, loss, settings, torch.Generator())
 
         found = paired(scoring, bare, arguments.rounds)
         result[f"{accumulation}, {passes} pass{'es' if passes > 1 else ''}"] = {"ratio": found["ratio"]}

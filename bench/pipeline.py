@@ -34,19 +34,19 @@ def main() -> None:
     overheads: list[float] = []
     same = []
     for number in range(arguments.pairs):
-        made = {}
+        results = {}
         for name in list(engines)[:: -1 if number % 2 else 1]:
             with tempfile.TemporaryDirectory() as folder:
                 out = Path(folder) / "out"
                 begun = time.perf_counter()
                 lmmpress("run", "--sample", "--out", str(out), *engines[name], *overridden(arguments.overrides))
                 seconds[name].append(time.perf_counter() - begun)
-                made[name] = json.loads((out / "result.json").read_text("utf-8"))
+                results[name] = json.loads((out / "result.json").read_text("utf-8"))
                 if name == "kfp-local":
                     tasks = task_seconds((out / "tasks.log").read_text("utf-8"))
-                    parts = sum(made[name]["seconds_by_part"].values())
+                    parts = sum(results[name]["seconds_by_part"].values())
                     overheads.append((sum(tasks) - parts) / len(tasks))
-        same.append(len({one["compressed"]["checkpoint"] for one in made.values()}) == 1)
+        same.append(len({one["compressed"]["checkpoint"] for one in results.values()}) == 1)
     show(
         {
             "granularity": arguments.granularity,

@@ -41,8 +41,8 @@ def main() -> None:
 def documented_profile() -> Profile:
     """The profile in docs/kubeflow.md, which has every key."""
     text = (Path(__file__).parent.parent / "docs" / "kubeflow.md").read_text("utf-8")
-    (told,) = re.findall(r"```yaml\n(image: .*?)```", text, re.DOTALL)
-    return Profile.model_validate(yaml.safe_load(told.replace("sha256:...", "sha256:" + "1" * 64)))
+    (example,) = re.findall(r"```yaml\n(image: .*?)```", text, re.DOTALL)
+    return Profile.model_validate(yaml.safe_load(example.replace("sha256:...", "sha256:" + "1" * 64)))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ files costs nothing.
 """
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -46,22 +47,22 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(prefix="lmmpress-bench-") as name, server(Path(name)):
         folder = Path(name)
-        made = make(folder / "checkpoint", arguments.megabytes, seed=0)
-        best = min(PART_SIZES, key=lambda size: plain_upload(made, size)[0])
+        checkpoint = make(folder / "checkpoint", arguments.megabytes, seed=0)
+        best = min(PART_SIZES, key=lambda size: plain_upload(checkpoint, size)[0])
         ups, downs = [], []
         for _ in range(arguments.rounds):
-            plain_seconds, bucket = plain_upload(made, best, keep=True)
-            store, our_seconds = store_upload(folder, made)
+            plain_seconds, bucket = plain_upload(checkpoint, best, keep=True)
+            store, our_seconds = store_upload(folder, checkpoint)
             ups.append(plain_seconds / our_seconds)
-            downs.append(plain_download(bucket, made, folder) / store_download(folder, store))
+            downs.append(plain_download(bucket, checkpoint, folder) / store_download(folder, store))
             drop(bucket, store)
         result = {
             "megabytes": arguments.megabytes,
             "best_part_mib_of_the_plain_client": best,
             "upload_rate_over_plain": spread(ups),
             "download_rate_over_plain": spread(downs),
-            "sent_of_a_checkpoint_30_percent_unchanged": sent_when_partly_unchanged(folder, made),
-            "requests_of_a_cache_hit": requests_of_a_hit(folder, made),
+            "sent_of_a_checkpoint_30_percent_unchanged": sent_when_partly_unchanged(folder, checkpoint),
+            "requests_of_a_cache_hit": requests_of_a_hit(folder, checkpoint),
         }
         for size in (arguments.megabytes // 4, arguments.megabytes, 2 * arguments.megabytes):
             shutil.rmtree(folder / "checkpoint", ignore_errors=True)
@@ -99,7 +100,7 @@ def server(folder: Path) -> Iterator[None]:
 
 
 def make(folder: Path, megabytes: int, seed: int) -> Path:
-    """Write four shards, the first with 30 % of the bytes, and a small config."""
+    """Write four shards, the first with 30 % of the bytes, their index, and a small config."""
     folder.mkdir(parents=True)
     chance = random.Random(seed)
     rest = (1 - UNCHANGED) / 3
@@ -108,13 +109,16 @@ def make(folder: Path, megabytes: int, seed: int) -> Path:
             for _ in range(int(megabytes * share)):
                 file.write(chance.randbytes(1_000_000))
     (folder / "config.json").write_text("{}", "utf-8")
+    # without an index the shards would belong to no checkpoint, and the store would leave them out
+    index = {"weight_map": {path.stem: path.name for path in sorted(folder.glob("*.safetensors"))}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), "utf-8")
     return folder
 
 
-def plain_upload(made: Path, part: int, keep: bool = False) -> tuple[float, str]:
+def plain_upload(checkpoint: Path, part: int, keep: bool = False) -> tuple[float, str]:
     client, bucket = connect(), new_bucket()
     begun = time.perf_counter()
-    for path in sorted(made.iterdir()):
+    for path in sorted(checkpoint.iterdir()):
         client.fput_object(bucket, path.name, str(path), part_size=part << 20, num_parallel_uploads=4)
     seconds = time.perf_counter() - begun
     if not keep:
@@ -122,10 +126,10 @@ def plain_upload(made: Path, part: int, keep: bool = False) -> tuple[float, str]
     return seconds, bucket
 
 
-def plain_download(bucket: str, made: Path, folder: Path) -> float:
+def plain_download(bucket: str, checkpoint: Path, folder: Path) -> float:
     client, target = connect(), folder / "plain"
     begun = time.perf_counter()
-    for path in sorted(made.iterdir()):
+    for path in sorted(checkpoint.iterdir()):
         client.fget_object(bucket, path.name, str(target / path.name))
     seconds = time.perf_counter() - begun
     shutil.rmtree(target)
@@ -136,11 +140,11 @@ def opened(folder: Path, bucket: str | None = None) -> Store:
     return Store(CachedObjects(BucketObjects(f"s3://{bucket or new_bucket()}/store"), folder / "cache", 10**12))
 
 
-def store_upload(folder: Path, made: Path) -> tuple[Store, float]:
+def store_upload(folder: Path, checkpoint: Path) -> tuple[Store, float]:
     """Upload as a step does: the checkpoint is in the store's scratch folder and then moves into the store."""
     store = opened(folder)
     with store.scratch() as scratch:
-        for path in made.iterdir():
+        for path in checkpoint.iterdir():
             (scratch / "new").mkdir(exist_ok=True)
             os.link(path, scratch / "new" / path.name)
         begun = time.perf_counter()
@@ -157,15 +161,15 @@ def store_download(folder: Path, store: Store) -> float:
     return time.perf_counter() - begun
 
 
-def sent_when_partly_unchanged(folder: Path, made: Path) -> float:
+def sent_when_partly_unchanged(folder: Path, checkpoint: Path) -> float:
     """The bytes that a second save sends divided by those of the first, when one shard is unchanged."""
     store = opened(folder)
-    first = loopback(lambda: store.add_checkpoint(made))
-    for path in sorted(made.glob("*.safetensors"))[1:]:
+    first = loopback(lambda: store.add_checkpoint(checkpoint))
+    for path in sorted(checkpoint.glob("*.safetensors"))[1:]:
         path.chmod(0o644)
         with path.open("r+b") as file:
             file.write(uuid.uuid4().bytes)
-    return loopback(lambda: store.add_checkpoint(made)) / first
+    return loopback(lambda: store.add_checkpoint(checkpoint)) / first
 
 
 def loopback(work: Callable[[], object]) -> int:
@@ -176,9 +180,9 @@ def loopback(work: Callable[[], object]) -> int:
     return int(psutil.net_io_counters(pernic=True)["lo"].bytes_sent - before)
 
 
-def requests_of_a_hit(folder: Path, made: Path) -> int:
+def requests_of_a_hit(folder: Path, checkpoint: Path) -> int:
     store = opened(folder)
-    digest = store.add_checkpoint(made)
+    digest = store.add_checkpoint(checkpoint)
     fresh = opened(folder, store.root_address.removeprefix("s3://").partition("/")[0])
     counted = 0
     pool = fresh.objects.remote._bucket._client._http  # type: ignore[attr-defined]

@@ -133,7 +133,7 @@ class Amounts(Settings):
             raise ValueError(f"asks for {self.max // self.step} steps; a stage has at most {MOST_STEPS}")
         return self
 
-    def amounts(self) -> list[int]:
+    def removals(self) -> list[int]:
         """What each step of the stage removes: `step` each, and a smaller last one where it does not divide `max`."""
         whole, rest = divmod(self.max, self.step)
         return [self.step] * whole + ([rest] if rest else [])
@@ -280,7 +280,7 @@ class Plan(Settings):
 
     def most_steps(self, stage: Stage) -> int:
         """How many steps a stage makes if the gate accepts them all."""
-        return len(self.stage_towers(stage)) * len(stage.amounts())
+        return len(self.stage_towers(stage)) * len(stage.removals())
 
     @field_serializer("stages")
     def _as_written(self, stages: list[Stage]) -> dict[str, Any] | list[dict[str, Any]]:

@@ -128,16 +128,13 @@ class Result(Shown, Record):
     def _closing_table(self) -> Grid:
         before, after, lost = self.original, self.compressed, self.drop_interval
         sizes = [
-            (tower, count, after.parameters_by_tower[tower], self.reduction[tower])
+            (tower, count, after.parameters_by_tower.get(tower, 0))
             for tower, count in before.parameters_by_tower.items()
             if count
         ]
         rows = [
-            (f"{name} parameters", in_short(count), in_short(left), f"{factor:.1f}x smaller")
-            for name, count, left, factor in [
-                *sizes,
-                ("all", before.parameters, after.parameters, self.reduction["all"]),
-            ]
+            (f"{name} parameters", in_short(count), in_short(left), f"{count / left:.1f}x smaller" if left else "gone")
+            for name, count, left in [*sizes, ("all", before.parameters, after.parameters)]
         ]
         change = f"lost {self.drop:.4f} ({lost.low:.4f} to {lost.high:.4f})"
         rows.append(("test accuracy", f"{before.accuracy:.4f}", f"{after.accuracy:.4f}", change))

@@ -55,7 +55,7 @@ def named_in_strings(source: str, modules: set[str]) -> set[str]:
 
 
 def _module_of(text: str, modules: set[str]) -> str | None:
-    """The module of ours that a whole string names, be it `module`, `module:function` or `module.function`."""
+    """The module of ours that a whole string names, as `module`, `module:function` or `module.function`."""
     name = text.split(":")[0].rstrip(".")
     if not _NAME.fullmatch(name):
         return None

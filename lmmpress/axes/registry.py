@@ -21,7 +21,8 @@ ENTRY_POINTS = "lmmpress.axes"
 _RESERVED = ("original", "result")  # what `evaluate` measures beside the steps of stages
 
 Config = dict[str, Any]
-Resize = Callable[[Config, Cut, Callable[[Config, Cut], Config]], Config]
+Expressed = Callable[[Config, Cut], Config]
+"""A config after a cut."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Axis:
     component: str
     anatomy: Callable[[TowerLayout, Shapes], AxisAnatomy | None]
     needs_scores: bool = True
-    resize: Resize | None = None
+    resize: Callable[[Config, Cut, Expressed], Config] | None = None
     rank: int = 100
     always_scored: bool = False
 

@@ -37,7 +37,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Group:
-    """Dimensions among which a cut chooses; each unit of a stage's amount takes `grain` of them.
+    """Dimensions among which a cut chooses; each unit that is removed takes `grain` of them.
 
     Its name is made by `group_name`: tower and axis, then, for a group inside of a block, the name of the stack if it
     has one and the block's number. At least one of the first `anchored` dimensions stays in every cut.
@@ -52,7 +52,7 @@ class Group:
 
 @dataclass(frozen=True)
 class AxisAnatomy:
-    """The groups of one axis of one tower. `unit` is the smallest amount a cut can remove; `width` the whole.
+    """The groups of one axis of one tower. `unit` is the least that a cut can remove; `width` the whole.
 
     `exactness` tells how a cut compares with the uncut model whose removed weights are zero; `silenced` are the tensors
     that are zero in it where a whole block is removed. Where no zeros stand for what is removed, the axis is not
@@ -67,9 +67,9 @@ class AxisAnatomy:
     silenced: tuple[str, ...] = ()
     maskable: bool = True
 
-    def dimensions(self, amount: int, group: Group) -> int:
-        """How many of the group's dimensions an amount stands for."""
-        return amount // self.unit * group.grain
+    def dimensions(self, removed: int, group: Group) -> int:
+        """How many of the group's dimensions go where so much of the axis is removed."""
+        return removed // self.unit * group.grain
 
 
 def group_name(*parts: object) -> str:

@@ -12,15 +12,17 @@ from lmmpress.cli.shared import AsJson, Checkpoint, show
 from lmmpress.plan import Evaluation
 
 AXES = "|".join(axis.name for axis in axes())
+WHAT = "What becomes smaller. " + " ".join(f"{axis.name}: {axis.about}." for axis in axes())
+UNSCORED = " or ".join(axis.name for axis in axes() if not axis.needs_scores)
 
 
 def prune(
     checkpoint: Checkpoint,
     target: Annotated[Path, typer.Option("--output", "-o", help="The new checkpoint directory.")],
-    axis: Annotated[str | None, typer.Option(metavar=AXES, help="What becomes smaller.")] = None,
+    axis: Annotated[str | None, typer.Option(metavar=AXES, help=WHAT)] = None,
     remove: Annotated[int | None, typer.Option(help="How much goes; for attention the total over all heads.")] = None,
     tower: Annotated[str, typer.Option(help="vision, qformer or language.")] = "language",
-    data: Annotated[str | None, typer.Option(help="Rows to score with; a block cut needs none.")] = None,
+    data: Annotated[str | None, typer.Option(help=f"Rows to score with; a cut along {UNSCORED} needs none.")] = None,
     split: Annotated[str, typer.Option(help="The split of the data that scores.")] = "score",
     cuts: Annotated[
         Path | None, typer.Option(help="Instead: a COMPRESSION.json, whose cuts are made again of its teacher.")

@@ -14,15 +14,15 @@ from lmmpress.result import Decision, StepResult
 @dataclass(frozen=True)
 class Planned:
     """The next step of a stage. `parent` and `reference` are digests of checkpoints: the one to cut, and the one to
-    compare accuracy with. `tower` None means the largest tower. `index` counts the steps of a stage from 0. `amount` is
-    how much the step removes."""
+    compare accuracy with. `tower` None means the largest tower. `index` counts the steps of a stage from 0. `removed`
+    is how much the step removes."""
 
     parent: str
     reference: str
     stage: Stage
     index: int
     tower: str | None
-    amount: int
+    removed: int
 
 
 def compress_stages(plan: Plan, original: str) -> Generator[Planned, StepResult, str]:
@@ -35,8 +35,8 @@ def compress_stages(plan: Plan, original: str) -> Generator[Planned, StepResult,
         index = 0
         for tower in plan.stage_towers(stage):
             reference = original if plan.tolerance.reference == "original" else current
-            for amount in stage.amounts():
-                step = yield Planned(current, reference, stage, index, tower, amount)
+            for removed in stage.removals():
+                step = yield Planned(current, reference, stage, index, tower, removed)
                 index += 1
                 if takes_over(step.decision):
                     current = step.checkpoint or current

@@ -31,7 +31,7 @@ def read_step(store: Store, planned: Planned | str, number: int, entry: dict[str
             f"{store.root_address}: step {number + 1} of this run cannot be read; `lmmpress store verify --discard` "
             "sets the state of the run aside, and the steps are then rebuilt from their records"
         ) from None
-    expected = (planned.parent, planned.stage.name, planned.amount) if isinstance(planned, Planned) else None
+    expected = (planned.parent, planned.stage.name, planned.removed) if isinstance(planned, Planned) else None
     if (step.parent, step.stage, step.removed) != expected:
         raise UserError(f"{store.root_address}: step {number + 1} of this run is of another plan")
     # addresses are not stored, since a store may move

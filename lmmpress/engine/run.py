@@ -1,4 +1,4 @@
-"""A run, as the single process that makes all of it sees it, or one of the tasks of a pipeline."""
+"""Begins, opens and describes a run, and makes its steps: in a single process, or in the tasks of a pipeline."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -66,21 +66,21 @@ def check(plan: Plan) -> CheckedPlan:
     return CheckedPlan(teacher, sizes)
 
 
-class Question(BaseModel):
-    """The inputs of a run beside its plan: the digests of the teacher and of the splits by role. `run_key` is the hash
-    of these and the plan."""
+class RunIdentity(BaseModel):
+    """What identifies a run beside its plan: the digests of the teacher and of the splits by role. `run_key` is the
+    hash of these and the plan."""
 
     run_key: str
     teacher: str
     data: dict[str, str]
 
 
-def question_of(plan: Plan, teacher: Path, original: str) -> Question:
-    """The question of a plan and the teacher in this directory, whose digest is `original`."""
+def identity_of(plan: Plan, teacher: Path, original: str) -> RunIdentity:
+    """The identity of the run of a plan with the teacher in this directory, whose digest is `original`."""
     data = {str(info.role): info.digest for info in _data_infos(plan)}
     fitting = {"fitted": FITTED} if was_blind(teacher, read_config(teacher)) else {}
     key = digest_of({"teacher": original, "data": data, "plan": plan.key_settings()} | fitting)
-    return Question(run_key=key, teacher=original, data=data)
+    return RunIdentity(run_key=key, teacher=original, data=data)
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,11 @@ class Begun:
 def begin(plan: Plan, store: Store, teacher: Path) -> Begun:
     """Add the teacher to the store, and write the record of the run."""
     original = store.add_checkpoint(teacher)
-    question = question_of(plan, teacher, original)
+    identity = identity_of(plan, teacher, original)
     taken_in = not lies_in(plan.model, store.root_address)
-    about = RunNote(teacher=original, data=sorted(set(question.data.values())), taken_in=taken_in)
-    store.write_record(f"{RUN}{question.run_key}", about.model_dump())
-    return Begun(question.run_key, original)
+    about = RunNote(teacher=original, data=sorted(set(identity.data.values())), taken_in=taken_in)
+    store.write_record(f"{RUN}{identity.run_key}", about.model_dump())
+    return Begun(identity.run_key, original)
 
 
 def open_run(

@@ -1,4 +1,4 @@
-"""The folder of a run: checks which run it holds, and claims it for a run."""
+"""Checks which run a folder holds, and claims the folder for a run."""
 
 import os
 from contextlib import suppress
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmmpress.engine.row_checks import check_all_rows
-from lmmpress.engine.run import Question, check, question_of
+from lmmpress.engine.run import RunIdentity, check, identity_of
 from lmmpress.errors import UserError
 from lmmpress.files.digest import digest_checkpoint
 from lmmpress.plan import Plan
@@ -14,7 +14,7 @@ from lmmpress.result import Result
 from lmmpress.store import Store, open_store
 from lmmpress.store.address import is_store
 
-PLAN, QUESTION, RESULT, COMPRESSED = "plan.json", "question.json", "result.json", "compressed"
+PLAN, IDENTITY, RESULT, COMPRESSED = "plan.json", "question.json", "result.json", "compressed"
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ def claim(out: Path, plan: Plan, teacher: Path, resume: bool) -> None:
 
     Raises UserError, and changes nothing in the folder, if it holds another run, or this run without `resume`.
     """
-    question = question_of(plan, teacher, digest_checkpoint(teacher))
+    identity = identity_of(plan, teacher, digest_checkpoint(teacher))
     try:
         if (out / PLAN).is_file():
-            if difference := _difference(out, plan, question):
+            if difference := _difference(out, plan, identity):
                 raise UserError(
                     f"{out} holds a run of {difference}, and is not changed; choose another folder with --out (one "
                     "store may hold both runs)"
@@ -66,7 +66,7 @@ def claim(out: Path, plan: Plan, teacher: Path, resume: bool) -> None:
         check_folder(out)
         out.mkdir(parents=True, exist_ok=True)
         write(out / PLAN, plan.model_dump_json(indent=1))
-        write(out / QUESTION, question.model_dump_json(indent=1))
+        write(out / IDENTITY, identity.model_dump_json(indent=1))
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise UserError(f"{out} cannot be used as the run's folder: {error.strerror}") from None
 
@@ -91,30 +91,30 @@ def check_folder(out: Path) -> None:
         raise UserError(f"{out} cannot be used as the run's folder: {error.strerror}") from None
 
 
-def _difference(out: Path, plan: Plan, question: Question) -> str | None:
-    """How the run in a folder differs from this plan and question; None if it is the same run."""
+def _difference(out: Path, plan: Plan, identity: RunIdentity) -> str | None:
+    """How the run in a folder differs from this plan and identity; None if it is the same run."""
     held = _held_run(out)
     if held is None:
         return "another version of lmmpress, or a damaged run"
     if held.plan.key_settings() != plan.key_settings():
         return "another plan"
-    if held.question is None:
-        return None if held.run_key in (None, question.run_key) else "another model, or of other data"
-    if held.question == question:
+    if held.identity is None:
+        return None if held.run_key in (None, identity.run_key) else "another model, or of other data"
+    if held.identity == identity:
         return None
-    if held.question.teacher != question.teacher:
-        return f"another model ({held.question.teacher[:12]}, this one is {question.teacher[:12]})"
-    changed = [role for role, digest in question.data.items() if held.question.data.get(role) != digest]
+    if held.identity.teacher != identity.teacher:
+        return f"another model ({held.identity.teacher[:12]}, this one is {identity.teacher[:12]})"
+    changed = [role for role, digest in identity.data.items() if held.identity.data.get(role) != digest]
     return f"other data (the rows to {' and to '.join(changed)} have changed)"
 
 
 @dataclass(frozen=True)
 class HeldRun:
-    """The run in a folder. Older versions of lmmpress wrote no `question`; of them `run_key` is known only if the run
+    """The run in a folder. Older versions of lmmpress wrote no `identity`; of them `run_key` is known only if the run
     was finished."""
 
     plan: Plan
-    question: Question | None
+    identity: RunIdentity | None
     run_key: str | None
 
 
@@ -124,13 +124,13 @@ def _held_run(out: Path) -> HeldRun | None:
         plan = Plan.model_validate_json((out / PLAN).read_text("utf-8"))
     except ValueError:
         return None
-    question = run_key = None
+    identity = run_key = None
     with suppress(FileNotFoundError, ValueError):
-        question = Question.model_validate_json((out / QUESTION).read_text("utf-8"))
-    if question is None:
+        identity = RunIdentity.model_validate_json((out / IDENTITY).read_text("utf-8"))
+    if identity is None:
         with suppress(FileNotFoundError, ValueError):
             run_key = Result.model_validate_json((out / RESULT).read_text("utf-8")).run_key
-    return HeldRun(plan, question, run_key)
+    return HeldRun(plan, identity, run_key)
 
 
 def write(path: Path, text: str) -> None:

@@ -40,7 +40,7 @@ class Step:
     def pruned(self) -> Pruned:
         """The pruned checkpoint."""
         planned, scores = self.planned, self.importances.scored.scores if self.importances else None
-        return prune(self.materials, planned.parent, self.tower, planned.stage.axis, planned.amount, scores)
+        return prune(self.materials, planned.parent, self.tower, planned.stage.axis, planned.removed, scores)
 
     @cached_property
     def distilled(self) -> Distilled:
@@ -70,7 +70,7 @@ class Step:
             stage=planned.stage.name,
             index=planned.index,
             tower=self.tower,
-            removed=planned.amount,
+            removed=planned.removed,
             decision=verdict.decision,
             reason=verdict.reason,
             parent=planned.parent,

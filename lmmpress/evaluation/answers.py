@@ -1,4 +1,4 @@
-"""What a checkpoint answers: plain greedy generation, to the rows of a data set or to questions of one's own."""
+"""Generates a checkpoint's answers with plain greedy generation, to the rows of a data set or to any questions."""
 
 import io
 import tempfile
@@ -24,19 +24,19 @@ from lmmpress.printing.sheet import Cell, Grid, Part, Picture, Shown
 from lmmpress.printing.visible import shortened
 from lmmpress.progress import track
 
-_SHOWN = 20  # answers that a notebook shows
-_SIDE = 96  # pixels of a picture that it shows
+_SHOWN = 20  # number of answers that a notebook shows
+_SIDE = 96  # largest side in pixels of a picture in a notebook
 
 Question = str | tuple[Path | str | Image.Image, str]
-"""A prompt for a model of text alone, or a picture (a file, or an image in memory) and the prompt about it."""
+"""A prompt for a text-only model, or a picture (a file, or an image in memory) and a prompt about it."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model answers to a question.
+    """A model's answer to a question.
 
-    `tokens` are those of the text, the end token included; `ended` is false where the answer was cut off. `right` says
-    whether a data set's own answer, `wanted`, was given exactly; both are None where there is none.
+    `tokens` are the tokens of the text, including the end token. `ended` is false if the answer was cut off. `right`
+    says whether the answer equals the data set's answer `wanted`; both are None for a question without a known answer.
     """
 
     question: str
@@ -67,7 +67,7 @@ class Answers(Shown, Sequence[Answer]):
 
     @property
     def accuracy(self) -> float | None:
-        """The share of answers that are right; None where nobody says what is."""
+        """The share of right answers; None if no right answers are known."""
         judged = [answer.right for answer in self.answers if answer.right is not None]
         return sum(judged) / len(judged) if judged else None
 
@@ -100,20 +100,20 @@ def answer_split(checkpoint: Path, data: Path, split: str, batch_size: int, long
 
 
 def answer_questions(checkpoint: Path, asked: Iterable[Question], batch_size: int, longest: int) -> Answers:
-    """A checkpoint's answers to questions, all of them with pictures or all without.
+    """A checkpoint's answers to questions. Either all questions have a picture or none has.
 
-    Raises UserError for pictures that cannot be read and questions that do not fit the model.
+    Raises UserError for pictures that cannot be read, and for questions that do not fit the model.
     """
     with _as_split(asked) as split:
         return _answers(checkpoint, split, batch_size, longest, judged=False) if split.rows else Answers(())
 
 
 @contextmanager
-def _as_split(asked: Iterable[Question]) -> Iterator[Split]:
-    """The questions as rows of a split, whose pictures lie in a folder for as long as the block runs."""
+def _as_split(given: Iterable[Question]) -> Iterator[Split]:
+    """The questions as rows of a split; their pictures are in a temporary folder while the block runs."""
     with tempfile.TemporaryDirectory(prefix="lmmpress-") as folder:
         rows = []
-        for number, one in enumerate(asked, start=1):
+        for number, one in enumerate(given, start=1):
             picture, prompt = (None, one) if isinstance(one, str) else one
             name = None
             if picture is not None:
@@ -122,12 +122,12 @@ def _as_split(asked: Iterable[Question]) -> Iterator[Split]:
                 image.save(Path(folder) / name)
             rows.append(Row(name, prompt, "", "", number))
         if len({row.file_name is None for row in rows}) > 1:
-            raise UserError("some questions have a picture and some have none; ask them apart")
-        yield _Asked("questions", Path(folder), tuple(rows), "")
+            raise UserError("some questions have a picture and some have none; ask them in two calls")
+        yield _QuestionSplit("questions", Path(folder), tuple(rows), "")
 
 
-class _Asked(Split):
-    """Questions that stand in no file."""
+class _QuestionSplit(Split):
+    """A split of questions that come from no file."""
 
     def place(self, row: Row) -> str:
         return f"question {row.line}, {row.question[:40]!r}"
@@ -142,13 +142,13 @@ def _answers(checkpoint: Path, split: Split, batch_size: int, longest: int, judg
     examples = encode(split, processor, anatomy.config, answered=judged)
     model = load_model(checkpoint).to(Accelerator().device)
     parts = [range(at, min(at + batch_size, len(examples.rows))) for at in range(0, len(examples.rows), batch_size)]
-    found: list[Answer] = []
+    answers: list[Answer] = []
     for chosen in track(parts, f"answer {split.name}"):
         tokens = generate(model, questions(model, examples, chosen), longest)
         for number, row, length in zip(chosen, tokens.tolist(), lengths(tokens, ends), strict=True):
             text = str(tokenizer.decode(row[:length], skip_special_tokens=True)).strip()
-            found.append(_answer(examples, number, text, tuple(row[:length]), ends, judged))
-    return Answers(tuple(found))
+            answers.append(_answer(examples, number, text, tuple(row[:length]), ends, judged))
+    return Answers(tuple(answers))
 
 
 def _answer(
@@ -156,15 +156,15 @@ def _answer(
 ) -> Answer:
     example = examples.rows[number]
     ended = bool(tokens) and tokens[-1] in ends
-    made = Answer(example.row.question, text, tokens, ended, picture=_small(examples.split, example.row, number))
+    answer = Answer(example.row.question, text, tokens, ended, picture=_small(examples.split, example.row, number))
     if not judged:
-        return made
+        return answer
     right = ended and list(tokens[:-1]) == example.answer[:-1]
-    return replace(made, file_name=example.row.file_name, wanted=example.row.answer, right=right)
+    return replace(answer, file_name=example.row.file_name, wanted=example.row.answer, right=right)
 
 
 def _small(split: Split, row: Row, number: int) -> Picture | None:
-    """A row's picture, as small as a notebook shows it; of the first rows only."""
+    """A thumbnail of a row's picture for a notebook; None for rows that the notebook does not show."""
     if row.file_name is None or number >= _SHOWN:
         return None
     image: Any = open_image(split, row.file_name)

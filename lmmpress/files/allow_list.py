@@ -24,7 +24,7 @@ from typing import Any
 
 from lmmpress.errors import UserError
 from lmmpress.files.bounded import LFS_POINTER
-from lmmpress.files.own_types import APART, CLASSES, MODELING, is_apart, modeling_code, says_apart
+from lmmpress.files.own_types import CLASSES, MODELING, OWN_PREFIX, class_entries, has_own_type, modeling_code
 from lmmpress.files.strict_json import read_mapping
 from lmmpress.printing.visible import visible
 from lmmpress.progress import say
@@ -338,8 +338,8 @@ def _with_own_code(config: dict[str, Any]) -> dict[str, Any]:
     """The config, with the entries that name our classes if its model type is our own."""
     if not _is_ours(config):
         return config
-    return config | says_apart(config["model_type"].removeprefix(APART))
+    return config | class_entries(config["model_type"].removeprefix(OWN_PREFIX))
 
 
 def _is_ours(config: dict[str, Any]) -> bool:
-    return is_apart(config) and str(config["model_type"]).removeprefix(APART) in CLASSES
+    return has_own_type(config) and str(config["model_type"]).removeprefix(OWN_PREFIX) in CLASSES

@@ -6,7 +6,7 @@
 from pathlib import Path
 from typing import Any
 
-APART = "lmmpress-"  # prefix of the model_type of checkpoints that plain transformers cannot express
+OWN_PREFIX = "lmmpress-"  # prefix of the model_type of checkpoints that plain transformers cannot express
 MODELING = "modeling_lmmpress.py"
 CLASSES = {
     "opt": ("AutoModelForCausalLM", "LmmpressOPTConfig", "LmmpressOPTForCausalLM"),
@@ -15,17 +15,17 @@ CLASSES = {
 }
 
 
-def is_apart(config: dict[str, Any]) -> bool:
+def has_own_type(config: dict[str, Any]) -> bool:
     """Whether a checkpoint with this config needs our modelling file."""
-    return str(config.get("model_type")).startswith(APART)
+    return str(config.get("model_type")).startswith(OWN_PREFIX)
 
 
-def says_apart(plain: str) -> dict[str, Any]:
+def class_entries(plain: str) -> dict[str, Any]:
     """The config entries that name the classes of our own model type for the family `plain`."""
     auto_class, config_class, model_class = CLASSES[plain]
     module = MODELING.removesuffix(".py")
     return {
-        "model_type": APART + plain,
+        "model_type": OWN_PREFIX + plain,
         "architectures": [model_class],
         "auto_map": {"AutoConfig": f"{module}.{config_class}", auto_class: f"{module}.{model_class}"},
     }

@@ -16,7 +16,7 @@ from lmmpress.axes.cut import Cut
 from lmmpress.axes.slices import Shape, Shapes
 from lmmpress.errors import UserError
 from lmmpress.files.allow_list import INDEX, RECORD, SUMS, WEIGHTS, choose, lay_out, say_what_is_left, shown
-from lmmpress.files.own_types import MODELING, is_apart
+from lmmpress.files.own_types import MODELING, has_own_type
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.cut import TensorCut, compose
 from lmmpress.lmm.families.registry import family_of
@@ -62,7 +62,7 @@ def read_checkpoint(checkpoint: Path) -> Anatomy:
 
 def name_in_model(config: dict[str, Any], stored: str) -> str:
     """The name of a stored tensor in the model: the same in checkpoints of our own model types."""
-    return stored if is_apart(config) else family_of(config).in_model(stored)
+    return stored if has_own_type(config) else family_of(config).in_model(stored)
 
 
 def stored_in_model(checkpoint: Path, config: dict[str, Any]) -> Shapes:
@@ -112,7 +112,7 @@ def apply_cuts(
                     continue
                 renamed = name if owner != name else renamed
                 yield _Tensor(
-                    renamed if is_apart(config) else _as_stored(stored, name, renamed),
+                    renamed if has_own_type(config) else _as_stored(stored, name, renamed),
                     _shard_of(anatomy, owner),
                     plan.shape(owner, file.shape(stored)),
                     file.dtype(stored),
@@ -207,7 +207,7 @@ def _write(
         _write_json(target / RECORD, record)
     _copy_companions(source, target)
     correct_files(target, complete(config))
-    if is_apart(config):
+    if has_own_type(config):
         ship(target)
     sync(target / name for name in files)
 

@@ -1,4 +1,4 @@
-"""What a checkpoint is: towers and widths, and everything that was done to its teacher since."""
+"""Describes a checkpoint: its towers and widths, and every step that led from its teacher to it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from lmmpress.axes import axes
 from lmmpress.files.digest import digest_checkpoint
-from lmmpress.files.own_types import is_apart
+from lmmpress.files.own_types import has_own_type
 from lmmpress.lmm.anatomy import count_by_tower
 from lmmpress.lmm.checkpoint import read_checkpoint
 from lmmpress.lmm.record import read_record, stages_of
@@ -18,10 +18,10 @@ _BESIDE_TOWERS = ("embeddings", "heads", "rest")
 
 @dataclass(frozen=True, repr=False)
 class Inspection(Shown):
-    """A checkpoint, read from its files without loading the model.
+    """A description of a checkpoint, read from its files without loading the model.
 
-    `checkpoint` and `teacher` are digests; of a model that is no compressed one, `teacher`, `plan` and `run_key` are
-    None. `widths` are by tower and axis. `history` has an entry for each cut and each distillation, oldest first.
+    `checkpoint` and `teacher` are digests. `teacher`, `plan` and `run_key` are None for a model that is not compressed.
+    `widths` are by tower and axis. `history` has an entry for each cut and each distillation, oldest first.
     """
 
     checkpoint: str
@@ -40,16 +40,18 @@ class Inspection(Shown):
         return sum(self.parameters_by_tower.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """What `lmmpress inspect --json` prints."""
+        """The output of `lmmpress inspect --json`."""
         return {key: value for key, value in vars(self).items() if key != "run_key"}
 
     def __repr__(self) -> str:
         towers = ", ".join(f"{name} {in_short(self.parameters_by_tower[name])}" for name in self.widths)
-        made = f"{len(self.history)} changes since teacher {str(self.teacher)[:12]}" if self.history else "an original"
-        return f"<{self.family} checkpoint {self.checkpoint[:12]}: {in_short(self.parameters)} ({towers}), {made}>"
+        origin = (
+            f"{len(self.history)} changes since teacher {str(self.teacher)[:12]}" if self.history else "an original"
+        )
+        return f"<{self.family} checkpoint {self.checkpoint[:12]}: {in_short(self.parameters)} ({towers}), {origin}>"
 
     def shown(self) -> tuple[Part, ...]:
-        """Widths by tower, then what was done to the teacher, by which plan."""
+        """The widths by tower, the changes since the teacher, and the plan."""
         parts: list[Part] = [
             f"{self.family} checkpoint {self.checkpoint[:12]}, loads with {self.loads_with}",
             self._towers(),
@@ -75,20 +77,20 @@ class Inspection(Shown):
     def _changes(self) -> Grid:
         rows = []
         for entry in self.history:
-            what = "distilled" if entry.get("distilled") else f"{entry['axis']} of {entry['tower']} -{entry['amount']}"
+            what = "distilled" if entry.get("distilled") else f"{entry['axis']} of {entry['tower']} -{entry['removed']}"
             rows.append((str(entry["made_from"])[:12], what))
         return Grid(("from", "what"), tuple(rows))
 
 
 def inspect_checkpoint(directory: Path) -> Inspection:
-    """Read what a checkpoint's directory says. Raises UserError where it is none, or is damaged."""
+    """Describe the checkpoint in a directory. Raises UserError if there is none, or if it is damaged."""
     anatomy = read_checkpoint(directory)
     record = read_record(directory) or {}
     return Inspection(
         checkpoint=digest_checkpoint(directory),
         family=anatomy.family,
         teacher=record.get("teacher"),
-        loads_with="trust_remote_code=True" if is_apart(anatomy.config) else "plain transformers",
+        loads_with="trust_remote_code=True" if has_own_type(anatomy.config) else "plain transformers",
         parameters_by_tower=count_by_tower(anatomy),
         widths={
             name: {axis: body.width for axis, body in tower.axes.items()} for name, tower in anatomy.towers.items()
@@ -100,7 +102,10 @@ def inspect_checkpoint(directory: Path) -> Inspection:
 
 
 def _change(entry: dict[str, Any]) -> dict[str, Any]:
-    """One entry of a record: made from which checkpoint, by which cut or by distillation."""
+    """One entry of a record: the checkpoint it started from, and the cut or `distilled`."""
     made_from = {"made_from": entry.get("pruned_from") or entry.get("distilled_from")}
     cut = entry.get("cut")
-    return made_from | ({key: cut[key] for key in ("tower", "axis", "amount")} if cut else {"distilled": True})
+    if not cut:
+        return made_from | {"distilled": True}
+    # `amount` is the older name of the same number; it goes with the next release
+    return made_from | {"tower": cut["tower"], "axis": cut["axis"], "removed": cut["amount"], "amount": cut["amount"]}

@@ -9,7 +9,7 @@ never runs a checkpoint's file: it uses its own copy.
 from functools import lru_cache
 from pathlib import Path
 
-from lmmpress.files.own_types import APART, CLASSES, MODELING, is_apart, modeling_code, says_apart
+from lmmpress.files.own_types import CLASSES, MODELING, OWN_PREFIX, class_entries, has_own_type, modeling_code
 from lmmpress.lmm.families.registry import Config
 
 _TIED_WIDTHS = ("opt", "blip_2_vision_model", "blip_2_qformer", "clip_vision_model", "siglip_vision_model")
@@ -18,18 +18,18 @@ _PARTS = ("vision_config", "qformer_config", "text_config")
 
 def expressed(config: Config) -> Config:
     """A config in the plainest form that expresses its shapes: the family's own, or one with a model_type of ours."""
-    plain = config["model_type"].removeprefix(APART)
+    plain = config["model_type"].removeprefix(OWN_PREFIX)
     parts = {name: _plainest(config[name]) for name in _PARTS if isinstance(config.get(name), dict)}
     config = _plainest(config | parts | {"model_type": plain})
     config.pop("auto_map", None)
     if not any(_says_own_width(part) for part in (config, *parts.values())):
         return config
-    return config | says_apart(plain)
+    return config | class_entries(plain)
 
 
 def make_known(config: Config) -> None:
     """Register our own model types with transformers in this process, if the config has one: that takes seconds."""
-    if is_apart(config):
+    if has_own_type(config):
         _make_all_known()
 
 
@@ -41,7 +41,7 @@ def _make_all_known() -> None:
 
     for plain, (auto_class, config_class, model_class) in CLASSES.items():
         config = getattr(modeling_lmmpress, config_class)
-        transformers.AutoConfig.register(APART + plain, config)
+        transformers.AutoConfig.register(OWN_PREFIX + plain, config)
         getattr(transformers, auto_class).register(config, getattr(modeling_lmmpress, model_class))
 
 

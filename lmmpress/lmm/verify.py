@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from lmmpress.axes.cut import Cut, Kept
 from lmmpress.errors import UserError
 from lmmpress.files.allow_list import choose, lay_out
-from lmmpress.files.own_types import MODELING, is_apart, modeling_code
+from lmmpress.files.own_types import MODELING, has_own_type, modeling_code
 from lmmpress.host.processes import environment
 from lmmpress.lmm import reload
 from lmmpress.lmm.anatomy import Anatomy
@@ -88,7 +88,7 @@ def verify_for_users(checkpoint: Path) -> None:
     model = load_model(checkpoint)
     inputs = probe_inputs(model)
     expected = inputs | {"logits": probe_logits(model, inputs)}
-    needs_code = is_apart(anatomy.config)
+    needs_code = has_own_type(anatomy.config)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "checkpoint").mkdir()

@@ -1,8 +1,8 @@
-"""Numbers as people read them."""
+"""Formats numbers for users."""
 
 
 def in_bytes(number: int) -> str:
-    """A number of bytes."""
+    """Format a number of bytes: 1.50 GB."""
     for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if number >= size:
             return f"{number / size:.2f} {unit}"
@@ -10,7 +10,7 @@ def in_bytes(number: int) -> str:
 
 
 def in_short(number: int) -> str:
-    """A number of parameters."""
+    """Format a number of parameters: 5.400 B, 1.50 M."""
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3f} {letter}" if size == 1e9 else f"{number / size:.2f} {letter}"
@@ -18,5 +18,5 @@ def in_short(number: int) -> str:
 
 
 def faster(gain: float) -> str:
-    """A gain of speed; a loss is called slower."""
+    """Format a ratio of speeds: 1.5x faster, or 2.0x slower if it is below 1."""
     return f"{gain:.1f}x faster" if gain >= 1 else f"{1 / gain:.1f}x slower"

@@ -1,6 +1,6 @@
-"""What a result shows to people: lines and tables, on the command line and in a notebook.
+"""Lines and tables that show a result to users, on the command line and in a notebook.
 
-Texts in them may be strangers'. In HTML they are escaped, with control characters visible and without credentials.
+Their texts may be untrusted: in HTML they are escaped, with control characters made visible and credentials hidden.
 """
 
 import base64
@@ -23,7 +23,7 @@ Cell = str | Picture
 
 @dataclass(frozen=True)
 class Grid:
-    """A table. `strong` are the numbers of the rows that stand out."""
+    """A table. `strong` are the indices of the highlighted rows."""
 
     head: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
@@ -34,10 +34,10 @@ Part = str | Grid
 
 
 class Shown:
-    """A result that a notebook shows as a page of its lines and tables."""
+    """A result that a notebook shows as lines and tables."""
 
     def shown(self) -> tuple[Part, ...]:
-        """The lines and tables that the command line prints of this result."""
+        """The lines and tables that the command line prints for this result."""
         raise NotImplementedError
 
     def _repr_html_(self) -> str:
@@ -45,7 +45,7 @@ class Shown:
 
 
 def html(parts: tuple[Part, ...]) -> str:
-    """Lines and tables as HTML, without styles or scripts of its own."""
+    """Lines and tables as HTML, without styles and scripts."""
     return str(Markup("\n").join(_table(part) if isinstance(part, Grid) else _line(part) for part in parts))
 
 

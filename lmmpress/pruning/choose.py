@@ -11,49 +11,49 @@ from lmmpress.lmm.anatomy import Anatomy
 Scores = dict[str, torch.Tensor]
 
 
-def choose(anatomy: Anatomy, tower: str, axis: str, amount: int, scores: Scores | None) -> Cut:
-    """The cut that removes `amount` from a tower: each group's least important dimensions, or along an axis that needs
+def choose(anatomy: Anatomy, tower: str, axis: str, removed: int, scores: Scores | None) -> Cut:
+    """The cut that removes so much from a tower: each group's least important dimensions, or along an axis that needs
     no scores its last ones, as blocks go (section 3.3.1).
 
     `scores` maps each group's name to one number per dimension. Ties go to the lower dimension staying, so that a cut
-    depends on its inputs alone. Raises UserError where the amount is not legal.
+    depends on its inputs alone. Raises UserError where no cut can remove that.
     """
     body = anatomy.axis(tower, axis)
-    check_amount(body, tower, axis, amount)
+    check_removed(body, tower, axis, removed)
     if not axis_named(axis).needs_scores:
-        keep = {group.name: list(range(_staying(group, body, amount))) for group in body.groups}
+        keep = {group.name: list(range(_staying(group, body, removed))) for group in body.groups}
     elif scores is None:
         raise ValueError(f"a cut along {axis} needs scores")
     else:
-        keep = {group.name: _most_important(scores[group.name], group, body, amount) for group in body.groups}
-    return Cut(tower=tower, axis=axis, amount=amount, keep=keep)
+        keep = {group.name: _most_important(scores[group.name], group, body, removed) for group in body.groups}
+    return Cut(tower=tower, axis=axis, removed=removed, keep=keep)
 
 
-def check_amount(body: AxisAnatomy, tower: str, axis: str, amount: int) -> None:
-    """Raise UserError, naming the nearest legal value, where an axis cannot lose that amount."""
-    if amount < 1:
-        raise UserError(f"{axis} of the {tower} tower: {amount} is nothing to remove, at least {body.unit}")
-    if amount >= body.width:
+def check_removed(body: AxisAnatomy, tower: str, axis: str, removed: int) -> None:
+    """Raise UserError, naming the nearest legal value, where no cut along an axis can remove that."""
+    if removed < 1:
+        raise UserError(f"{axis} of the {tower} tower: {removed} is nothing to remove, at least {body.unit}")
+    if removed >= body.width:
         raise UserError(
-            f"{axis} of the {tower} tower is {body.width} wide: {amount} cannot be removed, at most "
+            f"{axis} of the {tower} tower is {body.width} wide: {removed} cannot be removed, at most "
             f"{body.width - body.unit}"
         )
-    if amount % body.unit:
-        lower = amount // body.unit * body.unit
+    if removed % body.unit:
+        lower = removed // body.unit * body.unit
         legal = [value for value in (lower, lower + body.unit) if 0 < value < body.width]
         raise UserError(
             f"{axis} of the {tower} tower shrinks by multiples of {body.unit} (every head alike, rotary planes whole): "
-            f"{amount} is none, the nearest legal value is {' or '.join(map(str, legal))}"
+            f"{removed} is none, the nearest legal value is {' or '.join(map(str, legal))}"
         )
 
 
-def _staying(group: Group, body: AxisAnatomy, amount: int) -> int:
-    return group.size - body.dimensions(amount, group)
+def _staying(group: Group, body: AxisAnatomy, removed: int) -> int:
+    return group.size - body.dimensions(removed, group)
 
 
-def _most_important(scores: torch.Tensor, group: Group, body: AxisAnatomy, amount: int) -> list[int]:
+def _most_important(scores: torch.Tensor, group: Group, body: AxisAnatomy, removed: int) -> list[int]:
     order = torch.sort(scores, descending=True, stable=True).indices.tolist()
-    kept = order[: _staying(group, body, amount)]
+    kept = order[: _staying(group, body, removed)]
     if group.anchored and min(kept) >= group.anchored:
         kept[-1] = next(number for number in order if number < group.anchored)
     return sorted(kept)

@@ -28,7 +28,7 @@ from lmmpress.plan import Importance
 from lmmpress.printing.numbers import in_short
 from lmmpress.printing.sheet import Part, Shown
 from lmmpress.progress import say_once
-from lmmpress.pruning.choose import check_amount, choose
+from lmmpress.pruning.choose import check_removed, choose
 from lmmpress.pruning.importance import Scores, answer_loss, other_axes, score
 
 
@@ -43,11 +43,11 @@ class Pruned(Shown):
 
     def as_dict(self) -> dict[str, Any]:
         """What `lmmpress prune --json` prints."""
-        cuts = [cut.model_dump(mode="json") for cut in self.cuts]
+        cuts = [cut.as_json() for cut in self.cuts]
         return {"checkpoint": str(self.checkpoint), "cut": cuts[-1], "cuts": cuts, "parameters": self.parameters}
 
     def __repr__(self) -> str:
-        what = ", ".join(f"{cut.axis} of {cut.tower} -{cut.amount}" for cut in self.cuts[:4])
+        what = ", ".join(f"{cut.axis} of {cut.tower} -{cut.removed}" for cut in self.cuts[:4])
         more = f" and {len(self.cuts) - 4} more" if len(self.cuts) > 4 else ""
         return f"<{self.shown()[0]}: {what}{more}>"
 
@@ -57,14 +57,14 @@ class Pruned(Shown):
 
 
 def prune_checkpoint(
-    source: Path, target: Path, tower: str, axis: str, amount: int, data: Path | None, split: str, settings: Importance
+    source: Path, target: Path, tower: str, axis: str, removed: int, data: Path | None, split: str, settings: Importance
 ) -> Pruned:
     """Cut `source` along one axis into the new directory `target`, scored on a split of the data.
 
     Raises UserError where the cut is not legal, the target exists, or data is needed and not given.
     """
     anatomy = read_checkpoint(source)
-    check_amount(anatomy.axis(tower, axis), tower, axis, amount)
+    check_removed(anatomy.axis(tower, axis), tower, axis, removed)
     if target.exists():
         raise UserError(f"{target} exists; name a new directory")
     check_finite(source)
@@ -73,7 +73,7 @@ def prune_checkpoint(
         if data is None:
             raise UserError(f"a cut along {axis} is scored on data; give --data")
         scores = _scores(source, anatomy, data, split, settings, other_axes([axis]))
-    cut = choose(anatomy, tower, axis, amount, scores)
+    cut = choose(anatomy, tower, axis, removed, scores)
     return _write(source, anatomy, [cut], target)
 
 
@@ -104,7 +104,7 @@ def _write(source: Path, anatomy: Anatomy, cuts: list[Cut], target: Path) -> Pru
     """The cut checkpoint, whole or not at all."""
     digest = digest_checkpoint(source)
     known = read_record(source) or {"format": 1, "teacher": digest, "history": []}
-    entries = [{"pruned_from": digest, "cut": cut.model_dump(mode="json")} for cut in cuts]
+    entries = [{"pruned_from": digest, "cut": cut.as_json()} for cut in cuts]
     aside = target.with_name(f".{target.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
     try:

@@ -9,7 +9,7 @@ from lmmpress.errors import UserError
 from lmmpress.lmm.anatomy import Anatomy, count_by_tower
 from lmmpress.lmm.read_anatomy import anatomy_after
 from lmmpress.plan import Plan, Stage
-from lmmpress.pruning.choose import check_amount, choose
+from lmmpress.pruning.choose import check_removed, choose
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ def _predict_stage(anatomy: Anatomy, plan: Plan, stage: Stage) -> tuple[list[Siz
     sizes = []
     for tower in plan.stage_towers(stage):
         if tower is not None:
-            check_amount(anatomy.axis(tower, stage.axis), tower, stage.axis, stage.max)
-        for index, amount in enumerate(stage.amounts()):
+            check_removed(anatomy.axis(tower, stage.axis), tower, stage.axis, stage.max)
+        for index, removed in enumerate(stage.removals()):
             name = tower or anatomy.largest_tower()
-            anatomy = anatomy_after(anatomy, _any_cut(anatomy, name, stage.axis, amount))
-            sizes.append(_size(stage.name, index, name, amount, anatomy))
+            anatomy = anatomy_after(anatomy, _any_cut(anatomy, name, stage.axis, removed))
+            sizes.append(_size(stage.name, index, name, removed, anatomy))
     return sizes, anatomy
 
 
@@ -61,13 +61,13 @@ def towers_of(plan: Plan, anatomy: Anatomy) -> list[str]:
     return list(anatomy.towers) if "largest" in used else list(used)
 
 
-def _any_cut(anatomy: Anatomy, tower: str, axis: str, amount: int) -> Cut:
+def _any_cut(anatomy: Anatomy, tower: str, axis: str, removed: int) -> Cut:
     """A cut of the right size; which dimensions go does not matter to sizes."""
     groups = anatomy.axis(tower, axis).groups
-    return choose(anatomy, tower, axis, amount, {group.name: torch.zeros(group.size) for group in groups})
+    return choose(anatomy, tower, axis, removed, {group.name: torch.zeros(group.size) for group in groups})
 
 
-def _size(stage: str, index: int, tower: str, amount: int, anatomy: Anatomy) -> Size:
+def _size(stage: str, index: int, tower: str, removed: int, anatomy: Anatomy) -> Size:
     towers = tower.split(", ")
     widths = {f"{name}.{axis}": body.width for name in towers for axis, body in anatomy.tower(name).axes.items()}
-    return Size(stage, index, tower, amount, count_by_tower(anatomy), widths)
+    return Size(stage, index, tower, removed, count_by_tower(anatomy), widths)

@@ -1,4 +1,4 @@
-"""Settings that are changed on the command line: `--set key.key=value`, whose value is YAML."""
+"""Applies settings from the command line: `--set key.key=value`, where the value is YAML."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,11 +8,11 @@ from lmmpress.settings.faults import nearest
 from lmmpress.settings.plain_yaml import Place, parse_value
 
 Names = Callable[[list[Any]], list[str]]
-"""What the entries of a list are called."""
+"""A function that gives the names of a list's entries."""
 
 
 def parse_override(override: str) -> tuple[Place, Any]:
-    """The place and the value of `key.key=value`; UserError where it is none."""
+    """The place and the value in `key.key=value`. Raises UserError if the text has another form."""
     path, separator, value = override.partition("=")
     if not separator:
         raise UserError(f"--set {override}: write it as key.key=value")
@@ -20,11 +20,12 @@ def parse_override(override: str) -> tuple[Place, Any]:
 
 
 def resolved(raw: Any, keys: Place, names: Names) -> Place:
-    """A place whose entries of lists are numbers; an entry is addressed by its number, from 0, or by its name.
+    """A place in which each entry of a list is given by its index. In `keys` it is given by its index, from 0, or its
+    name.
 
-    UserError where a list has no such entry.
+    Raises UserError if a list has no such entry.
     """
-    found: list[str] = []
+    place_keys: list[str] = []
     for depth, key in enumerate(keys):
         if isinstance(raw, list):
             known = names(raw)
@@ -32,13 +33,14 @@ def resolved(raw: Any, keys: Place, names: Names) -> Place:
                 place = ".".join(keys[:depth])
                 raise UserError(f"--set {'.'.join(keys)}: {place} has no entry {key!r}; {nearest(key, known)}")
             key = str(known.index(key)) if key in known else str(int(key))
-        found.append(key)
+        place_keys.append(key)
         raw = raw[int(key)] if isinstance(raw, list) else raw.get(key) if isinstance(raw, dict) else None
-    return tuple(found)
+    return tuple(place_keys)
 
 
 def with_setting(raw: Any, keys: Place, value: Any) -> Any:
-    """A copy of settings in which the place has another value; UserError where it leads through what is no section."""
+    """A copy of settings with a new value at a place. Raises UserError if the place leads through a value that is not a
+    section."""
     nodes = [raw]
     for depth, key in enumerate(keys):
         if not isinstance(nodes[-1], dict | list):

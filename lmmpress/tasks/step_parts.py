@@ -31,7 +31,7 @@ def prune(store: str, run: str, stage: str, index: int) -> Outcome:
         both = (step.planned.parent, pruned.checkpoint)
         before, after = (count_by_tower(step.materials.anatomy_of(one)) for one in both)
         rows = [[tower, before[tower], after[tower]] for tower in after]
-        summary = f"{stage} of the {step.tower} tower, -{step.planned.amount}\n\n"
+        summary = f"{stage} of the {step.tower} tower, -{step.planned.removed}\n\n"
         summary += table(["parameters", "before", "after"], rows)
         metrics = {"seconds": pruned.seconds, "parameters": sum(after.values())} | by("parameters", after)
         address = step.materials.store.address(pruned.checkpoint)

@@ -21,7 +21,7 @@ def decided(planned: Planned, decision: Decision, number: int) -> StepResult:
         stage=planned.stage.name,
         index=planned.index,
         tower="language",
-        removed=planned.amount,
+        removed=planned.removed,
         decision=decision,
         reason="told so by the test",
         parent=planned.parent,
@@ -56,7 +56,7 @@ def follow(plan: Plan, decisions: list[Decision]) -> tuple[list[Planned], list[S
 
 def test_accepted_steps_follow_each_other_to_the_end() -> None:
     steps, _, end = follow(PLAN, ["accepted"] * 6)
-    assert [(step.stage.name, step.index, step.amount) for step in steps] == [
+    assert [(step.stage.name, step.index, step.removed) for step in steps] == [
         ("block", 0, 2),
         ("block", 1, 2),
         ("block", 2, 1),

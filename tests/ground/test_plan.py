@@ -179,9 +179,9 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_the_last_step_of_a_stage_is_smaller_where_step_does_not_divide_max() -> None:
-    assert Amounts(step=4, max=10).amounts() == [4, 4, 2]
-    assert Amounts(step=4, max=8).amounts() == [4, 4]
-    assert Amounts(step=9, max=8).amounts() == [8]
+    assert Amounts(step=4, max=10).removals() == [4, 4, 2]
+    assert Amounts(step=4, max=8).removals() == [4, 4]
+    assert Amounts(step=9, max=8).removals() == [8]
 
 
 def test_stages_keep_the_order_they_are_written_in() -> None:

@@ -56,10 +56,10 @@ def test_an_unknown_tower_lists_those_there_are(copy: Path, tmp_path: Path) -> N
     assert "vision, qformer, language" in message
 
 
-@pytest.mark.parametrize("amount", [0, -1])
-def test_a_cut_that_removes_nothing_is_refused(copy: Path, tmp_path: Path, amount: int) -> None:
-    message = refused("prune", copy, "--axis", "block", "--remove", amount, "-o", tmp_path / "out")
-    assert f"block of the language tower: {amount} is nothing to remove, at least 1" in message
+@pytest.mark.parametrize("removed", [0, -1])
+def test_a_cut_that_removes_nothing_is_refused(copy: Path, tmp_path: Path, removed: int) -> None:
+    message = refused("prune", copy, "--axis", "block", "--remove", removed, "-o", tmp_path / "out")
+    assert f"block of the language tower: {removed} is nothing to remove, at least 1" in message
     assert not (tmp_path / "out").exists()
 
 
@@ -167,7 +167,7 @@ def test_the_cuts_of_another_model_are_refused(
 ) -> None:
     anatomy = read_checkpoint(copy)
     cut = cut_of(anatomy, "language", "ffn")
-    record = {"teacher": digest_checkpoint(copy), "history": [{"cut": cut.model_dump(mode="json")}]}
+    record = {"teacher": digest_checkpoint(copy), "history": [{"cut": cut.as_json()}]}
     apply_cuts(copy, read_checkpoint(copy), [cut], tmp_path / "cut", record)
     again = tmp_path / "again"
     run("prune", copy, "--cuts", tmp_path / "cut" / "COMPRESSION.json", "-o", again)

@@ -121,7 +121,7 @@ def test_cuts_in_turn_equal_their_composition_applied_once(
 def test_blocks_may_be_kept_from_anywhere() -> None:
     """Pruning takes the last ones; a cut as data can say more, and what follows it is renumbered."""
     anatomy = anatomy_of(config_of("llama"))
-    blocks = Cut(tower="language", axis="block", amount=2, keep={"language.block": [0, 3]})
+    blocks = Cut(tower="language", axis="block", removed=2, keep={"language.block": [0, 3]})
     after = anatomy_after(anatomy, blocks)
     ffn = cut_of(after, "language", "ffn")
     kept = compose(anatomy, [blocks, ffn])

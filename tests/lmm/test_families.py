@@ -15,7 +15,7 @@ from support.tiny import MODELS, config_of, generate, input_embedding, make_mode
 
 from lmmpress.axes import axes
 from lmmpress.axes.cut import Cut
-from lmmpress.files.own_types import is_apart
+from lmmpress.files.own_types import has_own_type
 from lmmpress.lmm.anatomy import Anatomy, count_by_tower
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.cut import masked, shapes_after
@@ -64,7 +64,7 @@ def test_a_cut_is_what_was_promised(
     assert after.shapes == predicted.shapes == shapes_after(anatomy, cut.keep)
     assert count_by_tower(after) == count_by_tower(predicted)
     body = anatomy.towers[tower].axes[axis]
-    assert after.towers[tower].axes[axis].width == body.width - cut.amount
+    assert after.towers[tower].axes[axis].width == body.width - cut.removed
 
     # it loads, and equals the masked model where that is promised
     uncut, model = load_model(source), load_model(target)
@@ -86,7 +86,7 @@ def test_a_cut_is_what_was_promised(
 
 def promise(anatomy: Anatomy, config: dict, tower: str, axis: str) -> str:
     """How exact a cut is, and how what it leaves loads."""
-    return f"{anatomy.towers[tower].axes[axis].exactness}, {'auto_map' if is_apart(config) else 'native'}"
+    return f"{anatomy.towers[tower].axes[axis].exactness}, {'auto_map' if has_own_type(config) else 'native'}"
 
 
 def promised(name: str, tower: str, axis: str) -> str:

@@ -10,7 +10,7 @@ from lmmpress.pruning.choose import choose
 def cut_of(anatomy: Anatomy, tower: str, axis: str, seed: int = 0, units: int | None = None) -> Cut:
     """A cut by random scores of about a third of an axis, or of so many units."""
     body = anatomy.towers[tower].axes[axis]
-    amount = (units or max(1, body.width // body.unit // 3)) * body.unit
+    removed = (units or max(1, body.width // body.unit // 3)) * body.unit
     generator = torch.Generator().manual_seed(seed)
     scores = {group.name: torch.rand(group.size, generator=generator) for group in body.groups}
-    return choose(anatomy, tower, axis, amount, scores)
+    return choose(anatomy, tower, axis, removed, scores)

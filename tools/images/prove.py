@@ -1,21 +1,20 @@
-"""Proves the Dockerfile where there is no container engine: carries out its instructions, and runs a pipeline's tasks.
+"""Tests the Dockerfile without a container engine: carries out its instructions, then runs the tasks of a pipeline.
 
     python -m tools.images.prove [--root DIR] [--work DIR]
 
-The instructions are read from the Dockerfile itself (tools/images/recipe.py) and carried out in a root file system of
-their own (mount namespace and chroot; Linux only):
+The instructions are read from the Dockerfile itself (tools/images/recipe.py) and carried out in a separate root file
+system (mount namespace and chroot; Linux only):
 
-- with --root in that directory, which stands for the base image: a bare Debian with a Python in /usr/local;
-- without it in one made of this machine's own folders, read-only, with this interpreter's Python in /usr/local. The RUN
-  of the stage `runtime`, which changes the base image's own Python, is left out there.
+- with --root: in this directory, which replaces the base image: a bare Debian with a Python in /usr/local;
+- without --root: in a root made of this machine's folders, read-only, with this interpreter's Python in /usr/local. The
+  RUN of the stage `runtime`, which changes the base image's own Python, is left out.
 
-Then a pipeline is compiled by our own code, and the commands of its tasks are run as they stand in the compiled file:
-as user 65532 where this is run as root, everything read-only but what a cluster mounts as empty folders, and without
-network.
+Then our own code compiles a pipeline, and the commands of its tasks run exactly as in the compiled file: as user 65532
+(if this runs as root), without network, and with everything read-only except the folders that a cluster mounts.
 
-The environment variables VARIANT, PIP_INDEX_URL and TORCH_INDEX take the place of the build arguments of these names.
-Another index may hold a torch that needs more than the lock has, so with TORCH_INDEX torch is installed with what it
-needs.
+The environment variables VARIANT, PIP_INDEX_URL and TORCH_INDEX override the build arguments of the same names. A torch
+from another index may need packages that the lock file lacks, so with TORCH_INDEX torch is installed with its
+dependencies.
 This interpreter needs lmmpress with its extra `kubeflow`, to compile.
 """
 
@@ -72,7 +71,7 @@ class Pod:
             for name, about in outputs.get("artifacts", {}).items()
         }
         parameters = {name: {"outputFile": f"/tmp/{folder}/{name}"} for name in outputs.get("parameters", {})}
-        asked = {
+        executor_input = {
             "inputs": {"parameterValues": inputs},
             "outputs": {
                 "parameters": parameters,
@@ -82,13 +81,13 @@ class Pod:
         }
         words = [*container["command"], *container["args"]]
         begun = time.monotonic()
-        self.start([json.dumps(asked) if word == "{{$}}" else word for word in words])
+        self.start([json.dumps(executor_input) if word == "{{$}}" else word for word in words])
         record = json.loads((self.machine.work / "mounted/tmp" / folder / "output_metadata.json").read_text("utf-8"))
-        told: dict[str, Any] = record.get("parameterValues", {})
-        print(f"task {component}: {told}, {time.monotonic() - begun:.1f} s", flush=True)
-        assert told.keys() == parameters.keys(), record
+        values: dict[str, Any] = record.get("parameterValues", {})
+        print(f"task {component}: {values}, {time.monotonic() - begun:.1f} s", flush=True)
+        assert values.keys() == parameters.keys(), record
         assert record.get("artifacts", {}).keys() == artifacts.keys(), record
-        return told
+        return values
 
     def _inputs(self, spec: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         for name, about in spec["inputDefinitions"]["parameters"].items():
@@ -102,7 +101,7 @@ class Pod:
 
 
 def compile_pipeline(target: Path, raw: dict[str, Any]) -> dict[str, Any]:
-    """Compile the pipeline of a plan; gives the arguments of its first task."""
+    """Compile the pipeline of a plan, and return the arguments of its first task."""
     from kfp import compiler
 
     from lmmpress.pipelines.compression import compression
@@ -129,11 +128,11 @@ def prove(work: Path, root: Path | None, given: dict[str, str]) -> None:
 
     if root is None:
         check = ["python3", "-m", "pip", "--python", "/opt/lmmpress/bin/python", "check"]
-        told = machine.run(check, building()).stdout.splitlines()
-        assert told, "pip says nothing"
-        lacking = [line for line in told if not line.startswith("kfp ")]
+        lines = machine.run(check, building()).stdout.splitlines()
+        assert lines, "pip prints nothing"
+        lacking = [line for line in lines if not line.startswith("kfp ")]
         assert not lacking, lacking
-        print("pip check: nothing lacks but what kfp asks for and the tasks do not import")
+        print("pip check: nothing is missing, except dependencies of kfp that the tasks do not import")
     pod = Pod(machine, image)
     version = pod.start(
         ["python3", "-c", "import torch, os; print(torch.__version__, os.getuid(), os.access('/', os.W_OK))"]
@@ -182,8 +181,8 @@ def prove(work: Path, root: Path | None, given: dict[str, str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser("python -m tools.images.prove", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--root", type=Path, help="a root file system that stands for the base image; it is changed")
-    parser.add_argument("--work", type=Path, help="an empty folder to work in; else one that is removed at the end")
+    parser.add_argument("--root", type=Path, help="a root file system that replaces the base image; it is changed")
+    parser.add_argument("--work", type=Path, help="an empty folder to work in; default: a temporary one")
     options = parser.parse_args()
     given = {name: os.environ[name] for name in ("VARIANT", "PIP_INDEX_URL", "TORCH_INDEX") if os.environ.get(name)}
     root = options.root.resolve() if options.root else None

@@ -1,6 +1,6 @@
-"""Carries out the instructions of the Dockerfile in a root file system of their own, without a container engine.
+"""Carries out the instructions of the Dockerfile in a separate root file system, without a container engine.
 
-What is read from the Dockerfile itself: which stages make a target, their ARG, ENV, COPY, RUN, USER and WORKDIR.
+The stages of a target and their ARG, ENV, COPY, RUN, USER and WORKDIR are read from the Dockerfile itself.
 """
 
 import json
@@ -18,12 +18,12 @@ CONTEXT = Path(__file__).resolve().parents[2]
 DOCKERFILE = CONTEXT / "docker" / "Dockerfile"
 ON_THE_HOST = ("tmp", "proc", "dev", "sys", "src", "wheels", "opt", "cache", "out", "store", "minio", "lost+found")
 MOUNTED = ("tmp", "store", "minio")
-"""What a cluster mounts into a pod, writable: /tmp, a volume for the store, and where Kubeflow keeps artifacts."""
+"""The writable mounts of a pod in a cluster: /tmp, a volume for the store, and Kubeflow's folder for artifacts."""
 
 
 @dataclass
 class Stage:
-    """FROM to the next FROM."""
+    """The instructions of a stage: from its FROM to the next one."""
 
     name: str
     base: str
@@ -55,7 +55,7 @@ def filled(text: str, values: dict[str, str]) -> str:
 
 
 class Machine:
-    """A root file system in which the stages are made, one after the other, and tasks run."""
+    """A root file system in which stages are built, one after another, and tasks run."""
 
     def __init__(self, work: Path, root: Path | None) -> None:
         self.work = work
@@ -71,7 +71,7 @@ class Machine:
         for name in ("proc", "dev"):
             self.path(name).mkdir(parents=True, exist_ok=True)
         self.path("opt").mkdir(exist_ok=True)
-        for entry in Path("/opt").iterdir() if Path("/opt").is_dir() else ():  # packages may lie there for pip
+        for entry in Path("/opt").iterdir() if Path("/opt").is_dir() else ():  # may contain packages for pip
             if entry.is_dir() and entry.name not in ("lmmpress", "own"):
                 self._bind(entry, f"opt/{entry.name}")
 
@@ -98,7 +98,7 @@ class Machine:
     def run(
         self, command: list[str], environment: dict[str, str], folder: str = "/", user: str | None = None
     ) -> "subprocess.CompletedProcess[str]":
-        """Run a command in here. For a `user` it is as in a pod: read-only, without network."""
+        """Run a command in this root file system. With `user` it runs as in a pod: read-only and without network."""
         root = shlex.quote(str(self.root))
         lines = ["set -e", f"mount --bind {root} {root}"]
         for source, name in self.binds:
@@ -127,7 +127,7 @@ class Machine:
 
 @dataclass
 class Image:
-    """What the target's own instructions say of running it."""
+    """The settings for running an image, from the instructions of its stages."""
 
     environment: dict[str, str] = field(default_factory=dict)
     user: str = "0:0"
@@ -141,16 +141,16 @@ class Builder:
         self.arguments, self.stages = read_dockerfile()
         self.arguments |= {name: value for name, value in given.items() if name in self.arguments}
         self.given = given
-        self.made: dict[str, Image] = {}
+        self.built: dict[str, Image] = {}
 
     def chain(self, target: str) -> list[Stage]:
-        """The stages that a stage stands on, itself last."""
+        """The stages that a stage is based on, and the stage itself as the last."""
         stage = self.stages[target]
         base = filled(stage.base, self.arguments)
         return [*(self.chain(base) if base in self.stages else []), stage]
 
     def make(self, target: str) -> Image:
-        """Carry out the stages of a target; those it copies from come first, since all share one file system here."""
+        """Build the stages of a target. Stages that it copies from come first, since all share one file system here."""
         needed = self.chain(target)
         for stage in needed:
             for instruction, rest in stage.instructions:
@@ -158,9 +158,9 @@ class Builder:
                     self.make(found[1])
         image = Image()
         for stage in needed:
-            if stage.name not in self.made:
-                self.made[stage.name] = self._carry_out(stage, replace(image, environment=dict(image.environment)))
-            image = self.made[stage.name]
+            if stage.name not in self.built:
+                self.built[stage.name] = self._carry_out(stage, replace(image, environment=dict(image.environment)))
+            image = self.built[stage.name]
         return image
 
     def _carry_out(self, stage: Stage, image: Image) -> Image:
@@ -212,21 +212,21 @@ class Builder:
             command = command.replace("--no-deps ", "")
         begun = time.monotonic()
         done = self.machine.run(["sh", "-c", command], building() | values | image.environment, image.folder)
-        told = f"{stage.name}: {command}"
+        title = f"{stage.name}: {command}"
         if done.returncode:
-            raise SystemExit(f"{told}\n{done.stdout[-2000:]}{done.stderr[-4000:]}\nexit code {done.returncode}")
-        print(f"{told}\n  {time.monotonic() - begun:.0f} s", flush=True)
+            raise SystemExit(f"{title}\n{done.stdout[-2000:]}{done.stderr[-4000:]}\nexit code {done.returncode}")
+        print(f"{title}\n  {time.monotonic() - begun:.0f} s", flush=True)
 
 
 def building() -> dict[str, str]:
-    """What a RUN sees beside its own ENV and ARG: how pip is set up here."""
+    """The environment of a RUN beside its own ENV and ARG: the settings of pip on this machine."""
     names = [name for name in os.environ if re.match(r"PIP_|SSL_|REQUESTS_|.*_proxy$", name, re.IGNORECASE)]
     kept = {name: os.environ[name] for name in names if name != "PIP_INDEX_URL"}
     return kept | {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME": "/root"} | libraries()
 
 
 def libraries() -> dict[str, str]:
-    """A Python that is not where it was installed finds its own library so."""
+    """The variable with which a Python that was moved finds its shared library."""
     return {"LD_LIBRARY_PATH": "/usr/local/lib"} if any(Path(sys.base_prefix, "lib").glob("libpython3*.so*")) else {}
 
 

@@ -20,15 +20,15 @@ class Pruned:
     seconds: float
 
 
-def prune(materials: Materials, checkpoint: str, tower: str, axis: str, amount: int, scores: Scores | None) -> Pruned:
+def prune(materials: Materials, checkpoint: str, tower: str, axis: str, removed: int, scores: Scores | None) -> Pruned:
     """Cut a checkpoint, which is in the store, along an axis."""
     anatomy = materials.anatomy_of(checkpoint)
-    cut = choose(anatomy, tower, axis, amount, scores)
+    cut = choose(anatomy, tower, axis, removed, scores)
 
     def work(_: int) -> dict[str, Any]:
         source = materials.store.checkpoint(checkpoint)
         with materials.store.scratch() as folder:
-            entry = {"pruned_from": checkpoint, "cut": cut.model_dump(mode="json")}
+            entry = {"pruned_from": checkpoint, "cut": cut.as_json()}
             record = continued(source, entry) | {"teacher": materials.original}
             apply_cuts(source, anatomy, [cut], folder / "checkpoint", record)
             after = verify_cut(source, anatomy, [cut], folder / "checkpoint")
@@ -36,6 +36,6 @@ def prune(materials: Materials, checkpoint: str, tower: str, axis: str, amount: 
         materials.remember(pruned, after)
         return {"checkpoint": pruned}
 
-    inputs = {"checkpoint": checkpoint, "teacher": materials.original, "cut": cut.model_dump(mode="json")}
+    inputs = {"checkpoint": checkpoint, "teacher": materials.original, "cut": cut.as_json()}
     record = once(materials, "prune", inputs, work)
     return Pruned(record.values["checkpoint"], record.seconds)

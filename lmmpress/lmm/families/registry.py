@@ -13,7 +13,7 @@ from lmmpress.axes.cut import Cut
 from lmmpress.axes.layout import TowerLayout
 from lmmpress.axes.slices import Shapes
 from lmmpress.errors import UserError
-from lmmpress.files.own_types import APART
+from lmmpress.files.own_types import OWN_PREFIX
 from lmmpress.lmm.anatomy import Projector
 
 Config = dict[str, Any]
@@ -94,7 +94,7 @@ def _load_all() -> None:
 def family_of(config: Config) -> Family:
     """The family of a config; UserError lists those there are."""
     _load_all()
-    model_type = str(config.get("model_type")).removeprefix(APART)
+    model_type = str(config.get("model_type")).removeprefix(OWN_PREFIX)
     if model_type not in _families:
         raise UserError(
             f"unknown model family {model_type!r}; {_hint(model_type)}known are {', '.join(sorted(_families))}"

@@ -1,0 +1,100 @@
+"""The command line is a thin layer: it imports little, computes nothing, and has the library's own defaults."""
+
+import ast
+import inspect
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from support.paths import ROOT
+
+from lmmpress import api
+from lmmpress.cli.app import app
+
+CLI = ROOT / "lmmpress" / "cli"
+PRINTING = ("lmmpress.printing", "lmmpress.errors", "lmmpress.progress", "lmmpress.cli")
+ROOMS = {
+    "app.py": ("lmmpress.host.full_disk",),
+    "checkpoints.py": ("lmmpress.axes", "lmmpress.plan"),
+    "doctor.py": ("lmmpress.doctor", "lmmpress.plan", "lmmpress.tasks.profile", "lmmpress.host.extras"),
+    "kubeflow.py": ("lmmpress.kubeflow",),
+    "run.py": ("lmmpress.host.full_disk",),
+    "shared.py": ("lmmpress.tasks.profile",),
+    "store.py": ("lmmpress.store",),
+}
+"""What a module may import beside the API and what prints: its own room; and where errors and options come from."""
+
+
+def imports_of(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= set(names) if node.module in ("lmmpress", "lmmpress.cli") else {node.module}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def within(name: str, rooms: tuple[str, ...]) -> bool:
+    return any(name == room or name.startswith(f"{room}.") for room in rooms)
+
+
+@pytest.mark.parametrize("path", sorted(CLI.glob("*.py")), ids=lambda path: path.name)
+def test_a_module_imports_the_api_and_what_prints(path: Path) -> None:
+    allowed = (*PRINTING, "lmmpress.api", *ROOMS.get(path.name, ()))
+    ours = {name for name in imports_of(path) if name.partition(".")[0] == "lmmpress"}
+    assert not {name for name in ours if not within(name, allowed)}
+    others = {name.partition(".")[0] for name in imports_of(path)} - {"lmmpress", "typer", "rich"}
+    assert not others & {"torch", "transformers", "mlflow", "minio", "kfp", "kubernetes", "safetensors"}
+
+
+def test_nothing_else_imports_the_command_line() -> None:
+    for folder in ("lmmpress", "components", "pipelines"):
+        for path in (ROOT / folder).rglob("*.py"):
+            if CLI not in path.parents:
+                assert not {name for name in imports_of(path) if within(name, ("lmmpress.cli",))}, path
+
+
+COMMANDS = {
+    "run": (api.compress, {"directory": "out", "plan_file": "plan", "sample": "plan"}),
+    "plan": (api.plan_sizes, {"plan_file": "plan", "from_preset": "plan"}),
+    "prune": (api.prune, {"target": "out"}),
+    "inspect": (api.inspect, {}),
+    "evaluate": (api.evaluate, {}),
+    "report": (api.report, {}),
+}
+"""Each command's function, and how the API calls what is called otherwise on the command line."""
+
+
+def registered() -> dict[str, Any]:
+    """The commands by name, without those of groups."""
+    return {str(one.name or one.callback.__name__): one.callback for one in app.registered_commands if one.callback}
+
+
+def plain(default: Any) -> Any:
+    """A default as the API has it: lists are tuples there, and choices are strings."""
+    if isinstance(default, Enum):
+        return default.value
+    return tuple(default) if isinstance(default, list) else default
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_has_the_defaults_of_its_function(name: str) -> None:
+    function, renamed = COMMANDS[name]
+    offered = inspect.signature(function).parameters
+    asked = inspect.signature(registered()[name]).parameters
+    for option, parameter in asked.items():
+        if option == "as_json" or renamed.get(option) == "plan":
+            continue
+        counterpart = offered[renamed.get(option, option)]
+        assert plain(parameter.default) == counterpart.default, option
+    missing = set(offered) - {renamed.get(option, option) for option in asked}
+    assert missing <= {"progress", "recorder"}, "every other parameter has an option"
+
+
+def test_every_command_is_known_here() -> None:
+    assert set(registered()) == {*COMMANDS, "compile", "submit", "doctor"}
+    assert isinstance(app, typer.Typer)
