@@ -28,6 +28,8 @@ from lmmpress.store.housekeeping import collect_garbage, verify_store
 from lmmpress.store.objects import ChangedError
 from lmmpress.store.rights import Place, policy
 
+pytestmark = pytest.mark.enforcing
+
 
 @dataclass
 class Limited:
