@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def distil_seconds(overrides: list[str]) -> float:
-    return run(overrides)[2]["seconds_by_part"]["distill"]
+    return float(run(overrides)[2]["seconds_by_part"]["distill"])
 
 
 if __name__ == "__main__":

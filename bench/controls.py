@@ -13,6 +13,7 @@ import sys
 from common import sample_materials, show
 
 from lmmpress.axes import axis_named
+from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.distill import distill
 from lmmpress.engine.parts.evaluate import evaluate
 from lmmpress.engine.parts.importance import importance
@@ -59,7 +60,7 @@ def main() -> None:
     show(result)
 
 
-def all_at_once(materials, original: str) -> str:
+def all_at_once(materials: Materials, original: str) -> str:
     """Apply the maximum cut of every stage in order, with new scores for each, without distillation."""
     current = original
     for stage in materials.plan.stages:

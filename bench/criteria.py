@@ -9,18 +9,20 @@ repeated with several seeds. Scores use only the score split; the test split is 
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from common import sample_materials, show, spread
 
 from lmmpress.axes import axes
+from lmmpress.engine.materials import Materials
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.examples import batches, make_batch
 from lmmpress.plan import Importance
 from lmmpress.pruning.choose import choose
 from lmmpress.pruning.importance import answer_loss, score
 
-CRITERIA = {
+CRITERIA: dict[str, dict[str, Any]] = {
     "dataset": {"accumulation": "dataset"},
     "batch": {"accumulation": "batch"},
     "sample": {"accumulation": "sample"},
@@ -40,7 +42,7 @@ def main() -> None:
     checkpoint = arguments.checkpoint or materials.teacher
     model, anatomy = load_model(checkpoint), read_checkpoint(checkpoint)
     examples = materials.examples("score")
-    result: dict[str, object] = {"uncut": measure(materials, model)}
+    result: dict[str, Any] = {"uncut": measure(materials, model)}
     for name, changes in CRITERIA.items():
         settings = Importance(**changes)
         size = 1 if settings.accumulation == "sample" else 32
@@ -78,7 +80,7 @@ def main() -> None:
 
 
 @torch.no_grad()
-def measure(materials, model) -> dict[str, float]:
+def measure(materials: Materials, model: torch.nn.Module) -> dict[str, float]:
     """Cross-entropy of the answers per sample, and accuracy, on the gate split."""
     examples = materials.examples("gate")
     total = right = 0.0

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from common import show, spread
@@ -48,14 +49,14 @@ def main() -> None:
         make(source, config)
         anatomy = read_checkpoint(source)
         size = bytes_of(source)
-        result: dict[str, object] = {"parameters": anatomy.parameters, "gigabytes": size / 1e9}
+        result: dict[str, Any] = {"parameters": anatomy.parameters, "gigabytes": size / 1e9}
         for axis in REMOVED:
             result[axis] = measure(source, anatomy, axis, folder, arguments.rounds) | {"removed": REMOVED[axis]}
             result[axis]["bytes_read_over_source"] = result[axis].pop("bytes_read") / size
         show(result)
 
 
-def measure(source: Path, anatomy: Anatomy, axis: str, folder: Path, rounds: int) -> dict[str, object]:
+def measure(source: Path, anatomy: Anatomy, axis: str, folder: Path, rounds: int) -> dict[str, Any]:
     body = anatomy.towers["language"].axes[axis]
     scores = {group.name: torch.rand(group.size) for group in body.groups}
     cut = choose(anatomy, "language", axis, REMOVED[axis], scores)
@@ -91,7 +92,8 @@ def make(folder: Path, config: dict) -> None:
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
     shapes = anatomy_of(config).shapes
     pool = (torch.randn(1 << 24) * 0.02).to(torch.bfloat16)
-    shards, index = parted(shapes), {}
+    shards = parted(shapes)
+    index: dict[str, str] = {}
     for number, names in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         entries = [(name, shapes[name], torch.bfloat16) for name in names]

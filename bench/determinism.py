@@ -34,7 +34,7 @@ def exact() -> dict[str, Any]:
     sys.path.insert(0, str(ROOT / "tests"))
     from support.data import make_processor, write_data
     from support.exact_distillation import ROWS, SETTINGS, distil, exact_values
-    from support.tiny import config_of, make_model
+    from support.tiny import config_of, make_model, save_model
 
     from lmmpress.data import read_split
     from lmmpress.lmm.checkpoint import read_checkpoint
@@ -44,7 +44,7 @@ def exact() -> dict[str, Any]:
     use_threads()
     with tempfile.TemporaryDirectory() as folder:
         processor, checkpoint = make_processor("opt"), Path(folder) / "model"
-        make_model(config_of("blip2-opt", len(processor.tokenizer))).save_pretrained(checkpoint)
+        save_model(make_model(config_of("blip2-opt", len(processor.tokenizer))), checkpoint)
         data = write_data(Path(folder) / "data", {"score": 8, "distill": 24})
         split = read_split(data, "distill", ROWS)
         examples = encode(split, processor, read_checkpoint(checkpoint).config)

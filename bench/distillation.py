@@ -10,12 +10,16 @@ the whole run is computed from the epochs of the plan's steps.
 
 import argparse
 import dataclasses
+import tempfile
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from common import paired, sample_materials, show
 
 from lmmpress.distillation.train import distill
+from lmmpress.engine.materials import Materials
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.examples import batches, make_batch
 from lmmpress.pruning.choose import choose
@@ -45,7 +49,7 @@ def main() -> None:
         examples = cached.examples("distill")
         few = dataclasses.replace(examples, rows=examples.rows[: arguments.rows])
 
-        def epoch(materials) -> None:
+        def epoch(materials: Materials) -> None:
             distill(
                 model,
                 materials.teacher_logits,
@@ -78,11 +82,8 @@ def main() -> None:
     show(result)
 
 
-def shapes(materials):
+def shapes(materials: Materials) -> Iterator[tuple[str, Path]]:
     """The original, and the checkpoint after every stage has reached its maximum."""
-    import tempfile
-    from pathlib import Path
-
     yield "first shape", materials.teacher
     path = materials.teacher
     for number, stage in enumerate(materials.plan.stages):

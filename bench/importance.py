@@ -4,14 +4,22 @@ python bench/importance.py [--rounds 5] [--rows 256]
 """
 
 import argparse
+from typing import Literal
 
 import torch
 from common import paired, sample_materials, show
 
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
-from lmmpress.lmm.examples import batches, make_batch
+from lmmpress.lmm.examples import Batch, batches, make_batch
 from lmmpress.plan import Importance
 from lmmpress.pruning.importance import answer_loss, score
+
+CASES: list[tuple[Literal["dataset", "batch", "sample"], int]] = [
+    ("dataset", 1),
+    ("dataset", 4),
+    ("batch", 1),
+    ("sample", 1),
+]
 
 
 def main() -> None:
@@ -24,12 +32,12 @@ def main() -> None:
     materials.features("score")
     model = load_model(materials.teacher)
     result: dict[str, object] = {"rows": arguments.rows}
-    for accumulation, passes in (("dataset", 1), ("dataset", 4), ("batch", 1), ("sample", 1)):
+    for accumulation, passes in CASES:
         size = 1 if accumulation == "sample" else 32
         scoring_batches = [make_batch(examples, chosen) for chosen in batches(examples, size)]
         settings = Importance(accumulation=accumulation, passes=passes)
 
-        def loss(batch):
+        def loss(batch: Batch) -> torch.Tensor:
             return answer_loss(materials.logits(model, batch, "score"), batch)
 
         def bare() -> None:

@@ -65,12 +65,13 @@ def measure(name: str, width: int) -> dict[str, float]:
     with torch.no_grad():
         loss(batches[0])  # so that the libraries allocate their own buffers before the measurement
     before = rss()
-    if SETTINGS[name] is None:
+    settings = SETTINGS[name]
+    if settings is None:
         for one in batches:
             loss(one).backward()
     else:
         anatomy = anatomy_of(config.to_dict())
-        score(model, anatomy, batches, loss, Importance(**SETTINGS[name]), torch.Generator())
+        score(model, anatomy, batches, loss, Importance(**settings), torch.Generator())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
     return {"weights_mb": weights / 2**20, "peak_mb": peak / 2**20, "peak_over_weights": peak / weights}
 

@@ -247,7 +247,7 @@ def make_schema(values: list[Value]) -> dict[str, Any]:
 
 def _outside(path: str) -> dict[str, Any] | None:
     """What other parts of lmmpress say is allowed there."""
-    profile = _plain({key: one for key, one in Profile.model_json_schema().items() if key != "$defs"})
+    profile: dict[str, Any] = _plain({key: one for key, one in Profile.model_json_schema().items() if key != "$defs"})
     if path == "profile":
         return profile
     if path == "profiles":
@@ -269,7 +269,7 @@ def _plain(schema: Any) -> Any:
         return [_plain(one) for one in schema]
     if not isinstance(schema, dict):
         return schema
-    kept = {}
+    kept: dict[str, Any] = {}
     for key, value in schema.items():
         if key == "properties":
             kept[key] = {name: _plain(one) for name, one in value.items()}

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,9 @@ def test_plan_sizes_are_those_of_the_command() -> None:
     assert sizes.as_list() == json.loads(run("plan", "--preset", "paper", "--json", "--set", changes[0]))
 
 
-def test_prune_inspect_and_evaluate_are_the_commands(make_checkpoint, data: Path, tmp_path: Path) -> None:
+def test_prune_inspect_and_evaluate_are_the_commands(
+    make_checkpoint: Callable[..., Path], data: Path, tmp_path: Path
+) -> None:
     source = make_checkpoint("llama")
     pruned = lmmpress.prune(source, tmp_path / "here", axis="ffn", remove=16, data=data)
     told = json.loads(
@@ -158,13 +161,16 @@ def test_predict_takes_questions_with_pictures(taught: Path, data: Path, tmp_pat
     assert len(lmmpress.predict(taught, [])) == 0
 
 
-def test_what_cannot_be_answered_is_one_line(taught: Path, make_checkpoint, tmp_path: Path) -> None:
+def test_what_cannot_be_answered_is_one_line(
+    taught: Path, make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
     (tmp_path / "text.png").write_text("no picture", "utf-8")
-    for asked, message in (
+    faults: list[tuple[list[Any], str]] = [
         ([(tmp_path / "text.png", "?")], "cannot be read as a picture"),
         ([(tmp_path / "nowhere.png", "?")], "nowhere.png"),
         ([(Image.new("RGB", (8, 8)), "?"), "no picture"], "ask them in two calls"),
-    ):
+    ]
+    for asked, message in faults:
         with pytest.raises(lmmpress.UserError, match=message):
             lmmpress.predict(taught, asked)
     with pytest.raises(lmmpress.UserError, match=r"^question 2, '': the tokenizer makes nothing of the question"):
@@ -222,7 +228,9 @@ def test_nothing_is_printed(short_plan: dict[str, Any], data: Path, tmp_path: Pa
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_the_level_of_transformers_is_given_back(make_checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_level_of_transformers_is_given_back(
+    make_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import logging
 
     monkeypatch.delenv("TRANSFORMERS_VERBOSITY", raising=False)

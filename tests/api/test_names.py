@@ -24,7 +24,7 @@ def test_every_name_is_there_and_says_what_it_is() -> None:
         assert value.__name__ == name
     assert set(lmmpress.__all__) <= set(dir(lmmpress))
     with pytest.raises(AttributeError, match="no attribute 'compres'"):
-        _ = lmmpress.compres  # type: ignore[attr-defined]
+        _ = lmmpress.compres
 
 
 def test_every_function_of_the_api_is_offered_and_typed() -> None:

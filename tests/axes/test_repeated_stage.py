@@ -1,10 +1,12 @@
 """A stage that comes twice, and one with a tower of its own, work in every engine under names of their own."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.certain import certain
 from support.cli import run
 from support.engines import (
     GRANULARITIES,
@@ -14,6 +16,7 @@ from support.engines import (
     by_this_process,
 )
 
+from lmmpress.kubeflow.compile import Granularity
 from lmmpress.plan import Plan, parse_plan
 from lmmpress.reporting.page import render
 from lmmpress.tracking.client import local_store, open_client
@@ -32,7 +35,9 @@ def raw(raw_plan: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("trusting")
-def test_every_engine_comes_to_the_same(raw, lineage_in, tmp_path, monkeypatch) -> None:
+def test_every_engine_comes_to_the_same(
+    raw: dict[str, Any], lineage_in: Callable[[Path], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "one"
     one = by_this_process(raw, out, lineage_in)
     assert [(step.stage, step.index, step.tower) for step in one.steps] == STEPS
@@ -57,7 +62,7 @@ def test_every_engine_comes_to_the_same(raw, lineage_in, tmp_path, monkeypatch) 
     page = render(one, parse_plan(raw))
     assert "3 block-2 language" in page
     client = open_client(local_store(out))
-    experiment = client.get_experiment_by_name("lmmpress").experiment_id
+    experiment = certain(client.get_experiment_by_name("lmmpress")).experiment_id
     (whole,) = client.search_runs([experiment], "tags.`lmmpress.kind` = 'run'")
     assert json.loads(whole.data.params["plan.stages"]) == STAGES
     steps = client.search_runs([experiment], "tags.`lmmpress.kind` = 'step'")
@@ -70,13 +75,15 @@ def test_every_engine_comes_to_the_same(raw, lineage_in, tmp_path, monkeypatch) 
 
 @pytest.mark.long
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-def test_kubeflows_runner_comes_to_the_same(granularity, raw, lineage_in, tmp_path) -> None:
+def test_kubeflows_runner_comes_to_the_same(
+    granularity: Granularity, raw: dict[str, Any], lineage_in: Callable[[Path], str], tmp_path: Path
+) -> None:
     one = by_this_process(raw, tmp_path / "one", lineage_in)
     found = by_kubeflows_runner(raw, granularity, tmp_path / "run")
     assert_same(raw, found, tmp_path / "run", one, tmp_path / "one")
 
 
-def test_plan_shows_the_sizes_after_each(raw, tmp_path: Path) -> None:
+def test_plan_shows_the_sizes_after_each(raw: dict[str, Any], tmp_path: Path) -> None:
     plan = tmp_path / "plan.json"
     plan.write_text(json.dumps(raw), "utf-8")
     sizes = json.loads(run("plan", plan, "--json"))

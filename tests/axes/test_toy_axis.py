@@ -7,6 +7,7 @@ component is in a module of its own, as Kubeflow's SDK is no part of the library
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,11 @@ from support.engines import (
     by_this_process,
 )
 from support.paths import ROOT
-from support.tiny import config_of, make_model
+from support.tiny import config_of, make_model, save_model
 
 from lmmpress.axes import Axis, axes, axis_named, register, registry
 from lmmpress.errors import UserError
+from lmmpress.kubeflow.compile import Granularity
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.cut import masked
 from lmmpress.lmm.probe import probe_inputs, probe_logits
@@ -71,7 +73,9 @@ pytestmark = pytest.mark.usefixtures("installed")
 
 
 @pytest.mark.usefixtures("trusting")
-def test_every_engine_comes_to_the_same(raw, lineage_in, tmp_path, monkeypatch) -> None:
+def test_every_engine_comes_to_the_same(
+    raw: dict[str, Any], lineage_in: Callable[[Path], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = by_this_process(raw, tmp_path / "one", lineage_in)
     assert [(step.stage, step.index, step.removed) for step in one.steps] == [
         ("tail", 0, 16),
@@ -97,13 +101,17 @@ def test_every_engine_comes_to_the_same(raw, lineage_in, tmp_path, monkeypatch) 
 
 @pytest.mark.long
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-def test_processes_find_the_axis_by_its_entry_point(granularity, raw, lineage_in, tmp_path) -> None:
+def test_processes_find_the_axis_by_its_entry_point(
+    granularity: Granularity, raw: dict[str, Any], lineage_in: Callable[[Path], str], tmp_path: Path
+) -> None:
     one = by_this_process(raw, tmp_path / "one", lineage_in)
     found = by_kubeflows_runner(raw, granularity, tmp_path / "run")
     assert_same(raw, found, tmp_path / "run", one, tmp_path / "one")
 
 
-def test_plan_prune_and_inspect_know_it(raw, make_checkpoint, tmp_path) -> None:
+def test_plan_prune_and_inspect_know_it(
+    raw: dict[str, Any], make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
     plan = tmp_path / "plan.json"
     plan.write_text(json.dumps(raw), "utf-8")
     sizes = json.loads(run("plan", plan, "--json"))
@@ -118,7 +126,11 @@ def test_plan_prune_and_inspect_know_it(raw, make_checkpoint, tmp_path) -> None:
     assert table.head[3:8] == ("block", "ffn", "attention", "io", "tail")
     assert [row[0] for row in table.rows] == ["original", "tail 1", "tail 2", "ffn 1"]
     help_text = subprocess.run(
-        [sys.executable, "-m", "lmmpress.cli", "prune", "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "lmmpress.cli", "prune", "--help"],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
     ).stdout
     words = " ".join(help_text.replace("│", " ").split())
     assert "tail: the hidden width of every FFN: the last units go." in words
@@ -130,21 +142,21 @@ def test_plan_prune_and_inspect_know_it(raw, make_checkpoint, tmp_path) -> None:
     assert told["widths"]["language"] | {"tail": 48, "ffn": 48} == told["widths"]["language"]
 
 
-def test_amounts_of_both_axes_are_held_against_the_width_that_they_share(raw) -> None:
+def test_amounts_of_both_axes_are_held_against_the_width_that_they_share(raw: dict[str, Any]) -> None:
     anatomy = read_checkpoint(Path(raw["model"]))
     message = r"stage ffn, after the steps before it: ffn of the language tower is 40 wide: 48 cannot be removed"
     with pytest.raises(UserError, match=message):
         predict(anatomy, parse_plan(raw, ("stages.ffn.max=48",)))
 
 
-def test_a_pipeline_has_its_parameters(raw) -> None:
+def test_a_pipeline_has_its_parameters(raw: dict[str, Any]) -> None:
     given = arguments_of(parse_plan(raw | {"store": "s3://b/s"}), "name")
     assert {key: given[key] for key in given if key.startswith("tail")} == {"tail_step": 16, "tail_max": 24}
 
 
 @pytest.mark.parametrize("name", ["llama", "t5", "opt", "glm", "blip2-qwen2"])
-def test_a_cut_is_exact_in_every_family(name: str, tmp_path) -> None:
-    make_model(config_of(name)).save_pretrained(tmp_path / "source")
+def test_a_cut_is_exact_in_every_family(name: str, tmp_path: Path) -> None:
+    save_model(make_model(config_of(name)), tmp_path / "source")
     anatomy = read_checkpoint(tmp_path / "source")
     cut = choose(anatomy, "language", "tail", 8, None)
     assert all(kept == list(range(len(kept))) for kept in cut.keep.values())
@@ -155,9 +167,9 @@ def test_a_cut_is_exact_in_every_family(name: str, tmp_path) -> None:
     assert torch.allclose(probe_logits(model, inputs), probe_logits(uncut, inputs), atol=1e-5, rtol=1e-4)
 
 
-def test_cuts_along_both_axes_and_of_blocks_compose(tmp_path) -> None:
+def test_cuts_along_both_axes_and_of_blocks_compose(tmp_path: Path) -> None:
     """Made at once, as `lmmpress prune --cuts` does, they leave what they leave in turn."""
-    make_model(config_of("llama")).save_pretrained(tmp_path / "0")
+    save_model(make_model(config_of("llama")), tmp_path / "0")
     first = anatomy = read_checkpoint(tmp_path / "0")
     cuts, generator = [], torch.Generator().manual_seed(0)
     for number, (axis, amount) in enumerate((("tail", 8), ("ffn", 8), ("block", 1), ("tail", 16), ("ffn", 4))):
@@ -171,7 +183,7 @@ def test_cuts_along_both_axes_and_of_blocks_compose(tmp_path) -> None:
     assert all(torch.equal(in_turn[name], once[name]) for name in once)
 
 
-def test_an_axis_that_nobody_uses_changes_no_scores(monkeypatch) -> None:
+def test_an_axis_that_nobody_uses_changes_no_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither which groups are scored nor under which name: a run begun without the package goes on with it."""
     anatomy = anatomy_of(config_of("llama"))
     always = [axis.name for axis in axes() if axis.always_scored]

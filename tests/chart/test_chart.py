@@ -126,7 +126,7 @@ def test_everything_that_is_named_is_there(case: str) -> None:
 
 
 def matches(labels: dict[str, str], pod: Object) -> bool:
-    return labels.items() <= pod["metadata"]["labels"].items()
+    return bool(labels.items() <= pod["metadata"]["labels"].items())
 
 
 def test_images_come_from_the_mirror() -> None:

@@ -4,12 +4,13 @@ import copy
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from support.chart import containers, pod_environment, pods, render, run_script, unavailable
@@ -263,7 +264,7 @@ def test_a_server_that_ignores_conditions_is_found_out(s3: MiniStack, monkeypatc
 
     class Forgetful(Proxy):
         def _serve(self, client: Any) -> None:
-            super()._serve(_Without(client))
+            super()._serve(cast(socket.socket, _Without(client)))
 
     class _Without:
         def __init__(self, client: Any) -> None:

@@ -60,7 +60,7 @@ def test_a_policy_scan_finds_nothing_that_is_not_explained(tmp_path: Path) -> No
         unavailable(why)
     for case in CASES:
         (tmp_path / f"{case}.yaml").write_text(yaml.safe_dump_all(render(case)), "utf-8")
-    command = [program, "--directory", tmp_path, "--framework", "kubernetes", "--output", "json", "--compact"]
+    command = [str(program), "--directory", str(tmp_path), "--framework", "kubernetes", "--output", "json", "--compact"]
     done = subprocess.run(
         command, capture_output=True, text=True, encoding="utf-8", check=False, env=os.environ | {"LOG_LEVEL": "ERROR"}
     )

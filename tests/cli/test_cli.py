@@ -63,7 +63,18 @@ def test_a_misspelt_key_is_one_line_and_exit_code_2(plan_file: Path, tmp_path: P
 
 
 def test_debug_shows_the_traceback(plan_file: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "lmmpress.cli", "run", plan_file, "--out", tmp_path, "--set", "x=1", "--debug"]
+    command = [
+        sys.executable,
+        "-m",
+        "lmmpress.cli",
+        "run",
+        str(plan_file),
+        "--out",
+        str(tmp_path),
+        "--set",
+        "x=1",
+        "--debug",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
     assert "Traceback" in done.stderr
 
@@ -80,7 +91,7 @@ def test_debug_shows_the_traceback(plan_file: Path, tmp_path: Path) -> None:
     ],
 )
 def test_a_run_that_cannot_work_leaves_nothing_behind(
-    raw_plan: dict[str, Any], tmp_path: Path, spoil, message: str
+    raw_plan: dict[str, Any], tmp_path: Path, spoil: Callable[[dict[str, Any]], None], message: str
 ) -> None:
     from lmmpress.engine.compression import compress
     from lmmpress.errors import UserError
@@ -110,7 +121,7 @@ def test_a_run_that_cannot_work_leaves_nothing_behind(
     ],
 )
 def test_what_the_system_says_is_told_in_one_line_that_fits_the_command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error, again: str
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, again: str
 ) -> None:
     """`prune` has no --resume to be advised."""
 

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def test_nothing_else_imports_the_command_line() -> None:
                 assert not {name for name in imports_of(path) if within(name, ("lmmpress.cli",))}, path
 
 
-COMMANDS = {
+COMMANDS: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {
     "run": (api.compress, {"directory": "out", "plan_file": "plan", "sample": "plan"}),
     "plan": (api.plan_sizes, {"plan_file": "plan", "from_preset": "plan"}),
     "prune": (api.prune, {"target": "out"}),

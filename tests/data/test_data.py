@@ -17,7 +17,7 @@ from PIL import Image
 from lmmpress.data import open_image, open_picture, read_split
 from lmmpress.errors import UserError
 from lmmpress.lmm.checkpoint import read_checkpoint
-from lmmpress.lmm.examples import batches, encode, make_batch
+from lmmpress.lmm.examples import Examples, batches, encode, make_batch
 from lmmpress.lmm.processor import load_processor
 
 GOOD = {"file_name": "a.png", "question": "q", "answer": "a", "task": "t", "split": "test"}
@@ -113,7 +113,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n"
         (b"PK\x03\x04", "is a zip archive; unpack it"),
     ],
 )
-def test_metadata_that_is_another_kind_of_file_is_named_as_what_it_is(tmp_path: Path, raw, message: str) -> None:
+def test_metadata_that_is_another_kind_of_file_is_named_as_what_it_is(tmp_path: Path, raw: bytes, message: str) -> None:
     folder = write(tmp_path / "d", GOOD)
     (folder / "metadata.jsonl").write_bytes(raw)
     with pytest.raises(UserError, match=message):
@@ -128,7 +128,7 @@ def test_metadata_that_is_another_kind_of_file_is_named_as_what_it_is(tmp_path: 
         (b"<!DOCTYPE html>", "it is none of JPEG, .*, or is damaged; convert it, or fetch it again"),
     ],
 )
-def test_an_image_that_is_none_is_named_as_what_it_is(tmp_path: Path, raw, message: str) -> None:
+def test_an_image_that_is_none_is_named_as_what_it_is(tmp_path: Path, raw: bytes, message: str) -> None:
     (tmp_path / "a.png").write_bytes(raw)
     with pytest.raises(UserError, match=message):
         open_picture(tmp_path / "a.png")
@@ -162,23 +162,25 @@ def test_images_of_some_rows_only_are_refused(tmp_path: Path) -> None:
         ).map(json.dumps),
     )
 )
-def test_no_row_however_odd_ends_in_anything_but_a_clear_error(tmp_path_factory: pytest.TempPathFactory, line) -> None:
+def test_no_row_however_odd_ends_in_anything_but_a_clear_error(
+    tmp_path_factory: pytest.TempPathFactory, line: str
+) -> None:
     folder = write(tmp_path_factory.mktemp("odd"), line)
     with contextlib.suppress(UserError):
         read_split(folder, "test")
 
 
 @pytest.fixture(scope="module")
-def examples(make_checkpoint: Callable[..., Path], data: Path):
+def examples(make_checkpoint: Callable[..., Path], data: Path) -> Examples:
     checkpoint = make_checkpoint("llama")
     return encode(read_split(data, "distill"), load_processor(checkpoint), read_checkpoint(checkpoint).config)
 
 
-def test_every_answer_ends_with_the_end_token(examples) -> None:
+def test_every_answer_ends_with_the_end_token(examples: Examples) -> None:
     assert all(row.answer[-1] == 2 for row in examples.rows)
 
 
-def test_a_batch_marks_the_positions_that_predict_the_answer(examples) -> None:
+def test_a_batch_marks_the_positions_that_predict_the_answer(examples: Examples) -> None:
     batch = make_batch(examples, [3, 0, 7])
     assert batch.where.sum() == len(batch.targets) == len(batch.owner) == len(batch.number)
     shifted = torch.roll(batch.where, 1, dims=1)
@@ -186,7 +188,7 @@ def test_a_batch_marks_the_positions_that_predict_the_answer(examples) -> None:
 
 
 @pytest.mark.parametrize("generator", [None, 5])
-def test_batches_hold_every_row_once(examples, generator: int | None) -> None:
+def test_batches_hold_every_row_once(examples: Examples, generator: int | None) -> None:
     seeded = torch.Generator().manual_seed(generator) if generator else None
     order = batches(examples, 7, seeded)
     assert sorted(index for chosen in order for index in chosen) == list(range(len(examples.rows)))

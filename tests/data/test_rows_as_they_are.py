@@ -9,6 +9,7 @@ import socket
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def fault(folder: Path, split: str = "test") -> str:
     return line
 
 
-def saved(image: Image.Image, format: str, **how) -> bytes:
+def saved(image: Image.Image, format: str, **how: Any) -> bytes:
     raw = io.BytesIO()
     image.save(raw, format, **how)
     return raw.getvalue()
@@ -74,7 +75,7 @@ def test_text_that_is_not_utf8_is_refused_with_its_line_and_likely_encoding(
 
 
 @given(st.binary(max_size=200))
-def test_a_guess_is_made_of_any_bytes(raw) -> None:
+def test_a_guess_is_made_of_any_bytes(raw: bytes) -> None:
     assert likely_encoding(raw)
 
 
@@ -113,7 +114,7 @@ def test_a_whole_surrogate_pair_is_its_character(tmp_path: Path) -> None:
         (json.dumps(TEXT | {"file_name": "a" * 5000}).encode(), "line 1: image .* cannot be read: File name too long"),
     ],
 )
-def test_rows_that_are_too_large_or_of_another_form_are_one_line(tmp_path: Path, raw, message: str) -> None:
+def test_rows_that_are_too_large_or_of_another_form_are_one_line(tmp_path: Path, raw: bytes, message: str) -> None:
     with pytest.raises(UserError, match=message):
         read_split(data_set(tmp_path / "d", raw=raw), "test")
 
@@ -243,7 +244,7 @@ def png_of(width: int, height: int) -> bytes:
         (b"", "it is empty"),
     ],
 )
-def test_what_is_no_picture_is_refused_before_it_is_decoded(tmp_path: Path, raw, message: str) -> None:
+def test_what_is_no_picture_is_refused_before_it_is_decoded(tmp_path: Path, raw: bytes, message: str) -> None:
     folder = data_set(tmp_path / "d", ROW)
     (folder / "a.png").write_bytes(raw)
     with pytest.raises(UserError, match=f"a.png cannot be read as an image: .*{message}.*line 1, asking 'q'") as told:
@@ -253,7 +254,7 @@ def test_what_is_no_picture_is_refused_before_it_is_decoded(tmp_path: Path, raw,
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_exif_orientation_is_applied_as_transformers_does(tmp_path: Path, orientation, format: str) -> None:
+def test_exif_orientation_is_applied_as_transformers_does(tmp_path: Path, orientation: int, format: str) -> None:
     image = Image.fromarray(np.kron(np.array([[0, 60, 120], [180, 220, 255]], np.uint8), np.ones((16, 16), np.uint8)))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -284,7 +285,7 @@ def test_a_damaged_exif_block_leaves_the_picture_upright(tmp_path: Path) -> None
         (np.array([[-10, 0, 40]], np.int32), "TIFF", [0, 51, 255]),
     ],
 )
-def test_deep_grey_is_scaled_and_not_clipped(tmp_path: Path, values, format: str, grey: list[int]) -> None:
+def test_deep_grey_is_scaled_and_not_clipped(tmp_path: Path, values: np.ndarray, format: str, grey: list[int]) -> None:
     (tmp_path / "a").write_bytes(saved(Image.fromarray(values), format))
     assert np.asarray(open_picture(tmp_path / "a"))[0].tolist() == [[value] * 3 for value in grey]
 
@@ -316,7 +317,7 @@ KEYED = Image.fromarray(np.array([[0, 65535]], np.uint16))
         (saved(KEYED, "PNG", transparency=0), [[255, 255, 255], [255, 255, 255]]),
     ],
 )
-def test_transparency_is_laid_on_white(tmp_path: Path, raw, pixels: list[list[int]]) -> None:
+def test_transparency_is_laid_on_white(tmp_path: Path, raw: bytes, pixels: list[list[int]]) -> None:
     (tmp_path / "a").write_bytes(raw)
     assert np.asarray(open_picture(tmp_path / "a"))[0].tolist() == pixels
 
@@ -372,7 +373,7 @@ def test_the_digest_of_a_data_set_says_how_odd_pictures_are_read(tmp_path: Path)
         (["score", "distill", "gate", "test"], []),
     ],
 )
-def test_the_usual_splits_are_known(tmp_path: Path, there: list[str], names) -> None:
+def test_the_usual_splits_are_known(tmp_path: Path, there: list[str], names: list[str]) -> None:
     folder = data_set(tmp_path / "d", *(TEXT | {"split": name} for name in there))
     assert list(usual_splits(folder).values()) == names
 
@@ -414,7 +415,7 @@ def test_the_same_row_of_text_in_two_splits_is_counted(tmp_path: Path) -> None:
     start=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"II*\0", b"BM", b"\xff\xd8"]),
 )
 def test_no_picture_however_odd_ends_in_anything_but_one_line(
-    tmp_path_factory: pytest.TempPathFactory, raw, start
+    tmp_path_factory: pytest.TempPathFactory, raw: bytes, start: bytes
 ) -> None:
     path = tmp_path_factory.mktemp("odd") / "a"
     path.write_bytes(start + raw)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.certain import certain
 from support.exact_distillation import ROWS, SETTINGS, distil, exact_values
 from support.plain_distillation import distil_plainly
 
@@ -77,13 +78,15 @@ def test_a_run_distils_as_the_plain_loop_does(raw_plan: dict[str, Any], taught: 
     examples = encode(rows, load_processor(taught), read_checkpoint(taught).config)
     records = {entry.name.removeprefix("records/").removesuffix(".json") for entry in store.objects.entries("records/")}
     seeds = {
-        store.read_record(name)["checkpoint"]: int(name[-15:], 16) for name in records if name.startswith("distill-")
+        certain(store.read_record(name))["checkpoint"]: int(name[-15:], 16)
+        for name in records
+        if name.startswith("distill-")
     }
     assert len(result.steps) == 5
     for step in result.steps:
-        history = read_record(store.checkpoint(step.checkpoint))["history"]
+        history = certain(read_record(store.checkpoint(certain(step.checkpoint))))["history"]
         student = load_model(store.checkpoint(history[-1]["distilled_from"]))
         for name, parameter in student.named_parameters():
             parameter.requires_grad_(name.startswith(("language_model", "language_projection")))
-        losses = distil_plainly(student, teacher, examples, plan.distillation, seeds[step.checkpoint])
+        losses = distil_plainly(student, teacher, examples, plan.distillation, seeds[certain(step.checkpoint)])
         assert step.loss == pytest.approx(losses, rel=1e-3), step

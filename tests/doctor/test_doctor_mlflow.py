@@ -86,8 +86,8 @@ def test_a_real_server_of_mlflow_is_understood(tmp_path: Path, monkeypatch: pyte
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]
     command += ["--workers", "1", "--host", "127.0.0.1", "--port", str(port), "--allowed-hosts", "localhost:*"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    server = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **quiet)
+    nowhere = subprocess.DEVNULL
+    server = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stdout=nowhere, stderr=nowhere)
     try:
         wait_for(f"http://localhost:{port}/health", 300)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://localhost:{port}")

@@ -78,11 +78,14 @@ def test_what_a_pod_has_asked_for_counts_what_comes_before_it_and_what_stays_bes
     assert used == {"n": {"pods": 1, "cpu": Decimal("4.1"), "memory": 1 << 30}}
 
 
+ODD: list[Any] = ["", "NaN", None, "1e999999999", "Infinity", "-", True, {}, "9" * 5000, "i"]
+
+
 @pytest.mark.parametrize(
     ("written", "value"),
     [
         *[("500m", Decimal("0.5")), ("16Gi", 16 << 30), ("1e3", 1000), (4, 4)],
-        *[(odd, None) for odd in ("", "NaN", None, "1e999999999", "Infinity", "-", True, {}, "9" * 5000, "i")],
+        *[(odd, None) for odd in ODD],
     ],
 )
 def test_quantities_are_read_or_are_none(written: Any, value: Any) -> None:

@@ -9,7 +9,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -20,6 +20,7 @@ from support.paths import ROOT
 from tools.images import recipe
 
 DOCKER = ROOT / "docker"
+NO_MACHINE = cast(recipe.Machine, None)  # for a builder that only reads the recipe
 LOCKS = ("requirements", "torch-cuda", "kfp", "mlflow")
 BY_VARIANT = re.compile(r"torch|triton|nvidia-.*|cuda-.*")
 
@@ -55,7 +56,7 @@ def test_hadolint_finds_nothing() -> None:
 @pytest.mark.parametrize("target", ["lmmpress", "mlflow"])
 @pytest.mark.parametrize("variant", ["cpu", "cuda"])
 def test_an_image_ends_without_root_and_without_tools(target: str, variant: str) -> None:
-    builder = recipe.Builder(None, {"VARIANT": variant})
+    builder = recipe.Builder(NO_MACHINE, {"VARIANT": variant})
     chain = builder.chain(target)
     assert [stage.base for stage in builder.stages.values() if stage.base not in builder.stages] == [
         "${BASE}",
@@ -85,7 +86,7 @@ def test_an_image_ends_without_root_and_without_tools(target: str, variant: str)
 
 
 def test_versions_in_the_dockerfile_are_the_tested_ones() -> None:
-    builder = recipe.Builder(None, {})
+    builder = recipe.Builder(NO_MACHINE, {})
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert builder.arguments["VERSION"] == project["version"]
     assert recipe.read_argument(builder, "TORCH") == constraints()["torch"] == locked("torch-cuda")["torch"][0]
@@ -93,7 +94,7 @@ def test_versions_in_the_dockerfile_are_the_tested_ones() -> None:
 
 
 def test_every_install_is_locked() -> None:
-    builder = recipe.Builder(None, {})
+    builder = recipe.Builder(NO_MACHINE, {})
     installs = [
         command
         for stage in builder.stages.values()
@@ -141,7 +142,7 @@ def test_what_is_copied_reaches_the_builder() -> None:
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
     allowed = [rule.removeprefix("!") for rule in rules if rule.startswith("!")]
-    for stage in recipe.Builder(None, {}).stages.values():
+    for stage in recipe.Builder(NO_MACHINE, {}).stages.values():
         for instruction, rest in stage.instructions:
             if instruction == "COPY" and not rest.startswith("--from="):
                 *sources, target = rest.split()

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -190,11 +191,8 @@ def test_by_step_a_run_goes_on_after_a_task_of_each_component_was_killed_to_what
 
     from lmmpress.kubeflow import local_runner as local
 
-    def make_pipeline(*arguments: Any) -> Any:
-        return once_more(*arguments, put=lambda task: here(task).set_retry(1, backoff_duration="0s"))
-
-    once_more = local.make_pipeline
-    monkeypatch.setattr(local, "make_pipeline", make_pipeline)
+    once_more = partial(local.make_pipeline, put=lambda task: here(task).set_retry(1, backoff_duration="0s"))
+    monkeypatch.setattr(local, "make_pipeline", once_more)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # which is set by what follows, and is put back afterwards
     dies_in(*COMPONENTS)
     run("run", plan_file, "--out", out, "--engine", "kfp-local", "--resume")  # in this process

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from support.data import write_data
+from support.tiny import save_model
 
 from lmmpress.data import read_split
 from lmmpress.engine.compression import compress
@@ -17,12 +18,12 @@ from lmmpress.errors import UserError
 from lmmpress.evaluation.sight import rows_of_different_images, sees
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.processor import load_processor
-from lmmpress.plan import parse_plan
+from lmmpress.plan import Plan, parse_plan
 
 pytestmark = pytest.mark.usefixtures("trusting")
 
 
-def strict(raw_plan, **changes):
+def strict(raw_plan: dict[str, Any], **changes: Any) -> Plan:
     return parse_plan(raw_plan | {"tolerance": {"alpha": 0.9}} | changes)
 
 
@@ -82,8 +83,8 @@ def blind(source: Path, target: Path) -> Path:
     """A copy of a BLIP-2 whose pictures all turn into the same."""
     shutil.copytree(source, target)
     model = load_model(source)
-    torch.nn.init.zeros_(model.language_projection.weight)
-    model.save_pretrained(target)
+    torch.nn.init.zeros_(model.get_parameter("language_projection.weight"))
+    save_model(model, target)
     return target
 
 
@@ -122,11 +123,13 @@ def test_a_processor_that_makes_no_place_for_pictures_is_noticed(
     rows = rows_of_different_images(read_split(data, "gate"))
     assert len(rows.rows) == len(rows.image_names()) == 4
 
-    def words_alone(images, text, return_tensors):
-        return {"input_ids": processor.tokenizer(text)["input_ids"]} | dict(processor.image_processor(images))
+    class WordsAlone:
+        tokenizer, image_processor = processor.tokenizer, processor.image_processor
 
-    words_alone.tokenizer, words_alone.image_processor = processor.tokenizer, processor.image_processor
-    assert not sees(load_model(checkpoint), rows, words_alone, read_checkpoint(checkpoint))
+        def __call__(self, images: Any, text: Any, return_tensors: Any) -> dict[str, Any]:
+            return {"input_ids": self.tokenizer(text)["input_ids"]} | dict(self.image_processor(images))
+
+    assert not sees(load_model(checkpoint), rows, WordsAlone(), read_checkpoint(checkpoint))
 
 
 def test_a_test_split_of_one_row_is_measured(

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lmmpress.engine.compression import compress
 from lmmpress.lmm import read_anatomy
@@ -21,7 +22,7 @@ def test_a_step_reads_the_anatomy_of_each_checkpoint_once(
     read = []
     original = read_anatomy.build_on_meta
 
-    def counting(config, auto_class):
+    def counting(config: dict[str, Any], auto_class: str) -> torch.nn.Module:
         read.append(auto_class)
         return original(config, auto_class)
 

@@ -96,7 +96,7 @@ def test_a_weight_that_is_no_number_ends_a_run_before_it_begins(
 @pytest.mark.long
 @pytest.mark.parametrize("options", [[], ["--engine", "kfp-local", "--granularity", "stage"]])
 def test_no_process_of_a_run_imports_from_the_current_directory(
-    hostile: Path, raw_plan: dict[str, Any], tmp_path: Path, options
+    hostile: Path, raw_plan: dict[str, Any], tmp_path: Path, options: list[str]
 ) -> None:
     """A model repository that brings its own plan, and modules named as those that every process imports."""
     plan = on_vision(raw_plan, hostile)

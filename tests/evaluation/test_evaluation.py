@@ -20,12 +20,14 @@ from lmmpress.sample.dataset import build
 
 
 @pytest.fixture(scope="module")
-def adverts(tmp_path_factory: pytest.TempPathFactory):
+def adverts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("adverts") / "data", sizes={"score": 4, "distill": 4, "gate": 4, "test": 24})
 
 
 @pytest.mark.parametrize("blocks_removed", [0, 5])
-def test_forward_accuracy_equals_greedy_generation_row_by_row(adverts, tmp_path: Path, blocks_removed: int) -> None:
+def test_forward_accuracy_equals_greedy_generation_row_by_row(
+    adverts: Path, tmp_path: Path, blocks_removed: int
+) -> None:
     """The sample model, and the same with blocks missing, which answers wrongly in many ways."""
     checkpoint = MODEL
     if blocks_removed:
@@ -50,7 +52,7 @@ def test_forward_accuracy_equals_greedy_generation_row_by_row(adverts, tmp_path:
     assert (right.sum() < len(right)) or not blocks_removed
 
 
-def test_cached_features_measure_the_same(adverts) -> None:
+def test_cached_features_measure_the_same(adverts: Path) -> None:
     model, anatomy = load_model(MODEL), read_checkpoint(MODEL)
     examples = encode(read_split(adverts, "test"), load_processor(MODEL), read_checkpoint(MODEL).config)
     features = visual_features(model, examples, anatomy, 16)
@@ -58,7 +60,7 @@ def test_cached_features_measure_the_same(adverts) -> None:
     assert torch.equal(seen, answered_right(model, examples, anatomy.projector, features, 32))
 
 
-def test_a_checkpoint_is_measured_as_a_whole(adverts) -> None:
+def test_a_checkpoint_is_measured_as_a_whole(adverts: Path) -> None:
     found = evaluate_checkpoint(MODEL, adverts, "test", Evaluation(samples=8, batch_size=4, latency_samples=2))
     assert found.rows == 120
     assert found.accuracy == pytest.approx(sum(found.accuracy_by_task.values()) / 5)
@@ -67,7 +69,7 @@ def test_a_checkpoint_is_measured_as_a_whole(adverts) -> None:
     assert sum(found.parameters_by_tower.values()) == found.parameters
 
 
-def test_accuracy_by_task_averages_to_the_whole(adverts) -> None:
+def test_accuracy_by_task_averages_to_the_whole(adverts: Path) -> None:
     examples = encode(read_split(adverts, "gate"), load_processor(MODEL), read_checkpoint(MODEL).config)
     right = torch.arange(len(examples.rows)) % 3 > 0
     tasks = by_task(examples.split, right)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from support.plain import plain_tokens
-from support.tiny import MODELS, config_of, make_model
+from support.tiny import MODELS, config_of, make_model, save_model
 from support.training import train_for_a_moment
 from transformers import GenerationConfig
 
@@ -134,7 +134,7 @@ def text_only(make_checkpoint: Callable[..., Path], data: Path, tmp_path: Path) 
     train_for_a_moment(model, examples, read_checkpoint(checkpoint))
     taught = tmp_path / "taught"
     shutil.copytree(checkpoint, taught)
-    model.save_pretrained(taught)
+    save_model(model, taught)
     return taught, split
 
 
@@ -144,15 +144,16 @@ def test_every_setting_of_transformers_is_known_to_change_answers_or_not_to() ->
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_the_settings_are_those_that_generate_takes(kind, tmp_path: Path) -> None:
+def test_the_settings_are_those_that_generate_takes(kind: str, tmp_path: Path) -> None:
     """Of the file, of the config where there is none, and of BLIP-2's text model, which reads neither."""
-    make_model(config_of(kind)).save_pretrained(tmp_path)
+    save_model(make_model(config_of(kind)), tmp_path)
     path = tmp_path / "generation_config.json"
     for settings in (None, TOKENS | {"eos_token_id": [2, 7], "no_repeat_ngram_size": 2}):
         path.unlink() if settings is None else path.write_text(json.dumps(settings), "utf-8")
         model = load_model(tmp_path)
-        generating = model.language_model if kind.startswith("blip2") else model
-        assert generation_settings(tmp_path)[0].to_dict() == generating.generation_config.to_dict()
+        generating = model.get_submodule("language_model") if kind.startswith("blip2") else model
+        config: Any = generating.generation_config
+        assert generation_settings(tmp_path)[0].to_dict() == config.to_dict()
 
 
 def test_settings_that_are_accepted_leave_accuracy_what_generate_gives(
@@ -178,7 +179,7 @@ def test_settings_that_are_accepted_leave_accuracy_what_generate_gives(
 
 @pytest.mark.parametrize(("settings", "words"), REFUSED)
 def test_settings_that_would_answer_otherwise_are_refused_in_one_line(
-    make_checkpoint: Callable[..., Path], tmp_path: Path, settings, words
+    make_checkpoint: Callable[..., Path], tmp_path: Path, settings: dict[str, Any], words: str
 ) -> None:
     checkpoint = changed(make_checkpoint("text-glm"), tmp_path / "it", TOKENS | settings)
     with pytest.raises(UserError, match=words) as caught:
@@ -210,7 +211,9 @@ def test_what_nobody_reads_is_not_refused_and_what_is_read_is(
 
 
 @pytest.mark.parametrize("settings", [[], "text", 3, {"max_new_tokens": 0, "early_stopping": "x"}, {"top_k": {}}])
-def test_a_file_that_is_no_settings_is_named(make_checkpoint: Callable[..., Path], tmp_path: Path, settings) -> None:
+def test_a_file_that_is_no_settings_is_named(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, settings: Any
+) -> None:
     """Or its strange values have no effect."""
     checkpoint = changed(make_checkpoint("text-glm"), tmp_path / "it", settings)
     with pytest.raises(UserError, match=r"generation_config\.json"):

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,17 +21,18 @@ from lmmpress.result import Headline, Speed
 
 KINDS = ("llama", "opt", "flan-t5", "llava-clip-llama", "text-glm")
 END = 2
+Make = Callable[..., Subject]
 
 
 @pytest.fixture
-def subject(make_checkpoint: Callable[..., Path], data: Path, tmp_path: Path):
+def subject(make_checkpoint: Callable[..., Path], data: Path, tmp_path: Path) -> Make:
     """A tiny model with rows of a data set as its kind wants them; their questions differ in length."""
 
     def make(kind: str, count: int = 6) -> Subject:
         folder = tmp_path / f"data of {kind} {count}"
         folder.mkdir()
         shutil.copytree(data / "images", folder / "images")
-        lines = []
+        lines: list[str] = []
         for line in (data / "metadata.jsonl").read_text("utf-8").splitlines():
             row = json.loads(line)
             row["answer"] *= 1 + len(lines) % 3
@@ -51,7 +53,7 @@ def subject(make_checkpoint: Callable[..., Path], data: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_answers_what_each_of_its_rows_is_answered_alone(
-    subject, make_checkpoint: Callable[..., Path], kind
+    subject: Make, make_checkpoint: Callable[..., Path], kind: str
 ) -> None:
     """By what the processor itself makes of a row: no padding of rows with other lengths shows."""
     one = subject(kind)
@@ -64,11 +66,14 @@ def test_a_batch_answers_what_each_of_its_rows_is_answered_alone(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("ends", [list(range(64)), [END], None])
-def test_as_many_tokens_as_asked_for_whether_the_model_ends_at_once_or_never(subject, kind, ends) -> None:
+def test_as_many_tokens_as_asked_for_whether_the_model_ends_at_once_or_never(
+    subject: Make, kind: str, ends: list[int] | None
+) -> None:
     one = subject(kind)
     generating = getattr(one.model, "language_model", one.model) if kind in ("llama", "opt", "flan-t5") else one.model
-    generating.generation_config.eos_token_id = ends
-    generating.generation_config.pad_token_id = 0 if ends == [END] else None
+    config: Any = generating.generation_config
+    config.eos_token_id = ends
+    config.pad_token_id = 0 if ends == [END] else None
     for rows in (range(6), [3]):
         inputs = questions(one.model, one.examples, rows)
         assert generate(one.model, inputs, 9, exactly=True).shape == (len(rows), 9)
@@ -77,7 +82,7 @@ def test_as_many_tokens_as_asked_for_whether_the_model_ends_at_once_or_never(sub
         assert all(length == 9 for length in natural) or ends is not None
 
 
-def test_answers_end_where_the_model_takes_no_more(subject) -> None:
+def test_answers_end_where_the_model_takes_no_more(subject: Make) -> None:
     """Positions of OPT are learned: there are 96, and there is no embedding for one more."""
     one = subject("opt")
     inputs = questions(one.model, one.examples, [0])
@@ -93,19 +98,19 @@ def test_lengths_count_the_end_token() -> None:
 
 
 def test_a_model_that_never_ends_is_asked_for_no_more_tokens_than_one_that_ends_at_once(
-    subject, monkeypatch: pytest.MonkeyPatch
+    subject: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, int, bool]] = []
 
-    def counting(model, inputs, most, exactly=False):
-        asked.append((model.name, most, exactly))
+    def counting(model: torch.nn.Module, inputs: Any, most: int, exactly: bool = False) -> torch.Tensor:
+        asked.append((names[model], most, exactly))
         return generate(model, inputs, most, exactly)
 
     monkeypatch.setattr("lmmpress.evaluation.speed.generate", counting)
     short, long = subject("llama"), subject("llama", 5)
     long = Subject(long.model, long.tokenizer, short.examples, frozenset())
     short = Subject(short.model, short.tokenizer, short.examples, frozenset(range(64)))
-    short.model.name, long.model.name = "short", "long"
+    names = {short.model: "short", long.model: "long"}
     speeds = measure_speeds([short, long], Evaluation(batch_size=4, latency_samples=3))
     timed = {name: [most for model, most, exactly in asked if exactly and model == name] for name in ("short", "long")}
     assert timed["short"] == timed["long"]
@@ -119,7 +124,7 @@ def test_a_model_that_never_ends_is_asked_for_no_more_tokens_than_one_that_ends_
 @pytest.mark.parametrize("rows", [1, 2, 3])
 @pytest.mark.parametrize("latency_samples", [1, 2, 32])
 @pytest.mark.parametrize("batch_size", [1, 64])
-def test_few_rows_are_measured(subject, rows: int, latency_samples: int, batch_size: int) -> None:
+def test_few_rows_are_measured(subject: Make, rows: int, latency_samples: int, batch_size: int) -> None:
     settings = Evaluation(batch_size=batch_size, latency_samples=latency_samples)
     (speed,) = measure_speeds([subject("text-glm", rows)], settings)
     assert speed.samples_per_second > 0
@@ -127,7 +132,7 @@ def test_few_rows_are_measured(subject, rows: int, latency_samples: int, batch_s
     assert (speed.latency_ms.p50 == speed.latency_ms.p95) == (min(rows, latency_samples) == 1)
 
 
-def test_rows_are_taken_evenly_over_the_split(subject) -> None:
+def test_rows_are_taken_evenly_over_the_split(subject: Make) -> None:
     split = subject("text-glm", 6).examples.split
     assert sampled(split, Evaluation(samples=3)).rows == (split.rows[0], split.rows[2], split.rows[4])
     assert sampled(split, Evaluation(samples=100)).rows == split.rows

@@ -13,7 +13,7 @@ from lmmpress.errors import UserError
 from lmmpress.lmm.read_anatomy import anatomy_of, read_config
 from lmmpress.plan import Amounts, Plan, digest_of, parse_plan, read_plan
 from lmmpress.presets import preset
-from lmmpress.pruning.sizes import predict
+from lmmpress.pruning.sizes import Size, predict
 
 AXES = ("block", "ffn", "attention", "io")
 RAW = {"model": "m", "data": "d", "stages": {"ffn": {"step": 8, "max": 16}}}
@@ -197,13 +197,13 @@ def test_where_things_lie_does_not_change_what_a_run_is() -> None:
 
 
 @pytest.fixture(scope="module")
-def paper_sizes():
+def paper_sizes() -> list[Size]:
     raw = preset("paper")
     plan = parse_plan(raw)
     return predict(anatomy_of(read_config(Path(plan.model))), plan)
 
 
-def test_the_papers_preset_gives_the_sizes_of_table_2(paper_sizes) -> None:
+def test_the_papers_preset_gives_the_sizes_of_table_2(paper_sizes: list[Size]) -> None:
     """5.44 B, 0.906 B after blocks, 0.53 B after FFN and attention, 0.40 B at the end: the derived language tower."""
     billions = {(size.stage, size.index): size.parameters_by_tower["language"] / 1e9 for size in paper_sizes}
     assert billions["original", 0] == pytest.approx(5.44, abs=0.005)
@@ -213,7 +213,7 @@ def test_the_papers_preset_gives_the_sizes_of_table_2(paper_sizes) -> None:
     assert len(paper_sizes) == 1 + 10 + 8 + 8 + 8
 
 
-def test_sizes_of_blocks_agree_with_arithmetic(paper_sizes) -> None:
+def test_sizes_of_blocks_agree_with_arithmetic(paper_sizes: list[Size]) -> None:
     for size in paper_sizes:
         blocks, ffn, attention, io = (size.widths[f"language.{axis}"] for axis in ("block", "ffn", "attention", "io"))
         norms = (2 * blocks + 1) * io

@@ -1,6 +1,7 @@
 """Progress: events for whoever listens, in order, and nothing where nobody does."""
 
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -65,7 +66,7 @@ def test_who_listens_inside_hears_and_who_listens_outside_does_not(heard: list[E
 
 
 def test_threads_count_together(heard: list[Event]) -> None:
-    def many(advance) -> None:
+    def many(advance: Callable[[int], None]) -> None:
         for _ in range(100):
             advance(1)
 

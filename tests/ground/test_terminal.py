@@ -61,7 +61,12 @@ def test_so_is_what_is_being_done(printed: Callable[[], str], text: str, shown: 
 def test_so_are_labels_of_progress_bars(monkeypatch: pytest.MonkeyPatch, text: str, shown: str) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     seen: list[str] = []
-    monkeypatch.setattr(Progress, "add_task", lambda self, label, **_: seen.append(label) or 0)
+
+    def add_task(self: Progress, label: str, **_: object) -> int:
+        seen.append(label)
+        return 0
+
+    monkeypatch.setattr(Progress, "add_task", add_task)
     monkeypatch.setattr(Progress, "advance", lambda self, task, amount: None)
     columns: list[Any] = []
     original = Progress.__init__

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from lmmpress.axes import axes
 from lmmpress.cli.app import app
 from lmmpress.errors import UserError
-from lmmpress.kubeflow.compile import compile_plan
+from lmmpress.kubeflow.compile import Granularity, compile_plan
 from lmmpress.kubeflow.estimate import LIMIT, estimate
 from lmmpress.kubeflow.ir import share
 from lmmpress.plan import Plan, parse_plan
@@ -111,7 +111,7 @@ def test_the_loops_are_bounded_run_in_order_and_are_gated_by_what_the_state_says
 
 @pytest.mark.parametrize("granularity", ["step", "stage"])
 def test_a_pipeline_holds_no_secret_and_no_address_of_this_machine(
-    tmp_path: Path, granularity: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, granularity: Granularity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush")
     monkeypatch.setenv("KFP_TOKEN", "hush-token")
@@ -210,7 +210,7 @@ plans = st.builds(
     )
     | st.lists(
         st.fixed_dictionaries(
-            {"axis": st.sampled_from(AXES)} | AMOUNTS, optional={"tower": st.sampled_from(["vision", "largest"])}
+            {"axis": st.sampled_from(AXES), **AMOUNTS}, optional={"tower": st.sampled_from(["vision", "largest"])}
         ),
         min_size=1,
         max_size=6,
@@ -303,7 +303,7 @@ def test_a_pipeline_of_a_list_takes_the_list_alone() -> None:
     ],
 )
 def test_stages_that_a_pipeline_cannot_make_are_refused_in_one_line(
-    stages, change: dict[str, Any], message: str
+    stages: Any, change: dict[str, Any], message: str
 ) -> None:
     given = asked_by(parse_plan(PLAN | {"stages": stages}), "antgmm")
     given.pop("name")

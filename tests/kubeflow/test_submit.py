@@ -83,7 +83,9 @@ def test_waiting_follows_the_run_and_the_exit_code_says_the_outcome(submit: Subm
         assert json.loads(found.stdout)["state"] == state
 
 
-def test_an_answer_that_fails_is_asked_for_again(submit: Submit, kubeflow: Kubeflow) -> None:
+def test_an_answer_that_fails_is_asked_for_again(
+    submit: Submit, kubeflow: Kubeflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kubeflow.states = ["SUCCEEDED"]
     assert submit().exit_code == 0
     kubeflow.states = ["RUNNING", "SUCCEEDED"]
@@ -95,7 +97,7 @@ def test_an_answer_that_fails_is_asked_for_again(submit: Submit, kubeflow: Kubef
             return None
         return original(path, body)
 
-    kubeflow.answer = flaky
+    monkeypatch.setattr(kubeflow, "answer", flaky)
     assert submit("--wait").exit_code == 0
 
 
@@ -130,7 +132,7 @@ def test_a_token_that_has_expired_is_told_from_one_that_is_missing(
             kubeflow.token = "another"
         return original(path, body)
 
-    kubeflow.answer = expiring
+    monkeypatch.setattr(kubeflow, "answer", expiring)
     kubeflow.states = ["RUNNING"]
     assert "may have expired" in str(submit("--wait").exception)
 

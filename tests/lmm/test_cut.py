@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from support.cuts import cut_of
-from support.tiny import config_of, make_model
+from support.tiny import config_of, make_model, output_embedding, save_model
 
 from lmmpress.axes import axes
 from lmmpress.axes.cut import Cut
 from lmmpress.errors import UserError
-from lmmpress.lmm.anatomy import count_by_tower
+from lmmpress.lmm.anatomy import Anatomy, count_by_tower
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint, save_trained
 from lmmpress.lmm.cut import TensorCut, compose, masked
 from lmmpress.lmm.probe import probe_inputs, probe_logits
@@ -57,11 +57,11 @@ def configs(draw: st.DrawFn) -> dict:
         if family == "qwen3":
             # its norms over a head share the config's epsilon, which no cut can change for them alone: it weighs where
             # a head is a few numbers wide and its values are tiny
-            shape["rms_norm_eps"] = 1e-9
+            return config_of(family, 32, num_attention_heads=heads, num_hidden_layers=depth, rms_norm_eps=1e-9, **shape)
     return config_of(family, 32, num_attention_heads=heads, num_hidden_layers=depth, **shape)
 
 
-def draw_cut(draw, anatomy) -> Cut:
+def draw_cut(draw: Callable[..., Any], anatomy: Anatomy) -> Cut:
     tower, axis = draw(st.sampled_from(sorted(anatomy.towers))), draw(st.sampled_from([axis.name for axis in axes()]))
     most = units_of(anatomy, tower, axis)
     if most < 1:
@@ -70,7 +70,7 @@ def draw_cut(draw, anatomy) -> Cut:
     return cut_of(anatomy, tower, axis, draw(st.integers(0, 99)), draw(st.integers(1, max(1, most))))
 
 
-def units_of(anatomy, tower: str, axis: str) -> int:
+def units_of(anatomy: Anatomy, tower: str, axis: str) -> int:
     """How many units of an axis a cut can remove."""
     body = anatomy.towers[tower].axes[axis]
     return body.width // body.unit - 1
@@ -78,9 +78,11 @@ def units_of(anatomy, tower: str, axis: str) -> int:
 
 @SEVERAL
 @given(st.data())
-def test_any_legal_cut_of_any_model_is_what_it_should_be(tmp_path_factory: pytest.TempPathFactory, data: Path) -> None:
+def test_any_legal_cut_of_any_model_is_what_it_should_be(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     folder = tmp_path_factory.mktemp("any")
-    make_model(data.draw(configs())).save_pretrained(folder / "source")
+    save_model(make_model(data.draw(configs())), folder / "source")
     anatomy = read_checkpoint(folder / "source")
     cut = draw_cut(data.draw, anatomy)
     apply_cuts(folder / "source", anatomy, [cut], folder / "cut")
@@ -96,10 +98,10 @@ def test_any_legal_cut_of_any_model_is_what_it_should_be(tmp_path_factory: pytes
 @SEVERAL
 @given(st.data())
 def test_cuts_in_turn_equal_their_composition_applied_once(
-    tmp_path_factory: pytest.TempPathFactory, data: Path
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("compose")
-    make_model(data.draw(configs())).save_pretrained(folder / "0")
+    save_model(make_model(data.draw(configs())), folder / "0")
     anatomy = read_checkpoint(folder / "0")
     cuts = []
     for number in range(3):
@@ -130,7 +132,7 @@ def test_blocks_may_be_kept_from_anywhere() -> None:
 
 
 def test_a_cut_made_for_another_model_is_refused(tmp_path: Path) -> None:
-    make_model(config_of("llama")).save_pretrained(tmp_path / "small")
+    save_model(make_model(config_of("llama")), tmp_path / "small")
     cut = cut_of(anatomy_of(config_of("llama", intermediate_size=128)), "language", "ffn")
     with pytest.raises(UserError, match="made for another model"):
         apply_cuts(tmp_path / "small", read_checkpoint(tmp_path / "small"), [cut], tmp_path / "cut")
@@ -139,7 +141,7 @@ def test_a_cut_made_for_another_model_is_refused(tmp_path: Path) -> None:
 
 def test_tensors_keep_the_names_that_files_give_them_and_lie_by_tower(tmp_path: Path) -> None:
     """LLaVA's files name tensors otherwise than the model does; what is written keeps the files' names."""
-    make_model(config_of("llava-clip-llama")).save_pretrained(tmp_path / "source", max_shard_size="60KB")
+    save_model(make_model(config_of("llava-clip-llama")), tmp_path / "source", max_shard_size="60KB")
     before = json.loads((tmp_path / "source" / "model.safetensors.index.json").read_text("utf-8"))["weight_map"]
     anatomy = read_checkpoint(tmp_path / "source")
     cuts = [cut_of(anatomy, "language", "io")]
@@ -159,7 +161,7 @@ def test_the_file_of_a_tower_that_was_not_changed_has_the_same_bytes(
     for source, target in pairwise(folders[:-1]):
         apply_cuts(source, read_checkpoint(source), [cut_of(read_checkpoint(source), "language", "block")], target)
     model = load_model(folders[2])
-    torch.nn.init.normal_(model.get_output_embeddings().weight)
+    torch.nn.init.normal_(output_embedding(model))
     save_trained(model, folders[2], read_checkpoint(folders[2]), folders[3], {})
     for shard in ("vision", "qformer", "image"):
         assert len({(folder / f"model-{shard}.safetensors").read_bytes() for folder in folders[1:]}) == 1
@@ -183,7 +185,7 @@ def test_predicted_sizes_are_those_of_the_cut_checkpoints(
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_rescaled_in_float32_and_rounded_once(dtype) -> None:
+def test_half_precision_is_rescaled_in_float32_and_rounded_once(dtype: torch.dtype) -> None:
     """torch multiplies by a number in float32; a rescaled cut relies on it."""
     value = torch.randn(4096, generator=torch.Generator().manual_seed(0)).to(dtype)
     for factor in (0.75**0.5, 1.5**0.5):

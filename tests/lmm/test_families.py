@@ -5,12 +5,13 @@ Each case holds a promise of the table in docs/families.md; `pytest --write-docs
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from support.cuts import cut_of
 from support.paths import ROOT
-from support.tiny import MODELS, config_of, make_model
+from support.tiny import MODELS, config_of, generate, input_embedding, make_model, output_embedding, save_model
 
 from lmmpress.axes import axes
 from lmmpress.axes.cut import Cut
@@ -42,7 +43,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def make(name: str) -> Path:
         if name not in made:
             made[name] = tmp_path_factory.mktemp("tiny") / name
-            make_model(config_of(name)).save_pretrained(made[name])
+            save_model(make_model(config_of(name)), made[name])
         return made[name]
 
     return make
@@ -78,7 +79,7 @@ def test_a_cut_is_what_was_promised(
     # it generates, with a cache and without alike
     image_token = getattr(model.config, "image_token_id", None)  # a made-up answer must not ask for another image
     settings = {"max_new_tokens": 4, "do_sample": False, "suppress_tokens": [image_token] if image_token else None}
-    made = [model.generate(**inputs, **settings, use_cache=cache) for cache in (True, False)]
+    made = [generate(model, **inputs, **settings, use_cache=cache) for cache in (True, False)]
     assert torch.equal(*made)
     assert promise(anatomy, after.config, tower, axis) == promised(name, tower, axis)
 
@@ -116,11 +117,12 @@ def reference_of(uncut: torch.nn.Module, anatomy: Anatomy, cut: Cut, inputs: Ten
             parent, _, attribute = stack.prefix.rpartition(".")
             module, left = uncut.get_submodule(parent), len(cut.keep[stack.group])
             setattr(module, attribute, getattr(module, attribute)[:left])
-            module.config.num_hidden_layers = left
+            config: Any = module.config
+            config.num_hidden_layers = left
     else:
         uncut.load_state_dict(masked(anatomy, cut.keep, uncut.state_dict()))
     return probe_logits(uncut, inputs)
 
 
 def ties(model: torch.nn.Module) -> bool:
-    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    return output_embedding(model) is input_embedding(model)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from support.certain import certain
 from support.data import write_data
 from transformers import AutoProcessor
 
@@ -73,7 +74,7 @@ def encoded(checkpoint: Path, split: Any) -> Any:
 def refused(checkpoint: Path, split: Any) -> str:
     """The one line that encoding ends with, and that the check before a run ends with too."""
     config = read_checkpoint(checkpoint).config
-    lines = []
+    lines: list[str] = []
     for work in (encode, check_rows):
         with pytest.raises(UserError) as told:
             work(split, load_processor(checkpoint), config)
@@ -119,7 +120,7 @@ def test_answers_that_no_text_can_equal_are_counted(
     ],
 )
 def test_a_row_that_the_model_cannot_be_asked_is_one_line(
-    make_checkpoint: Callable[..., Path], rows: Callable[..., Any], kind, change: dict[str, Any], message: str
+    make_checkpoint: Callable[..., Path], rows: Callable[..., Any], kind: str, change: dict[str, Any], message: str
 ) -> None:
     told = refused(make_checkpoint(kind), rows(change))
     assert "metadata.jsonl, line 1, asking '" in told
@@ -212,7 +213,7 @@ CUT = {"direction": "Right", "max_length": 6, "strategy": "LongestFirst", "strid
     ],
 )
 def test_plain_transformers_does_the_same_with_mended_files(
-    copy_of: Callable[..., Path], rows: Callable[..., Any], kind, files: dict[str, Any]
+    copy_of: Callable[..., Path], rows: Callable[..., Any], kind: str, files: dict[str, Any]
 ) -> None:
     checkpoint = copy_of(kind, **files)
     config = read_checkpoint(checkpoint).config
@@ -231,7 +232,7 @@ def test_saved_truncation_and_padding_are_switched_off(
     copy_of: Callable[..., Path],
     make_checkpoint: Callable[..., Path],
     rows: Callable[..., Any],
-    kind,
+    kind: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     pads = {"strategy": {"Fixed": 40}, "direction": "Right", "pad_id": 0, "pad_type_id": 0, "pad_token": "<pad>"}
@@ -256,14 +257,15 @@ def test_a_config_without_an_image_token_says_what_to_add(
 
 @pytest.mark.parametrize("kind", [BLIP2, TEXT])
 def test_a_tokenizer_larger_than_the_embedding_is_one_line(
-    copy_of: Callable[..., Path], rows: Callable[..., Any], kind
+    copy_of: Callable[..., Path], rows: Callable[..., Any], kind: str
 ) -> None:
     checkpoint = copy_of(kind)
     processor = load_processor(checkpoint)
     tokenizer = getattr(processor, "tokenizer", processor)
     tokenizer.add_tokens(["one more"])
     tokenizer.save_pretrained(checkpoint)
-    rows_there = read_checkpoint(checkpoint).config.get("text_config", read_checkpoint(checkpoint).config)["vocab_size"]
+    config: dict[str, Any] = dict(read_checkpoint(checkpoint).config)
+    rows_there = config.get("text_config", config)["vocab_size"]
     told = refused(checkpoint, rows({"file_name": None} if kind == TEXT else {}))
     assert f"the tokenizer has ids up to {rows_there} ('one more'), the model's embedding has {rows_there} rows" in told
 
@@ -287,6 +289,7 @@ def test_pictures_are_encoded_upright_and_on_white(make_checkpoint: Callable[...
     clear.save(folder / "images" / "0000.png")
     checkpoint = make_checkpoint(BLIP2)
     processor = load_processor(checkpoint)
-    found = encode(read_split(folder, "test"), processor, read_checkpoint(checkpoint).config).pixels[0]
+    encoded_row = encode(read_split(folder, "test"), processor, read_checkpoint(checkpoint).config)
+    found = certain(encoded_row.pixels)[0]
     white = processor(images=Image.new("RGB", (16, 16), "white"), text="q", return_tensors="pt")["pixel_values"][0]
     assert torch.equal(found, white)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.certain import certain
 from support.plain import plain_answers
 from support.training import train_for_a_moment
 
@@ -25,7 +26,7 @@ KINDS = ("flan-t5", "llava-clip-llama", "text-glm")
 
 
 @pytest.fixture
-def rows(data: Path, tmp_path: Path):
+def rows(data: Path, tmp_path: Path) -> Callable[[str], Path]:
     """The data set as a kind of model wants it: LLaVA's questions name the image's place, text alone has no image."""
 
     def write(kind: str) -> Path:
@@ -49,20 +50,26 @@ def rows(data: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_from_end_to_end(
-    make_checkpoint: Callable[..., Path], rows, raw_plan: dict[str, Any], tmp_path: Path, kind
+    make_checkpoint: Callable[..., Path],
+    rows: Callable[[str], Path],
+    raw_plan: dict[str, Any],
+    tmp_path: Path,
+    kind: str,
 ) -> None:
     plan = parse_plan(raw_plan | {"model": str(make_checkpoint(kind)), "data": str(rows(kind))})
     result = compress(plan, tmp_path / "out")
     assert [step.decision for step in result.steps] == ["accepted"] * 5
     assert result.compressed.parameters < result.original.parameters
-    record = read_record(tmp_path / "out" / "compressed")
+    record = certain(read_record(tmp_path / "out" / "compressed"))
     assert record["teacher"] == result.original.checkpoint
     assert record["plan"]["tolerance"]["alpha"] == 0.9
     assert sum("cut" in entry for entry in record["history"]) == 5
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_forward_pass_measures_what_generation_answers(make_checkpoint: Callable[..., Path], rows, kind) -> None:
+def test_one_forward_pass_measures_what_generation_answers(
+    make_checkpoint: Callable[..., Path], rows: Callable[[str], Path], kind: str
+) -> None:
     checkpoint = make_checkpoint(kind)
     model, processor = load_model(checkpoint), load_processor(checkpoint)
     split = read_split(rows(kind), "distill")
@@ -76,7 +83,9 @@ def test_one_forward_pass_measures_what_generation_answers(make_checkpoint: Call
 
 
 @pytest.mark.parametrize("kind", ["flan-t5", "llava-clip-llama"])
-def test_cached_features_give_the_same_logits(make_checkpoint: Callable[..., Path], rows, kind: str) -> None:
+def test_cached_features_give_the_same_logits(
+    make_checkpoint: Callable[..., Path], rows: Callable[[str], Path], kind: str
+) -> None:
     checkpoint = make_checkpoint(kind)
     model, anatomy = load_model(checkpoint), read_checkpoint(checkpoint)
     examples = encode(read_split(rows(kind), "test"), load_processor(checkpoint), anatomy.config)

@@ -12,11 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.cuts import cut_of
-from support.tiny import config_of, make_model
+from support.tiny import config_of, make_model, save_model
 
 from lmmpress.errors import UserError
 from lmmpress.files.own_types import MODELING
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
+from lmmpress.lmm.cut import Cut
 from lmmpress.lmm.probe import probe_inputs, probe_logits
 from lmmpress.lmm.verify import verify_cut, verify_for_users, verify_saved
 
@@ -39,12 +40,15 @@ model.save_pretrained(sys.argv[1] + "-again")
 """
 
 
+Saved = Callable[[str, str, str], tuple[Path, Path, Cut]]
+
+
 @pytest.fixture
-def saved(tmp_path: Path):
+def saved(tmp_path: Path) -> Saved:
     """Write a tiny model and a cut of it; the two folders and the cut."""
 
-    def save(name: str, tower: str, axis: str):
-        make_model(config_of(name)).save_pretrained(tmp_path / "source")
+    def save(name: str, tower: str, axis: str) -> tuple[Path, Path, Cut]:
+        save_model(make_model(config_of(name)), tmp_path / "source")
         cut = cut_of(read_checkpoint(tmp_path / "source"), tower, axis)
         apply_cuts(tmp_path / "source", read_checkpoint(tmp_path / "source"), [cut], tmp_path / "cut")
         return tmp_path / "source", tmp_path / "cut", cut
@@ -57,21 +61,29 @@ def load_elsewhere(checkpoint: Path, folder: Path, *trust: str) -> subprocess.Co
     model = load_model(checkpoint)
     inputs = probe_inputs(model)
     save_file(inputs | {"logits": probe_logits(model, inputs).contiguous()}, folder / "expected")
-    command = [sys.executable, "-c", LOAD, checkpoint, "AutoModelForImageTextToText", folder / "expected", *trust]
+    command = [
+        sys.executable,
+        "-c",
+        LOAD,
+        str(checkpoint),
+        "AutoModelForImageTextToText",
+        str(folder / "expected"),
+        *trust,
+    ]
     environment = os.environ | {"HF_MODULES_CACHE": str(folder / "modules")}
     return subprocess.run(
         command, capture_output=True, text=True, encoding="utf-8", env=environment, stdin=subprocess.DEVNULL
     )
 
 
-def test_plain_transformers_loads_what_a_config_can_say(saved, tmp_path: Path) -> None:
+def test_plain_transformers_loads_what_a_config_can_say(saved: Saved, tmp_path: Path) -> None:
     _, cut, _ = saved(*NATIVE)
     done = load_elsewhere(cut, tmp_path)
     assert done.returncode == 0, done.stderr
     assert not (cut / MODELING).exists()
 
 
-def test_what_a_config_cannot_say_travels_with_the_code_that_can(saved, tmp_path: Path) -> None:
+def test_what_a_config_cannot_say_travels_with_the_code_that_can(saved: Saved, tmp_path: Path) -> None:
     _, cut, _ = saved(*APART)
     refused = load_elsewhere(cut, tmp_path)
     assert refused.returncode
@@ -83,7 +95,7 @@ def test_what_a_config_cannot_say_travels_with_the_code_that_can(saved, tmp_path
     assert again.returncode == 0, again.stderr
 
 
-def test_a_shape_that_becomes_plain_again_is_saved_plainly(saved, tmp_path: Path) -> None:
+def test_a_shape_that_becomes_plain_again_is_saved_plainly(saved: Saved, tmp_path: Path) -> None:
     """Width 48 in 4 heads of 12; cut the heads to 8, then the stream to 32, and the family's config says it again."""
     _, apart, _ = saved("opt", "language", "attention")
     assert json.loads((apart / "config.json").read_text("utf-8"))["model_type"] == "lmmpress-opt"
@@ -98,7 +110,7 @@ def test_a_shape_that_becomes_plain_again_is_saved_plainly(saved, tmp_path: Path
     verify_cut(apart, read_checkpoint(apart), [back], tmp_path / "plain")
 
 
-def test_lmmpress_never_runs_the_code_of_a_checkpoint(saved) -> None:
+def test_lmmpress_never_runs_the_code_of_a_checkpoint(saved: Saved) -> None:
     source, apart, cut = saved(*APART)
     (apart / MODELING).write_text("raise SystemExit('ran')", "utf-8")
     load_model(apart)
@@ -107,7 +119,7 @@ def test_lmmpress_never_runs_the_code_of_a_checkpoint(saved) -> None:
         verify_for_users(apart)
 
 
-def test_a_checkpoint_that_was_written_well_is_believed(saved) -> None:
+def test_a_checkpoint_that_was_written_well_is_believed(saved: Saved) -> None:
     for case in (NATIVE, APART):
         source, target, cut = saved(*case)
         verify_cut(source, read_checkpoint(source), [cut], target)
@@ -139,18 +151,20 @@ def rename_a_tensor(target: Path) -> None:
     ("damage", "said"),
     [(forget_frequencies, "logits differ"), (change_a_value, "does not hold"), (rename_a_tensor, "lacks tensors")],
 )
-def test_a_checkpoint_that_loads_without_complaint_and_is_wrong_is_noticed(saved, damage, said: str) -> None:
+def test_a_checkpoint_that_loads_without_complaint_and_is_wrong_is_noticed(
+    saved: Saved, damage: Callable[[Path], None], said: str
+) -> None:
     source, target, cut = saved(*NATIVE)
     damage(target)
     with pytest.raises(UserError, match=said):
         verify_cut(source, read_checkpoint(source), [cut], target)
 
 
-def test_a_trained_model_is_compared_with_what_was_saved_of_it(saved) -> None:
+def test_a_trained_model_is_compared_with_what_was_saved_of_it(saved: Saved) -> None:
     _, target, _ = saved(*NATIVE)
     model = load_model(target)
     verify_saved(model, target)
-    change = model.language_projection.weight
+    change = model.get_parameter("language_projection.weight")
     change.data += 0.1
     with pytest.raises(UserError, match="logits differ"):
         verify_saved(model, target)
@@ -158,7 +172,7 @@ def test_a_trained_model_is_compared_with_what_was_saved_of_it(saved) -> None:
 
 def test_names_and_buffers_of_older_files_are_understood(tmp_path: Path) -> None:
     """LLaVA on the hub: its vision tower is spelled out, and buffers that models now compute are stored."""
-    make_model(config_of("llava-clip-llama")).save_pretrained(tmp_path / "new")
+    save_model(make_model(config_of("llava-clip-llama")), tmp_path / "new")
     shutil.copytree(tmp_path / "new", tmp_path / "old")
     values = load_file(tmp_path / "new" / "model.safetensors")
     old = {name.replace("vision_tower.", "vision_tower.vision_model."): value for name, value in values.items()}
@@ -186,10 +200,10 @@ def test_tokenizer_processor_and_templates_travel_along(make_checkpoint: Callabl
         assert (tmp_path / "cut" / name).read_bytes() == (source / name).read_bytes()
 
 
-def test_the_compressed_checkpoint_trains_on_with_the_trainer(saved, tmp_path: Path) -> None:
+def test_the_compressed_checkpoint_trains_on_with_the_trainer(saved: Saved, tmp_path: Path) -> None:
     from transformers import Trainer, TrainingArguments
 
-    make_model(config_of("qwen2")).save_pretrained(tmp_path / "source")
+    save_model(make_model(config_of("qwen2")), tmp_path / "source")
     cut = cut_of(read_checkpoint(tmp_path / "source"), "language", "attention")
     apply_cuts(tmp_path / "source", read_checkpoint(tmp_path / "source"), [cut], tmp_path / "cut")
     model = load_model(tmp_path / "cut")
@@ -209,7 +223,7 @@ def test_the_compressed_checkpoint_trains_on_with_the_trainer(saved, tmp_path: P
 @pytest.mark.parametrize("name", ["qwen2", "opt"])
 def test_the_compressed_checkpoint_exports_where_the_original_does(tmp_path: Path, name: str) -> None:
     """torch.export; OPT with narrower heads exports too, with the code that it carries."""
-    make_model(config_of(name)).save_pretrained(tmp_path / "source")
+    save_model(make_model(config_of(name)), tmp_path / "source")
     cut = cut_of(read_checkpoint(tmp_path / "source"), "language", "attention")
     apply_cuts(tmp_path / "source", read_checkpoint(tmp_path / "source"), [cut], tmp_path / "cut")
     for folder in ("source", "cut"):

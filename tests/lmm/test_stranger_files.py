@@ -20,7 +20,7 @@ from support.cuts import cut_of
 from support.files import change_config, edit_json, names_in
 from support.paths import ROOT
 from support.strangers import add_foreign, point_at_code
-from support.tiny import config_of, make_model
+from support.tiny import config_of, make_model, save_model
 from typer.testing import CliRunner
 
 from lmmpress.cli.app import app
@@ -81,7 +81,7 @@ def test_nothing_that_is_written_names_code(copy: Path, tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_our_own_types_is_built_by_our_file_whatever_it_says(tmp_path: Path) -> None:
-    make_model(config_of("blip2-opt")).save_pretrained(tmp_path / "source")
+    save_model(make_model(config_of("blip2-opt")), tmp_path / "source")
     cut = cut_of(read_checkpoint(tmp_path / "source"), "vision", "attention")
     apart = tmp_path / "apart"
     apply_cuts(tmp_path / "source", read_checkpoint(tmp_path / "source"), [cut], apart)
@@ -200,7 +200,7 @@ def test_weights_that_the_config_names_are_refused(copy: Path, tmp_path: Path, d
 
 
 def test_one_file_beside_an_index_that_names_others_is_refused(copy: Path, data: Path) -> None:
-    load_model(copy).save_pretrained(copy.parent / "shards", max_shard_size="100KB")
+    save_model(load_model(copy), copy.parent / "shards", max_shard_size="100KB")
     shutil.copyfile(copy / "model.safetensors", copy.parent / "shards" / "model.safetensors")
     for command in ("inspect", copy.parent / "shards"), ("evaluate", copy.parent / "shards", "--data", data):
         assert "its index does not name: model.safetensors" in refused(*command)
@@ -259,7 +259,7 @@ def entry(begin: int, end: int) -> dict[str, object]:
         ('{"\udc80": 1}', 0, "not UTF-8"),
     ],
 )
-def test_a_header_is_read_as_strictly_as_safetensors_reads_it(copy: Path, header, size: int, said: str) -> None:
+def test_a_header_is_read_as_strictly_as_safetensors_reads_it(copy: Path, header: str, size: int, said: str) -> None:
     """Whatever the library refuses is refused, and what is said of it names what is wrong."""
     text = header.encode("utf-8", "surrogateescape")
     (copy / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + b"\0" * size)
@@ -279,7 +279,7 @@ def test_a_tensor_that_a_header_lists_twice_is_refused(copy: Path) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_weight_that_is_no_number_is_named_before_any_work(
-    copy: Path, tmp_path: Path, data: Path, value, dtype
+    copy: Path, tmp_path: Path, data: Path, value: float, dtype: torch.dtype
 ) -> None:
     values = {name: tensor.to(dtype) for name, tensor in load_file(copy / "model.safetensors").items()}
     values["language_projection.bias"][3] = value
@@ -318,7 +318,7 @@ def test_a_weight_that_is_no_number_is_named_before_any_work(
     ],
 )
 def test_a_damaged_file_is_one_line_from_every_command(
-    copy: Path, tmp_path: Path, data: Path, name, text: str, said: str
+    copy: Path, tmp_path: Path, data: Path, name: str, text: str, said: str
 ) -> None:
     (copy / name).write_text(text, "utf-8")
     commands = (
@@ -377,7 +377,9 @@ AS_SCRIPT = "import sys; sys.argv[0] = 'bin/lmmpress'; from lmmpress.cli.app imp
 
 @pytest.mark.parametrize("command", [["-m", "lmmpress.cli"], ["-P", "-c", AS_SCRIPT]])
 @pytest.mark.parametrize("path", [None, ":", "{elsewhere}:"])
-def test_the_command_imports_nothing_from_the_current_directory(tmp_path: Path, command, path: str | None) -> None:
+def test_the_command_imports_nothing_from_the_current_directory(
+    tmp_path: Path, command: list[str], path: str | None
+) -> None:
     """Neither as `python -m` puts it on the path, nor as an empty entry of PYTHONPATH does."""
     here = tmp_path / "here"
     here.mkdir()

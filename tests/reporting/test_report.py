@@ -5,18 +5,19 @@ import re
 import unicodedata
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.results import TOWERS, fabricated
 
 from lmmpress.errors import UserError
-from lmmpress.plan import Plan
+from lmmpress.plan import parse_plan
 from lmmpress.reporting import report_of, write_report
 from lmmpress.reporting.scales import log_ticks, round_ticks, spread
 from lmmpress.reporting.words import count, duration, percent, points, short_count
 from lmmpress.result import Result
 
-PLAN = Plan(model="/models/original", data="/data/adverts", stages={"block": {"step": 1, "max": 3}})
+PLAN = parse_plan({"model": "/models/original", "data": "/data/adverts", "stages": {"block": {"step": 1, "max": 3}}})
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 HOSTILE = "<script>alert('x')</script>\"&"
 
@@ -181,7 +182,13 @@ def test_own_lengths_of_answers_stand_beside_the_speed(tmp_path: Path) -> None:
 
 def test_a_step_that_was_never_measured_has_no_dot(tmp_path: Path) -> None:
     result = fabricated("aa")
-    nothing = {"accuracy": None, "accuracy_pruned": None, "drop": None, "drop_interval": None, "seconds": {}}
+    nothing: dict[str, Any] = {
+        "accuracy": None,
+        "accuracy_pruned": None,
+        "drop": None,
+        "drop_interval": None,
+        "seconds": {},
+    }
     unmeasured = result.steps[1].model_copy(update=nothing)
     _, page = written(result.model_copy(update={"steps": [result.steps[0], unmeasured]}), tmp_path)
     assert not [text for text in page.texts if text.startswith("2 block language, after")]

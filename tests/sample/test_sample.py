@@ -204,7 +204,7 @@ def language_work(model: Blip2ForConditionalGeneration, call: Callable[[], objec
     done = {True: 0, False: 0}
 
     def count(module: torch.nn.Module, _: object, output: torch.Tensor) -> None:
-        done[module in seeing] += output.numel() * module.weight[0].numel()
+        done[module in seeing] += output.numel() * module.get_parameter("weight")[0].numel()
 
     layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear | torch.nn.Conv2d)]
     hooks = [layer.register_forward_hook(count) for layer in layers]

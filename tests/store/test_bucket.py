@@ -205,7 +205,7 @@ def test_a_server_that_stays_away_is_given_up_in_one_line(
 def test_an_answer_lost_on_its_way_does_not_make_a_write_fail_or_happen_twice(
     proxy: Proxy, bucket_address: str
 ) -> None:
-    objects = BucketObjects(bucket_address)
+    objects = opened(bucket_address).objects
     assert objects.read("warm") is None
     proxy.swallow = 1
     objects.write("runs/a.json", b"one", None)

@@ -10,7 +10,7 @@ import pytest
 import trustme
 from support.buckets import MIB, SIZES, forget_cache
 from support.files import contents
-from support.s3 import MiniStack, Proxy, Server, TlsFront, answer, free_port
+from support.s3 import Proxy, Server, TlsFront, answer, free_port
 from support.store_worker import PART, make_checkpoint, opened
 
 from lmmpress.errors import UserError
@@ -104,20 +104,16 @@ def test_denied_for_a_name_that_no_list_has_means_that_it_is_not_there(
         objects.fetch(Blob(missing, 3), tmp_path / "fetched", lambda _: None)
 
 
-def test_a_wrong_secret_is_refused(bucket_address: str, s3_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    if isinstance(s3_server, MiniStack):
-        pytest.skip("this server checks no secrets; `make test-radosgw` runs against one that does")
+@pytest.mark.enforcing
+def test_a_wrong_secret_is_refused(bucket_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a wrong secret")
     with pytest.raises(UserError, match="the credentials are not accepted") as caught:
         opened(bucket_address).read_record("nothing")
     assert "wrong secret" not in str(caught.value)
 
 
-def test_a_clock_that_is_wrong_is_refused(
-    bucket_address: str, s3_server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if isinstance(s3_server, MiniStack):
-        pytest.skip("this server checks no clocks; `make test-radosgw` runs against one that does")
+@pytest.mark.enforcing
+def test_a_clock_that_is_wrong_is_refused(bucket_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import minio.time
 
     true = minio.time.utcnow

@@ -81,8 +81,13 @@ def test_a_data_set_of_many_files_does_not_count_the_cache_for_each(
     names = ["metadata.jsonl", *(f"images/{number}.png" for number in range(200))]
     for name in names:
         far.write(name, name.encode(), None)
-    looked = []
-    monkeypatch.setattr("lmmpress.store.cache.lock_of", lambda path: looked.append(Path(path).name) or FileLock(path))
+    looked: list[str] = []
+
+    def lock_of(path: Path) -> FileLock:
+        looked.append(path.name)
+        return FileLock(path)
+
+    monkeypatch.setattr("lmmpress.store.cache.lock_of", lock_of)
     folder = open_data(f"{bucket_address}/data")
     assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == set(names)
     assert 1 <= looked.count("room") < 20

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -377,7 +378,7 @@ def test_a_copy_that_fails_leaves_no_lease_and_nothing_half_written(
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("lmmpress.store.directory._publish", full.publish)
             patch.setattr("lmmpress.store.directory.copy_checked", full.copy)
-            if not full.stops(lambda target=target: copy_store(store, target)):
+            if not full.stops(partial(copy_store, store, target)):
                 break
         assert [fault for fault in verify_store(target) if fault.needed_by] == [], "no manifest without its blobs"
         assert not list((Path(target.root_address) / "work").glob("aside-*"))

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from minio import Minio
 from minio.error import S3Error
+from support.certain import certain
 from support.files import contents
 from support.plans import SHORT
 from support.results import essence
@@ -26,6 +27,8 @@ from lmmpress.store.connection import connect
 from lmmpress.store.housekeeping import collect_garbage, verify_store
 from lmmpress.store.objects import ChangedError
 from lmmpress.store.rights import Place, policy
+
+pytestmark = pytest.mark.enforcing
 
 
 @dataclass
@@ -64,9 +67,9 @@ def limited(new_bucket: Callable[[], str], s3_server: Any, monkeypatch: pytest.M
     bucket = new_bucket().removeprefix("s3://").partition("/")[0]
     name = f"pipelines-{uuid.uuid4().hex[:8]}"
     made = Limited(connect(), bucket, f"arn:aws:iam:::user/{name}")
-    made.owner._provider.retrieve()  # with the owner's keys, which the environment holds no longer
-    fixed = made.owner._provider.retrieve()
-    monkeypatch.setattr(made.owner._provider, "retrieve", lambda: fixed)
+    owner = certain(made.owner._provider)
+    fixed = owner.retrieve()  # with the owner's keys, which the environment holds no longer
+    monkeypatch.setattr(owner, "retrieve", lambda: fixed)
     made.allow(made.document())
     key, secret = s3_server.make_user(name)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)

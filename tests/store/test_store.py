@@ -260,12 +260,13 @@ def test_only_directories_and_buckets_are_stores(tmp_path: Path) -> None:
 
 def test_long_transfers_show_bytes_rate_and_time_left() -> None:
     now = 0.0
-    shown = Terminal(file=io.StringIO(), force_terminal=True, width=120, get_time=lambda: now)
+    file = io.StringIO()
+    shown = Terminal(file=file, force_terminal=True, width=120, get_time=lambda: now)
     with listening(on_terminal(shown)), transfer("sending", 2 * 10**9) as advance:
         for _ in range(4):
             now += 1
             advance(25 * 10**7)
-    written = shown.file.getvalue()
+    written = file.getvalue()
     assert "1.0/2.0 GB" in written
     assert "250.0 MB/s" in written
     assert "left" in written

@@ -13,7 +13,7 @@ from lmmpress.lmm.forward import answer_logits
 from lmmpress.plan import Distillation
 
 ROWS = 36  # shuffled in two groups: the first of 16 batches
-SETTINGS = {"epochs": 1, "learning_rate": 1e-3, "batch_size": 2, "micro_batch_size": 1, "warmup": 0.2}
+SETTINGS: dict[str, Any] = {"epochs": 1, "learning_rate": 1e-3, "batch_size": 2, "micro_batch_size": 1, "warmup": 0.2}
 
 
 def exact_values(checkpoint: Path, seed: int) -> torch.nn.Module:

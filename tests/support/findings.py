@@ -10,7 +10,8 @@ Json = dict[str, Any]
 
 def findings(found: Result) -> list[Json]:
     assert found.exception is None or isinstance(found.exception, SystemExit), found.exception
-    return json.loads(found.stdout)["findings"]
+    told: list[Json] = json.loads(found.stdout)["findings"]
+    return told
 
 
 def only(found: list[Any]) -> Any:

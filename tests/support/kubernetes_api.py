@@ -202,7 +202,7 @@ class Kubernetes:
     def _review(body: Any, denied: set[tuple[str, str]]) -> Object:
         wanted = body["spec"]["resourceAttributes"]
         assert wanted["namespace"] == "team-ads"
-        return body | {"status": {"allowed": (wanted["verb"], wanted["resource"]) not in denied}}
+        return dict(body) | {"status": {"allowed": (wanted["verb"], wanted["resource"]) not in denied}}
 
 
 def _handler(cluster: Kubernetes) -> type[BaseHTTPRequestHandler]:

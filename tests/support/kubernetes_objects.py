@@ -152,7 +152,7 @@ class Kubernetes:
 def _read(raw: bytes) -> Object:
     """An object as JSON; or as Helm sends the Secrets that it keeps its releases in, in Kubernetes' binary form."""
     if not raw.startswith(b"k8s\0"):
-        return json.loads(raw)
+        return dict(json.loads(raw))
     secret = _fields(dict(_fields(raw[4:]))[2])
     metadata = _fields(dict(secret)[1])
     entries = [dict(_fields(entry)) for number, entry in secret if number == 2]

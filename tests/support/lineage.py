@@ -5,11 +5,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from mlflow.entities import Run
 
-from lmmpress.plan import Plan
+from lmmpress.plan import parse_plan
 from lmmpress.result import DataInfo, Headline, Interval, Latency, Result, RunInfo, StepResult
 from lmmpress.tracking.lineage import Lineage
+from support.results import Decision
 
+PLAN = {"model": "/models/original", "data": "/data/adverts", "stages": {"block": {"step": 1, "max": 3}}}
 SHA = {name: (name[0] * 64) for name in ("original", "a-first", "b-second", "d-final")}
 TOWERS = {"vision": 300, "qformer": 200, "language": 500}
 
@@ -17,7 +20,7 @@ TOWERS = {"vision": 300, "qformer": 200, "language": 500}
 def run_info(run_key: str) -> RunInfo:
     return RunInfo(
         run_key=run_key,
-        plan=Plan(model="/models/original", data="/data/adverts", stages={"block": {"step": 1, "max": 3}}),
+        plan=parse_plan(PLAN),
         teacher=SHA["original"],
         teacher_address="file:///models/original",
         parameters_by_tower=TOWERS,
@@ -31,7 +34,7 @@ def run_info(run_key: str) -> RunInfo:
     )
 
 
-def step(index: int, parent: str, checkpoint: str, decision: str = "accepted") -> StepResult:
+def step(index: int, parent: str, checkpoint: str, decision: Decision = "accepted") -> StepResult:
     rolled_back = decision == "rolled back"
     return StepResult(
         stage="block",
@@ -107,12 +110,12 @@ def again(lineage: Lineage) -> Lineage:
     return Lineage(lineage.tracking_uri, lineage.model_name, lineage.experiment)
 
 
-def nested_runs(lineage: Lineage) -> dict[int, object]:
+def nested_runs(lineage: Lineage) -> dict[int, "Run"]:
     found = lineage.client.search_runs([lineage.experiment_id], "tags.`lmmpress.kind` = 'step'")
     return {int(run.data.tags["lmmpress.index"]): lineage.client.get_run(run.info.run_id) for run in found}
 
 
-def parent_run(lineage: Lineage) -> object:
+def parent_run(lineage: Lineage) -> "Run":
     (found,) = lineage.client.search_runs([lineage.experiment_id], "tags.`lmmpress.kind` = 'run'")
     return lineage.client.get_run(found.info.run_id)
 

@@ -42,8 +42,8 @@ def serving(database: Path, cwd: Path) -> Iterator[str]:
         host, port = probe.getsockname()
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri_of(database)]
     command += ["--artifacts-destination", str(cwd), "--workers", "1", "--host", host, "--port", str(port)]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    server = subprocess.Popen(command, cwd=cwd, start_new_session=True, **quiet)
+    nowhere = subprocess.DEVNULL
+    server = subprocess.Popen(command, cwd=cwd, start_new_session=True, stdout=nowhere, stderr=nowhere)
     address = f"http://{host}:{port}"
     try:
         _wait_for(f"{address}/health", server)
@@ -53,7 +53,7 @@ def serving(database: Path, cwd: Path) -> Iterator[str]:
         server.wait(timeout=30)
 
 
-def _wait_for(address: str, server: subprocess.Popen) -> None:
+def _wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
     for _ in range(600):
         assert server.poll() is None, "the MLflow server ended"
         try:

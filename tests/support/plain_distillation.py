@@ -11,13 +11,14 @@ import torch
 
 from lmmpress.lmm.examples import Example, Examples
 from lmmpress.plan import Distillation
+from support.certain import certain
 
 
 def answer_logits(model: torch.nn.Module, row: Example, examples: Examples) -> torch.Tensor:
     """Logits [answer, vocabulary] that predict each token of a row's answer."""
     inputs: dict[str, Any] = {"input_ids": torch.tensor([row.prompt + row.answer])}
     if row.image is not None:
-        inputs["pixel_values"] = examples.pixels[row.image][None]
+        inputs["pixel_values"] = certain(examples.pixels)[row.image][None]
     logits: torch.Tensor = model(**inputs, use_cache=False).logits[0]
     return logits[len(row.prompt) - 1 : -1]
 

@@ -24,19 +24,20 @@ def programs() -> Path | None:
 def postgresql(bin: Path, user: str, password: str, database: str) -> Iterator[int]:
     """The port of a server as its image makes one: one user with a password, one database."""
     # it refuses to be root
-    other = {"user": "nobody", "group": "nogroup"} if os.geteuid() == 0 else {}
+    user_of, group_of = ("nobody", "nogroup") if os.geteuid() == 0 else (None, None)
     with tempfile.TemporaryDirectory(prefix="postgresql-") as name:
         folder, port = Path(name), free_port()
         (folder / "password").write_text(password, "utf-8")
-        if other:
+        if user_of:
             for path in (folder, folder / "password"):
-                shutil.chown(path, **other)
-        make = [bin / "initdb", "-D", folder / "data", "-A", "scram-sha-256", "-U", user]
+                shutil.chown(path, user_of, group_of)
+        make = [str(bin / "initdb"), "-D", str(folder / "data"), "-A", "scram-sha-256", "-U", user]
         make += ["--locale=C", "--encoding=UTF8"]  # whatever this machine's locale is
-        subprocess.run([*make, f"--pwfile={folder}/password"], check=True, capture_output=True, cwd=folder, **other)
-        serve = [bin / "postgres", "-D", folder / "data", "-h", "127.0.0.1", "-p", str(port), "-k", ""]
+        make.append(f"--pwfile={folder}/password")
+        subprocess.run(make, check=True, capture_output=True, cwd=folder, user=user_of, group=group_of)
+        serve = [str(bin / "postgres"), "-D", str(folder / "data"), "-h", "127.0.0.1", "-p", str(port), "-k", ""]
         with (folder / "log").open("wb") as log:
-            server = subprocess.Popen(serve, stdout=log, stderr=log, cwd=folder, **other)
+            server = subprocess.Popen(serve, stdout=log, stderr=log, cwd=folder, user=user_of, group=group_of)
         try:
             there = ["-h", "127.0.0.1", "-p", str(port), "-U", user]
             until = time.monotonic() + 60

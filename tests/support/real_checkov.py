@@ -31,6 +31,6 @@ def find_checkov() -> tuple[Path | None, str]:
 def make(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     venv.create(folder, with_pip=True)
-    command = [folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", f"checkov=={VERSION}"]
+    command = [str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", f"checkov=={VERSION}"]
     subprocess.run(command, check=True, capture_output=True, text=True, encoding="utf-8")
     (folder / "whole").touch()

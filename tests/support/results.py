@@ -1,5 +1,7 @@
 """Results of runs: what two of them must agree on, and some that no run has made."""
 
+from typing import Literal
+
 from lmmpress.result import Headline, Interval, Latency, Result, StepResult
 
 TOWERS = {"vision": 3_214_080, "qformer": 1_905_664, "language": 7_340_544}
@@ -24,6 +26,10 @@ def headline(checkpoint: str, towers: dict[str, int], accuracy: float, speed: fl
     )
 
 
+Decision = Literal["accepted", "rolled back", "kept"]
+DECISIONS: dict[str, Decision] = {"a": "accepted", "r": "rolled back", "k": "kept"}
+
+
 def fabricated(decisions: str = "aaaraaaaaakaaa") -> Result:
     """A run whose steps are accepted (a), rolled back (r) or kept (k), four to a stage."""
     towers, steps, reference, accuracy = dict(TOWERS), [], 0.842, 0.842
@@ -33,7 +39,7 @@ def fabricated(decisions: str = "aaaraaaaaakaaa") -> Result:
             reference = accuracy
         smaller = towers | {"language": round(towers["language"] * 0.9)}
         measured = reference - {"a": 0.008 * (number % 4), "r": 0.19, "k": 0.16}[letter]
-        decision = {"a": "accepted", "r": "rolled back", "k": "kept"}[letter]
+        decision = DECISIONS[letter]
         steps.append(
             StepResult(
                 stage=stage,

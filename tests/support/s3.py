@@ -51,7 +51,8 @@ class MiniStack:
 
     def __init__(self, folder: Path, port: int) -> None:
         self.endpoint = f"http://127.0.0.1:{port}"
-        self._folder, self._port, self._process = folder, port, None
+        self._folder, self._port = folder, port
+        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         environment = os.environ | {

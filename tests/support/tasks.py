@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from lmmpress.axes import axis_named
 from lmmpress.engine.closing import close
@@ -16,6 +16,7 @@ from lmmpress.tasks.submission import read_submission
 from lmmpress.tracking.client import local_store
 from lmmpress.tracking.lineage import Lineage
 from support import task_functions as tasks
+from support.certain import certain
 
 PARTS = ("importance", "prune", "distill", "evaluate", "gate")
 
@@ -45,7 +46,7 @@ def walk(raw: dict[str, Any]) -> Iterator[tuple[str, Callable[[], tasks.Outcome]
     yield "evaluate original", lambda: tasks.evaluate(store, run, "original")
     for stage in parse_plan(raw).stages:
         for index in steps[stage.name]:
-            if tasks.due(store, run, stage.name, float(index)) == "open":
+            if tasks.due(store, run, stage.name, cast(int, float(index))) == "open":
                 for part in PARTS[0 if axis_named(stage.axis).needs_scores else 1 :]:
                     yield f"{part} {stage.name} {index}", partial(getattr(tasks, part), store, run, stage.name, index)
     yield "evaluate result", lambda: tasks.evaluate(store, run, "result")
@@ -63,25 +64,41 @@ def result_of(raw: dict[str, Any]) -> Result:
         return close(run, known_steps(run, state))
 
 
-def chain(folder: Path, name: str = "antgmm") -> list[tuple[object, ...]]:
+class RecordedStep(NamedTuple):
+    """What MLflow holds of a step; models: the checkpoints that it came from and led to."""
+
+    position: str
+    tags: tuple[tuple[str, str], ...]
+    models: str
+    values: tuple[tuple[str, float | None], ...]
+
+
+class RegisteredVersion(NamedTuple):
+    checkpoint: str
+    run_key: str
+    aliases: list[str]
+
+
+def chain(folder: Path, name: str = "antgmm") -> tuple[list[RecordedStep], RegisteredVersion]:
     """A run's lineage as its readers follow it: each step, what it came from and what it led to."""
     lineage = Lineage(local_store(folder), "antgmm")
     from lmmpress.tracking.client import open_client
 
     client = open_client(local_store(folder))
-    experiment = client.get_experiment_by_name(lineage.experiment).experiment_id
+    experiment = certain(client.get_experiment_by_name(lineage.experiment)).experiment_id
     found = []
     for run in client.search_runs([experiment], "tags.`lmmpress.kind` = 'step'"):
         told = client.get_run(run.info.run_id)
         models = [
             [client.get_logged_model(one.model_id).tags["lmmpress.checkpoint"] for one in side]
-            for side in (told.inputs.model_inputs, told.outputs.model_outputs if told.outputs else [])
+            for side in (certain(told.inputs).model_inputs, told.outputs.model_outputs if told.outputs else [])
         ]
         tags = {key: told.data.tags[f"lmmpress.{key}"] for key in ("position", "step", "decision", "run_key")}
         values = {key: told.data.metrics.get(key) for key in ("accuracy", "drop", "parameters", "accuracy_pruned")}
-        found.append((tags["position"], tuple(tags.items()), str(models), tuple(values.items())))
+        found.append(RecordedStep(tags["position"], tuple(tags.items()), str(models), tuple(values.items())))
     (version,) = client.search_model_versions(f"name='{name}'")
-    return [*sorted(found), (version.tags["lmmpress.checkpoint"], version.tags["lmmpress.run_key"], version.aliases)]
+    registered = version.tags["lmmpress.checkpoint"], version.tags["lmmpress.run_key"], version.aliases
+    return sorted(found), RegisteredVersion(*registered)
 
 
 def name_of(raw: dict[str, Any]) -> str:
@@ -93,6 +110,6 @@ def status_of_run(folder: Path) -> str:
     from lmmpress.tracking.client import open_client
 
     client = open_client(local_store(folder))
-    experiment = client.get_experiment_by_name("lmmpress").experiment_id
+    experiment = certain(client.get_experiment_by_name("lmmpress")).experiment_id
     (run,) = client.search_runs([experiment], "tags.`lmmpress.kind` = 'run'")
-    return run.info.status
+    return str(run.info.status)

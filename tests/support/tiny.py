@@ -142,6 +142,29 @@ def make_model(config: dict[str, Any], seed: int = 0) -> torch.nn.Module:
     return model
 
 
+def save_model(model: torch.nn.Module, folder: Path, **settings: Any) -> None:
+    """`save_pretrained`, which all models of transformers have and `torch.nn.Module` does not declare."""
+    model.save_pretrained(folder, **settings)  # type: ignore[operator]
+
+
+def generate(model: torch.nn.Module, **inputs: Any) -> torch.Tensor:
+    """`generate` of the same; tokens [rows, tokens]."""
+    tokens: torch.Tensor = model.generate(**inputs)  # type: ignore[operator]
+    return tokens
+
+
+def input_embedding(model: torch.nn.Module) -> torch.nn.Parameter:
+    """The weight that tokens are read with."""
+    weight: torch.nn.Parameter = model.get_input_embeddings().weight  # type: ignore[operator]
+    return weight
+
+
+def output_embedding(model: torch.nn.Module) -> torch.nn.Parameter:
+    """The weight that makes logits."""
+    weight: torch.nn.Parameter = model.get_output_embeddings().weight  # type: ignore[operator]
+    return weight
+
+
 IN_FULL = ("llava-clip-llama", "text-glm")
 """Kinds of `write_checkpoint` that are names of `config_of`; all others are text families inside BLIP-2."""
 
@@ -151,6 +174,6 @@ def write_checkpoint(folder: Path, kind: str = "llama", **changes: Any) -> Path:
     processor = make_processor(kind)
     tokenizer = getattr(processor, "tokenizer", processor)
     name = kind if kind in IN_FULL else f"blip2-{kind}"
-    make_model(config_of(name, len(tokenizer), **changes)).save_pretrained(folder)
+    save_model(make_model(config_of(name, len(tokenizer), **changes)), folder)
     processor.save_pretrained(folder)
     return folder

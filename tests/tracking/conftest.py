@@ -35,7 +35,8 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 @pytest.fixture
 def store(request: pytest.FixtureRequest) -> tuple[str, Path]:
     """The sqlite file, or what `on_both` says."""
-    return request.getfixturevalue(getattr(request, "param", "sqlite_store"))
+    found: tuple[str, Path] = request.getfixturevalue(getattr(request, "param", "sqlite_store"))
+    return found
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from support.certain import certain
 from support.lineage import SHA, STEPS, again, nested_runs, on_both, parent_run, result, run_info, step, tell
 
 from lmmpress.errors import UserError
@@ -17,20 +18,21 @@ def test_the_registered_model_leads_back_to_the_original(lineage: Lineage) -> No
     tell(lineage, "chain")
     client = lineage.client
     version = client.get_model_version_by_alias(lineage.model_name, "compressed")
-    assert version.source.startswith("models:/m-")
+    source = certain(version.source)
+    assert source.startswith("models:/m-")
     assert version.tags["lmmpress.checkpoint"] == SHA["d-final"]
     assert version.tags["lmmpress.address"] == "file:///store/d-final"
     assert version.run_id == parent_run(lineage).info.run_id
 
-    model_id, chain = version.source.removeprefix("models:/"), []
+    model_id, chain = source.removeprefix("models:/"), []
     while True:
         model = client.get_logged_model(model_id)
         chain.append(model.tags["lmmpress.checkpoint"])
-        made_by = client.get_run(model.source_run_id)
+        made_by = client.get_run(certain(model.source_run_id))
         if made_by.data.tags["lmmpress.kind"] == "run":
             break
-        assert [output.model_id for output in made_by.outputs.model_outputs] == [model_id]
-        (before,) = made_by.inputs.model_inputs
+        assert [output.model_id for output in certain(made_by.outputs).model_outputs] == [model_id]
+        (before,) = certain(made_by.inputs).model_inputs
         assert client.get_logged_model(before.model_id).tags["lmmpress.checkpoint"] == model.tags["lmmpress.parent"]
         model_id = before.model_id
     assert chain == [SHA["d-final"], SHA["b-second"], SHA["a-first"], SHA["original"]]
@@ -41,7 +43,7 @@ def test_a_rolled_back_step_is_a_run_without_a_model(lineage: Lineage) -> None:
     tell(lineage, "rolled-back")
     runs = nested_runs(lineage)
     assert sorted(runs) == [1, 2, 3, 4]
-    assert runs[3].outputs.model_outputs == []
+    assert certain(runs[3].outputs).model_outputs == []
     assert runs[3].data.tags["lmmpress.decision"] == "rolled back"
     assert runs[3].data.tags["lmmpress.reason"] == "drop 0.30 is not below alpha 0.15"
     assert len(lineage.client.search_logged_models([lineage.experiment_id])) == len(SHA)
@@ -61,14 +63,14 @@ def test_a_run_says_what_was_measured_on_which_data(lineage: Lineage) -> None:
     assert first.data.metrics["accuracy.mask_ shape"] == 0.5
     assert [metric.value for metric in client.get_metric_history(first.info.run_id, "loss")] == [2.0, 1.5, 1.25]
     assert first.info.end_time - first.info.start_time == 7500
-    inputs = {tag.value: entry.dataset for entry in parent.inputs.dataset_inputs for tag in entry.tags}
+    inputs = {tag.value: entry.dataset for entry in certain(parent.inputs).dataset_inputs for tag in entry.tags}
     assert inputs["gate"].name == "gate"
     assert inputs["gate"].digest == "3" * 36, "MLflow takes no more of a digest"
     assert inputs["3" * 64] == inputs["gate"], "the whole digest is a tag"
-    model = client.get_logged_model(first.outputs.model_outputs[0].model_id)
+    model = client.get_logged_model(certain(first.outputs).model_outputs[0].model_id)
     assert model.status == "READY"
     assert model.params["parameters.language"] == "400"
-    measured = {(metric.key, metric.dataset_digest): metric.value for metric in model.metrics}
+    measured = {(metric.key, metric.dataset_digest): metric.value for metric in certain(model.metrics)}
     assert measured["accuracy", "3" * 36] == 0.73
 
 
@@ -80,11 +82,13 @@ def test_an_experiment_opens_in_the_view_for_model_training(lineage: Lineage) ->
 
     client.create_experiment("without")
     again(Lineage(lineage.tracking_uri, "m", "without")).begin(run_info("viewed"))
-    assert client.get_experiment_by_name("without").tags[kind] == "custom_model_development"
+    assert certain(client.get_experiment_by_name("without")).tags[kind] == "custom_model_development"
 
     client.create_experiment("chosen", tags={kind: "genai_development"})
     again(Lineage(lineage.tracking_uri, "m", "chosen")).begin(run_info("viewed"))
-    assert client.get_experiment_by_name("chosen").tags[kind] == "genai_development", "what somebody chose stays"
+    assert certain(client.get_experiment_by_name("chosen")).tags[kind] == "genai_development", (
+        "what somebody chose stays"
+    )
 
 
 HOSTILE = "\x1b[31mred\nerror: forged \ud800 \u202e"
@@ -105,7 +109,7 @@ def test_texts_of_strangers_are_shown_and_break_nothing(lineage: Lineage) -> Non
 
     parent, run = parent_run(lineage), nested_runs(lineage)[1]
     assert parent.data.params["plan.data"] == SHOWN
-    assert parent.inputs.dataset_inputs[0].dataset.name == SHOWN
+    assert certain(parent.inputs).dataset_inputs[0].dataset.name == SHOWN
     assert run.data.tags["lmmpress.reason"] == SHOWN
     assert run.info.run_name == f"block 1 {SHOWN}"
     (metric,) = [name for name in run.data.metrics if name.startswith("accuracy.")]
@@ -126,7 +130,7 @@ def test_where_every_step_is_rolled_back_the_original_is_registered(lineage: Lin
     tell(lineage, "nothing", steps=[step(1, "original", "none", "rolled back")], final="original")
     version = lineage.client.get_model_version_by_alias(lineage.model_name, "compressed")
     assert version.tags["lmmpress.checkpoint"] == SHA["original"]
-    assert parent_run(lineage).outputs.model_outputs == []
+    assert certain(parent_run(lineage).outputs).model_outputs == []
 
 
 def test_a_text_longer_than_mlflow_takes_is_cut(lineage: Lineage) -> None:

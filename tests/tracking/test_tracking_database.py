@@ -104,7 +104,7 @@ def test_what_was_left_half_made_is_made_anew(tmp_path: Path) -> None:
             MlflowClient(uri_of(half_made))
     finally:
         sqlalchemy.event.remove(Engine, "after_cursor_execute", stop)
-    path = shutil.copy(half_made, tmp_path / "mlflow.db")
+    path = Path(shutil.copy(half_made, tmp_path / "mlflow.db"))
     with pytest.raises(UserError, match="an older MLflow made this database"):
         open_client(uri_of(path))
     assert path.read_bytes() == half_made.read_bytes(), "who only reads changes nothing"
