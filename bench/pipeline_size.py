@@ -15,8 +15,8 @@ from lmmpress.kubeflow import compile as compiling
 from lmmpress.kubeflow.estimate import LIMIT, estimate
 from lmmpress.plan import parse_plan
 from lmmpress.presets import preset
+from lmmpress.tasks.cluster_profile import Profile
 from lmmpress.tasks.granularity import Granularity
-from lmmpress.tasks.profile import Profile
 
 ADDRESSES = {"model": "s3://models/antgmm", "data": "/data/maad", "store": "s3://models/store"}
 

@@ -10,7 +10,7 @@ from lmmpress.printing.sheet import Grid, Picture, Shown
 from lmmpress.printing.terminal import Table, Terminal
 
 if TYPE_CHECKING:
-    from lmmpress.tasks.profile import Profile
+    from lmmpress.tasks.cluster_profile import Profile
 
 out = Terminal()
 console = Terminal(stderr=True)
@@ -40,7 +40,7 @@ def one_plan(file: Path | None, built_in: str | None) -> Path | str:
 
 def the_profile(path: Path | None) -> "Profile":
     """What was told of the cluster; where nothing was, the usual."""
-    from lmmpress.tasks.profile import Profile, read_profile
+    from lmmpress.tasks.cluster_profile import Profile, read_profile
 
     return Profile() if path is None else read_profile(path)
 

@@ -12,9 +12,9 @@ from lmmpress.pipelines.by_stage import by_stage
 from lmmpress.pipelines.compression import compression
 from lmmpress.pipelines.start import Interface, Place, here
 from lmmpress.plan import ADDRESSES, Plan, Stage
+from lmmpress.tasks.cluster_profile import Profile
 from lmmpress.tasks.granularity import Granularity
 from lmmpress.tasks.parameters import arguments_of
-from lmmpress.tasks.profile import Profile
 
 if TYPE_CHECKING:
     from kfp.dsl.graph_component import GraphComponent

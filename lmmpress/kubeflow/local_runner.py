@@ -12,8 +12,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TextIO
 
-from lmmpress.engine.closing import close
 from lmmpress.engine.delivery import deliver
+from lmmpress.engine.final_result import close
 from lmmpress.engine.run import begin, known_steps, open_run
 from lmmpress.engine.run_folder import take_folder
 from lmmpress.errors import UserError

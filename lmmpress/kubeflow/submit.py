@@ -17,8 +17,8 @@ import urllib3
 from lmmpress.errors import UserError
 from lmmpress.kubeflow.compile import compile_plan, reachable_arguments
 from lmmpress.plan import Plan
+from lmmpress.tasks.cluster_profile import Kubeflow, Profile
 from lmmpress.tasks.granularity import Granularity
-from lmmpress.tasks.profile import Kubeflow, Profile
 
 if TYPE_CHECKING:
     from kfp import Client

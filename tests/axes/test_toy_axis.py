@@ -29,9 +29,9 @@ from lmmpress.axes import Axis, axes, axis_named, register, registry
 from lmmpress.errors import UserError
 from lmmpress.kubeflow.compile import Granularity
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
-from lmmpress.lmm.cut import masked
-from lmmpress.lmm.probe import probe_inputs, probe_logits
+from lmmpress.lmm.probe_inputs import probe_inputs, probe_logits
 from lmmpress.lmm.read_anatomy import anatomy_after, anatomy_of
+from lmmpress.lmm.tensor_cut import masked
 from lmmpress.plan import parse_plan
 from lmmpress.printing.sheet import Grid
 from lmmpress.pruning.choose import choose

@@ -13,9 +13,9 @@ from lmmpress.engine.compression import compress
 from lmmpress.kubeflow.compile import compile_plan
 from lmmpress.plan import parse_plan
 from lmmpress.result import Result
+from lmmpress.tasks.cluster_profile import Profile
 from lmmpress.tasks.granularity import Granularity
 from lmmpress.tasks.parameters import arguments_of
-from lmmpress.tasks.profile import Profile
 from lmmpress.tracking.client import local_store
 from lmmpress.tracking.lineage import Lineage
 from lmmpress.tracking.registry import name_of_compressed

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from lmmpress.axes import axis_named
-from lmmpress.engine.closing import close
+from lmmpress.engine.final_result import close
 from lmmpress.engine.run import known_steps, open_run
 from lmmpress.plan import Plan, parse_plan
 from lmmpress.result import Result
