@@ -16,6 +16,7 @@ from lmmpress import presets
 from lmmpress.errors import UserError
 from lmmpress.host.extras import is_installed, missing
 from lmmpress.host.quiet import quiet_transformers
+from lmmpress.kubeflow import needs_sdk
 from lmmpress.plan import Evaluation, Importance, Plan, parse_plan, read_plan
 from lmmpress.progress import Listener, listening, say
 from lmmpress.result import Recorder, Result
@@ -61,6 +62,8 @@ def compress(
     """
     with _telling(progress):
         folder = _local(out)
+        if engine == "kfp-local":
+            needs_sdk("engine kfp-local")
         asked = as_plan(plan, overrides)
         from lmmpress.tracking.registry import located, name_of_compressed
 
@@ -96,9 +99,6 @@ def _compress_here(plan: Plan, out: Path, recorder: Recorder | None, resume: boo
 def _compress_in_tasks(
     plan: Plan, name: str, out: Path, granularity: str, resume: bool, tracking_uri: str | None
 ) -> Result:
-    from lmmpress.kubeflow import needs_sdk
-
-    needs_sdk("engine kfp-local")
     from lmmpress.kubeflow.local_runner import compress_in_tasks
 
     if granularity not in tuple(Granularity):
