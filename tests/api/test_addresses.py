@@ -9,14 +9,14 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 from support.cli import refused, run
+from support.first_task import asked_by
 from support.plans import PLAN
 
 import lmmpress
 from lmmpress.files.digest import digest_checkpoint
 from lmmpress.plan import parse_plan
 from lmmpress.store import open_store
-from lmmpress.tasks import bodies as tasks
-from lmmpress.tasks.parameters import arguments_of
+from lmmpress.tasks.preparation import prepare
 from lmmpress.tracking.client import open_client
 
 NAMES = ("models:/ads/1", "models:/ads@champion")
@@ -28,7 +28,9 @@ def teacher(make_checkpoint: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def registry(teacher: Path, tmp_path: Path, lineage_in, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+def registry(
+    teacher: Path, tmp_path: Path, lineage_in: Callable[[Path], str], monkeypatch: pytest.MonkeyPatch
+) -> MlflowClient:
     """A registry that the environment names, with the teacher in it."""
     uri = lineage_in(tmp_path / "registry")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
@@ -98,7 +100,7 @@ def test_a_pipeline_carries_the_name_and_its_first_task_looks_it_up(
     parameters = compiled["root"]["inputDefinitions"]["parameters"]
     assert (parameters["model"]["defaultValue"], parameters["name"]["defaultValue"]) == (name, "ads-compressed")
     asked = parse_plan(short_plan | {"model": name, "store": str(tmp_path / "store")})
-    prepared = tasks.prepare(stages=[stage.name for stage in asked.stages], **arguments_of(asked, "ads-compressed"))
+    prepared = prepare(**asked_by(asked, "ads-compressed"))
     assert prepared.outcome.address == open_store(str(tmp_path / "store")).address(digest_checkpoint(teacher))
 
 

@@ -34,7 +34,7 @@ def lines_of(told: dict[str, Any]) -> str:
     """The one line that a command is refused with."""
     assert told["code"] == 1, told
     (line,) = told["lines"]
-    return line
+    return str(line)
 
 
 def test_the_library_works_without_extras(plan_file: str, plan: dict[str, Any], tmp_path: Path) -> None:

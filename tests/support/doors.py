@@ -55,14 +55,13 @@ def functions(plan: dict[str, Any], out: str) -> dict[str, list[str]]:
 def first_task(plan: dict[str, Any], tracking_uri: str) -> str:
     """What the first task of a pipeline says."""
     from lmmpress.plan import parse_plan
-    from lmmpress.tasks import bodies
-    from lmmpress.tasks.parameters import arguments_of
+    from lmmpress.tasks.preparation import prepare
+    from support.first_task import asked_by
 
     os.environ["MLFLOW_TRACKING_URI"] = tracking_uri
-    asked = parse_plan(plan)
     told = io.StringIO()
     with contextlib.redirect_stderr(told), contextlib.suppress(SystemExit):
-        bodies.prepare(stages=[stage.name for stage in asked.stages], **arguments_of(asked, "x"))
+        prepare(**asked_by(parse_plan(plan), "x"))
     return told.getvalue()
 
 
