@@ -80,7 +80,7 @@ def hunks(was: str, now: str) -> Iterator[str]:
 
 
 @in_all_cases
-def test_what_is_rendered_is_what_it_was(case: str, request: pytest.FixtureRequest) -> None:
+def test_the_rendered_objects_are_the_recorded_ones(case: str, request: pytest.FixtureRequest) -> None:
     base = texts(BASE)
     now = whole(base) if case == BASE else "".join(differences(base, texts(case)))
     path = GOLDEN / (f"{case}.yaml" if case == BASE else f"{case}.diff")

@@ -46,7 +46,7 @@ class Network:
         )
 
 
-def test_pods_call_whom_they_need_and_nobody_else() -> None:
+def test_pods_reach_the_servers_they_need_and_no_others() -> None:
     objects = render("minimal")
     found = {name: pod["metadata"]["labels"] for name, pod in pods(objects).items()}
     who = {

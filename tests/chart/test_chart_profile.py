@@ -41,7 +41,7 @@ def test_the_profile_is_one_that_compile_reads(case: str, tmp_path: Path) -> Non
         assert "AWS_ENDPOINT_URL" not in profile.environment
 
 
-def test_kubeflows_plugin_is_told_what_it_knows() -> None:
+def test_kubeflows_plugin_gets_only_settings_that_it_knows() -> None:
     """Unknown settings are an error there (Kubeflow Pipelines 2.17)."""
     known = {"experimentDescription", "defaultExperimentName", "injectUserEnvVars", "credentialSecretRef"}
     for case in ("everything", "external"):

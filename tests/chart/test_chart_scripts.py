@@ -154,7 +154,7 @@ def test_mlflows_database_comes_back_from_its_dump(tmp_path: Path) -> None:
     assert experiment[dump] == experiment[restore]
 
 
-def test_the_hook_waits_and_then_says_why(s3: MiniStack) -> None:
+def test_the_hook_retries_and_then_reports_the_reason(s3: MiniStack) -> None:
     proxy = Proxy(s3.endpoint)
     busy, refuse = answer("503 Service Unavailable", "SlowDown"), answer("403 Forbidden", "AccessDenied")
     proxy.answers = [busy] * 2
@@ -210,7 +210,7 @@ def test_the_hook_makes_users_with_rights_on_their_prefix(minio: MinioUsers) -> 
     assert (again.stdout, minio.users, minio.policies) == (done.stdout, *was), "run again, it changes nothing"
 
 
-def test_keys_that_are_changed_end_the_old_ones_and_no_other_users(minio: MinioUsers) -> None:
+def test_changed_keys_replace_the_old_users_and_leave_others_alone(minio: MinioUsers) -> None:
     minio.users["somebody"] = ("else", "readonly")
     assert run_script("prepare", users_environment(minio)).returncode == 0
     changed = {"PIPELINE_ACCESS_KEY_ID": "new-key", "PIPELINE_SECRET_ACCESS_KEY": "new-secret"}
@@ -229,7 +229,7 @@ def test_one_pair_of_keys_for_both_has_the_rights_of_both(minio: MinioUsers) -> 
         assert {key: told[1] for key, told in minio.users.items()} == {"both": "lmmpress-mlflow,lmmpress-pipeline"}
 
 
-def test_root_keys_for_pipelines_are_warned_of(minio: MinioUsers) -> None:
+def test_root_keys_for_pipelines_cause_a_warning(minio: MinioUsers) -> None:
     same = {"PIPELINE_ACCESS_KEY_ID": minio.access_key, "PIPELINE_SECRET_ACCESS_KEY": minio.secret_key}
     done = run_script("prepare", users_environment(minio, **same))
     assert done.returncode == 0
@@ -237,7 +237,7 @@ def test_root_keys_for_pipelines_are_warned_of(minio: MinioUsers) -> None:
     assert minio.users.keys() == {"key-of-MLFLOW"}
 
 
-def test_a_server_without_users_is_told_and_one_that_starts_is_waited_for(minio: MinioUsers) -> None:
+def test_a_server_without_users_is_reported_and_one_that_starts_is_waited_for(minio: MinioUsers) -> None:
     minio.answers = [503, 503]
     done = run_script("prepare", users_environment(minio))
     assert done.returncode == 0
@@ -247,7 +247,7 @@ def test_a_server_without_users_is_told_and_one_that_starts_is_waited_for(minio:
     assert (done.returncode, done.stderr) == (1, "keys of mlflow: the server answers 403\n")
 
 
-def test_a_store_that_does_not_do_is_found_out(s3: MiniStack) -> None:
+def test_a_store_that_cannot_be_used_is_reported(s3: MiniStack) -> None:
     for endpoint, told in (
         (s3.endpoint, "there is no such bucket"),
         ("http://127.0.0.1:9", "no answer from the server"),
@@ -259,7 +259,7 @@ def test_a_store_that_does_not_do_is_found_out(s3: MiniStack) -> None:
         assert told in done.stderr
 
 
-def test_a_server_that_ignores_conditions_is_found_out(s3: MiniStack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_ignores_conditions_is_reported(s3: MiniStack, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that takes every write: what stands before it takes the condition out of the request."""
 
     class Forgetful(Proxy):

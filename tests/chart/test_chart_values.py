@@ -60,7 +60,7 @@ REFUSED: dict[str, tuple[Values, str]] = {
 
 
 @pytest.mark.parametrize("fault", REFUSED)
-def test_what_cannot_be_meant_is_refused(fault: str) -> None:
+def test_values_that_contradict_each_other_or_are_unknown_are_refused(fault: str) -> None:
     values, word = REFUSED[fault]
     done = run_helm("template", "press", str(CHART), values=values)
     assert done.returncode != 0

@@ -52,5 +52,5 @@ def test_every_text_file_is_opened_with_its_encoding() -> None:
         ("subprocess.run(command, **settings)", False),
     ],
 )
-def test_what_is_told(call: str, told: bool) -> None:
+def test_calls_without_an_encoding_are_found(call: str, told: bool) -> None:
     assert list(left_open(ast.parse(call))) == [1] * told

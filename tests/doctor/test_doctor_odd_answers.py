@@ -98,9 +98,7 @@ def _sound(found: list[Finding]) -> None:
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(raw=RAWS)
-def test_whatever_answers_instead_of_the_api_is_told(
-    raw: Raw, doctor: Callable[..., Result], cluster: Kubernetes
-) -> None:
+def test_a_server_that_is_not_the_api_is_reported(raw: Raw, doctor: Callable[..., Result], cluster: Kubernetes) -> None:
     cluster.everything = raw
     found = doctor("--json")
     cluster.everything = None

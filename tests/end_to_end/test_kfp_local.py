@@ -152,7 +152,7 @@ def dead(tmp_path: Path) -> set[str]:
     return {path.name for path in (tmp_path / "dead").iterdir()}
 
 
-def test_by_stage_a_run_whose_task_was_killed_is_carried_on_to_what_one_process_decides(
+def test_by_stage_a_run_resumed_after_a_killed_task_decides_as_one_process_does(
     plan_file: Path, one: Path, dies_in: Any, tmp_path: Path
 ) -> None:
     out, name = tmp_path / "by stage", Path(preset("sample")["model"]).name
@@ -176,7 +176,7 @@ def test_by_stage_a_run_whose_task_was_killed_is_carried_on_to_what_one_process_
     assert told.compressed.checkpoint == essence(one)["models"][1]["checkpoint"]
 
 
-def test_by_step_a_run_goes_on_after_a_task_of_each_component_was_killed_to_what_one_process_decides(
+def test_by_step_a_run_resumed_after_a_killed_task_of_each_component_decides_as_one_process_does(
     plan_file: Path, one: Path, dies_in: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """First the pipeline ends with its task, and another one carries the run on. In that, each task is tried once more,

@@ -32,7 +32,7 @@ def plan(raw_plan: dict[str, Any], taught: Path) -> dict[str, Any]:
     return raw_plan | {"model": str(taught)}
 
 
-def test_a_recorder_hears_of_a_run_before_anything_is_measured(
+def test_a_recorder_is_called_before_anything_is_measured(
     plan: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that what a killed process left is ended even if the next one gets no further."""
@@ -165,7 +165,7 @@ def test_a_folder_is_not_resumed_with_another_model_or_other_data(plan: dict[str
     assert {run.run_key for run in list_store(open_store(few["store"])).runs} == {first.run_key, other.run_key}
 
 
-def test_a_run_killed_while_it_claimed_its_folder_begins_there_again(plan: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_killed_while_it_claimed_its_folder_can_start_there_again(plan: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".plan.json.new").write_text('{"mod', "utf-8")
     compress(parse_plan(plan | {"stages": {}}), tmp_path / "out", resume=True)

@@ -44,7 +44,7 @@ def on_vision(raw_plan: dict[str, Any], model: Path) -> dict[str, Any]:
     return raw_plan | changes | {"tolerance": tolerance, "store": None}
 
 
-def test_code_beside_the_teacher_never_runs_and_is_never_delivered(
+def test_code_next_to_the_teacher_never_runs_and_is_never_delivered(
     hostile: Path, raw_plan: dict[str, Any], tmp_path: Path
 ) -> None:
     result = compress(Plan.model_validate(on_vision(raw_plan, hostile)), tmp_path / "out")
@@ -82,7 +82,7 @@ def test_our_file_is_delivered_with_a_teacher_that_points_elsewhere(
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_weight_that_is_no_number_ends_a_run_before_it_begins(
+def test_a_weight_that_is_nan_or_infinite_ends_a_run_before_it_begins(
     hostile: Path, raw_plan: dict[str, Any], tmp_path: Path
 ) -> None:
     values = load_file(hostile / "model.safetensors")

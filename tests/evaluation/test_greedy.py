@@ -156,9 +156,7 @@ def test_the_settings_are_those_that_generate_takes(kind: str, tmp_path: Path) -
         assert generation_settings(tmp_path)[0].to_dict() == config.to_dict()
 
 
-def test_settings_that_are_accepted_leave_accuracy_what_generate_gives(
-    text_only: tuple[Path, Split], tmp_path: Path
-) -> None:
+def test_accepted_generation_settings_do_not_change_accuracy(text_only: tuple[Path, Split], tmp_path: Path) -> None:
     taught, split = text_only
     seen = set()
     for number, settings in enumerate(ACCEPTED):
@@ -178,7 +176,7 @@ def test_settings_that_are_accepted_leave_accuracy_what_generate_gives(
 
 
 @pytest.mark.parametrize(("settings", "words"), REFUSED)
-def test_settings_that_would_answer_otherwise_are_refused_in_one_line(
+def test_generation_settings_that_change_answers_are_refused_in_one_line(
     make_checkpoint: Callable[..., Path], tmp_path: Path, settings: dict[str, Any], words: str
 ) -> None:
     checkpoint = changed(make_checkpoint("text-glm"), tmp_path / "it", TOKENS | settings)
@@ -196,7 +194,7 @@ def test_every_fault_has_a_line(make_checkpoint: Callable[..., Path], tmp_path: 
     assert len(caught.value.lines) == 2
 
 
-def test_what_nobody_reads_is_not_refused_and_what_is_read_is(
+def test_only_the_generation_settings_that_are_used_are_checked(
     make_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
     """BLIP-2 generates by the text part of its config; its generation_config.json is read by nobody."""
@@ -211,7 +209,7 @@ def test_what_nobody_reads_is_not_refused_and_what_is_read_is(
 
 
 @pytest.mark.parametrize("settings", [[], "text", 3, {"max_new_tokens": 0, "early_stopping": "x"}, {"top_k": {}}])
-def test_a_file_that_is_no_settings_is_named(
+def test_the_error_for_invalid_generation_settings_names_the_file(
     make_checkpoint: Callable[..., Path], tmp_path: Path, settings: Any
 ) -> None:
     """Or its strange values have no effect."""
@@ -220,7 +218,9 @@ def test_a_file_that_is_no_settings_is_named(
         check_greedy(checkpoint, load_processor(checkpoint))
 
 
-def test_evaluate_refuses_them_too(make_checkpoint: Callable[..., Path], data: Path, tmp_path: Path) -> None:
+def test_evaluate_refuses_such_generation_settings_too(
+    make_checkpoint: Callable[..., Path], data: Path, tmp_path: Path
+) -> None:
     checkpoint = changed(make_checkpoint("text-glm"), tmp_path / "it", TOKENS | {"min_new_tokens": 4})
     with pytest.raises(UserError, match="min_new_tokens"):
         evaluate_checkpoint(checkpoint, data, "test", Evaluation())

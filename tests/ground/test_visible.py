@@ -22,7 +22,7 @@ from lmmpress.printing.visible import visible
         ("👩\u200d👩", "👩\u200d👩"),
     ],
 )
-def test_what_could_forge_a_line_is_shown(text: str, shown: str) -> None:
+def test_characters_that_could_forge_a_line_are_made_visible(text: str, shown: str) -> None:
     assert visible(text) == shown
 
 

@@ -78,7 +78,7 @@ def units_of(anatomy: Anatomy, tower: str, axis: str) -> int:
 
 @SEVERAL
 @given(st.data())
-def test_any_legal_cut_of_any_model_is_what_it_should_be(
+def test_any_legal_cut_of_any_model_equals_its_masked_reference(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
@@ -118,7 +118,7 @@ def test_cuts_in_turn_equal_their_composition_applied_once(
     assert read_checkpoint(folder / "once").shapes == read_checkpoint(folder / str(len(cuts))).shapes
 
 
-def test_blocks_may_be_kept_from_anywhere() -> None:
+def test_any_blocks_may_be_kept() -> None:
     """Pruning takes the last ones; a cut as data can say more, and what follows it is renumbered."""
     anatomy = anatomy_of(config_of("llama"))
     blocks = Cut(tower="language", axis="block", removed=2, keep={"language.block": [0, 3]})

@@ -50,7 +50,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.mark.parametrize(("name", "tower", "axis"), CASES)
-def test_a_cut_is_what_was_promised(
+def test_a_cut_keeps_the_promises_of_its_family(
     tiny: Callable[[str], Path], tmp_path: Path, name: str, tower: str, axis: str
 ) -> None:
     source, target = tiny(name), tmp_path / "cut"
@@ -95,7 +95,7 @@ def promised(name: str, tower: str, axis: str) -> str:
     return promise(anatomy, config_after(anatomy, [cut_of(anatomy, tower, axis)]), tower, axis)
 
 
-def test_the_table_in_the_docs_is_what_the_cases_hold_to(request: pytest.FixtureRequest) -> None:
+def test_the_table_in_the_docs_matches_the_cases(request: pytest.FixtureRequest) -> None:
     lines = ["| model | tower | " + " | ".join(AXES) + " |", "| --- | --- |" + " --- |" * len(AXES)]
     for name in MODELS:
         for tower in towers(name):

@@ -76,14 +76,14 @@ def load_elsewhere(checkpoint: Path, folder: Path, *trust: str) -> subprocess.Co
     )
 
 
-def test_plain_transformers_loads_what_a_config_can_say(saved: Saved, tmp_path: Path) -> None:
+def test_plain_transformers_loads_a_shape_that_a_config_can_express(saved: Saved, tmp_path: Path) -> None:
     _, cut, _ = saved(*NATIVE)
     done = load_elsewhere(cut, tmp_path)
     assert done.returncode == 0, done.stderr
     assert not (cut / MODELING).exists()
 
 
-def test_what_a_config_cannot_say_travels_with_the_code_that_can(saved: Saved, tmp_path: Path) -> None:
+def test_a_shape_that_a_config_cannot_express_is_saved_with_our_modelling_code(saved: Saved, tmp_path: Path) -> None:
     _, cut, _ = saved(*APART)
     refused = load_elsewhere(cut, tmp_path)
     assert refused.returncode
@@ -119,7 +119,7 @@ def test_lmmpress_never_runs_the_code_of_a_checkpoint(saved: Saved) -> None:
         verify_for_users(apart)
 
 
-def test_a_checkpoint_that_was_written_well_is_believed(saved: Saved) -> None:
+def test_a_checkpoint_that_was_written_well_passes_the_check(saved: Saved) -> None:
     for case in (NATIVE, APART):
         source, target, cut = saved(*case)
         verify_cut(source, read_checkpoint(source), [cut], target)
@@ -188,7 +188,7 @@ def test_names_and_buffers_of_older_files_are_understood(tmp_path: Path) -> None
     assert torch.equal(probe_logits(first, inputs), probe_logits(second, inputs))
 
 
-def test_tokenizer_processor_and_templates_travel_along(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+def test_tokenizer_processor_and_templates_are_copied(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     source = shutil.copytree(make_checkpoint("llama"), tmp_path / "source")
     (source / "chat_template.jinja").write_text("{{ messages[0].content }}", "utf-8")
     cut = cut_of(read_checkpoint(source), "language", "ffn")

@@ -143,7 +143,7 @@ JSONS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("number", [QUICK, pytest.param(LONG, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", JSONS)
-def test_a_damaged_json_file_of_a_checkpoint(sound: Path, name: str, number: int) -> None:
+def test_a_damaged_json_file_is_read_or_is_a_one_line_error(sound: Path, name: str, number: int) -> None:
     text = (sound / name).read_text("utf-8")
 
     @examples(number)
@@ -155,7 +155,7 @@ def test_a_damaged_json_file_of_a_checkpoint(sound: Path, name: str, number: int
 
 
 @pytest.mark.parametrize("number", [QUICK, pytest.param(LONG, marks=pytest.mark.long)])
-def test_a_damaged_index(sound: Path, number: int) -> None:
+def test_a_damaged_index_is_read_or_is_a_one_line_error(sound: Path, number: int) -> None:
     weight_map = dict.fromkeys(stored_shapes(sound), "model-1.safetensors")
     text = json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map})
     weights = (sound / WEIGHTS).read_bytes()
@@ -175,7 +175,7 @@ def test_a_damaged_index(sound: Path, number: int) -> None:
 
 @pytest.mark.parametrize("number", [QUICK, pytest.param(LONG, marks=pytest.mark.long)])
 @pytest.mark.parametrize("kind", ["header", "bytes"])
-def test_a_damaged_file_of_weights(sound: Path, kind: str, number: int) -> None:
+def test_a_damaged_weight_file_is_read_or_is_a_one_line_error(sound: Path, kind: str, number: int) -> None:
     whole = (sound / WEIGHTS).read_bytes()
     (length,) = struct.unpack("<Q", whole[:8])
     header, body = whole[8 : 8 + length], whole[8 + length :]
@@ -192,7 +192,9 @@ def test_a_damaged_file_of_weights(sound: Path, kind: str, number: int) -> None:
 
 @pytest.mark.parametrize("number", [QUICK, pytest.param(LONG, marks=pytest.mark.long)])
 @pytest.mark.parametrize("kind", ["json", "bytes"])
-def test_damaged_rows(data: Path, tmp_path_factory: pytest.TempPathFactory, kind: str, number: int) -> None:
+def test_damaged_rows_are_read_or_are_a_one_line_error(
+    data: Path, tmp_path_factory: pytest.TempPathFactory, kind: str, number: int
+) -> None:
     folder = tmp_path_factory.mktemp("rows") / "data"
     shutil.copytree(data, folder)
     first, *others = (folder / METADATA).read_text("utf-8").splitlines()

@@ -56,7 +56,9 @@ def test_digest_is_known(small: Path) -> None:
     assert dataset.digest(small) == DIGEST
 
 
-def test_builds_agree_whoever_draws(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_builds_are_equal_with_any_number_of_processes(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(dataset, "FEW", 0)  # in processes this time
     assert dataset.digest(dataset.build(tmp_path / "again", sizes=SMALL)) == DIGEST
 

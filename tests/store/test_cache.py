@@ -102,7 +102,7 @@ def test_a_truncated_file_in_the_cache_is_fetched_again(bucket_address: str, tmp
     assert contents(opened(bucket_address).checkpoint(digest)) == contents(made)
 
 
-def test_a_full_disk_under_the_cache_is_said_in_one_line_and_breaks_nothing(
+def test_a_full_disk_under_the_cache_is_a_one_line_error_and_breaks_nothing(
     bucket_address: str, tmp_path: Path
 ) -> None:
     """A disk of 8 MiB of its own, in a mount namespace of the child."""

@@ -77,7 +77,7 @@ def code_of(request: Callable[[], object]) -> str:
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", bytes(6 * MIB)])
-def test_what_is_put_is_what_is_read(bucket: S3Bucket, key: str, data: bytes) -> None:
+def test_an_object_is_read_as_it_was_written(bucket: S3Bucket, key: str, data: bytes) -> None:
     bucket.put(key, data, BYTES)
     assert bucket.uploads(key) == [], "however large, it goes up as one part"
     download = bucket.get(key)

@@ -191,7 +191,7 @@ def test_the_doctor_names_what_is_missing_to_read_model_and_data(limited: Limite
     assert findings(limited)[2][1] == "the keys lack s3:ListBucket, s3:GetObject"
 
 
-def test_the_doctor_tells_what_an_owners_keys_may_do_beside(
+def test_the_doctor_reports_what_else_an_owners_keys_may_do(
     limited: Limited, s3_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limited.owner._put_object(limited.bucket, "other/secret", b"secret")
@@ -212,7 +212,7 @@ def test_the_doctor_tells_what_an_owners_keys_may_do_beside(
     assert limited.names() == {"other/secret"}, "nothing is left behind"
 
 
-def test_the_doctor_tells_rights_on_all_of_the_bucket(limited: Limited) -> None:
+def test_the_doctor_reports_rights_on_the_whole_bucket(limited: Limited) -> None:
     limited.allow(policy([Place(limited.bucket)], principal=limited.arn))
     limited.owner._put_object(limited.bucket, "other/secret", b"secret")
     (_, (status, said), *_) = findings(limited)

@@ -36,14 +36,14 @@ def test_a_checkpoint_comes_back_as_it_went_in_under_the_name_of_its_content(sto
     assert contents(open_store(store.root_address).checkpoint(digest)) == contents(made)
 
 
-def test_a_checkpoint_made_in_scratch_is_taken_over(store: Store, tmp_path: Path) -> None:
+def test_a_checkpoint_made_in_scratch_is_moved_into_the_store(store: Store, tmp_path: Path) -> None:
     with store.scratch() as folder:
         made = make_checkpoint(folder / "made", 0)
         expected, digest = contents(made), store.add_checkpoint(made)
     assert contents(store.checkpoint(digest)) == expected
 
 
-def test_the_users_own_files_stay_his(store: Store, tmp_path: Path) -> None:
+def test_files_of_the_user_are_copied_and_not_moved(store: Store, tmp_path: Path) -> None:
     """What is taken in from elsewhere is a copy: writing to the original later changes nothing in the store."""
     made = make_checkpoint(tmp_path / "made", 0)
     digest = store.add_checkpoint(made)
@@ -63,7 +63,7 @@ def test_a_file_that_two_checkpoints_share_is_stored_once(store: Store, tmp_path
     assert sorted(entry.size for entry in store.objects.entries("blobs/"))[-3:] == [3000, 3000, 5000]
 
 
-def test_what_is_not_there_is_said_in_one_line(store: Store) -> None:
+def test_a_missing_object_is_a_one_line_error(store: Store) -> None:
     with pytest.raises(UserError, match="holds no checkpoint 0123"):
         store.checkpoint("0123" * 16)
     assert store.read_record("nothing") is None
@@ -134,7 +134,7 @@ def test_a_manifest_under_another_name_is_refused(store: Store, tmp_path: Path) 
         store.checkpoint("1" * 64)
 
 
-def test_a_blob_that_the_disk_has_changed_is_never_handed_out(tmp_path: Path, new_bucket: Callable[[], str]) -> None:
+def test_a_damaged_blob_is_never_handed_out(tmp_path: Path, new_bucket: Callable[[], str]) -> None:
     """Of the same size, so that only its bytes tell; a directory says so, a cache fetches it again."""
     made = make_checkpoint(tmp_path / "made", 0)
     for address, folder in ((str(tmp_path / "store"), tmp_path / "store"), (new_bucket(), tmp_path / "cache")):
@@ -273,7 +273,7 @@ def test_long_transfers_show_bytes_rate_and_time_left() -> None:
     assert "0:00:04" in written
 
 
-def test_nothing_of_the_store_needs_torch() -> None:
+def test_the_store_imports_no_torch() -> None:
     """A pod that only moves checkpoints stays small."""
     modules = "lmmpress.store.address, lmmpress.store.housekeeping, lmmpress.store.bucket"
     code = f"import sys, {modules}; print('torch' in sys.modules)"
@@ -290,7 +290,7 @@ def test_a_blob_is_known_by_its_bytes() -> None:
 
 
 @pytest.mark.parametrize("name", ["lock", "work/opening.lock", "work/own-0.lock"])
-def test_a_link_in_the_place_of_a_lock_is_refused_and_what_it_leads_to_stays(tmp_path: Path, name: str) -> None:
+def test_a_lock_file_that_is_a_link_is_refused_and_its_target_stays(tmp_path: Path, name: str) -> None:
     precious = tmp_path / "precious"
     precious.write_text("bytes of somebody", "utf-8")
     link = tmp_path / "store" / name

@@ -187,7 +187,7 @@ def test_a_cut_along_an_axis_with_scores_waits_for_them(
         tasks.prune(store, run, "ffn", 0)
 
 
-def test_what_auto_stands_for_is_settled_by_the_first_that_computes(
+def test_the_dtype_that_auto_means_is_fixed_by_the_first_task_that_computes(
     plan: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A part made on a GPU in bfloat16 is found by a task on a machine that has none."""
@@ -339,7 +339,7 @@ def test_a_task_killed_under_kubeflows_plugin_is_ended_by_the_next_one(
     assert statuses(evaluated, killed, retried, pipeline) == ["FINISHED", "KILLED", "RUNNING", "RUNNING"]
 
 
-def test_model_data_and_store_may_all_lie_in_buckets(
+def test_model_data_and_store_may_all_be_in_buckets(
     plan: dict[str, Any], new_bucket: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 

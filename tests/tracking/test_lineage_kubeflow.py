@@ -39,7 +39,7 @@ class Pipeline:
         self.client.set_terminated(self.run, status)
 
 
-def test_within_a_pipeline_of_kubeflow_its_run_is_ours_and_its_tasks_stay_as_they_are(
+def test_within_a_kubeflow_pipeline_its_mlflow_run_is_used_and_its_tasks_are_unchanged(
     server_store: tuple[str, Path],
 ) -> None:
     """No parent run is made beside Kubeflow's, and nothing we log is in the way of what its launcher logs."""
@@ -97,7 +97,7 @@ def test_a_task_that_was_killed_within_kubeflow_is_ended_by_the_next_attempt(ser
     assert pipeline.client.get_run(lost).data.tags["lmmpress.run_key"] == "k"
 
 
-def test_the_run_of_a_pipeline_before_is_ended_where_the_one_that_carries_it_on_fails(
+def test_the_run_of_an_earlier_pipeline_is_ended_when_the_one_that_resumes_it_fails(
     server_store: tuple[str, Path],
 ) -> None:
     first = Pipeline(server_store[0], "carried on")

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 
 @on_both
-def test_telling_everything_twice_changes_nothing(lineage: Lineage, store: tuple[str, Path]) -> None:
+def test_recording_everything_twice_changes_nothing(lineage: Lineage, store: tuple[str, Path]) -> None:
     tell(lineage, "twice")
     before = content(store[1])
     tell(lineage, "twice")
@@ -19,7 +19,7 @@ def test_telling_everything_twice_changes_nothing(lineage: Lineage, store: tuple
     assert content(store[1]) == before
 
 
-def test_what_was_cut_off_half_way_is_completed_and_not_doubled(lineage: Lineage, store: tuple[str, Path]) -> None:
+def test_an_interrupted_recording_is_completed_and_not_doubled(lineage: Lineage, store: tuple[str, Path]) -> None:
     tell(lineage, "cut-off")
     before = rows(store[1])
     for run in [parent_run(lineage), *nested_runs(lineage).values()]:
@@ -53,7 +53,7 @@ def killed(lineage: Lineage) -> None:
 
 
 @on_both
-def test_what_a_killed_process_left_running_is_ended_by_who_takes_over(lineage: Lineage) -> None:
+def test_the_runs_of_a_killed_process_are_ended_by_the_next_one(lineage: Lineage) -> None:
     killed(lineage)
     resumed = again(lineage)
     resumed.take_over("another run")
