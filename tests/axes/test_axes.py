@@ -15,7 +15,7 @@ OFFERED = "[lmmpress.axes]\nnewcomer = {}\n"
 
 @pytest.fixture(autouse=True)
 def put_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is gone after it."""
+    """Remove after each test what it registered."""
     monkeypatch.setattr(registry, "_axes", {axis.name: axis for axis in axes()})
 
 

@@ -35,9 +35,8 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniStack]:
 
 @pytest.fixture(scope="module")
 def mlflow_server(s3: MiniStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """MLflow as the chart starts it: arguments and environment of its pod, after files/migrate.py, on PostgreSQL and
-    the S3 server. Only addresses are this machine's, and of its processes there is one.
-    """
+    """MLflow as the chart starts it: with the arguments and environment of its pod, after files/migrate.py, on
+    PostgreSQL and the S3 server. Only the addresses differ, and the number of its processes, which is one."""
     bin = programs()
     if bin is None:
         unavailable("PostgreSQL's server is not installed: apt-get install postgresql")
@@ -125,7 +124,7 @@ def test_mlflow_answers_by_the_names_of_its_service_and_no_other(mlflow_server: 
 
 @pytest.mark.long
 def test_mlflows_database_comes_back_from_its_dump(tmp_path: Path) -> None:
-    """By the commands of docs/install.md, into a database that a new installation has made."""
+    """With the commands of docs/install.md, into the database of a new installation."""
     from mlflow import MlflowClient
 
     bin = programs()
@@ -182,7 +181,7 @@ def minio() -> Iterator[MinioUsers]:
 
 
 def users_environment(minio: MinioUsers, **more: str) -> dict[str, str]:
-    """Of the hook's pod, with MinIO's API for users alone."""
+    """The environment of the hook's pod, for the part that makes users of MinIO."""
     (pod,) = (pod for key, pod in pods(render("minimal")).items() if key.endswith("-prepare"))
     (users,) = (one["value"] for one in containers(pod)[0]["env"] if one["name"] == "USERS")
     server = MiniStack(Path(), 0)
@@ -260,7 +259,7 @@ def test_a_store_that_cannot_be_used_is_reported(s3: MiniStack) -> None:
 
 
 def test_a_server_that_ignores_conditions_is_reported(s3: MiniStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that takes every write: what stands before it takes the condition out of the request."""
+    """A proxy removes the condition from every write, so that the server accepts it."""
 
     class Forgetful(Proxy):
         def _serve(self, client: Any) -> None:

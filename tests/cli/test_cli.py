@@ -123,7 +123,7 @@ def test_a_run_that_cannot_work_leaves_nothing_behind(
 def test_an_error_of_the_system_is_one_line_that_fits_the_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, again: str
 ) -> None:
-    """`prune` has no --resume to be advised."""
+    """`prune` has no --resume, so the error must not advise it."""
 
     def fail() -> None:
         raise error
@@ -140,7 +140,7 @@ def test_an_error_of_the_system_is_one_line_that_fits_the_command(
 
 
 def test_a_full_disk_is_a_one_line_error(plan_file: Path, tmp_path: Path) -> None:
-    """A limit on the size of written files stands in for the disk that is full."""
+    """A limit on the size of written files acts as the full disk."""
     program = shlex.join([sys.executable, "-m", "lmmpress.cli", "run", str(plan_file), "--out", str(tmp_path / "out")])
     command = ["bash", "-c", f"ulimit -f 40; exec {program}"]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)

@@ -1,4 +1,4 @@
-"""Data is somebody else's: every fault is told with its row."""
+"""Faults of a data set are reported with their row."""
 
 import contextlib
 import gzip

@@ -1,4 +1,4 @@
-"""Text and pictures are read as they are, whoever wrote them: nothing is replaced, clipped or turned in silence."""
+"""Text and pictures are read exactly: nothing is silently replaced, clipped or rotated."""
 
 import contextlib
 import hashlib
@@ -347,7 +347,7 @@ def test_pictures_that_were_read_otherwise_before_are_known(tmp_path: Path) -> N
 
 
 def old_digest(row: dict, picture: bytes) -> str:
-    """What named a data set of one row when pictures were read by convert("RGB") alone."""
+    """The digest of a data set of one row, as it was when pictures were read with convert("RGB") alone."""
     words = json.dumps([row["file_name"], row["question"], row["answer"], row["task"]]).encode()
     return hashlib.sha256(words + hashlib.sha256(picture).digest()).hexdigest()
 
@@ -426,7 +426,7 @@ def test_any_bytes_as_a_picture_are_read_or_are_a_one_line_error(
 
 
 def test_a_row_of_many_keys_with_one_duplicate_is_refused_quickly(tmp_path: Path) -> None:
-    """Were every key counted in all of them, this would take an hour."""
+    """A search that compares every key with all others would take an hour."""
     row = ", ".join(f'"{number}": 0' for number in [*range(400_000), 399_999])
     (tmp_path / "metadata.jsonl").write_text(f"{{{row}}}\n", "utf-8")
     with pytest.raises(UserError, match="line 1: the key '399999' stands twice"):

@@ -1,4 +1,4 @@
-"""Text is UTF-8 everywhere, whatever a machine's locale says: nothing is left to the interpreter's default."""
+"""Text is UTF-8 everywhere: no call uses the default encoding of the interpreter."""
 
 import ast
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.p
 
 
 def left_open(tree: ast.AST) -> Iterator[int]:
-    """The lines of calls that read or write text and do not say in which encoding."""
+    """The lines of calls that read or write text without an encoding."""
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
         owner = getattr(getattr(call.func, "value", None), "id", "")

@@ -1,4 +1,4 @@
-"""The doctor's look at buckets, from here and from a pod."""
+"""The doctor's checks of buckets, from here and from a pod."""
 
 import os
 import threading
@@ -27,7 +27,7 @@ def test_the_check_of_a_store_writes_reads_and_leaves_it_as_it_was(new_bucket: C
 
 
 def test_keys_that_may_do_everything_cause_a_warning(new_bucket: Callable[[], str]) -> None:
-    """The server of the tests lets everybody do everything."""
+    """The S3 server of the tests allows everything."""
     address, other = new_bucket(), new_bucket().removeprefix("s3://").partition("/")[0]
     bucket = address.removeprefix("s3://").partition("/")[0]
     BucketObjects(f"s3://{bucket}").write("elsewhere/secret", b"{}", None)

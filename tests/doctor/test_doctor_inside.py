@@ -1,4 +1,4 @@
-"""The doctor from inside of the cluster: a pod with the Secrets, which a Job starts."""
+"""The doctor's checks from inside the cluster: a Job starts a pod with the Secrets."""
 
 import json
 import os
@@ -31,7 +31,7 @@ INSIDE = PROFILE | {"kubeflow": {"namespace": "team-ads"}}
 
 
 def as_kubelet(cluster: Kubernetes, own: dict[str, str] | None = None) -> Callable[[Json], None]:
-    """Run the container of a Job as a process, with its environment and what its Secrets hold, and note its log."""
+    """Run the container of a Job as a process, with its environment and the values of its Secrets, and keep its log."""
 
     def start(job: Json) -> None:
         spec = job["spec"]["template"]["spec"]

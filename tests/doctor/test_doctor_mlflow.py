@@ -1,4 +1,4 @@
-"""The doctor's look at MLflow, from here and from a pod."""
+"""The doctor's checks of MLflow, from here and from a pod."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Answers that no Kubernetes gives, at random: each ends in findings, never in a traceback."""
+"""Random answers that Kubernetes never gives: each ends in findings, never in a traceback."""
 
 import copy
 import json
@@ -34,14 +34,14 @@ RAWS = st.builds(Raw, st.sampled_from([200, 200, 200, 201, 204, 301, 400, 401, 4
 
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every place in a JSON value."""
+    """The path of every value in a JSON value."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [path] + [below for key, inner in items for below in _places(inner, (*path, key))]
 
 
 @st.composite
 def odd_answers(draw: st.DrawFn) -> dict[str, Any]:
-    """The answers of a healthy cluster, of which some are others altogether, and some have odd things in them."""
+    """The answers of a healthy cluster; some are replaced, and some hold odd values."""
     answers: dict[str, Any] = copy.deepcopy(healthy())
     _with_more_to_read(answers)
     paths = [

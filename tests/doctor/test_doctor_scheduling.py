@@ -1,4 +1,4 @@
-"""Which node takes a pod, and what is free on it: as Kubernetes decides it."""
+"""Which node takes a pod and what is free on it, as Kubernetes decides it."""
 
 from decimal import Decimal
 from typing import Any

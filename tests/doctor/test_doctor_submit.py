@@ -1,4 +1,4 @@
-"""What `lmmpress submit` looks at before it submits."""
+"""What `lmmpress submit` checks before it submits."""
 
 import socket
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def submit(cluster: Kubernetes, profile: Json, tmp_path: Path) -> Submit:
 
 @pytest.fixture
 def submitted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What would be submitted, by its granularity; nothing is compiled, which takes seconds."""
+    """The granularities of what would be submitted. Nothing is compiled, which would take seconds."""
     found: list[str] = []
 
     def note(plan: Any, name: str, profile: Any, granularity: str) -> tuple[None, Submitted]:

@@ -1,4 +1,4 @@
-"""The images' recipe: linted, locked, confined; and proved by carrying it out, without a container engine."""
+"""The recipe of the images: linted, locked, confined, and carried out without a container engine."""
 
 import fnmatch
 import os

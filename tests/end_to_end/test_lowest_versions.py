@@ -1,4 +1,4 @@
-"""The lowest versions that pyproject.toml allows are tried, and not only the newest."""
+"""The library works with the lowest versions that pyproject.toml allows."""
 
 import json
 import subprocess
@@ -50,7 +50,7 @@ for name in sys.argv[1:]:
 
 
 def lowest() -> dict[str, str]:
-    """Our own dependencies and those of MLflow and S3, each with the version that its bound begins with."""
+    """Our own dependencies and those of MLflow and S3, each with its lowest version."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
     found = {}
@@ -62,7 +62,7 @@ def lowest() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of an environment in which the lowest versions stand before those that are installed."""
+    """The Python of an environment in which the lowest versions come before the installed ones."""
     folder = tmp_path_factory.mktemp("lowest") / "env"
     venv.create(folder, symlinks=True)
     (packages,) = folder.glob("lib/python*/site-packages")

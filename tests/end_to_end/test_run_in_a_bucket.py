@@ -1,4 +1,4 @@
-"""A whole run whose model and store lie in a bucket, as on a cluster: begun here and found done elsewhere."""
+"""A whole run whose model and store are in a bucket, as on a cluster: begun here and resumed on another machine."""
 
 import json
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from lmmpress.tracking.registry import address_of
 
 @pytest.fixture
 def in_bucket(raw_plan: dict[str, Any], new_bucket: Callable[[], str]) -> dict[str, Any]:
-    """The plan with its model put into a bucket as it is, and its store beside it."""
+    """The plan with its model in a bucket, as a plain directory, and its store in the same bucket."""
     store = new_bucket()
     bucket = store.removeprefix("s3://").partition("/")[0]
     for name, data in contents(Path(raw_plan["model"])).items():

@@ -42,7 +42,7 @@ def decided(planned: Planned, decision: Decision, number: int) -> StepResult:
 
 
 def follow(plan: Plan, decisions: list[Decision]) -> tuple[list[Planned], list[StepResult], Planned | str]:
-    """Every step that was planned, each answered with the next decision, as long as there are any."""
+    """The planned steps, each with the next of the decisions, until these end."""
     steps: list[Planned] = []
     history: list[StepResult] = []
     for number, decision in enumerate(decisions):
@@ -90,7 +90,7 @@ def test_accuracy_is_compared_with_the_start_of_the_stage_or_with_the_original()
 
 @given(st.lists(st.sampled_from(["accepted", "rolled back", "kept"]), max_size=8))
 def test_a_history_cut_short_anywhere_leads_to_the_same_next_step(decisions: list[Decision]) -> None:
-    """What a process that carries a run on relies on."""
+    """A process that resumes a run relies on it."""
     steps, history, _ = follow(PLAN, decisions)
     for number, step in enumerate(steps):
         assert next_step(PLAN, "original", history[:number]) == step

@@ -1,5 +1,5 @@
-"""Before the first step: the original answers some rows of the gate's split right, and other pictures change what it
-says. A gate whose original is right on no row would accept everything."""
+"""Checks of the original before the first step: it answers some rows of the gate's split right, and its answers depend
+on the picture. Where the original is right on no row, the gate would accept everything."""
 
 import json
 import shutil
@@ -80,7 +80,7 @@ def test_the_measures_of_the_original_are_not_taken_again(
 
 
 def blind(source: Path, target: Path) -> Path:
-    """A copy of a BLIP-2 whose pictures all turn into the same."""
+    """A copy of a BLIP-2 that makes the same features of every picture."""
     shutil.copytree(source, target)
     model = load_model(source)
     torch.nn.init.zeros_(model.get_parameter("language_projection.weight"))
@@ -135,7 +135,7 @@ def test_a_processor_that_makes_no_place_for_pictures_is_noticed(
 def test_a_test_split_of_one_row_is_measured(
     raw_plan: dict[str, Any], taught: Path, data: Path, tmp_path: Path
 ) -> None:
-    """Of one image nothing is known about others: the interval of the drop is all that it can be."""
+    """From one image nothing follows for others: the interval of the drop is as wide as it can be."""
     folder = tmp_path / "data"
     folder.mkdir()
     shutil.copytree(data / "images", folder / "images")

@@ -1,4 +1,4 @@
-"""What is wrong with a row is told before the first step, whichever split it is in, and nothing is left behind."""
+"""Faults of rows in any split are reported before the first step, and no files are left behind."""
 
 import json
 import shutil
@@ -64,7 +64,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.fixture
 def broken(folder: Path, request: pytest.FixtureRequest) -> str:
-    """A data set with a fault in its last test row; what is told of it."""
+    """A data set with a fault in its last test row, and the message about it."""
     make, message = FAULTS[request.param]
     make(folder)
     return message

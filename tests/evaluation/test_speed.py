@@ -1,4 +1,4 @@
-"""Speed is measured at the right answers' lengths, whatever a model would answer; its own lengths stand beside it."""
+"""Speed is measured at the lengths of the right answers; the lengths of the model's own answers are recorded too."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ Make = Callable[..., Subject]
 
 @pytest.fixture
 def subject(make_checkpoint: Callable[..., Path], data: Path, tmp_path: Path) -> Make:
-    """A tiny model with rows of a data set as its kind wants them; their questions differ in length."""
+    """A tiny model with rows in the form that it needs; their questions differ in length."""
 
     def make(kind: str, count: int = 6) -> Subject:
         folder = tmp_path / f"data of {kind} {count}"
@@ -55,7 +55,7 @@ def subject(make_checkpoint: Callable[..., Path], data: Path, tmp_path: Path) ->
 def test_a_row_gets_the_same_answer_in_a_batch_and_alone(
     subject: Make, make_checkpoint: Callable[..., Path], kind: str
 ) -> None:
-    """By what the processor itself makes of a row: no padding of rows with other lengths shows."""
+    """Compared with what the processor makes of the row alone: padding in a batch has no effect."""
     one = subject(kind)
     split, ends = one.examples.split, frozenset({END})
     found = generate(one.model, questions(one.model, one.examples, range(6)), 7)

@@ -1,4 +1,4 @@
-"""Credentials are found wherever they are written, and nothing else is taken for one."""
+"""Credentials are found in any place, and nothing else is taken for a credential."""
 
 from pathlib import Path
 
@@ -216,7 +216,7 @@ def test_any_text_can_be_searched_for_credentials(text: str) -> None:
 )
 @pytest.mark.parametrize("mark", ["=", "@"])
 def test_the_search_for_credentials_takes_linear_time(part: str, mark: str) -> None:
-    """Were a pattern to begin anew at every character, each of these would take minutes."""
+    """With a pattern that starts again at every character, each of these would take minutes."""
     assert without_credentials(f"{mark} {part * 100_000}{mark}x").startswith(mark)
 
 

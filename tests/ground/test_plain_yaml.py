@@ -1,4 +1,4 @@
-"""YAML is read as plain data, or refused in one line that says where; whatever it is, and soon."""
+"""YAML is read as plain data, or quickly refused in one line that says where the fault is."""
 
 import time
 from pathlib import Path
@@ -179,7 +179,7 @@ def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
 
 
 def is_plain(value: object) -> None:
-    """Whether only plain data came of it."""
+    """Whether a value is plain data."""
     if isinstance(value, dict):
         for key, one in value.items():
             assert type(key) is str

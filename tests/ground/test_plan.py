@@ -1,4 +1,4 @@
-"""A plan says what it means or is refused in one line."""
+"""A plan is read exactly or refused, one line for each fault."""
 
 import json
 from pathlib import Path

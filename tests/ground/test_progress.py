@@ -1,4 +1,4 @@
-"""Progress: events for whoever listens, in order, and nothing where nobody does."""
+"""Progress: listeners get events in order; without a listener nothing is shown."""
 
 import threading
 from collections.abc import Callable

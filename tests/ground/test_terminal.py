@@ -26,7 +26,7 @@ SHOWN = ["data/:smile:.png", "host x[/y]", "[bold]no[/bold]", r"a\x1b[2Jb", r"on
 
 @pytest.fixture
 def printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
-    """What a terminal that shows colours and moves its cursor is sent."""
+    """What is sent to a terminal with colours and a cursor."""
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("FORCE_COLOR", "1")
     return lambda: "".join(capsys.readouterr())
@@ -95,7 +95,7 @@ def test_any_text_is_one_printed_line(text: str) -> None:
 
 
 def test_only_the_terminal_module_imports_rich() -> None:
-    """Consoles, tables and columns of rich's own would take strangers' texts for markup."""
+    """Consoles, tables and columns of rich itself would read foreign text as markup."""
     assert type(out) is type(console) is Terminal
     root = Path(lmmpress.__file__).parent
     for path in root.rglob("*.py"):
@@ -107,7 +107,7 @@ def test_only_the_terminal_module_imports_rich() -> None:
 
 
 def test_a_traceback_repeats_no_secret(tmp_path: Path) -> None:
-    """Neither with --debug."""
+    """Also with --debug."""
     plan = {"model": "s3://KEY:hush@b/m", "data": "d", "stages": {}}
     (tmp_path / "plan.yaml").write_text(json.dumps(plan), "utf-8")
     command = [sys.executable, "-m", "lmmpress.cli", "plan", str(tmp_path / "plan.yaml"), "--debug"]

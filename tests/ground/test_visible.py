@@ -1,4 +1,4 @@
-"""What strangers' files say is printed so that it can forge nothing."""
+"""Text of foreign files is printed so that it cannot forge output."""
 
 import pytest
 from hypothesis import given

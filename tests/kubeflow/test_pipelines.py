@@ -423,7 +423,7 @@ def test_a_setting_that_only_sounds_like_a_secret_is_accepted() -> None:
 @pytest.mark.parametrize("key", ["model", "data", "store"])
 @pytest.mark.parametrize("command", ["compile", "submit", "run", "kfp-local", "plan"])
 def test_no_command_takes_a_plan_with_a_secret_or_repeats_it(tmp_path: Path, key: str, command: str) -> None:
-    """And none has written anything by then."""
+    """And no command has written a file before it refuses."""
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(PROFILE), "utf-8")
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN | {key: "s3://KEY:hush@bucket/p"}), "utf-8")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*")}
@@ -487,7 +487,7 @@ def test_without_the_sdk_of_kubeflow_one_line_says_what_to_install(
 
 
 def test_reading_the_state_needs_no_torch_and_the_library_needs_no_kubeflow() -> None:
-    """No component imports torch before it needs it; nothing below the components imports what schedules them."""
+    """No component imports torch before it needs it, and the library imports nothing of Kubeflow."""
     script = """
 import sys
 import lmmpress.tasks, lmmpress.components.due, lmmpress.components.distill, lmmpress.pipelines.compression

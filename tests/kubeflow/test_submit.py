@@ -1,4 +1,4 @@
-"""Submitting to Kubeflow, over real HTTP: what is sent, how a run is followed, and what is said where nothing works."""
+"""Submitting to Kubeflow over real HTTP: what is sent, how a run is followed, and the errors."""
 
 import json
 import socket

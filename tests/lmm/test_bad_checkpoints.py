@@ -24,7 +24,7 @@ from lmmpress.lmm.weights import INDEX
 
 @pytest.fixture
 def shards(copy: Path) -> Path:
-    """The same in several files."""
+    """The checkpoint with its weights in several files."""
     save_model(load_model(copy), copy.parent / "shards", max_shard_size="100KB")
     return copy.parent / "shards"
 
@@ -75,7 +75,7 @@ def test_a_vision_layer_that_the_tower_lacks_is_named(
 def test_an_error_of_transformers_about_a_config_is_shown_with_its_reason(
     make_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Its first line ends with a colon."""
+    """The first line of that error ends with a colon, and the reason follows."""
     folder = shutil.copytree(make_checkpoint("llava-clip-llama"), tmp_path / "llava")
     message = refused("inspect", change_config(folder, None, vision_feature_select_strategy="foo"))
     assert "Validation error for field 'vision_feature_select_strategy': " in message

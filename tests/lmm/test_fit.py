@@ -1,5 +1,5 @@
-"""Rows, processor and model that do not fit each other are put right where it is plain how, and refused in one line
-where it is not."""
+"""Rows, processor and model that do not fit each other are corrected where it is clear how, and otherwise refused in
+one line."""
 
 import json
 import shutil
@@ -65,14 +65,14 @@ def copy_of(make_checkpoint: Callable[..., Path], tmp_path: Path) -> Callable[..
 
 
 def encoded(checkpoint: Path, split: Any) -> Any:
-    """What is encoded, which the check before a run finds good too."""
+    """The encoded rows; the check before a run accepts them too."""
     config = read_checkpoint(checkpoint).config
     check_rows(split, load_processor(checkpoint), config)
     return encode(split, load_processor(checkpoint), config)
 
 
 def refused(checkpoint: Path, split: Any) -> str:
-    """The one line that encoding ends with, and that the check before a run ends with too."""
+    """The one line with which both encoding and the check before a run refuse the rows."""
     config = read_checkpoint(checkpoint).config
     lines: list[str] = []
     for work in (encode, check_rows):
@@ -283,7 +283,7 @@ def test_pictures_of_another_size_than_the_towers_are_a_one_line_error(
 
 
 def test_pictures_are_encoded_upright_and_on_white(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
-    """The one rule of lmmpress.data.pictures reaches the model's pixels."""
+    """The rules of lmmpress.data.pictures apply to the model's pixels."""
     folder = write_data(tmp_path / "data", {"test": 1})
     clear = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
     clear.save(folder / "images" / "0000.png")

@@ -1,4 +1,4 @@
-"""A checkpoint of a stranger: what of it is read, run, kept and passed on."""
+"""A checkpoint with foreign files: what of it is read, run, kept and passed on."""
 
 import contextlib
 import json
@@ -260,7 +260,7 @@ def entry(begin: int, end: int) -> dict[str, object]:
     ],
 )
 def test_a_header_is_read_as_strictly_as_safetensors_reads_it(copy: Path, header: str, size: int, said: str) -> None:
-    """Whatever the library refuses is refused, and what is said of it names what is wrong."""
+    """What the safetensors library refuses is refused here, with an error that names the fault."""
     text = header.encode("utf-8", "surrogateescape")
     (copy / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + b"\0" * size)
     with contextlib.suppress(SafetensorError):
@@ -380,7 +380,7 @@ AS_SCRIPT = "import sys; sys.argv[0] = 'bin/lmmpress'; from lmmpress.cli.app imp
 def test_the_command_imports_nothing_from_the_current_directory(
     tmp_path: Path, command: list[str], path: str | None
 ) -> None:
-    """Neither as `python -m` puts it on the path, nor as an empty entry of PYTHONPATH does."""
+    """Neither through the path entry that `python -m` adds, nor through an empty entry of PYTHONPATH."""
     here = tmp_path / "here"
     here.mkdir()
     for name in ("typer", "rich", "torch", "typing", "lmmpress_plugin"):
@@ -412,7 +412,7 @@ def test_processes_that_are_started_have_no_current_directory_on_their_path(
 
 
 def test_an_object_of_many_keys_with_one_duplicate_is_refused_quickly() -> None:
-    """Were every key counted in all of them, this would take an hour."""
+    """A search that compares every key with all others would take an hour."""
     keys = ", ".join(f'"{number}": 0' for number in [*range(400_000), 399_999])
     with pytest.raises(UserError, match="the key '399999' twice"):
         parse_mapping(f"{{{keys}}}".encode(), "header", unique=True)

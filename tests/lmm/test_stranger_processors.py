@@ -1,4 +1,4 @@
-"""Tokenizers and processors of strangers: one line where they are damaged, hostile, or of another kind."""
+"""Foreign tokenizers and processors: a one-line error where they are damaged, hostile or of another kind."""
 
 import json
 import shutil
@@ -38,7 +38,8 @@ def test_an_invalid_tokenizer_is_a_one_line_error(copy: Path, text: str) -> None
     ],
 )
 def test_missing_files_are_named(copy: Path, names: list[str], said: str) -> None:
-    """Transformers makes an empty tokenizer of nothing, and speaks of a hub where there is no processor."""
+    """Transformers would make an empty tokenizer without files, and its error for a missing processor is about the
+    hub."""
     for name in names:
         (copy / name).unlink()
     assert said in refused(copy)
@@ -176,7 +177,7 @@ def test_only_classes_of_the_kind_that_a_key_is_for_are_looked_up(copy: Path, fi
 
 
 def test_a_pattern_that_the_tokenizers_library_rejects_is_a_one_line_error_with_its_row(copy: Path, data: Path) -> None:
-    """It panics then, which Python sees as no Exception."""
+    """The library panics then, which in Python is not an Exception."""
     pattern = {"type": "Split", "pattern": {"Regex": "(图+)+$"}, "behavior": "Isolated", "invert": False}
     edit_json(copy / "tokenizer.json", pre_tokenizer=pattern)
     rows = [json.loads(line) for line in (data / "metadata.jsonl").read_text("utf-8").splitlines()[:1]]

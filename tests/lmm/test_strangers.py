@@ -1,7 +1,5 @@
-"""Checkpoints and rows of strangers, damaged at random: an answer or one line, never a traceback, never a file written.
-
-Quick by default; `make test-long` tries more of each kind.
-"""
+"""Randomly damaged checkpoints and rows: they are read or are a one-line error, never a traceback, and no file is
+written. Quick by default; `make test-long` tries more of each kind."""
 
 import json
 import shutil
@@ -88,7 +86,7 @@ def damaged_bytes(draw: st.DrawFn, data: bytes) -> bytes:
 
 @pytest.fixture(scope="module")
 def sound(make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint in a folder of its own, with an index and the record of a cut."""
+    """A checkpoint with an index and the record of a cut."""
     folder = tmp_path_factory.mktemp("stranger") / "checkpoint"
     shutil.copytree(make_checkpoint("llama"), folder)
     cut = {"tower": "language", "axis": "ffn", "amount": 1, "keep": {"language.ffn.0": [0, 1]}}
@@ -121,7 +119,7 @@ def examples(number: int) -> Any:
 
 
 def spoiled(folder: Path, name: str, data: bytes, look: Callable[[Path], object]) -> None:
-    """Look at the checkpoint while one of its files is another."""
+    """Replace one file of the checkpoint, read it, and put the file back."""
     path = folder / name
     whole = path.read_bytes() if path.exists() else None
     path.write_bytes(data)

@@ -1,4 +1,4 @@
-"""The report is one HTML page that needs nothing else and says what the result says."""
+"""The report is one HTML page that needs no other file and shows the numbers of the result."""
 
 import json
 import re

@@ -138,7 +138,7 @@ def test_a_reader_that_was_killed_leaves_ranges_that_the_next_one_does_not_fetch
 
 
 def test_ranges_that_a_crash_left_wrong_are_fetched_again(bucket_address: str, tmp_path: Path) -> None:
-    """A journal that tells of ranges which never reached the disk."""
+    """A journal that lists ranges which never reached the disk."""
     made = make_checkpoint(tmp_path / "made", 0, {"model.safetensors": 12 * MIB})
     store = opened(bucket_address)
     digest = store.add_checkpoint(made)

@@ -54,7 +54,7 @@ def test_an_invalid_credentials_file_is_not_quoted(
 def test_an_upload_that_the_server_did_not_complete_is_an_error(
     proxy: Proxy, bucket_address: str, tmp_path: Path
 ) -> None:
-    """S3 may begin to answer 200 and end with an error."""
+    """S3 may answer with status 200 and an error in the body."""
     path = make_checkpoint(tmp_path / "made", 0, {"model.safetensors": 12 * MIB}) / "model.safetensors"
     blob = Blob(sha256_of(path), 12 * MIB)
     objects = BucketObjects(bucket_address, part=PART, patience=20)
@@ -86,7 +86,7 @@ def test_a_denied_request_is_a_one_line_error(
 
 
 def test_denied_for_a_name_that_no_list_has_means_missing(proxy: Proxy, bucket_address: str, tmp_path: Path) -> None:
-    """Ceph before version 21 answers so where keys may list under their prefix alone."""
+    """Ceph before version 21 answers like this to keys that may list only under their prefix."""
     objects = BucketObjects(bucket_address)
     objects.write("records/there.json", b"{}", None)
     denied = answer("403 Forbidden", "AccessDenied")

@@ -1,4 +1,4 @@
-"""Looking after a store, wherever it lies: listing, verifying, cleaning up, copying."""
+"""Housekeeping of stores of each kind: listing, verifying, cleaning up, copying."""
 
 import errno
 import json
@@ -36,7 +36,7 @@ def digests(store: Store, tmp_path: Path) -> list[str]:
 
 
 def overwrite(store: Store, blob: Blob, data: bytes) -> None:
-    """What a bad disk does."""
+    """Change a blob as a bad disk does."""
     if store.root_address.startswith("s3://"):
         from lmmpress.store.connection import connect
 
@@ -123,7 +123,7 @@ def test_a_store_makes_anew_what_was_discarded_as_damaged(
 def test_unreadable_objects_and_broken_references_are_found_and_discarded(
     store: Store, digests: list[str], tmp_path: Path
 ) -> None:
-    """A record that is none, a state that is none, and a record whose checkpoint somebody removed."""
+    """An invalid record, an invalid state, and a record whose checkpoint was removed."""
     store.write_record("prune-1", {"checkpoint": "9" * 64})
     store.objects.write("records/broken.json", b"{]", None)
     store.objects.write("runs/broken.json", b"[]", None)
@@ -156,7 +156,7 @@ def test_a_history_from_elsewhere_cannot_lead_out_of_the_store(tmp_path: Path) -
 
 
 def test_a_directory_of_training_checkpoints_is_not_a_store(tmp_path: Path) -> None:
-    """Others, too, write folders that are called runs or checkpoints."""
+    """Other programs also write folders named runs or checkpoints."""
     model = make_checkpoint(tmp_path / "model", 0)
     expected = contents(model)
     (model / "runs").mkdir()
@@ -335,7 +335,7 @@ def test_a_path_may_have_any_characters(tmp_path: Path, name: str) -> None:
 
 
 def test_a_store_on_a_disk_that_cannot_be_written_is_read(tmp_path: Path) -> None:
-    """A read-only mount of its own, in a mount namespace of the child."""
+    """The child process gets a read-only mount, in its own mount namespace."""
     made = make_checkpoint(tmp_path / "made", 0)
     store = open_store(str(tmp_path / "store"))
     digest = store.add_checkpoint(made)
@@ -364,7 +364,8 @@ def test_a_store_on_a_disk_that_cannot_be_written_is_read(tmp_path: Path) -> Non
 def test_a_copy_that_fails_leaves_no_lease_and_nothing_half_written(
     store: Store, digests: list[str], tmp_path: Path
 ) -> None:
-    """At every moment at which the disk of the target may be full; with room again, the same command ends the copy."""
+    """The disk of the target gets full at every possible write; with free space again, the same command finishes the
+    copy."""
     count = 0
     while True:
         target = open_store(str(tmp_path / f"target-{count}"))
@@ -384,7 +385,7 @@ def test_a_copy_that_fails_leaves_no_lease_and_nothing_half_written(
 
 
 class Full:
-    """A disk that takes so many writes and then none."""
+    """A disk that is full after a number of writes."""
 
     def __init__(self, takes: int) -> None:
         self._left = takes

@@ -1,4 +1,4 @@
-"""`lmmpress store rm`: a run goes with what only it uses, and nothing else."""
+"""`lmmpress store rm` removes a run with what only it uses, and nothing else."""
 
 import json
 from pathlib import Path
@@ -112,7 +112,7 @@ def test_the_teacher_of_another_run_stays(store: Store, tmp_path: Path) -> None:
 
 
 def test_of_a_run_of_an_older_version_only_what_is_surely_its_own_is_removed(store: Store, tmp_path: Path) -> None:
-    """Its records do not say what they are of, and its data is unknown."""
+    """Its records do not name their subjects, and its data is unknown."""
     steps = Steps(store, tmp_path)
     for name in [*steps.of_ours, f"records/{RUN}{OURS}.json", f"records/{RUN}{THEIRS}.json"]:
         store.objects.delete(name)
@@ -218,7 +218,7 @@ def test_a_removal_that_was_cut_off_is_finished_by_the_same_command(
 def test_each_of_two_real_runs_is_removed_without_harm_to_the_other(
     raw_plan: dict[str, Any], trusting: None, tmp_path: Path
 ) -> None:
-    """What is left after one is all that the other needs; what is left after both is nothing at all."""
+    """After the first removal everything that the other run needs is left; after both nothing is left."""
     address = str(tmp_path / "store")
     raw_plan |= {"store": address, "stages": {"block": {"step": 1, "max": 1}, "ffn": {"step": 16, "max": 16}}}
     first, other = parse_plan(raw_plan), parse_plan(raw_plan, ("distillation.learning_rate=0.002",))

@@ -1,5 +1,5 @@
-"""What keys need for a store, as a policy document: written down, documented, printed. `make test-radosgw` holds a
-server to it."""
+"""The rights that keys need for a store, as a policy document: written, documented, printed. `make test-radosgw` tries
+it on a server that enforces it."""
 
 import json
 import re

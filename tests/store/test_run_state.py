@@ -73,7 +73,7 @@ def test_the_lease_of_a_killed_local_process_is_taken_over_at_once(
 def test_a_silent_holder_elsewhere_is_replaced_after_its_lease_ran_out(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stopped process looks from another machine as a dead one does. When it wakes it has lost the run for good."""
+    """From another machine a stopped process looks like a dead one. When it continues, it has lost the run."""
     process = holder(store.root_address, 3)
     process.send_signal(19)  # SIGSTOP
     monkeypatch.setattr("lmmpress.store.state._host", lambda: "another machine")
@@ -128,7 +128,7 @@ RACER = (
 
 
 def test_exactly_one_of_eight_racing_processes_decides_a_step(store: Store) -> None:
-    """The worst case: all believe that the lease is theirs. Compare-and-swap alone must keep them apart."""
+    """The worst case: all processes think that they hold the lease. Compare-and-swap alone must let one win."""
     rounds = 5
     with store.run_state("key") as state:
         racers = [

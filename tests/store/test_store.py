@@ -1,4 +1,4 @@
-"""What every store promises, wherever it lies: a directory, and a bucket of a real server."""
+"""What a store of each kind promises: in a directory, and in a bucket on a real server."""
 
 import io
 import json
@@ -44,7 +44,7 @@ def test_a_checkpoint_made_in_scratch_is_moved_into_the_store(store: Store, tmp_
 
 
 def test_files_of_the_user_are_copied_and_not_moved(store: Store, tmp_path: Path) -> None:
-    """What is taken in from elsewhere is a copy: writing to the original later changes nothing in the store."""
+    """A checkpoint from outside is copied: later writes to the original change nothing in the store."""
     made = make_checkpoint(tmp_path / "made", 0)
     digest = store.add_checkpoint(made)
     expected = contents(made)
@@ -135,7 +135,8 @@ def test_a_manifest_under_another_name_is_refused(store: Store, tmp_path: Path) 
 
 
 def test_a_damaged_blob_is_never_handed_out(tmp_path: Path, new_bucket: Callable[[], str]) -> None:
-    """Of the same size, so that only its bytes tell; a directory says so, a cache fetches it again."""
+    """The changed blob has the same size, so that only its bytes differ. A directory reports it; a cache fetches it
+    again."""
     made = make_checkpoint(tmp_path / "made", 0)
     for address, folder in ((str(tmp_path / "store"), tmp_path / "store"), (new_bucket(), tmp_path / "cache")):
         digest = open_store(address).add_checkpoint(made)
@@ -185,7 +186,7 @@ def test_a_blob_that_is_missing_is_named_with_its_file(
 def test_after_a_hundred_kills_every_checkpoint_that_a_state_names_is_whole(
     store: Store, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """kill -9 of the writer at random points; what it was told to be accepted is never missing afterwards."""
+    """kill -9 of the writer at random points: what was reported as accepted is never missing afterwards."""
     chance = random.Random(0)
     worker = subprocess.Popen(
         [sys.executable, str(TESTS / "support" / "store_worker.py")],

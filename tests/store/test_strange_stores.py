@@ -1,5 +1,5 @@
-"""Stores of strangers: whatever their objects hold and are called, every command ends with an answer or with one line,
-and nothing outside of the store is touched."""
+"""Foreign stores: for any names and contents of objects, every command ends with an answer or a one-line error, and
+nothing outside of the store is touched."""
 
 import json
 import os
@@ -32,7 +32,7 @@ IMPORTANCE = f"importance-{'f' * 64}"
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sound store with a run of one step, and a folder beside it that must stay as it is."""
+    """A sound store with a run of one step, and a neighbouring folder that must not change."""
     folder = tmp_path_factory.mktemp("whole")
     store = open_store(str(folder / "store"))
     made = [store.add_checkpoint(make_checkpoint(folder / f"made-{number}", number)) for number in range(2)]
@@ -47,7 +47,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here is about a machine that loses power, and waiting for disks is most of the time."""
+    """Do not wait for disks: these tests are not about power failures, and waiting would take most of their time."""
     monkeypatch.setattr("os.fsync", lambda handle: None)
 
 
@@ -56,7 +56,7 @@ def names(folder: Path) -> list[str]:
 
 
 def said(*arguments: str) -> str:
-    """What a command of the store says; an error is one line for a person."""
+    """The output of a store command; an error must be one line."""
     done = CliRunner().invoke(app, ["store", *arguments])
     if isinstance(done.exception, UserError):
         assert len(done.exception.lines) == 1
@@ -68,7 +68,7 @@ def said(*arguments: str) -> str:
 
 
 def look_after(folder: Path) -> None:
-    """All that is done with a store, on a copy of the one in `folder`."""
+    """Run every command on a copy of the store in `folder`."""
     with tempfile.TemporaryDirectory() as temporary:
         copy = Path(temporary)
         shutil.copytree(folder, copy, dirs_exist_ok=True)
@@ -118,7 +118,7 @@ VALUES = st.recursive(
 
 @st.composite
 def changed(draw: st.DrawFn, sound: Any) -> Any:
-    """A sound value with one place in it changed, or taken out."""
+    """A sound value with one part of it changed or removed."""
     if not isinstance(sound, dict | list) or not sound or draw(st.integers(0, 3)) == 0:
         return draw(VALUES)
     if isinstance(sound, list):
@@ -223,7 +223,7 @@ def test_a_damaged_run_is_named_and_set_aside_and_the_rest_goes_on(
 
 
 def test_a_state_with_times_in_the_future_blocks_nobody(whole: Path, tmp_path: Path) -> None:
-    """An archive that was unpacked, or a disk whose clock was set back."""
+    """As after unpacking an archive, or on a disk whose clock was set back."""
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "store" / "runs" / f"{KEY}.json"
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"lease": LEASE}), "utf-8")
@@ -258,7 +258,7 @@ def test_a_manifest_that_no_disk_could_hold_is_damaged(whole: Path, tmp_path: Pa
 
 
 def test_a_manifest_with_a_wrong_size_is_discarded_and_its_blob_stays(whole: Path, tmp_path: Path) -> None:
-    """Not the blob, which others need."""
+    """The blob is needed by others and must stay."""
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     store = open_store(str(tmp_path / "store"))
     digest = next(listed.digest for listed in list_store(store).checkpoints)
@@ -398,7 +398,7 @@ def test_invalid_tensors_are_a_one_line_error(whole: Path, tmp_path: Path) -> No
 def test_an_error_of_the_server_is_not_reported_as_damage(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With --discard it would remove what is sound."""
+    """Otherwise --discard would remove sound objects."""
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     store = open_store(str(tmp_path / "store"))
     read = store.objects.read

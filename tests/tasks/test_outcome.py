@@ -1,4 +1,4 @@
-"""What a task shows in the pages of Kubeflow: names of others stand there as they are, as no markup."""
+"""What a task shows in the pages of Kubeflow: foreign names are shown as they are, not as markup."""
 
 from support.results import fabricated
 

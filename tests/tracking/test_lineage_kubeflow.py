@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 
 class Pipeline:
-    """A pipeline of Kubeflow's as its MLflow plugin records it: a run for all of it, and one below for each task."""
+    """A pipeline as Kubeflow's MLflow plugin records it: one run for the pipeline, with a nested run for each task."""
 
     def __init__(self, address: str, experiment: str) -> None:
         self.client, self.address = open_client(address), address
@@ -42,7 +42,7 @@ class Pipeline:
 def test_within_a_kubeflow_pipeline_its_mlflow_run_is_used_and_its_tasks_are_unchanged(
     server_store: tuple[str, Path],
 ) -> None:
-    """No parent run is made beside Kubeflow's, and nothing we log is in the way of what its launcher logs."""
+    """No parent run is made besides Kubeflow's, and nothing that we log conflicts with what its launcher logs."""
     inputs = {"store": "s3://b/s", "run": "k-1", "stage": "block", "index": 0, "alpha": 0.15, "seed": 3}
     first = Pipeline(server_store[0], "with the plugin")
     tasks = []

@@ -1,4 +1,4 @@
-"""What is recorded twice, cut off, interrupted, killed or resumed."""
+"""Recording twice, and after runs that were cut off, interrupted, killed or resumed."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def test_an_interrupted_run_is_marked_and_goes_on_when_resumed(lineage: Lineage)
 
 
 def killed(lineage: Lineage) -> None:
-    """Leave a run as a process does that is killed while it records its second step."""
+    """Leave a run as a process that is killed while it records its second step."""
     lineage.begin(run_info("killed"))
     lineage.step(STEPS[0])
     lineage._start_step("block/2", STEPS[1])

@@ -78,7 +78,7 @@ def test_the_address_of_a_directory_is_its_path(client: MlflowClient, database: 
 
 
 def test_a_logged_model_of_ours_says_where_its_checkpoint_lies(client: MlflowClient, database: str) -> None:
-    """As a version is that somebody registers in MLflow's pages: it has none of our tags, but its model has."""
+    """As a version that was registered in MLflow's pages: it has none of our tags, but its model has."""
     model = client.create_logged_model("0", "ours", tags={"lmmpress.address": "s3://b/checkpoints/1"})
     assert address_of(register(client, "logged", f"models:/{model.model_id}"), database) == "s3://b/checkpoints/1"
 

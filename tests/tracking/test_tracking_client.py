@@ -1,4 +1,4 @@
-"""Addresses of MLflow as people write them: each is opened, or refused in one line and soon."""
+"""Addresses of MLflow as people write them: each is opened, or quickly refused in one line."""
 
 import socket
 import sqlite3
@@ -73,7 +73,7 @@ def test_a_database_that_is_not_there_is_tried_once(monkeypatch: pytest.MonkeyPa
 
 
 def out_of_date(found: str) -> str:
-    """What MLflow says of a schema that is not its own."""
+    """MLflow's error for a schema of another version."""
     return (
         f"Detected out-of-date database schema (found version {found}, but expected {'e' * 12}). Take a backup of your "
         "database, then run 'mlflow db upgrade <database_uri>' to migrate your database to the latest schema. NOTE: "
@@ -102,7 +102,7 @@ def test_a_database_schema_of_another_version_is_reported_with_the_right_remedy(
 
 
 def test_an_error_of_the_database_is_shown_as_it_is(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """SQLAlchemy would say first how it came to write at that moment, and MLflow would log a traceback."""
+    """Without care, SQLAlchemy would explain its flush first, and MLflow would log a traceback."""
     database = new_database(tmp_path_factory.mktemp("full") / "mlflow.db")
 
     def limit(connection: sqlite3.Connection, _record: object) -> None:

@@ -93,7 +93,7 @@ class StopError(Exception):
 
 
 def test_a_half_made_database_is_made_anew(tmp_path: Path) -> None:
-    """As an earlier lmmpress left it: MLflow's tables were made in place, up to one of them."""
+    """As an earlier lmmpress left it: MLflow's tables were made in place, and only some of them."""
 
     def stop(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         if "CREATE TABLE webhooks" in statement:
