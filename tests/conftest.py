@@ -42,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What takes long is begun first, so that no process waits for it at the end."""
+    """Long tests start first, so that no process waits for one at the end."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
     if config.getoption("--s3-server") != "radosgw":
         skip = pytest.mark.skip(reason="MiniStack checks no secrets, clocks and policies: make test-radosgw")
@@ -57,21 +57,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture
 def aloud() -> Iterator[None]:
-    """What the library says is shown on stderr, as the command line shows it."""
+    """Show what the library reports on stderr, as the command line does."""
     with listening(on_terminal()):
         yield
 
 
 @pytest.fixture
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run's result is not loaded by a process of its own, which takes seconds; test_saving.py and the runs of
-    test_cli.py do it for real."""
+    """Do not load a run's result in a new process, which takes seconds. test_saving.py and the runs of test_cli.py do
+    that."""
     monkeypatch.setattr("lmmpress.engine.parts.load.verify_for_users", lambda checkpoint: None)
 
 
 @pytest.fixture(scope="session")
 def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """`write_checkpoint` into a folder of its own, once for each kind."""
+    """`write_checkpoint` into a new folder, once for each kind."""
     made: dict[str, Path] = {}
 
     def make(kind: str = "llama", **changes: Any) -> Path:
@@ -109,7 +109,8 @@ def taught(make_checkpoint: Callable[..., Path], data: Path, tmp_path_factory: p
 
 @pytest.fixture(scope="session")
 def lineage_in() -> Callable[[Path], str]:
-    """Put an empty lineage store into a folder; its tracking URI. A copy: MLflow takes seconds to make one."""
+    """Put an empty MLflow database into a folder and return its tracking URI. It is a copy: MLflow takes seconds to
+    make one."""
 
     def make(folder: Path) -> str:
         folder.mkdir(exist_ok=True)
@@ -129,8 +130,8 @@ def s3_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture
 def new_bucket(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
-    """Make a bucket on the test's S3 server, which the environment names from then on; with a cache of the test's own.
-    Gives the address of an empty store in it."""
+    """Make a bucket on the S3 server and return the address of an empty store in it. From then on the environment names
+    the server, and the cache is in the test's folder."""
 
     def make() -> str:
         server: Server = request.getfixturevalue("s3_server")

@@ -212,7 +212,7 @@ lmmpress.report(f"{out}/run")
 
 
 def test_nothing_is_printed(short_plan: dict[str, Any], data: Path, tmp_path: Path) -> None:
-    """In a process of its own, where nobody has silenced anything before."""
+    """In a new process, in which nothing has been silenced before."""
     (tmp_path / "plan.json").write_text(json.dumps(short_plan), "utf-8")
     command = [
         sys.executable,

@@ -42,7 +42,7 @@ def test_every_function_of_the_api_is_offered_and_typed() -> None:
 
 
 def test_checkers_of_types_see_the_same_names() -> None:
-    """They read the imports that are only for them."""
+    """Type checkers read the imports under TYPE_CHECKING."""
     tree = ast.parse((ROOT / "lmmpress" / "__init__.py").read_text("utf-8"))
     (guarded,) = (
         one for one in tree.body if isinstance(one, ast.If) and getattr(one.test, "id", "") == "TYPE_CHECKING"

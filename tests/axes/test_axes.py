@@ -15,7 +15,7 @@ OFFERED = "[lmmpress.axes]\nnewcomer = {}\n"
 
 @pytest.fixture(autouse=True)
 def put_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is gone after it."""
+    """Remove after each test what it registered."""
     monkeypatch.setattr(registry, "_axes", {axis.name: axis for axis in axes()})
 
 
@@ -52,7 +52,7 @@ def test_a_name_that_is_not_known_is_refused_with_the_nearest_one() -> None:
 
 
 @pytest.mark.parametrize("name", ["ffn", "original", "result", "block-2", "Two", "2nd", "", "a" * 41])
-def test_a_name_that_is_taken_or_none_is_refused(name: str) -> None:
+def test_a_name_that_is_taken_or_invalid_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"registered twice|no name of an axis"):
         register(replace(axis_named("io"), name=name))
 

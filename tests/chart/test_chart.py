@@ -65,7 +65,7 @@ def custom_schema(kind: str) -> Any:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @in_all_cases
-def test_every_object_is_what_kubernetes_takes(case: str, version: str) -> None:
+def test_every_object_is_valid_in_kubernetes(case: str, version: str) -> None:
     import kubernetes_validate
 
     objects = render(case, version)
@@ -82,7 +82,7 @@ def test_every_object_is_what_kubernetes_takes(case: str, version: str) -> None:
     assert all(len(found["metadata"]["name"]) <= 63 for found in objects)
 
 
-def test_custom_resources_are_checked_at_all() -> None:
+def test_the_check_of_custom_resources_finds_unknown_keys() -> None:
     for kind in CUSTOM:
         (found,) = (found for found in render("everything") if found["kind"] == kind)
         assert not list(custom_schema(kind).iter_errors(found))
@@ -90,7 +90,7 @@ def test_custom_resources_are_checked_at_all() -> None:
 
 
 @in_all_cases
-def test_everything_that_is_named_is_there(case: str) -> None:
+def test_every_object_that_another_refers_to_exists(case: str) -> None:
     """Volumes, variables and services refer to objects of the chart, or to what the values name."""
     objects = render(case)
     known = {(found["kind"], found["metadata"]["name"]) for found in objects}

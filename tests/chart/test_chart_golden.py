@@ -18,7 +18,7 @@ CONTEXT = 2  # lines around a change
 
 
 class Readable(yaml.SafeDumper):
-    """Writes a text of several lines as several lines, and nothing by reference."""
+    """Writes a text of several lines in block style, and no anchors or aliases."""
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
         return self.represent_scalar("tag:yaml.org,2002:str", data, style="|" if "\n" in data else None)
@@ -31,7 +31,7 @@ Readable.add_representer(str, Readable.represent_str)
 
 
 def texts(case: str) -> dict[str, str]:
-    """Each object of a case by kind and name, as YAML: without what is made at random, or lies in a file of its own."""
+    """Each object of a case as YAML, by kind and name. Random values and files of the chart are masked."""
     found = {}
     for rendered in sorted(render(case), key=lambda one: (one["kind"], one["metadata"]["name"])):
         mask(rendered)
@@ -54,10 +54,8 @@ def whole(objects: dict[str, str]) -> str:
 
 
 def differences(base: dict[str, str], other: dict[str, str]) -> Iterator[str]:
-    """Lines that say how the objects of a case differ from those of the base.
-
-    The hash is of the whole case: so that no change is missed, not even one that stands in the base as well.
-    """
+    """Lines that show how the objects of a case differ from those of the base. The hash covers the whole case, so that
+    any change of it is noticed, also one that the base has too."""
     yield f"# sha256 of all objects: {hashlib.sha256(whole(other).encode()).hexdigest()}\n"
     yield from (f"removed: {name}\n" for name in base if name not in other)
     for name, text in other.items():
@@ -70,7 +68,7 @@ def differences(base: dict[str, str], other: dict[str, str]) -> Iterator[str]:
 
 
 def hunks(was: str, now: str) -> Iterator[str]:
-    """A unified diff without numbers of lines, which move with every change above them."""
+    """A unified diff without line numbers, which would change with every line above."""
     lines = difflib.unified_diff(was.splitlines(keepends=True), now.splitlines(keepends=True), n=CONTEXT)
     for number, line in enumerate(list(lines)[2:]):
         if not line.startswith("@@"):
@@ -80,7 +78,7 @@ def hunks(was: str, now: str) -> Iterator[str]:
 
 
 @in_all_cases
-def test_what_is_rendered_is_what_it_was(case: str, request: pytest.FixtureRequest) -> None:
+def test_the_rendered_objects_are_the_recorded_ones(case: str, request: pytest.FixtureRequest) -> None:
     base = texts(BASE)
     now = whole(base) if case == BASE else "".join(differences(base, texts(case)))
     path = GOLDEN / (f"{case}.yaml" if case == BASE else f"{case}.diff")

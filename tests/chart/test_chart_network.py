@@ -1,4 +1,4 @@
-"""NetworkPolicies: who may call whom."""
+"""NetworkPolicies: which pods may connect to which servers."""
 
 from support.chart import Object, pods, render
 
@@ -10,8 +10,8 @@ def selected(selector: Object, labels: dict[str, str]) -> bool:
 
 
 class Network:
-    """What NetworkPolicies of one namespace let through between its pods: for each direction, the policies that select
-    a pod, and whether a rule of one of them has the other pod and the port."""
+    """The connections that the NetworkPolicies of one namespace allow between its pods. A connection passes in a
+    direction when no policy selects the pod, or a rule of one that does names the other pod and the port."""
 
     def __init__(self, objects: list[Object]) -> None:
         self.policies = [found["spec"] for found in objects if found["kind"] == "NetworkPolicy"]
@@ -46,7 +46,7 @@ class Network:
         )
 
 
-def test_pods_call_whom_they_need_and_nobody_else() -> None:
+def test_pods_reach_the_servers_they_need_and_no_others() -> None:
     objects = render("minimal")
     found = {name: pod["metadata"]["labels"] for name, pod in pods(objects).items()}
     who = {

@@ -1,4 +1,4 @@
-"""What the chart says to lmmpress and to Kubeflow: the profile, plans, the launcher's settings."""
+"""What the chart writes for lmmpress and Kubeflow: the profile, plans, settings of the launcher."""
 
 import json
 from pathlib import Path
@@ -41,8 +41,8 @@ def test_the_profile_is_one_that_compile_reads(case: str, tmp_path: Path) -> Non
         assert "AWS_ENDPOINT_URL" not in profile.environment
 
 
-def test_kubeflows_plugin_is_told_what_it_knows() -> None:
-    """Unknown settings are an error there (Kubeflow Pipelines 2.17)."""
+def test_kubeflows_plugin_gets_only_settings_that_it_knows() -> None:
+    """Kubeflow Pipelines 2.17 refuses unknown settings."""
     known = {"experimentDescription", "defaultExperimentName", "injectUserEnvVars", "credentialSecretRef"}
     for case in ("everything", "external"):
         data = one(render(case), "ConfigMap", "kfp-launcher")["data"]

@@ -72,7 +72,7 @@ def secret(name: str, **data: str) -> Object:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data}
 
 
-def test_a_secret_that_lacks_its_key_is_not_made_anew(kubernetes: Kubernetes) -> None:
+def test_a_secret_that_lacks_its_key_is_not_replaced(kubernetes: Kubernetes) -> None:
     kubernetes.put("team", secret("lmmpress-postgresql", other="eA=="))
     result = release(kubernetes, "install", "lmmpress", str(CHART))
     assert result.returncode != 0
@@ -113,7 +113,7 @@ def test_pipelines_and_mlflow_never_have_the_keys_of_minio_itself() -> None:
     assert "press-lmmpress-store" not in json.dumps(data)
 
 
-def test_secrets_of_ones_own_go_before_those_of_the_chart() -> None:
+def test_existing_secrets_take_precedence_over_those_of_the_chart() -> None:
     values: Values = {
         "pipeline": {"existingSecret": "ours"},
         "mlflow": {"artifacts": {"existingSecret": "servers"}},
@@ -146,7 +146,7 @@ def test_secrets_of_ones_own_go_before_those_of_the_chart() -> None:
         assert "USERS" not in [entry["name"] for entry in containers(pods(objects)["press-lmmpress-prepare"])[0]["env"]]
 
 
-def test_an_upgrade_from_one_pair_of_keys_for_all_makes_the_others_and_says_so(kubernetes: Kubernetes) -> None:
+def test_an_upgrade_from_one_shared_pair_of_keys_makes_the_others_and_says_so(kubernetes: Kubernetes) -> None:
     assert release(kubernetes, "install", "lmmpress", str(CHART)).returncode == 0
     root = kubernetes.secret("team", "lmmpress-store")
     # as an earlier chart left it: one Secret, which pipelines that were compiled then still name
@@ -165,7 +165,7 @@ def test_an_upgrade_from_one_pair_of_keys_for_all_makes_the_others_and_says_so(k
     assert [kubernetes.secret("team", f"lmmpress-{name}") for name in OWN_SECRETS] == made
 
 
-def test_notes_say_the_next_command(kubernetes: Kubernetes) -> None:
+def test_the_notes_show_the_next_commands(kubernetes: Kubernetes) -> None:
     result = release(kubernetes, "install", "lmmpress", str(CHART), values=CASES["everything"][0])
     assert result.returncode == 0, result.stderr
     for line in (

@@ -35,9 +35,8 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniStack]:
 
 @pytest.fixture(scope="module")
 def mlflow_server(s3: MiniStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """MLflow as the chart starts it: arguments and environment of its pod, after files/migrate.py, on PostgreSQL and
-    the S3 server. Only addresses are this machine's, and of its processes there is one.
-    """
+    """MLflow as the chart starts it: with the arguments and environment of its pod, after files/migrate.py, on
+    PostgreSQL and the S3 server. Only the addresses differ, and the number of its processes, which is one."""
     bin = programs()
     if bin is None:
         unavailable("PostgreSQL's server is not installed: apt-get install postgresql")
@@ -125,7 +124,7 @@ def test_mlflow_answers_by_the_names_of_its_service_and_no_other(mlflow_server: 
 
 @pytest.mark.long
 def test_mlflows_database_comes_back_from_its_dump(tmp_path: Path) -> None:
-    """By the commands of docs/install.md, into a database that a new installation has made."""
+    """With the commands of docs/install.md, into the database of a new installation."""
     from mlflow import MlflowClient
 
     bin = programs()
@@ -154,7 +153,7 @@ def test_mlflows_database_comes_back_from_its_dump(tmp_path: Path) -> None:
     assert experiment[dump] == experiment[restore]
 
 
-def test_the_hook_waits_and_then_says_why(s3: MiniStack) -> None:
+def test_the_hook_retries_and_then_reports_the_reason(s3: MiniStack) -> None:
     proxy = Proxy(s3.endpoint)
     busy, refuse = answer("503 Service Unavailable", "SlowDown"), answer("403 Forbidden", "AccessDenied")
     proxy.answers = [busy] * 2
@@ -182,7 +181,7 @@ def minio() -> Iterator[MinioUsers]:
 
 
 def users_environment(minio: MinioUsers, **more: str) -> dict[str, str]:
-    """Of the hook's pod, with MinIO's API for users alone."""
+    """The environment of the hook's pod, for the part that makes users of MinIO."""
     (pod,) = (pod for key, pod in pods(render("minimal")).items() if key.endswith("-prepare"))
     (users,) = (one["value"] for one in containers(pod)[0]["env"] if one["name"] == "USERS")
     server = MiniStack(Path(), 0)
@@ -210,7 +209,7 @@ def test_the_hook_makes_users_with_rights_on_their_prefix(minio: MinioUsers) -> 
     assert (again.stdout, minio.users, minio.policies) == (done.stdout, *was), "run again, it changes nothing"
 
 
-def test_keys_that_are_changed_end_the_old_ones_and_no_other_users(minio: MinioUsers) -> None:
+def test_changed_keys_replace_the_old_users_and_leave_others_alone(minio: MinioUsers) -> None:
     minio.users["somebody"] = ("else", "readonly")
     assert run_script("prepare", users_environment(minio)).returncode == 0
     changed = {"PIPELINE_ACCESS_KEY_ID": "new-key", "PIPELINE_SECRET_ACCESS_KEY": "new-secret"}
@@ -229,7 +228,7 @@ def test_one_pair_of_keys_for_both_has_the_rights_of_both(minio: MinioUsers) -> 
         assert {key: told[1] for key, told in minio.users.items()} == {"both": "lmmpress-mlflow,lmmpress-pipeline"}
 
 
-def test_root_keys_for_pipelines_are_warned_of(minio: MinioUsers) -> None:
+def test_root_keys_for_pipelines_cause_a_warning(minio: MinioUsers) -> None:
     same = {"PIPELINE_ACCESS_KEY_ID": minio.access_key, "PIPELINE_SECRET_ACCESS_KEY": minio.secret_key}
     done = run_script("prepare", users_environment(minio, **same))
     assert done.returncode == 0
@@ -237,7 +236,7 @@ def test_root_keys_for_pipelines_are_warned_of(minio: MinioUsers) -> None:
     assert minio.users.keys() == {"key-of-MLFLOW"}
 
 
-def test_a_server_without_users_is_told_and_one_that_starts_is_waited_for(minio: MinioUsers) -> None:
+def test_a_server_without_users_is_reported_and_one_that_starts_is_waited_for(minio: MinioUsers) -> None:
     minio.answers = [503, 503]
     done = run_script("prepare", users_environment(minio))
     assert done.returncode == 0
@@ -247,7 +246,7 @@ def test_a_server_without_users_is_told_and_one_that_starts_is_waited_for(minio:
     assert (done.returncode, done.stderr) == (1, "keys of mlflow: the server answers 403\n")
 
 
-def test_a_store_that_does_not_do_is_found_out(s3: MiniStack) -> None:
+def test_a_store_that_cannot_be_used_is_reported(s3: MiniStack) -> None:
     for endpoint, told in (
         (s3.endpoint, "there is no such bucket"),
         ("http://127.0.0.1:9", "no answer from the server"),
@@ -259,8 +258,8 @@ def test_a_store_that_does_not_do_is_found_out(s3: MiniStack) -> None:
         assert told in done.stderr
 
 
-def test_a_server_that_ignores_conditions_is_found_out(s3: MiniStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that takes every write: what stands before it takes the condition out of the request."""
+def test_a_server_that_ignores_conditions_is_reported(s3: MiniStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy removes the condition from every write, so that the server accepts it."""
 
     class Forgetful(Proxy):
         def _serve(self, client: Any) -> None:

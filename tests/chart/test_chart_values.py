@@ -60,7 +60,7 @@ REFUSED: dict[str, tuple[Values, str]] = {
 
 
 @pytest.mark.parametrize("fault", REFUSED)
-def test_what_cannot_be_meant_is_refused(fault: str) -> None:
+def test_values_that_contradict_each_other_or_are_unknown_are_refused(fault: str) -> None:
     values, word = REFUSED[fault]
     done = run_helm("template", "press", str(CHART), values=values)
     assert done.returncode != 0
@@ -134,7 +134,7 @@ def merged(values: Values, path: str, value: Any) -> Values:
 
 
 def masked(text: str) -> str:
-    """Without what is made at random."""
+    """The text without random values."""
     return re.sub(r"^  (AWS_ACCESS_KEY_ID|AWS_SECRET_ACCESS_KEY|password): \S+$", "", text, flags=re.MULTILINE)
 
 
@@ -143,7 +143,7 @@ GROUPS = sorted({value.path.split(".")[0] for value in generate.read_values()})
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_value_changes_something(group: str) -> None:
-    """Set to something else, each makes another render, in one of the cases at least."""
+    """Each value, changed, changes what is rendered in at least one case."""
     before = {case: masked(render_text(*CASES[case])) for case in ("everything", "external", "database")}
     unused = []
     for value in generate.read_values():

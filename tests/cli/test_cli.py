@@ -44,7 +44,7 @@ def test_prune_inspect_and_evaluate(make_checkpoint: Callable[..., Path], data: 
     assert json.loads(run("evaluate", pruned, "--data", data, "--json"))["rows"] == 16
 
 
-def test_run_leaves_what_others_read(plan_file: Path, tmp_path: Path) -> None:
+def test_run_writes_the_files_that_others_read(plan_file: Path, tmp_path: Path) -> None:
     shown = run("run", plan_file, "--out", tmp_path / "out")
     assert "smaller" in shown
     assert {"result.json", "report.html", "compressed", "mlflow.db", "store"} <= {
@@ -57,7 +57,7 @@ def test_run_leaves_what_others_read(plan_file: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "report.html").is_file()
 
 
-def test_a_misspelt_key_is_one_line_and_exit_code_2(plan_file: Path, tmp_path: Path) -> None:
+def test_a_misspelt_key_is_a_one_line_error_with_exit_code_2(plan_file: Path, tmp_path: Path) -> None:
     assert "did you mean 'alpha'" in fail("run", plan_file, "--out", tmp_path / "out", "--set", "tolerance.alpa=0.1")
     assert not (tmp_path / "out").exists()
 
@@ -120,10 +120,10 @@ def test_a_run_that_cannot_work_leaves_nothing_behind(
         (PermissionError(errno.EACCES, "Permission denied", "x"), "x: Permission denied"),
     ],
 )
-def test_what_the_system_says_is_told_in_one_line_that_fits_the_command(
+def test_an_error_of_the_system_is_one_line_that_fits_the_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, again: str
 ) -> None:
-    """`prune` has no --resume to be advised."""
+    """`prune` has no --resume, so the error must not advise it."""
 
     def fail() -> None:
         raise error
@@ -139,8 +139,8 @@ def test_what_the_system_says_is_told_in_one_line_that_fits_the_command(
     assert "resume" not in told
 
 
-def test_a_full_disk_is_told_in_one_line(plan_file: Path, tmp_path: Path) -> None:
-    """A limit on the size of written files stands in for the disk that is full."""
+def test_a_full_disk_is_a_one_line_error(plan_file: Path, tmp_path: Path) -> None:
+    """A limit on the size of written files acts as the full disk."""
     program = shlex.join([sys.executable, "-m", "lmmpress.cli", "run", str(plan_file), "--out", str(tmp_path / "out")])
     command = ["bash", "-c", f"ulimit -f 40; exec {program}"]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
@@ -148,7 +148,7 @@ def test_a_full_disk_is_told_in_one_line(plan_file: Path, tmp_path: Path) -> Non
     assert "Traceback" not in done.stderr
 
 
-def test_a_run_on_a_full_disk_is_told_how_it_is_carried_on(
+def test_a_run_on_a_full_disk_says_how_to_resume(
     plan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:

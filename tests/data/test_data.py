@@ -1,4 +1,4 @@
-"""Data is somebody else's: every fault is told with its row."""
+"""Faults of a data set are reported with their row."""
 
 import contextlib
 import gzip
@@ -76,7 +76,9 @@ def test_a_limit_takes_images_evenly_and_all_rows_of_an_image(tmp_path: Path) ->
         (GOOD | {"file_name": "images\\a.png"}, "is missing; write / between folders"),
     ],
 )
-def test_a_bad_row_is_named(tmp_path: Path, row: dict[str, Any] | list[int] | str, message: str) -> None:
+def test_the_error_for_a_bad_row_names_its_line(
+    tmp_path: Path, row: dict[str, Any] | list[int] | str, message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         read_split(write(tmp_path / "d", GOOD, row), "test")
 
@@ -113,7 +115,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n"
         (b"PK\x03\x04", "is a zip archive; unpack it"),
     ],
 )
-def test_metadata_that_is_another_kind_of_file_is_named_as_what_it_is(tmp_path: Path, raw: bytes, message: str) -> None:
+def test_the_error_for_metadata_of_another_file_type_names_that_type(tmp_path: Path, raw: bytes, message: str) -> None:
     folder = write(tmp_path / "d", GOOD)
     (folder / "metadata.jsonl").write_bytes(raw)
     with pytest.raises(UserError, match=message):
@@ -128,13 +130,13 @@ def test_metadata_that_is_another_kind_of_file_is_named_as_what_it_is(tmp_path: 
         (b"<!DOCTYPE html>", "it is none of JPEG, .*, or is damaged; convert it, or fetch it again"),
     ],
 )
-def test_an_image_that_is_none_is_named_as_what_it_is(tmp_path: Path, raw: bytes, message: str) -> None:
+def test_the_error_for_a_file_that_is_not_an_image_names_its_type(tmp_path: Path, raw: bytes, message: str) -> None:
     (tmp_path / "a.png").write_bytes(raw)
     with pytest.raises(UserError, match=message):
         open_picture(tmp_path / "a.png")
 
 
-def test_a_folder_without_metadata_is_no_data_set(tmp_path: Path) -> None:
+def test_a_folder_without_metadata_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no metadata\.jsonl"):
         read_split(tmp_path, "test")
 
@@ -146,7 +148,7 @@ def test_an_unreadable_image_is_named_with_its_row(tmp_path: Path) -> None:
         open_image(read_split(folder, "test"), "a.png")
 
 
-def test_images_of_some_rows_only_are_refused(tmp_path: Path) -> None:
+def test_a_split_with_images_for_only_some_rows_is_refused(tmp_path: Path) -> None:
     text_only = {key: value for key, value in GOOD.items() if key != "file_name"}
     with pytest.raises(UserError, match="some rows"):
         read_split(write(tmp_path / "d", GOOD, text_only), "test")
@@ -162,9 +164,7 @@ def test_images_of_some_rows_only_are_refused(tmp_path: Path) -> None:
         ).map(json.dumps),
     )
 )
-def test_no_row_however_odd_ends_in_anything_but_a_clear_error(
-    tmp_path_factory: pytest.TempPathFactory, line: str
-) -> None:
+def test_any_text_as_metadata_is_read_or_is_a_clear_error(tmp_path_factory: pytest.TempPathFactory, line: str) -> None:
     folder = write(tmp_path_factory.mktemp("odd"), line)
     with contextlib.suppress(UserError):
         read_split(folder, "test")

@@ -1,4 +1,4 @@
-"""Text and pictures are read as they are, whoever wrote them: nothing is replaced, clipped or turned in silence."""
+"""Text and pictures are read exactly: nothing is silently replaced, clipped or rotated."""
 
 import contextlib
 import hashlib
@@ -75,7 +75,7 @@ def test_text_that_is_not_utf8_is_refused_with_its_line_and_likely_encoding(
 
 
 @given(st.binary(max_size=200))
-def test_a_guess_is_made_of_any_bytes(raw: bytes) -> None:
+def test_an_encoding_is_guessed_for_any_bytes(raw: bytes) -> None:
     assert likely_encoding(raw)
 
 
@@ -91,7 +91,7 @@ def test_utf_16_and_32_are_named(tmp_path: Path, codec: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["question", "answer", "task", "split", "file_name"])
-def test_half_of_a_surrogate_pair_is_an_error_of_its_row(tmp_path: Path, key: str) -> None:
+def test_half_of_a_surrogate_pair_is_an_error_that_names_its_row(tmp_path: Path, key: str) -> None:
     told = fault(data_set(tmp_path / "d", TEXT, ROW | {key: "a\ud800"}))
     assert f"line 2: {key} holds '\\ud800', half of a surrogate pair" in told
 
@@ -114,7 +114,9 @@ def test_a_whole_surrogate_pair_is_its_character(tmp_path: Path) -> None:
         (json.dumps(TEXT | {"file_name": "a" * 5000}).encode(), "line 1: image .* cannot be read: File name too long"),
     ],
 )
-def test_rows_that_are_too_large_or_of_another_form_are_one_line(tmp_path: Path, raw: bytes, message: str) -> None:
+def test_rows_that_are_too_large_or_of_another_form_are_a_one_line_error(
+    tmp_path: Path, raw: bytes, message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         read_split(data_set(tmp_path / "d", raw=raw), "test")
 
@@ -244,7 +246,7 @@ def png_of(width: int, height: int) -> bytes:
         (b"", "it is empty"),
     ],
 )
-def test_what_is_no_picture_is_refused_before_it_is_decoded(tmp_path: Path, raw: bytes, message: str) -> None:
+def test_a_file_that_is_not_a_picture_is_refused_before_it_is_decoded(tmp_path: Path, raw: bytes, message: str) -> None:
     folder = data_set(tmp_path / "d", ROW)
     (folder / "a.png").write_bytes(raw)
     with pytest.raises(UserError, match=f"a.png cannot be read as an image: .*{message}.*line 1, asking 'q'") as told:
@@ -345,7 +347,7 @@ def test_pictures_that_were_read_otherwise_before_are_known(tmp_path: Path) -> N
 
 
 def old_digest(row: dict, picture: bytes) -> str:
-    """What named a data set of one row when pictures were read by convert("RGB") alone."""
+    """The digest of a data set of one row, as it was when pictures were read with convert("RGB") alone."""
     words = json.dumps([row["file_name"], row["question"], row["answer"], row["task"]]).encode()
     return hashlib.sha256(words + hashlib.sha256(picture).digest()).hexdigest()
 
@@ -414,7 +416,7 @@ def test_the_same_row_of_text_in_two_splits_is_counted(tmp_path: Path) -> None:
     raw=st.binary(max_size=300),
     start=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"II*\0", b"BM", b"\xff\xd8"]),
 )
-def test_no_picture_however_odd_ends_in_anything_but_one_line(
+def test_any_bytes_as_a_picture_are_read_or_are_a_one_line_error(
     tmp_path_factory: pytest.TempPathFactory, raw: bytes, start: bytes
 ) -> None:
     path = tmp_path_factory.mktemp("odd") / "a"
@@ -423,8 +425,8 @@ def test_no_picture_however_odd_ends_in_anything_but_one_line(
         assert open_picture(path).mode == "RGB"
 
 
-def test_a_row_of_many_keys_of_which_one_stands_twice_is_answered_soon(tmp_path: Path) -> None:
-    """Were every key counted in all of them, this would take an hour."""
+def test_a_row_of_many_keys_with_one_duplicate_is_refused_quickly(tmp_path: Path) -> None:
+    """A search that compares every key with all others would take an hour."""
     row = ", ".join(f'"{number}": 0' for number in [*range(400_000), 399_999])
     (tmp_path / "metadata.jsonl").write_text(f"{{{row}}}\n", "utf-8")
     with pytest.raises(UserError, match="line 1: the key '399999' stands twice"):

@@ -1,4 +1,4 @@
-"""Text is UTF-8 everywhere, whatever a machine's locale says: nothing is left to the interpreter's default."""
+"""Text is UTF-8 everywhere: no call uses the default encoding of the interpreter."""
 
 import ast
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.p
 
 
 def left_open(tree: ast.AST) -> Iterator[int]:
-    """The lines of calls that read or write text and do not say in which encoding."""
+    """The lines of calls that read or write text without an encoding."""
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
         owner = getattr(getattr(call.func, "value", None), "id", "")
@@ -52,5 +52,5 @@ def test_every_text_file_is_opened_with_its_encoding() -> None:
         ("subprocess.run(command, **settings)", False),
     ],
 )
-def test_what_is_told(call: str, told: bool) -> None:
+def test_calls_without_an_encoding_are_found(call: str, told: bool) -> None:
     assert list(left_open(ast.parse(call))) == [1] * told

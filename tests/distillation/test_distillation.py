@@ -1,4 +1,5 @@
-"""The training loop against the same written plainly, on the same machine in the same run; see docs/determinism.md."""
+"""The training loop gives the same as one written plainly, on the same machine in the same run; see
+docs/determinism.md."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -55,11 +56,10 @@ def test_the_loop_is_the_plain_one(
 
 
 def test_losses_are_those_recorded(exact_pair: tuple[torch.nn.Module, torch.nn.Module, Examples]) -> None:
-    """What the plain loop would not notice: other prompts, pixels or logits, or another torch that shuffles otherwise.
-
-    Only here does a recorded number hold on every processor: all is computed in float64 from equal bits, in few updates
-    (see docs/determinism.md for how much processors differ). A change that means to change it records it anew.
-    """
+    """Finds what the plain loop cannot: other prompts, pixels or logits, or a torch that shuffles differently. Only
+    here does a recorded number hold on every processor: all is computed in float64 from equal bits, in few updates
+    (docs/determinism.md shows how much processors differ). A change that is meant to change the number records it
+    anew."""
     assert distil(exact_pair, Distillation(**SETTINGS)) == pytest.approx(RECORDED, rel=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""A cluster that answers, a profile for it, and the doctor."""
+"""A cluster that answers, a profile for it, and the command `doctor`."""
 
 import copy
 import os
@@ -32,7 +32,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kuberne
 
 @pytest.fixture(scope="module")
 def others() -> Iterator[tuple[Kubeflow, Mlflow]]:
-    """Kubeflow and MLflow, in good health."""
+    """Kubeflow and MLflow without faults."""
     found = Kubeflow(["SUCCEEDED"]), Mlflow()
     yield found
     for one in found:
@@ -60,7 +60,7 @@ def doctor(cluster: Kubernetes, profile: Json, tmp_path: Path) -> Callable[..., 
 
 @pytest.fixture
 def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing says where S3 or MLflow are, and little patience with either."""
+    """No settings of S3 and MLflow in the environment, and short timeouts for both."""
     for name in list(os.environ):
         if name.startswith(("AWS_", "MLFLOW_", "MINIO_")):
             monkeypatch.delenv(name)

@@ -19,7 +19,7 @@ from lmmpress.doctor.finding import printable
 from lmmpress.errors import UserError
 
 
-def test_a_healthy_cluster_has_nothing_to_mend(doctor: Callable[..., Result]) -> None:
+def test_a_healthy_cluster_has_no_findings(doctor: Callable[..., Result]) -> None:
     found = doctor("--json", "--strict")
     assert [one for one in findings(found) if one["status"] != "ok"] == []
     assert found.exit_code == 0
@@ -38,7 +38,7 @@ def test_a_healthy_cluster_has_nothing_to_mend(doctor: Callable[..., Result]) ->
     assert table.stdout.strip().endswith(" ok")
 
 
-def test_only_what_is_needed_is_asked_and_nothing_is_changed(
+def test_the_doctor_reads_only_what_it_needs_and_changes_nothing(
     doctor: Callable[..., Result], cluster: Kubernetes
 ) -> None:
     assert doctor().exit_code == 0
@@ -49,7 +49,7 @@ def test_only_what_is_needed_is_asked_and_nothing_is_changed(
 
 
 @pytest.mark.parametrize("broken", FAULTS)
-def test_one_fault_is_told_by_its_own_check_with_what_mends_it(
+def test_one_fault_is_found_by_its_own_check_with_the_remedy(
     broken: str, doctor: Callable[..., Result], cluster: Kubernetes, profile: Json
 ) -> None:
     fault = FAULTS[broken]
@@ -65,7 +65,7 @@ def test_one_fault_is_told_by_its_own_check_with_what_mends_it(
 
 
 @pytest.mark.parametrize("broken", [claim_of_one_node, nodes_unseen])
-def test_strict_takes_warnings_and_what_is_unknown_for_failures(
+def test_strict_treats_warnings_and_unknowns_as_failures(
     broken: Break, doctor: Callable[..., Result], cluster: Kubernetes, profile: Json
 ) -> None:
     broken(cluster, profile)
@@ -73,7 +73,7 @@ def test_strict_takes_warnings_and_what_is_unknown_for_failures(
     assert doctor("--strict").exit_code == 1
 
 
-def test_a_cluster_that_does_not_answer_is_one_failure_and_the_rest_is_unknown(
+def test_when_the_cluster_does_not_answer_one_check_fails_and_the_rest_are_unknown(
     doctor: Callable[..., Result], cluster: Kubernetes
 ) -> None:
     cluster.token = "another"
@@ -90,7 +90,7 @@ def test_a_cluster_that_does_not_answer_is_one_failure_and_the_rest_is_unknown(
     assert "kubectl cluster-info" in first["mend"]
 
 
-def test_a_kubeconfig_that_cannot_be_used_is_told_in_one_line(
+def test_an_unusable_kubeconfig_is_a_one_line_error(
     doctor: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "odd"
@@ -109,7 +109,7 @@ def test_a_kubeconfig_that_cannot_be_used_is_told_in_one_line(
     assert "--cluster" in str(CliRunner().invoke(app, ["doctor"]).exception)
 
 
-def test_another_context_is_taken_where_it_is_named(
+def test_the_context_option_selects_another_context(
     doctor: Callable[..., Result], cluster: Kubernetes, tmp_path: Path
 ) -> None:
     path = tmp_path / "kubeconfig"
@@ -146,24 +146,24 @@ def test_long_lists_are_read_page_by_page(doctor: Callable[..., Result], cluster
     assert "its pages repeat" in told[0]["said"]
 
 
-def test_granularity_chooses_whose_pods_are_looked_at(doctor: Callable[..., Result]) -> None:
+def test_granularity_selects_the_pods_that_are_checked(doctor: Callable[..., Result]) -> None:
     told = [one["check"] for one in findings(doctor("--json", "--granularity", "stage"))]
     assert any(one.startswith("nodes for") and "stage" in one for one in told)
     assert not any("distill" in one for one in told)
 
 
-def test_what_a_server_says_is_printed_on_one_line_and_harmless() -> None:
+def test_text_from_a_server_is_printed_on_one_line_without_control_characters() -> None:
     assert printable("a\nb\x1b[31mc\u202e") == "a b [31mc"
     assert printable("\ud800").encode() == b"?"
     assert len(printable("x" * 10_000)) == 400
 
 
-def test_a_quota_of_other_pods_stands_in_nobodys_way(doctor: Callable[..., Result], cluster: Kubernetes) -> None:
+def test_a_quota_for_other_pods_is_ignored(doctor: Callable[..., Result], cluster: Kubernetes) -> None:
     set_quota(cluster, {"requests.nvidia.com/gpu": "2", "limits.cpu": "1"}, scopes=["NotTerminating"])
     assert doctor("--strict").exit_code == 0
 
 
-def test_a_bucket_without_keys_is_warned_of(
+def test_a_bucket_without_keys_causes_a_warning(
     doctor: Callable[..., Result], profile: Json, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lmmpress.doctor.external_services.check_buckets", lambda *_: [])

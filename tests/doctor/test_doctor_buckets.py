@@ -1,4 +1,4 @@
-"""The doctor's look at buckets, from here and from a pod."""
+"""The doctor's checks of buckets, from here and from a pod."""
 
 import os
 import threading
@@ -17,7 +17,7 @@ from lmmpress.store.bucket import BucketObjects
 pytestmark = pytest.mark.usefixtures("bare_environment")
 
 
-def test_a_store_is_written_read_written_on_condition_and_left_as_it_was(new_bucket: Callable[[], str]) -> None:
+def test_the_check_of_a_store_writes_reads_and_leaves_it_as_it_was(new_bucket: Callable[[], str]) -> None:
     address = new_bucket()
     one, keys = check_buckets(Addresses(store=address), here=True)
     assert (one.status, one.check) == ("ok", f"store {address}")
@@ -26,8 +26,8 @@ def test_a_store_is_written_read_written_on_condition_and_left_as_it_was(new_buc
     assert list(BucketObjects(address.rpartition("/")[0]).entries("")) == []
 
 
-def test_keys_that_may_do_everything_are_warned_of(new_bucket: Callable[[], str]) -> None:
-    """The server of the tests lets everybody do everything."""
+def test_keys_that_may_do_everything_cause_a_warning(new_bucket: Callable[[], str]) -> None:
+    """The S3 server of the tests allows everything."""
     address, other = new_bucket(), new_bucket().removeprefix("s3://").partition("/")[0]
     bucket = address.removeprefix("s3://").partition("/")[0]
     BucketObjects(f"s3://{bucket}").write("elsewhere/secret", b"{}", None)
@@ -117,7 +117,7 @@ S3_FAULTS = [
 
 
 @pytest.mark.parametrize(("told", "said", "mend"), S3_FAULTS, ids=[told[1] for told, _, _ in S3_FAULTS])
-def test_what_a_bucket_refuses_is_told_with_what_mends_it(
+def test_an_error_of_a_bucket_is_reported_with_the_remedy(
     told: tuple[str, str], said: str, mend: str, new_bucket: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = new_bucket()
@@ -131,7 +131,7 @@ def test_what_a_bucket_refuses_is_told_with_what_mends_it(
     assert mend in one.mend
 
 
-def test_a_server_that_overlooks_conditions_is_none_for_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_ignores_conditional_writes_fails_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
     held: dict[str, bytes] = {}
     heeds: set[str] = set()
 
@@ -184,7 +184,7 @@ def test_a_server_that_overlooks_conditions_is_none_for_a_store(monkeypatch: pyt
     server.server_close()
 
 
-def test_what_cannot_be_tried_from_here_is_unknown_and_from_a_pod_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_out_of_reach_is_unknown_from_here_and_a_failure_from_a_pod(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Addresses(store="s3://models/store")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://s3.storage.svc.cluster.local:9000")
     # what asks the network for a role is not asked

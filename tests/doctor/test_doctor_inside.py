@@ -1,4 +1,4 @@
-"""The doctor from inside of the cluster: a pod with the Secrets, which a Job starts."""
+"""The doctor's checks from inside the cluster: a Job starts a pod with the Secrets."""
 
 import json
 import os
@@ -31,7 +31,7 @@ INSIDE = PROFILE | {"kubeflow": {"namespace": "team-ads"}}
 
 
 def as_kubelet(cluster: Kubernetes, own: dict[str, str] | None = None) -> Callable[[Json], None]:
-    """Run the container of a Job as a process, with its environment and what its Secrets hold, and note its log."""
+    """Run the container of a Job as a process, with its environment and the values of its Secrets, and keep its log."""
 
     def start(job: Json) -> None:
         spec = job["spec"]["template"]["spec"]
@@ -65,7 +65,7 @@ def ended(cluster: Kubernetes, phase: str, log: str, **status: Any) -> None:
     cluster.answers[f"{HOME}/pods/doctor-x/log"] = Raw(200, log.encode(), "text/plain")
 
 
-def test_from_inside_a_pod_with_the_secrets_tries_bucket_and_mlflow(
+def test_the_pod_inside_checks_bucket_and_mlflow_with_the_secrets(
     cluster: Kubernetes, mlflow: Mlflow, new_bucket: Callable[[], str], s3_server: Any, tmp_path: Path
 ) -> None:
     address = new_bucket()
@@ -89,7 +89,7 @@ def test_from_inside_a_pod_with_the_secrets_tries_bucket_and_mlflow(
     assert s3_server.secret_key not in found.stdout
 
 
-def test_what_runs_inside_needs_nothing_that_an_image_lacks() -> None:
+def test_the_check_inside_imports_only_what_the_image_has() -> None:
     code = "import sys, lmmpress.doctor.external_services; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8"
@@ -98,7 +98,7 @@ def test_what_runs_inside_needs_nothing_that_an_image_lacks() -> None:
     assert {"kubernetes", "kfp", "torch", "mlflow"}.isdisjoint(loaded)
 
 
-def test_the_job_is_one_that_restricted_namespaces_take_and_holds_no_secret() -> None:
+def test_the_job_fits_restricted_namespaces_and_holds_no_secret() -> None:
     job = manifest(Profile.model_validate(INSIDE), Addresses(store="s3://b/s"))
     spec = job["spec"]["template"]["spec"]
     (container,) = spec["containers"]
@@ -146,7 +146,9 @@ STUCK: dict[str, tuple[Callable[[Kubernetes], Any], str, str]] = {
 
 
 @pytest.mark.parametrize("broken", STUCK)
-def test_why_a_pod_tells_nothing_is_told(broken: str, cluster: Kubernetes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reason_why_a_pod_reports_nothing_is_found(
+    broken: str, cluster: Kubernetes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("lmmpress.doctor.in_cluster.SECONDS", 0.3)
     change, said, mend = STUCK[broken]
     change(cluster)
@@ -157,7 +159,7 @@ def test_why_a_pod_tells_nothing_is_told(broken: str, cluster: Kubernetes, monke
     assert cluster.jobs == {}
 
 
-def test_nothing_is_started_by_whom_it_is_not_allowed(cluster: Kubernetes, mlflow: Mlflow, tmp_path: Path) -> None:
+def test_no_job_is_started_without_the_right_to(cluster: Kubernetes, mlflow: Mlflow, tmp_path: Path) -> None:
     cluster.denied = {("create", "jobs")}
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(INSIDE), "utf-8")
     found = CliRunner().invoke(app, ["doctor", "--cluster", str(tmp_path / "cluster.yaml"), "--inside", "--json"])
@@ -168,7 +170,7 @@ def test_nothing_is_started_by_whom_it_is_not_allowed(cluster: Kubernetes, mlflo
     assert "--plan PLAN.yaml" in json.dumps(findings(found))  # no plan says which bucket
 
 
-def test_the_environment_of_pods_is_taken_where_ones_own_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_of_pods_fills_in_what_the_own_environment_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://here")
     before = dict(os.environ)
     with as_pods_see({"MLFLOW_TRACKING_URI": "http://there", "AWS_ENDPOINT_URL": "http://s3"}):

@@ -1,4 +1,4 @@
-"""The doctor's look at MLflow, from here and from a pod."""
+"""The doctor's checks of MLflow, from here and from a pod."""
 
 import os
 import re
@@ -35,7 +35,7 @@ MLFLOW_FAULTS: dict[str, tuple[dict[str, tuple[int, str]], str, str]] = {
 
 
 @pytest.mark.parametrize("broken", MLFLOW_FAULTS)
-def test_what_is_wrong_with_mlflow_is_told_with_what_mends_it(broken: str, mlflow: Mlflow) -> None:
+def test_a_fault_of_mlflow_is_reported_with_the_remedy(broken: str, mlflow: Mlflow) -> None:
     answers, said, mend = MLFLOW_FAULTS[broken]
     mlflow.answers |= answers
     one = only(check_mlflow(here=False))
@@ -44,7 +44,7 @@ def test_what_is_wrong_with_mlflow_is_told_with_what_mends_it(broken: str, mlflo
     assert mend in one.mend
 
 
-def test_mlflow_is_asked_as_its_client_asks_and_no_password_is_repeated(
+def test_mlflow_is_called_as_its_client_does_and_no_password_is_repeated(
     mlflow: Mlflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert only(check_mlflow(here=True)).said == "MLflow 3.17.2, its registry answers"

@@ -1,4 +1,4 @@
-"""Answers that no Kubernetes gives, at random: each ends in findings, never in a traceback."""
+"""Random answers that Kubernetes never gives: each ends in findings, never in a traceback."""
 
 import copy
 import json
@@ -34,14 +34,14 @@ RAWS = st.builds(Raw, st.sampled_from([200, 200, 200, 201, 204, 301, 400, 401, 4
 
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every place in a JSON value."""
+    """The path of every value in a JSON value."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [path] + [below for key, inner in items for below in _places(inner, (*path, key))]
 
 
 @st.composite
 def odd_answers(draw: st.DrawFn) -> dict[str, Any]:
-    """The answers of a healthy cluster, of which some are others altogether, and some have odd things in them."""
+    """The answers of a healthy cluster; some are replaced, and some hold odd values."""
     answers: dict[str, Any] = copy.deepcopy(healthy())
     _with_more_to_read(answers)
     paths = [
@@ -98,9 +98,7 @@ def _sound(found: list[Finding]) -> None:
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(raw=RAWS)
-def test_whatever_answers_instead_of_the_api_is_told(
-    raw: Raw, doctor: Callable[..., Result], cluster: Kubernetes
-) -> None:
+def test_a_server_that_is_not_the_api_is_reported(raw: Raw, doctor: Callable[..., Result], cluster: Kubernetes) -> None:
     cluster.everything = raw
     found = doctor("--json")
     cluster.everything = None

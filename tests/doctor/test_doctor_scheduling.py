@@ -1,4 +1,4 @@
-"""Which node takes a pod, and what is free on it: as Kubernetes decides it."""
+"""Which node takes a pod and what is free on it, as Kubernetes decides it."""
 
 from decimal import Decimal
 from typing import Any
@@ -52,7 +52,7 @@ def test_expressions_match_labels_as_in_kubernetes(operator: Any, values: list[s
     assert matches(Expression(key="k", operator=operator, values=values), labels) is match
 
 
-def test_one_of_several_required_affinities_is_enough_and_a_liking_is_none() -> None:
+def test_one_required_affinity_is_enough_and_preferred_ones_do_not_count() -> None:
     terms = [
         {"expressions": [{"key": "gpu.kind", "operator": "In", "values": ["B200"]}]},
         {"expressions": [{"key": "gpu.kind", "operator": "In", "values": ["H100"]}]},
@@ -64,7 +64,7 @@ def test_one_of_several_required_affinities_is_enough_and_a_liking_is_none() -> 
         assert (refused_by(node("n"), demands_of(profile, ("distill",))[0]) is None) is fits
 
 
-def test_what_a_pod_has_asked_for_counts_what_comes_before_it_and_what_stays_beside_it() -> None:
+def test_the_requests_of_a_pod_include_its_init_containers_and_sidecars() -> None:
     def asks(cpu: str, **more: Any) -> Json:
         return {"resources": {"requests": {"cpu": cpu}}} | more
 
@@ -88,5 +88,5 @@ ODD: list[Any] = ["", "NaN", None, "1e999999999", "Infinity", "-", True, {}, "9"
         *[(odd, None) for odd in ODD],
     ],
 )
-def test_quantities_are_read_or_are_none(written: Any, value: Any) -> None:
+def test_quantities_are_parsed_or_none(written: Any, value: Any) -> None:
     assert amount(written) == value

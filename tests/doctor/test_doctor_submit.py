@@ -1,4 +1,4 @@
-"""What `lmmpress submit` looks at before it submits."""
+"""What `lmmpress submit` checks before it submits."""
 
 import socket
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def submit(cluster: Kubernetes, profile: Json, tmp_path: Path) -> Submit:
 
 @pytest.fixture
 def submitted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What would be submitted, by its granularity; nothing is compiled, which takes seconds."""
+    """The granularities of what would be submitted. Nothing is compiled, which would take seconds."""
     found: list[str] = []
 
     def note(plan: Any, name: str, profile: Any, granularity: str) -> tuple[None, Submitted]:
@@ -51,7 +51,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-def test_submit_looks_first_and_then_submits(submit: Submit, others: tuple[Kubeflow, Mlflow]) -> None:
+def test_submit_checks_first_and_then_submits(submit: Submit, others: tuple[Kubeflow, Mlflow]) -> None:
     others[0].submitted.clear()
     found = submit()
     assert found.exit_code == 0, found
@@ -59,7 +59,7 @@ def test_submit_looks_first_and_then_submits(submit: Submit, others: tuple[Kubef
     assert len(others[0].submitted) == 1
 
 
-def test_submit_refuses_with_the_doctors_words(
+def test_submit_refuses_with_the_doctors_findings(
     submit: Submit, doctor: Callable[..., Result], cluster: Kubernetes, submitted: list[str]
 ) -> None:
     del cluster.answers[f"{HOME}/secrets/lmmpress-store"]
@@ -75,7 +75,7 @@ def test_submit_refuses_with_the_doctors_words(
     assert submitted == ["stage"]
 
 
-def test_submit_warns_of_what_it_could_not_look_at_and_goes_on(
+def test_submit_warns_of_what_it_could_not_check_and_goes_on(
     submit: Submit, cluster: Kubernetes, submitted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nodes_unseen(cluster, {})
@@ -92,7 +92,7 @@ def test_submit_warns_of_what_it_could_not_look_at_and_goes_on(
     assert isinstance(submit("--context", "prod").exception, UserError)
 
 
-def test_submit_looks_at_the_pods_that_it_starts(submit: Submit, cluster: Kubernetes, submitted: list[str]) -> None:
+def test_submit_checks_the_pods_that_it_starts(submit: Submit, cluster: Kubernetes, submitted: list[str]) -> None:
     too_few_gpus_on_a_node(cluster, {})
     assert "nodes for distill" in str(submit("--granularity", "step").exception)
     assert submit().exit_code == 0

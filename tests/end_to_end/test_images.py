@@ -1,4 +1,4 @@
-"""The images' recipe: linted, locked, confined; and proved by carrying it out, without a container engine."""
+"""The recipe of the images: linted, locked, confined, and carried out without a container engine."""
 
 import fnmatch
 import os
@@ -196,7 +196,7 @@ def test_compose_holds_no_secret() -> None:
 
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux" or shutil.which("unshare") is None, reason="needs Linux' mount namespaces")
-def test_the_recipe_carried_out_runs_compiled_tasks(tmp_path: Path) -> None:
+def test_the_image_built_by_the_recipe_runs_compiled_tasks(tmp_path: Path) -> None:
     # where no other is named, a torch from wherever pip finds it here stands for the one of PyTorch's own index
     environment = {"TORCH_INDEX": "https://pypi.org/simple"} | os.environ
     command = [sys.executable, "-m", "tools.images.prove", "--work", str(tmp_path / "work")]

@@ -67,7 +67,7 @@ def lmmpress(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def essence(out: Path) -> dict[str, Any]:
-    """What the same plan must give, however it is run."""
+    """What every engine must give for the same plan."""
     result = Result.model_validate_json((out / "result.json").read_text("utf-8"))
     timeless = {"address", "seconds"}
     steps = [step.model_dump(exclude=timeless) for step in result.steps]
@@ -135,7 +135,7 @@ def one(plan_file: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def dies_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Names the components that are killed once in every process that is started from now on."""
+    """Set the components whose process is killed once, for all processes that start from now on."""
     (tmp_path / "patch").mkdir()
     (tmp_path / "dead").mkdir()
     (tmp_path / "patch" / "sitecustomize.py").write_text(DYING, "utf-8")
@@ -152,7 +152,7 @@ def dead(tmp_path: Path) -> set[str]:
     return {path.name for path in (tmp_path / "dead").iterdir()}
 
 
-def test_by_stage_a_run_whose_task_was_killed_is_carried_on_to_what_one_process_decides(
+def test_by_stage_a_run_resumed_after_a_killed_task_decides_as_one_process_does(
     plan_file: Path, one: Path, dies_in: Any, tmp_path: Path
 ) -> None:
     out, name = tmp_path / "by stage", Path(preset("sample")["model"]).name
@@ -176,11 +176,11 @@ def test_by_stage_a_run_whose_task_was_killed_is_carried_on_to_what_one_process_
     assert told.compressed.checkpoint == essence(one)["models"][1]["checkpoint"]
 
 
-def test_by_step_a_run_goes_on_after_a_task_of_each_component_was_killed_to_what_one_process_decides(
+def test_by_step_a_run_resumed_after_a_killed_task_of_each_component_decides_as_one_process_does(
     plan_file: Path, one: Path, dies_in: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """First the pipeline ends with its task, and another one carries the run on. In that, each task is tried once more,
-    as clusters do. test_tasks.py has a new pipeline for each component."""
+    """The first pipeline ends with its task, and a second one resumes the run. In the second, each task is retried
+    once, as clusters do. test_tasks.py starts a new pipeline for each component."""
     out, name = tmp_path / "by step", Path(preset("sample")["model"]).name
     dies_in("distill")
     died = lmmpress("run", plan_file, "--out", out, "--engine", "kfp-local")

@@ -1,4 +1,4 @@
-"""The lowest versions that pyproject.toml allows are tried, and not only the newest."""
+"""The library works with the lowest versions that pyproject.toml allows."""
 
 import json
 import subprocess
@@ -25,9 +25,9 @@ CHOSEN = (
     "evaluation/test_gate.py",
     "lmm/test_cut.py",
     "distillation/test_loss.py",
-    "store/test_store.py::test_a_link_in_the_place_of_a_lock_is_refused_and_what_it_leads_to_stays",
+    "store/test_store.py::test_a_lock_file_that_is_a_link_is_refused_and_its_target_stays",
     "cli/test_cli.py::test_prune_inspect_and_evaluate",
-    "cli/test_cli.py::test_run_leaves_what_others_read",
+    "cli/test_cli.py::test_run_writes_the_files_that_others_read",
 )
 
 # What a package of the environment asks for of others, and what it gets: a line of JSON for each that does not fit.
@@ -50,7 +50,7 @@ for name in sys.argv[1:]:
 
 
 def lowest() -> dict[str, str]:
-    """Our own dependencies and those of MLflow and S3, each with the version that its bound begins with."""
+    """Our own dependencies and those of MLflow and S3, each with its lowest version."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
     found = {}
@@ -62,7 +62,7 @@ def lowest() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of an environment in which the lowest versions stand before those that are installed."""
+    """The Python of an environment in which the lowest versions come before the installed ones."""
     folder = tmp_path_factory.mktemp("lowest") / "env"
     venv.create(folder, symlinks=True)
     (packages,) = folder.glob("lib/python*/site-packages")
@@ -108,7 +108,7 @@ def test_the_lowest_versions_are_installed(python: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["plan", "--preset", "paper", "--json"]])
-def test_the_program_starts_with_them(python: Path, command: list[str]) -> None:
+def test_the_program_starts_with_the_lowest_versions(python: Path, command: list[str]) -> None:
     done = subprocess.run(
         [str(python), "-m", "lmmpress.cli", *command], capture_output=True, text=True, check=False, encoding="utf-8"
     )
@@ -116,7 +116,7 @@ def test_the_program_starts_with_them(python: Path, command: list[str]) -> None:
 
 
 @pytest.mark.parametrize("test", CHOSEN)
-def test_what_matters_works_with_them(python: Path, test: str) -> None:
+def test_the_main_tests_pass_with_the_lowest_versions(python: Path, test: str) -> None:
     command = [str(python), "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", str(ROOT / "tests" / test)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, encoding="utf-8")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]

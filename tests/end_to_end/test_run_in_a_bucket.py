@@ -1,4 +1,4 @@
-"""A whole run whose model and store lie in a bucket, as on a cluster: begun here and found done elsewhere."""
+"""A whole run whose model and store are in a bucket, as on a cluster: begun here and resumed on another machine."""
 
 import json
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from lmmpress.tracking.registry import address_of
 
 @pytest.fixture
 def in_bucket(raw_plan: dict[str, Any], new_bucket: Callable[[], str]) -> dict[str, Any]:
-    """The plan with its model put into a bucket as it is, and its store beside it."""
+    """The plan with its model in a bucket, as a plain directory, and its store in the same bucket."""
     store = new_bucket()
     bucket = store.removeprefix("s3://").partition("/")[0]
     for name, data in contents(Path(raw_plan["model"])).items():
@@ -36,7 +36,7 @@ def in_bucket(raw_plan: dict[str, Any], new_bucket: Callable[[], str]) -> dict[s
 
 
 @pytest.mark.usefixtures("trusting")
-def test_a_run_in_a_bucket_gives_what_the_same_run_gives_here_and_another_machine_finds_it_done(
+def test_a_run_in_a_bucket_equals_a_local_run_and_another_machine_resumes_it(
     in_bucket: dict[str, Any],
     raw_plan: dict[str, Any],
     tmp_path: Path,
@@ -85,7 +85,7 @@ def test_processes_that_distil_together_share_a_bucket(in_bucket: dict[str, Any]
     assert contents(open_store(in_bucket["store"]).checkpoint(step.checkpoint))
 
 
-def test_a_registered_model_that_says_nothing_of_its_checkpoint(
+def test_a_registered_model_without_a_checkpoint_is_a_one_line_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lmmpress.tracking.client import open_client
@@ -109,7 +109,7 @@ def test_a_registered_model_that_says_nothing_of_its_checkpoint(
         address_of("models:/AntGMM/1")
 
 
-def test_addresses_of_nothing(tmp_path: Path) -> None:
+def test_addresses_that_lead_nowhere_are_one_line_errors(tmp_path: Path) -> None:
     for address in (str(tmp_path / "nothing"), str(tmp_path / "store" / "checkpoints" / ("0" * 64))):
         with pytest.raises(UserError, match="there is no checkpoint"):
             open_checkpoint(address)

@@ -42,7 +42,7 @@ def decided(planned: Planned, decision: Decision, number: int) -> StepResult:
 
 
 def follow(plan: Plan, decisions: list[Decision]) -> tuple[list[Planned], list[StepResult], Planned | str]:
-    """Every step that was planned, each answered with the next decision, as long as there are any."""
+    """The planned steps, each with the next of the decisions, until these end."""
     steps: list[Planned] = []
     history: list[StepResult] = []
     for number, decision in enumerate(decisions):
@@ -76,7 +76,7 @@ def test_a_step_that_is_rolled_back_ends_its_stage_and_the_next_starts_from_the_
     ]
 
 
-def test_a_step_that_is_kept_ends_its_stage_and_is_gone_on_from() -> None:
+def test_a_step_that_is_kept_ends_its_stage_and_the_next_starts_from_it() -> None:
     steps, _, _ = follow(PLAN, ["kept", "accepted"])
     assert [(step.stage.name, step.parent) for step in steps] == [("block", "original"), ("ffn", "checkpoint 0")]
 
@@ -89,15 +89,15 @@ def test_accuracy_is_compared_with_the_start_of_the_stage_or_with_the_original()
 
 
 @given(st.lists(st.sampled_from(["accepted", "rolled back", "kept"]), max_size=8))
-def test_a_history_cut_anywhere_leads_to_the_same_next_step(decisions: list[Decision]) -> None:
-    """What a process that carries a run on relies on."""
+def test_a_history_cut_short_anywhere_leads_to_the_same_next_step(decisions: list[Decision]) -> None:
+    """A process that resumes a run relies on it."""
     steps, history, _ = follow(PLAN, decisions)
     for number, step in enumerate(steps):
         assert next_step(PLAN, "original", history[:number]) == step
 
 
 @given(st.lists(st.sampled_from(["accepted", "rolled back", "kept"]), min_size=6, max_size=6))
-def test_a_run_ends_with_the_last_checkpoint_that_took_over(decisions: list[Decision]) -> None:
+def test_the_result_is_the_last_checkpoint_that_was_accepted_or_kept(decisions: list[Decision]) -> None:
     _, history, end = follow(PLAN, decisions)
     taken = [step.checkpoint for step in history if step.decision != "rolled back"]
     assert end == (taken[-1] if taken else "original")

@@ -1,5 +1,5 @@
-"""Before the first step: the original answers some rows of the gate's split right, and other pictures change what it
-says. A gate whose original is right on no row would accept everything."""
+"""Checks of the original before the first step: it answers some rows of the gate's split right, and its answers depend
+on the picture. Where the original is right on no row, the gate would accept everything."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ def test_an_original_that_answers_nothing_right_is_refused_with_three_of_its_ans
         compress(strict(raw_plan), tmp_path / "out", resume=True)
 
 
-def test_what_it_answered_is_shown_on_one_line_and_shortened(
+def test_the_answers_it_gave_are_shown_shortened_on_one_line(
     raw_plan: dict[str, Any], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "data"
@@ -63,13 +63,13 @@ def test_what_it_answered_is_shown_on_one_line_and_shortened(
     assert "without an end token, the right answer is" in line
 
 
-def test_a_plan_may_allow_it(raw_plan: dict[str, Any], tmp_path: Path) -> None:
+def test_a_plan_may_allow_an_original_without_a_right_answer(raw_plan: dict[str, Any], tmp_path: Path) -> None:
     tolerance = {"alpha": 0.9, "allow_zero": True}
     result = compress(parse_plan(raw_plan | {"tolerance": tolerance, "stages": {}}), tmp_path / "out")
     assert result.steps == []
 
 
-def test_what_was_found_of_the_original_is_not_measured_again(
+def test_the_measures_of_the_original_are_not_taken_again(
     raw_plan: dict[str, Any], taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = strict(raw_plan, model=str(taught), stages={})
@@ -80,7 +80,7 @@ def test_what_was_found_of_the_original_is_not_measured_again(
 
 
 def blind(source: Path, target: Path) -> Path:
-    """A copy of a BLIP-2 whose pictures all turn into the same."""
+    """A copy of a BLIP-2 that makes the same features of every picture."""
     shutil.copytree(source, target)
     model = load_model(source)
     torch.nn.init.zeros_(model.get_parameter("language_projection.weight"))
@@ -98,7 +98,7 @@ def test_a_model_that_no_picture_reaches_is_refused(raw_plan: dict[str, Any], ta
 
 
 @pytest.mark.parametrize("kind", ["llama", "opt", "flan-t5", "llava-clip-llama"])
-def test_tiny_models_see_and_pictures_that_are_all_alike_are_no_reason_to_doubt_it(
+def test_tiny_models_see_also_where_all_pictures_are_alike(
     make_checkpoint: Callable[..., Path], tmp_path: Path, kind: str
 ) -> None:
     folder = write_data(tmp_path / "data", {"gate": 3})
@@ -135,7 +135,7 @@ def test_a_processor_that_makes_no_place_for_pictures_is_noticed(
 def test_a_test_split_of_one_row_is_measured(
     raw_plan: dict[str, Any], taught: Path, data: Path, tmp_path: Path
 ) -> None:
-    """Of one image nothing is known about others: the interval of the drop is all that it can be."""
+    """From one image nothing follows for others: the interval of the drop is as wide as it can be."""
     folder = tmp_path / "data"
     folder.mkdir()
     shutil.copytree(data / "images", folder / "images")

@@ -1,4 +1,4 @@
-"""The parts of a step: what each reads, and what it hands on."""
+"""The parts of a step: what each reads and passes on."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is wrong with a row is told before the first step, whichever split it is in, and nothing is left behind."""
+"""Faults of rows in any split are reported before the first step, and no files are left behind."""
 
 import json
 import shutil
@@ -64,7 +64,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.fixture
 def broken(folder: Path, request: pytest.FixtureRequest) -> str:
-    """A data set with a fault in its last test row; what is told of it."""
+    """A data set with a fault in its last test row, and the message about it."""
     make, message = FAULTS[request.param]
     make(folder)
     return message
@@ -108,7 +108,7 @@ def test_a_fault_of_the_test_split_ends_a_local_pipeline_before_its_tasks(
 
 @pytest.mark.parametrize("broken", ["truncated picture"], indirect=True)
 @pytest.mark.usefixtures("aloud")
-def test_lazy_checks_leave_it_for_later_and_say_so(
+def test_lazy_checks_leave_the_test_split_for_later_and_say_so(
     broken: str, plan_for: Callable[..., Plan], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = plan_for(data_checks="lazy")
@@ -190,7 +190,7 @@ def test_a_picture_that_is_learned_from_and_measured_on_is_refused(plan_for: Cal
 
 
 @pytest.mark.usefixtures("aloud")
-def test_rows_of_text_in_two_splits_are_counted_aloud(
+def test_rows_of_text_in_two_splits_are_counted_in_a_note(
     plan_for: Callable[..., Plan],
     folder: Path,
     make_checkpoint: Callable[..., Path],
@@ -218,7 +218,7 @@ def test_a_model_that_was_blind_begins_another_run(
 
 
 @pytest.mark.parametrize("kind", ["a file", "below a file", "a folder of others"])
-def test_a_folder_that_no_run_can_have_is_told_before_rows_are_read(
+def test_an_unusable_output_folder_is_refused_before_rows_are_read(
     plan_for: Callable[..., Plan], folder: Path, tmp_path: Path, kind: str
 ) -> None:
     (folder / "metadata.jsonl").write_text("{", "utf-8")

@@ -32,10 +32,10 @@ def plan(raw_plan: dict[str, Any], taught: Path) -> dict[str, Any]:
     return raw_plan | {"model": str(taught)}
 
 
-def test_a_recorder_hears_of_a_run_before_anything_is_measured(
+def test_a_recorder_is_called_before_anything_is_measured(
     plan: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that what a killed process left is ended even if the next one gets no further."""
+    """So that MLflow runs of a killed process are ended even if the next process fails early."""
     heard: list[str] = []
 
     class Listener:
@@ -68,7 +68,7 @@ def test_a_run_leaves_a_smaller_model_that_plain_transformers_loads(plan: dict[s
 
 
 def too_much(plan: dict[str, Any], **tolerance: Any) -> dict[str, Any]:
-    """A plan that ends with a step which no model survives: half of its width goes, and nothing is learned."""
+    """A plan whose last step breaks any model: half of its width is removed, and nothing is learned."""
     hopeless = {"epochs": 1, "learning_rate": 1e-9, "batch_size": 8}
     stages = plan["stages"] | {"io": {"step": 24, "max": 24}}
     return plan | {"tolerance": {"alpha": 0.01} | tolerance, "distillation": hopeless, "stages": stages}
@@ -133,7 +133,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(plan: dict[str, Any], tmp_
 
 
 def test_a_folder_is_not_resumed_with_another_model_or_other_data(plan: dict[str, Any], tmp_path: Path) -> None:
-    """Its results are another run's. A store that both name holds both runs."""
+    """The folder's results belong to another run. A store that both plans name holds both runs."""
     few = plan | {"stages": {}, "model": str(tmp_path / "model"), "data": str(tmp_path / "data")}
     few["store"] = str(tmp_path / "store")
     shutil.copytree(plan["model"], few["model"])
@@ -165,7 +165,7 @@ def test_a_folder_is_not_resumed_with_another_model_or_other_data(plan: dict[str
     assert {run.run_key for run in list_store(open_store(few["store"])).runs} == {first.run_key, other.run_key}
 
 
-def test_a_run_killed_while_it_claimed_its_folder_begins_there_again(plan: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_killed_while_it_claimed_its_folder_can_start_there_again(plan: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".plan.json.new").write_text('{"mod', "utf-8")
     compress(parse_plan(plan | {"stages": {}}), tmp_path / "out", resume=True)

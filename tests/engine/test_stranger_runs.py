@@ -1,4 +1,4 @@
-"""Whole runs on a stranger's checkpoint, in a stranger's directory: nothing of his is run, nothing is passed on."""
+"""Whole runs on a checkpoint with foreign code, in a directory with foreign code: none of it runs or is passed on."""
 
 import json
 import os
@@ -29,7 +29,7 @@ KEPT = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_co
 
 @pytest.fixture
 def hostile(make_checkpoint: Callable[..., Path], tmp_path: Path) -> Path:
-    """A BLIP-2 with code beside it that leaves the mark `ran` where it runs."""
+    """A BLIP-2 with foreign code in its folder; where the code runs, it makes the file `ran`."""
     copy = shutil.copytree(make_checkpoint("llama"), tmp_path / "copy")
     add_foreign(copy)
     return copy
@@ -44,7 +44,7 @@ def on_vision(raw_plan: dict[str, Any], model: Path) -> dict[str, Any]:
     return raw_plan | changes | {"tolerance": tolerance, "store": None}
 
 
-def test_code_beside_the_teacher_never_runs_and_is_never_delivered(
+def test_code_next_to_the_teacher_never_runs_and_is_never_delivered(
     hostile: Path, raw_plan: dict[str, Any], tmp_path: Path
 ) -> None:
     result = compress(Plan.model_validate(on_vision(raw_plan, hostile)), tmp_path / "out")
@@ -64,8 +64,8 @@ def test_our_file_is_delivered_with_a_teacher_that_points_elsewhere(
     trusting: None,
     stages: dict[str, Any],
 ) -> None:
-    """Where the result is the teacher itself: no stages, or every step rolled back. (That a fresh process loads it, and
-    runs nothing else, test_stranger_files.py shows.)"""
+    """Where the result is the teacher itself: no stages, or every step rolled back. test_stranger_files.py shows that a
+    new process loads it and runs nothing else."""
     apart = tmp_path / "apart"
     apply_cuts(hostile, read_checkpoint(hostile), [cut_of(read_checkpoint(hostile), "vision", "attention")], apart)
     add_foreign(apart)
@@ -82,7 +82,7 @@ def test_our_file_is_delivered_with_a_teacher_that_points_elsewhere(
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_weight_that_is_no_number_ends_a_run_before_it_begins(
+def test_a_weight_that_is_nan_or_infinite_ends_a_run_before_it_begins(
     hostile: Path, raw_plan: dict[str, Any], tmp_path: Path
 ) -> None:
     values = load_file(hostile / "model.safetensors")

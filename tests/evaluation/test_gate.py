@@ -1,4 +1,4 @@
-"""The gate on fabricated measurements: every branch."""
+"""Every branch of the gate, on made-up measurements."""
 
 from typing import Any
 
@@ -66,7 +66,7 @@ def test_the_bound_can_decide_instead_of_the_drop() -> None:
 
 
 def test_the_interval_is_paired() -> None:
-    """Equal accuracies on equal rows leave little doubt; equal accuracies on other rows leave much."""
+    """With equal accuracies the interval is narrow where the same rows are right, and wide where others are."""
     same = paired_drop(right(900), right(900), OWNER, 0.95)
     other = paired_drop(right(900), right(900).flip(0), OWNER, 0.95)
     assert same.value == other.value == 0
@@ -81,7 +81,7 @@ def test_rows_about_one_image_do_not_count_as_independent() -> None:
     assert by_image.high - by_image.low > 2 * (by_row.high - by_row.low)
 
 
-def test_the_interval_covers_the_true_drop_as_often_as_it_says() -> None:
+def test_the_interval_covers_the_true_drop_as_often_as_its_level() -> None:
     generator = torch.Generator().manual_seed(0)
     covered = 0
     for _ in range(400):
@@ -93,8 +93,8 @@ def test_the_interval_covers_the_true_drop_as_often_as_it_says() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 100])
-def test_one_image_says_nothing_of_others(rows: int) -> None:
-    """However many rows ask about it: a narrow interval would be one about this image alone."""
+def test_one_image_gives_the_widest_interval(rows: int) -> None:
+    """Whatever the number of rows about it: a narrow interval would hold for this image alone."""
     drop = paired_drop(torch.ones(rows) > 0, torch.ones(rows) > 0, torch.zeros(rows, dtype=torch.long), 0.95)
     assert (drop.value, drop.interval.low, drop.interval.high) == (0, -1, 1)
     found = decide(torch.ones(rows) > 0, torch.ones(rows) > 0, torch.zeros(rows).long(), Tolerance(confidence=0.95))
@@ -109,8 +109,8 @@ def test_no_interval_is_wider_than_a_drop_can_be() -> None:
             assert -1 <= drop.interval.low <= drop.value <= drop.interval.high <= 1
 
 
-def test_images_that_all_lose_the_same_leave_the_doubt_of_few_rows() -> None:
-    """No variance was seen; that few rows could have hidden it stays in the interval."""
+def test_images_that_all_lose_the_same_keep_the_uncertainty_of_few_rows() -> None:
+    """The rows show no variance, but a few rows could miss it, so the interval keeps a width."""
     few, many = (paired_drop(torch.ones(n) > 0, torch.ones(n) > 0, torch.arange(n), 0.95).interval for n in (4, 400))
     assert few.high > 0.3
     assert many.high < 0.01

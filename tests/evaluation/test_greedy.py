@@ -1,4 +1,4 @@
-"""Accuracy is that of plain greedy generation, whatever a checkpoint's generation settings say; or they are refused."""
+"""Accuracy is that of plain greedy generation: generation settings that would change it are refused."""
 
 import json
 import shutil
@@ -139,13 +139,13 @@ def text_only(make_checkpoint: Callable[..., Path], data: Path, tmp_path: Path) 
 
 
 def test_every_setting_of_transformers_is_known_to_change_answers_or_not_to() -> None:
-    """A newer transformers with a setting more must be looked at."""
+    """A setting that a newer transformers adds must be classified here."""
     assert set(GenerationConfig().__dict__) <= set(CHANGES_ANSWERS) | WITHOUT_EFFECT
 
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_the_settings_are_those_that_generate_takes(kind: str, tmp_path: Path) -> None:
-    """Of the file, of the config where there is none, and of BLIP-2's text model, which reads neither."""
+    """They come from the file, or from the config where there is no file; BLIP-2's text model uses its own."""
     save_model(make_model(config_of(kind)), tmp_path)
     path = tmp_path / "generation_config.json"
     for settings in (None, TOKENS | {"eos_token_id": [2, 7], "no_repeat_ngram_size": 2}):
@@ -156,9 +156,7 @@ def test_the_settings_are_those_that_generate_takes(kind: str, tmp_path: Path) -
         assert generation_settings(tmp_path)[0].to_dict() == config.to_dict()
 
 
-def test_settings_that_are_accepted_leave_accuracy_what_generate_gives(
-    text_only: tuple[Path, Split], tmp_path: Path
-) -> None:
+def test_accepted_generation_settings_do_not_change_accuracy(text_only: tuple[Path, Split], tmp_path: Path) -> None:
     taught, split = text_only
     seen = set()
     for number, settings in enumerate(ACCEPTED):
@@ -178,7 +176,7 @@ def test_settings_that_are_accepted_leave_accuracy_what_generate_gives(
 
 
 @pytest.mark.parametrize(("settings", "words"), REFUSED)
-def test_settings_that_would_answer_otherwise_are_refused_in_one_line(
+def test_generation_settings_that_change_answers_are_refused_in_one_line(
     make_checkpoint: Callable[..., Path], tmp_path: Path, settings: dict[str, Any], words: str
 ) -> None:
     checkpoint = changed(make_checkpoint("text-glm"), tmp_path / "it", TOKENS | settings)
@@ -196,10 +194,10 @@ def test_every_fault_has_a_line(make_checkpoint: Callable[..., Path], tmp_path: 
     assert len(caught.value.lines) == 2
 
 
-def test_what_nobody_reads_is_not_refused_and_what_is_read_is(
+def test_only_the_generation_settings_that_are_used_are_checked(
     make_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """BLIP-2 generates by the text part of its config; its generation_config.json is read by nobody."""
+    """BLIP-2 generates with the settings in the text part of its config; its generation_config.json is not used."""
     source = make_checkpoint("llama")
     checkpoint = changed(source, tmp_path / "one", TOKENS | {"eos_token_id": 7, "min_new_tokens": 4})
     check_greedy(checkpoint, tokenizer_of(load_processor(checkpoint)))
@@ -211,16 +209,18 @@ def test_what_nobody_reads_is_not_refused_and_what_is_read_is(
 
 
 @pytest.mark.parametrize("settings", [[], "text", 3, {"max_new_tokens": 0, "early_stopping": "x"}, {"top_k": {}}])
-def test_a_file_that_is_no_settings_is_named(
+def test_the_error_for_invalid_generation_settings_names_the_file(
     make_checkpoint: Callable[..., Path], tmp_path: Path, settings: Any
 ) -> None:
-    """Or its strange values have no effect."""
+    """Odd values without an effect are accepted."""
     checkpoint = changed(make_checkpoint("text-glm"), tmp_path / "it", settings)
     with pytest.raises(UserError, match=r"generation_config\.json"):
         check_greedy(checkpoint, load_processor(checkpoint))
 
 
-def test_evaluate_refuses_them_too(make_checkpoint: Callable[..., Path], data: Path, tmp_path: Path) -> None:
+def test_evaluate_refuses_such_generation_settings_too(
+    make_checkpoint: Callable[..., Path], data: Path, tmp_path: Path
+) -> None:
     checkpoint = changed(make_checkpoint("text-glm"), tmp_path / "it", TOKENS | {"min_new_tokens": 4})
     with pytest.raises(UserError, match="min_new_tokens"):
         evaluate_checkpoint(checkpoint, data, "test", Evaluation())
@@ -229,7 +229,7 @@ def test_evaluate_refuses_them_too(make_checkpoint: Callable[..., Path], data: P
 def test_an_answer_that_ends_with_another_end_token_is_right_and_one_that_holds_it_is_not(
     text_only: tuple[Path, Split],
 ) -> None:
-    """As in generation: it stops at any end token, and text without special tokens is what was asked for."""
+    """As in generation, which stops at any end token and leaves special tokens out of the text."""
     checkpoint, split = text_only
     model, anatomy = load_model(checkpoint), read_checkpoint(checkpoint)
     examples = encode(split, load_processor(checkpoint), anatomy.config)

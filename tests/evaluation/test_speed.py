@@ -1,4 +1,4 @@
-"""Speed is measured at the right answers' lengths, whatever a model would answer; its own lengths stand beside it."""
+"""Speed is measured at the lengths of the right answers; the lengths of the model's own answers are recorded too."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ Make = Callable[..., Subject]
 
 @pytest.fixture
 def subject(make_checkpoint: Callable[..., Path], data: Path, tmp_path: Path) -> Make:
-    """A tiny model with rows of a data set as its kind wants them; their questions differ in length."""
+    """A tiny model with rows in the form that it needs; their questions differ in length."""
 
     def make(kind: str, count: int = 6) -> Subject:
         folder = tmp_path / f"data of {kind} {count}"
@@ -52,10 +52,10 @@ def subject(make_checkpoint: Callable[..., Path], data: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_batch_answers_what_each_of_its_rows_is_answered_alone(
+def test_a_row_gets_the_same_answer_in_a_batch_and_alone(
     subject: Make, make_checkpoint: Callable[..., Path], kind: str
 ) -> None:
-    """By what the processor itself makes of a row: no padding of rows with other lengths shows."""
+    """Compared with what the processor makes of the row alone: padding in a batch has no effect."""
     one = subject(kind)
     split, ends = one.examples.split, frozenset({END})
     found = generate(one.model, questions(one.model, one.examples, range(6)), 7)
@@ -66,7 +66,7 @@ def test_a_batch_answers_what_each_of_its_rows_is_answered_alone(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("ends", [list(range(64)), [END], None])
-def test_as_many_tokens_as_asked_for_whether_the_model_ends_at_once_or_never(
+def test_the_number_of_tokens_is_exact_or_natural_as_requested(
     subject: Make, kind: str, ends: list[int] | None
 ) -> None:
     one = subject(kind)
@@ -82,7 +82,7 @@ def test_as_many_tokens_as_asked_for_whether_the_model_ends_at_once_or_never(
         assert all(length == 9 for length in natural) or ends is not None
 
 
-def test_answers_end_where_the_model_takes_no_more(subject: Make) -> None:
+def test_answers_end_at_the_models_longest_length(subject: Make) -> None:
     """Positions of OPT are learned: there are 96, and there is no embedding for one more."""
     one = subject("opt")
     inputs = questions(one.model, one.examples, [0])
@@ -97,7 +97,7 @@ def test_lengths_count_the_end_token() -> None:
     assert lengths(tokens, frozenset()) == [4, 4, 4, 4]
 
 
-def test_a_model_that_never_ends_is_asked_for_no_more_tokens_than_one_that_ends_at_once(
+def test_models_are_timed_on_equally_many_tokens_however_long_their_answers(
     subject: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, int, bool]] = []

@@ -1,4 +1,4 @@
-"""Credentials are found wherever they are written, and nothing else is taken for one."""
+"""Credentials are found in any place, and nothing else is taken for a credential."""
 
 from pathlib import Path
 
@@ -68,13 +68,13 @@ def test_credentials_of_an_address_are_found_and_left_out(address: str, shown: s
 
 
 @pytest.mark.parametrize("address", HARMLESS)
-def test_an_address_without_credentials_is_what_it_is(address: str) -> None:
+def test_an_address_without_credentials_is_unchanged(address: str) -> None:
     assert not address_holds_credentials(address)
 
 
 @pytest.mark.parametrize("address", [address for address in ADDRESSES if " " not in address])
 @pytest.mark.parametrize("around", ["{}", "cannot reach {}: no route", "('{}',)", "url={}", "http://host/x,{}"])
-def test_they_are_left_out_of_any_text(address: str, around: str) -> None:
+def test_credentials_are_left_out_of_any_text(address: str, around: str) -> None:
     assert "hush" not in without_credentials(around.format(address))
 
 
@@ -155,7 +155,7 @@ def test_a_name_says_that_its_value_is_secret(name: str) -> None:
         "MLFLOW_TRACKING_URI",
     ],
 )
-def test_a_name_that_only_looks_like_it_does_not(name: str) -> None:
+def test_a_name_that_only_resembles_a_secrets_name_is_not_one(name: str) -> None:
     assert not names_a_secret(name)
 
 
@@ -198,7 +198,7 @@ passwords = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]),
 
 
 @given(passwords, st.sampled_from(["s3", "https", "postgresql", "mysql+pymysql"]))
-def test_no_password_is_too_odd_to_be_left_out(password: str, scheme: str) -> None:
+def test_any_password_is_left_out(password: str, scheme: str) -> None:
     address = f"{scheme}://user:{password}@host/p"
     assert address_holds_credentials(address)
     assert address_without_credentials(address) == f"{scheme}://host/p"
@@ -206,7 +206,7 @@ def test_no_password_is_too_odd_to_be_left_out(password: str, scheme: str) -> No
 
 
 @given(st.text(st.characters(codec=None)))
-def test_any_text_can_be_looked_at(text: str) -> None:
+def test_any_text_can_be_searched_for_credentials(text: str) -> None:
     address_holds_credentials(text)
     assert without_credentials(without_credentials(text)) == without_credentials(text)
 
@@ -215,8 +215,8 @@ def test_any_text_can_be_looked_at(text: str) -> None:
     "part", ["a", "a.", "?", "-eyJ", "a:", "a/", "='a", "&a", "-----BEGIN ", "password", "@", "%2"]
 )
 @pytest.mark.parametrize("mark", ["=", "@"])
-def test_a_text_of_any_length_is_looked_at_in_steps_that_grow_with_its_length(part: str, mark: str) -> None:
-    """Were a pattern to begin anew at every character, each of these would take minutes."""
+def test_the_search_for_credentials_takes_linear_time(part: str, mark: str) -> None:
+    """With a pattern that starts again at every character, each of these would take minutes."""
     assert without_credentials(f"{mark} {part * 100_000}{mark}x").startswith(mark)
 
 

@@ -1,4 +1,4 @@
-"""YAML is read as plain data, or refused in one line that says where; whatever it is, and soon."""
+"""YAML is read as plain data, or quickly refused in one line that says where the fault is."""
 
 import time
 from pathlib import Path
@@ -30,16 +30,16 @@ def read(text: str) -> Document:
         "a: 新品",
     ],
 )
-def test_what_is_plain_is_read_as_by_any_yaml_reader(text: str) -> None:
+def test_plain_yaml_is_read_as_by_any_yaml_reader(text: str) -> None:
     assert read(text).value == yaml.safe_load(text)
     assert not read(text).faults
 
 
-def test_a_key_is_the_text_that_is_written() -> None:
+def test_a_key_is_the_text_as_written() -> None:
     assert read("on: 1\n1: 2\nnull: 3").value == {"on": 1, "1": 2, "null": 3}
 
 
-def test_every_place_has_its_line() -> None:
+def test_every_value_has_its_line() -> None:
     assert read("a: 1\nb:\n  c: 2\n  d:\n  - 3\n  - 4\n").lines == {
         (): 1, ("a",): 1, ("b",): 2, ("b", "c"): 3, ("b", "d"): 4, ("b", "d", "0"): 5, ("b", "d", "1"): 6,
     }  # fmt: skip
@@ -69,7 +69,7 @@ def test_every_place_has_its_line() -> None:
         ("- " * 10_000, "nested too deep"),
     ],
 )
-def test_what_is_no_yaml_is_told_with_line_and_column(text: str, told: str) -> None:
+def test_invalid_yaml_is_reported_with_line_and_column(text: str, told: str) -> None:
     with pytest.raises(UserError) as caught:
         read(text)
     assert told in str(caught.value)
@@ -99,13 +99,13 @@ def test_what_is_no_yaml_is_told_with_line_and_column(text: str, told: str) -> N
         ("<<: 3", "<<", "takes a value that is not a mapping"),
     ],
 )
-def test_what_is_not_plain_is_a_fault_of_its_place(text: str, place: str, fault: str) -> None:
+def test_yaml_beyond_the_plain_subset_is_refused_with_its_line(text: str, place: str, fault: str) -> None:
     ((found, told),) = read(text).faults.items()
     assert ".".join(found) == place
     assert told.startswith(fault)
 
 
-def test_what_is_nested_less_deep_is_read() -> None:
+def test_yaml_nested_less_deep_is_read() -> None:
     assert str(read("x: " + "[" * 28 + "1" + "]" * 28).value).count("[") == 28
 
 
@@ -115,7 +115,7 @@ def test_all_faults_are_noted_and_the_rest_is_read() -> None:
     assert set(document.faults) == {("a",), ("b",), ("c",)}
 
 
-def test_aliases_that_expand_are_refused_soon() -> None:
+def test_aliases_that_expand_are_refused_quickly() -> None:
     """Nine levels of nine: a hundred million values in half a kilobyte."""
     levels = ["a0: &a0 [x]"] + [f"a{one}: &a{one} [{', '.join(9 * [f'*a{one - 1}'])}]" for one in range(1, 10)]
     begun = time.process_time()
@@ -138,7 +138,7 @@ def test_aliases_that_expand_are_refused_soon() -> None:
         (b"word", "this holds one value"),
     ],
 )
-def test_a_file_that_is_none_is_told(tmp_path: Path, data: bytes, told: str) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path, data: bytes, told: str) -> None:
     (tmp_path / "plan.yaml").write_bytes(data)
     with pytest.raises(UserError, match=told) as caught:
         read_document(tmp_path / "plan.yaml", "plan")
@@ -150,7 +150,7 @@ def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     assert read_document(tmp_path / "plan.yaml", "plan").value == {"a": 1}
 
 
-def test_what_cannot_be_opened_is_told(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read: Is a directory"):
         read_document(tmp_path, "plan")
     with pytest.raises(UserError, match="no such plan file"):
@@ -179,7 +179,7 @@ def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
 
 
 def is_plain(value: object) -> None:
-    """Whether only plain data came of it."""
+    """Whether a value is plain data."""
     if isinstance(value, dict):
         for key, one in value.items():
             assert type(key) is str

@@ -1,4 +1,4 @@
-"""A plan says what it means or is refused in one line."""
+"""A plan is read exactly or refused, one line for each fault."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ RAW = {"model": "m", "data": "d", "stages": {"ffn": {"step": 8, "max": 16}}}
         ("model.path=x", "no section"),
     ],
 )
-def test_a_wrong_setting_is_named_with_the_right_one(override: str, message: str) -> None:
+def test_a_misspelt_setting_is_refused_with_a_suggestion(override: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         parse_plan(RAW, (override,))
     assert "\n" not in str(caught.value)
@@ -55,7 +55,7 @@ def refused(tmp_path: Path, text: str, *overrides: str) -> list[str]:
     return [line.removeprefix(str(path)).removeprefix(", ").removeprefix(": ") for line in caught.value.lines]
 
 
-def test_all_faults_of_a_plan_are_told_with_their_lines(tmp_path: Path) -> None:
+def test_all_faults_of_a_plan_are_reported_with_their_lines(tmp_path: Path) -> None:
     text = """
 model: m
 data: 2024-01-01
@@ -80,7 +80,7 @@ seed: one
     ]
 
 
-def test_what_the_command_line_overrides_is_no_fault_of_the_file(tmp_path: Path) -> None:
+def test_a_fault_that_the_command_line_overrides_is_not_reported(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text(
         "model: m\ndata: d\nseed: 2024-01-01\nstages: {ffn: {step: 0, max: .nan}}\n", "utf-8"
     )
@@ -101,7 +101,7 @@ def test_what_the_command_line_overrides_is_no_fault_of_the_file(tmp_path: Path)
         (".".join(["a"] * 5000) + "=1", "unknown key a"),
     ],
 )
-def test_a_value_of_the_command_line_is_read_as_carefully(override: str, told: str) -> None:
+def test_a_value_of_the_command_line_is_checked_as_strictly(override: str, told: str) -> None:
     with pytest.raises(UserError) as caught:
         parse_plan(RAW, (override,))
     assert told in str(caught.value)
@@ -154,7 +154,7 @@ settings_of_any_form = st.recursive(
 
 @settings(deadline=None, max_examples=300)
 @given(st.dictionaries(keys, settings_of_any_form, max_size=8), st.booleans())
-def test_any_settings_are_a_plan_or_refused_in_lines(raw: dict[str, Any], whole: bool) -> None:
+def test_any_settings_are_a_plan_or_are_refused_line_by_line(raw: dict[str, Any], whole: bool) -> None:
     try:
         plan = parse_plan(RAW | raw if whole else raw)
         assert Plan.model_validate_json(plan.model_dump_json()) == plan
@@ -172,7 +172,7 @@ def test_paths_are_taken_from_the_plans_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "a: b: c", "\t"])
-def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_plan_that_is_not_a_mapping_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "plan.yaml").write_text(text, "utf-8")
     with pytest.raises(UserError):
         read_plan(tmp_path / "plan.yaml")
@@ -191,7 +191,7 @@ def test_stages_keep_the_order_they_are_written_in() -> None:
     assert plan.key_settings()["stages"][0][0] == "io"
 
 
-def test_where_things_lie_does_not_change_what_a_run_is() -> None:
+def test_moving_model_and_data_does_not_change_the_run_key() -> None:
     assert parse_plan(RAW).key_settings() == parse_plan(RAW, ("model=elsewhere", "store=there")).key_settings()
     assert parse_plan(RAW).key_settings() != parse_plan(RAW, ("seed=1",)).key_settings()
 

@@ -1,4 +1,4 @@
-"""Progress: events for whoever listens, in order, and nothing where nobody does."""
+"""Progress: listeners get events in order; without a listener nothing is shown."""
 
 import threading
 from collections.abc import Callable
@@ -56,7 +56,7 @@ def test_a_note_is_for_each_listener_once(heard: list[Event]) -> None:
     assert heard == [Said("a note")] * 2
 
 
-def test_who_listens_inside_hears_and_who_listens_outside_does_not(heard: list[Event]) -> None:
+def test_the_innermost_listener_alone_gets_events(heard: list[Event]) -> None:
     outside: list[Event] = []
     with listening(outside.append):
         with listening(heard.append):
@@ -94,7 +94,7 @@ def test_what_a_listener_raises_ends_the_work(heard: list[Event]) -> None:
     assert heard[-1].over
 
 
-def test_strangers_words_are_visible_and_hold_no_credentials(heard: list[Event]) -> None:
+def test_text_of_strangers_is_visible_and_holds_no_credentials(heard: list[Event]) -> None:
     with listening(heard.append), counter("a\x1b[2J", 1):
         say("one\nforged s3://KEY:hush@b/p")
     assert [one.words if isinstance(one, Said) else one.label for one in heard[:2]] == [

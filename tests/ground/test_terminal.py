@@ -26,7 +26,7 @@ SHOWN = ["data/:smile:.png", "host x[/y]", "[bold]no[/bold]", r"a\x1b[2Jb", r"on
 
 @pytest.fixture
 def printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
-    """What a terminal that shows colours and moves its cursor is sent."""
+    """What is sent to a terminal with colours and a cursor."""
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("FORCE_COLOR", "1")
     return lambda: "".join(capsys.readouterr())
@@ -39,7 +39,7 @@ def test_a_text_is_printed_as_it_is(printed: Callable[[], str], text: str, shown
 
 
 @pytest.mark.parametrize(("text", "shown"), zip(ODD, SHOWN, strict=True))
-def test_so_are_headers_and_cells_of_tables(printed: Callable[[], str], text: str, shown: str) -> None:
+def test_headers_and_cells_of_tables_are_printed_as_they_are(printed: Callable[[], str], text: str, shown: str) -> None:
     table = Table(text, "b")
     table.add_row(text, text)
     Terminal().print(table)
@@ -47,7 +47,7 @@ def test_so_are_headers_and_cells_of_tables(printed: Callable[[], str], text: st
 
 
 @pytest.mark.parametrize(("text", "shown"), zip(ODD, SHOWN, strict=True))
-def test_so_is_what_is_being_done(printed: Callable[[], str], text: str, shown: str) -> None:
+def test_the_status_is_printed_as_it_is(printed: Callable[[], str], text: str, shown: str) -> None:
     terminal = Terminal(stderr=True)
     with terminal.status(text) as status:
         status.update(text)
@@ -58,7 +58,9 @@ def test_so_is_what_is_being_done(printed: Callable[[], str], text: str, shown: 
 
 
 @pytest.mark.parametrize(("text", "shown"), zip(ODD, SHOWN, strict=True))
-def test_so_are_labels_of_progress_bars(monkeypatch: pytest.MonkeyPatch, text: str, shown: str) -> None:
+def test_labels_of_progress_bars_are_printed_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, text: str, shown: str
+) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     seen: list[str] = []
 
@@ -92,8 +94,8 @@ def test_any_text_is_one_printed_line(text: str) -> None:
     assert len(captured.get()[:-1].splitlines()) <= 1
 
 
-def test_there_is_no_other_way_to_the_terminal() -> None:
-    """Consoles, tables and columns of rich's own would take strangers' texts for markup."""
+def test_only_the_terminal_module_imports_rich() -> None:
+    """Consoles, tables and columns of rich itself would read foreign text as markup."""
     assert type(out) is type(console) is Terminal
     root = Path(lmmpress.__file__).parent
     for path in root.rglob("*.py"):
@@ -105,7 +107,7 @@ def test_there_is_no_other_way_to_the_terminal() -> None:
 
 
 def test_a_traceback_repeats_no_secret(tmp_path: Path) -> None:
-    """Neither with --debug."""
+    """Also with --debug."""
     plan = {"model": "s3://KEY:hush@b/m", "data": "d", "stages": {}}
     (tmp_path / "plan.yaml").write_text(json.dumps(plan), "utf-8")
     command = [sys.executable, "-m", "lmmpress.cli", "plan", str(tmp_path / "plan.yaml"), "--debug"]
@@ -124,7 +126,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.usefixtures("aloud")
-def test_what_a_stranger_prints_is_not_the_word_of_a_task(
+def test_text_printed_by_a_task_is_not_taken_for_the_runners(
     log: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The runner indents what tasks print."""
@@ -149,7 +151,7 @@ def test_the_log_of_tasks_has_no_control_characters_and_no_secrets(log: Any, tmp
     )
 
 
-def test_nobody_is_told_who_does_not_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_note_is_dropped_where_nobody_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(NOTES, raising=False)
     note(step="step 1/3")
     assert NOTES not in os.environ

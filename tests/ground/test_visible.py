@@ -1,4 +1,4 @@
-"""What strangers' files say is printed so that it can forge nothing."""
+"""Text of foreign files is printed so that it cannot forge output."""
 
 import pytest
 from hypothesis import given
@@ -22,7 +22,7 @@ from lmmpress.printing.visible import visible
         ("👩\u200d👩", "👩\u200d👩"),
     ],
 )
-def test_what_could_forge_a_line_is_shown(text: str, shown: str) -> None:
+def test_characters_that_could_forge_a_line_are_made_visible(text: str, shown: str) -> None:
     assert visible(text) == shown
 
 

@@ -328,7 +328,7 @@ def test_a_stage_that_comes_twice_is_compiled_under_a_name_of_its_own(tmp_path: 
         assert '{"constant": "block-2"}' in constant
 
 
-def test_nothing_is_said_twice_in_the_parameters() -> None:
+def test_settings_that_are_parameters_of_the_pipeline_are_refused() -> None:
     arguments = asked_by(parse_plan(PLAN), "antgmm")
     arguments.pop("name")
     for said in ({"tolerance": {"alpha": 0.5}}, {"stages": {"block": {"step": 2}}}, {"seed": 3}):
@@ -355,7 +355,7 @@ def test_nothing_is_said_twice_in_the_parameters() -> None:
         ({"security": {"user": 0}}, "greater than or equal to 1"),
     ],
 )
-def test_a_profile_that_is_none_is_refused_in_one_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_an_invalid_profile_is_refused_in_one_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     path = tmp_path / "cluster.yaml"
     path.write_text(yaml.safe_dump(PROFILE | change), "utf-8")
     with pytest.raises(UserError, match=re.escape(message)) as found:
@@ -372,7 +372,7 @@ def refused(tmp_path: Path, raw: dict[str, Any]) -> list[str]:
     return [line.removeprefix(f"{path}, ") for line in caught.value.lines]
 
 
-def test_all_faults_of_a_profile_are_told_with_their_lines(tmp_path: Path) -> None:
+def test_all_faults_of_a_profile_are_reported_with_their_lines(tmp_path: Path) -> None:
     raw = {"imagee": "x", "ttl": -1, "environment": {"DB_PWD": "x"}, "components": {"distil": {}, "gate": {"gpu": 1}}}
     assert refused(tmp_path, raw) == [
         "line 1: unknown key imagee; did you mean 'image'?",
@@ -415,7 +415,7 @@ def test_a_profile_holds_no_secret_wherever_it_is_written(tmp_path: Path, raw: d
     assert "hush" not in str(bare.value)
 
 
-def test_what_only_sounds_like_a_secret_is_none() -> None:
+def test_a_setting_that_only_sounds_like_a_secret_is_accepted() -> None:
     names = ("AWS_REGION", "MONKEY", "TOKENIZERS_PARALLELISM", "AWS_WEB_IDENTITY_TOKEN_FILE", "NO_PROXY", "KMS_KEY_ID")
     Profile.model_validate({"environment": dict.fromkeys(names, "x.example.org,10.0.0.0/8")})
 
@@ -423,7 +423,7 @@ def test_what_only_sounds_like_a_secret_is_none() -> None:
 @pytest.mark.parametrize("key", ["model", "data", "store"])
 @pytest.mark.parametrize("command", ["compile", "submit", "run", "kfp-local", "plan"])
 def test_no_command_takes_a_plan_with_a_secret_or_repeats_it(tmp_path: Path, key: str, command: str) -> None:
-    """And none has written anything by then."""
+    """And no command has written a file before it refuses."""
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(PROFILE), "utf-8")
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN | {key: "s3://KEY:hush@bucket/p"}), "utf-8")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*")}
@@ -451,7 +451,7 @@ def test_the_parameters_of_a_pipeline_hold_no_secret_either() -> None:
         plan_of(**arguments | {"settings": {"tolerance": 3}})
 
 
-def test_the_documented_profile_has_every_key_and_is_one() -> None:
+def test_the_documented_profile_is_valid_and_has_every_key() -> None:
     (told,) = re.findall(r"```yaml\n(image: .*?)```", (ROOT / "docs" / "kubeflow.md").read_text("utf-8"), re.DOTALL)
     raw = yaml.safe_load(told)
     profile = Profile.model_validate(raw)
@@ -461,7 +461,7 @@ def test_the_documented_profile_has_every_key_and_is_one() -> None:
     assert pod == type(profile.defaults).model_fields.keys()
 
 
-def test_what_is_seldom_meant_is_warned_of_and_with_strict_refused(tmp_path: Path) -> None:
+def test_unusual_settings_cause_a_warning_and_with_strict_an_error(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN), "utf-8")
     odd = PROFILE | {"image": "lmmpress:latest", "components": {"ffn_prune": {"gpus": 2}}}
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(odd), "utf-8")
@@ -487,7 +487,7 @@ def test_without_the_sdk_of_kubeflow_one_line_says_what_to_install(
 
 
 def test_reading_the_state_needs_no_torch_and_the_library_needs_no_kubeflow() -> None:
-    """No component imports torch before it needs it; nothing below the components imports what schedules them."""
+    """No component imports torch before it needs it, and the library imports nothing of Kubeflow."""
     script = """
 import sys
 import lmmpress.tasks, lmmpress.components.due, lmmpress.components.distill, lmmpress.pipelines.compression
@@ -502,7 +502,7 @@ assert not {"kfp", "kubernetes", "mlflow"} & sys.modules.keys()
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-def test_every_component_says_what_it_is() -> None:
+def test_every_component_has_metadata_and_a_readme_and_calls_the_library_once() -> None:
     folders = sorted(path.parent.name for path in (ROOT / "components").glob("*/component.py"))
     assert folders == sorted(COMPONENTS)
     for name in folders:

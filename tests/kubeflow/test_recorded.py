@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("trusting")
 
 
 def test_the_door_has_exactly_the_names_that_recorded_pipelines_import() -> None:
-    """And each stays what it is once the modules behind it have been imported."""
+    """The names stay the same after the modules behind them were imported."""
     asked: set[str] = set()
     for file in RECORDED.glob("*.yaml"):
         for line in file.read_text("utf-8").replace("\\n", "\n").splitlines():
@@ -37,7 +37,7 @@ def test_the_door_has_exactly_the_names_that_recorded_pipelines_import() -> None
 
 
 @pytest.mark.parametrize("granularity", ["step", "stage"])
-def test_a_recorded_pipeline_runs_to_what_one_process_decides(
+def test_a_recorded_pipeline_decides_as_one_process_does(
     granularity: str, raw_plan: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -68,8 +68,8 @@ def test_a_recorded_pipeline_runs_to_what_one_process_decides(
     assert found.run_key == one.run_key
 
 
-def test_the_recorded_files_are_those_that_were_recorded() -> None:
-    """What they were compiled by stands in them, so that nobody compiles them anew by mistake."""
+def test_the_recorded_files_are_unchanged() -> None:
+    """They hold the version of the compiler that made them, so that recompiling them by mistake is noticed."""
     for name in ("by_step", "by_stage"):
         spec = next(yaml.safe_load_all((RECORDED / f"{name}.yaml").read_text("utf-8")))
         outputs = spec["components"]["comp-prepare"]["outputDefinitions"]["parameters"]

@@ -1,4 +1,4 @@
-"""Submitting to Kubeflow, over real HTTP: what is sent, how a run is followed, and what is said where nothing works."""
+"""Submitting to Kubeflow over real HTTP: what is sent, how a run is followed, and the errors."""
 
 import json
 import socket
@@ -40,7 +40,7 @@ def submit(kubeflow: Kubeflow, tmp_path: Path) -> Submit:
     return run
 
 
-def test_a_plan_is_submitted_with_its_numbers_and_its_link_is_told(submit: Submit, kubeflow: Kubeflow) -> None:
+def test_a_plan_is_submitted_with_its_numbers_and_its_link_is_shown(submit: Submit, kubeflow: Kubeflow) -> None:
     found = submit()
     assert found.exit_code == 0, found
     assert found.stdout.strip() == "https://kubeflow.example.com/pipeline/#/runs/details/r-1"
@@ -70,7 +70,7 @@ def test_the_sample_is_submitted_once_it_lies_where_pods_reach_it(
     assert addresses.items() <= sent.items()
 
 
-def test_waiting_follows_the_run_and_the_exit_code_says_the_outcome(submit: Submit, kubeflow: Kubeflow) -> None:
+def test_waiting_follows_the_run_and_the_exit_code_is_its_outcome(submit: Submit, kubeflow: Kubeflow) -> None:
     found = submit("--wait", "--granularity", "stage")
     assert found.exit_code == 0
     assert found.stdout.splitlines()[-1] == "succeeded"
@@ -83,9 +83,7 @@ def test_waiting_follows_the_run_and_the_exit_code_says_the_outcome(submit: Subm
         assert json.loads(found.stdout)["state"] == state
 
 
-def test_an_answer_that_fails_is_asked_for_again(
-    submit: Submit, kubeflow: Kubeflow, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_request_is_repeated(submit: Submit, kubeflow: Kubeflow, monkeypatch: pytest.MonkeyPatch) -> None:
     kubeflow.states = ["SUCCEEDED"]
     assert submit().exit_code == 0
     kubeflow.states = ["RUNNING", "SUCCEEDED"]
@@ -101,7 +99,7 @@ def test_an_answer_that_fails_is_asked_for_again(
     assert submit("--wait").exit_code == 0
 
 
-def test_where_kubeflow_cannot_be_reached_one_line_says_so(submit: Submit) -> None:
+def test_an_unreachable_kubeflow_is_a_one_line_error(submit: Submit) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -112,7 +110,7 @@ def test_where_kubeflow_cannot_be_reached_one_line_says_so(submit: Submit) -> No
         assert "\n" not in str(found.exception)
 
 
-def test_a_token_that_has_expired_is_told_from_one_that_is_missing(
+def test_an_expired_token_and_a_missing_one_have_different_errors(
     submit: Submit, kubeflow: Kubeflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kubeflow.token = "fresh"
@@ -137,12 +135,12 @@ def test_a_token_that_has_expired_is_told_from_one_that_is_missing(
     assert "may have expired" in str(submit("--wait").exception)
 
 
-def test_a_page_to_log_in_is_no_api(submit: Submit, kubeflow: Kubeflow) -> None:
+def test_a_login_page_is_reported(submit: Submit, kubeflow: Kubeflow) -> None:
     kubeflow.login_page = True
     assert "asks people to log in" in str(submit().exception)
 
 
-def test_what_the_server_refuses_is_said_in_one_line(submit: Submit, kubeflow: Kubeflow) -> None:
+def test_an_error_of_the_server_is_a_one_line_error(submit: Submit, kubeflow: Kubeflow) -> None:
     kubeflow.faults = [500, 500, 500]
     found = submit()
     assert isinstance(found.exception, UserError)
@@ -150,7 +148,7 @@ def test_what_the_server_refuses_is_said_in_one_line(submit: Submit, kubeflow: K
     assert "\n" not in str(found.exception)
 
 
-def test_what_pods_cannot_reach_is_not_submitted(submit: Submit, kubeflow: Kubeflow) -> None:
+def test_a_plan_with_addresses_that_pods_cannot_reach_is_not_submitted(submit: Submit, kubeflow: Kubeflow) -> None:
     for change in ({"model": "./antgmm"}, {"store": None}, {"data": "/elsewhere/maad"}):
         found = submit(**change)
         assert "which pods cannot reach" in str(found.exception)

@@ -1,4 +1,4 @@
-"""A checkpoint to spoil."""
+"""A copy of a checkpoint that a test may change."""
 
 import shutil
 from collections.abc import Callable

@@ -24,7 +24,7 @@ from lmmpress.lmm.weights import INDEX
 
 @pytest.fixture
 def shards(copy: Path) -> Path:
-    """The same in several files."""
+    """The checkpoint with its weights in several files."""
     save_model(load_model(copy), copy.parent / "shards", max_shard_size="100KB")
     return copy.parent / "shards"
 
@@ -43,14 +43,14 @@ def test_unknown_tensors_are_listed_and_never_dropped(copy: Path) -> None:
     assert "language_model.model.layers.3." in message
 
 
-def test_an_unknown_family_lists_those_there_are(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_family_lists_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "lama"}', "utf-8")
     message = refused("inspect", tmp_path)
     assert "did you mean 'llama'" in message
     assert "blip-2" in message
 
 
-def test_an_unknown_tower_lists_those_there_are(copy: Path, tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_tower_lists_the_known_ones(copy: Path, tmp_path: Path) -> None:
     message = refused("prune", copy, "--axis", "block", "--remove", "1", "--tower", "audio", "-o", tmp_path / "out")
     assert "no tower 'audio'" in message
     assert "vision, qformer, language" in message
@@ -64,7 +64,7 @@ def test_a_cut_that_removes_nothing_is_refused(copy: Path, tmp_path: Path, remov
 
 
 @pytest.mark.parametrize("layer", [-9, 4, [-2, 7]])
-def test_a_vision_layer_that_the_tower_has_not_is_named(
+def test_a_vision_layer_that_the_tower_lacks_is_named(
     make_checkpoint: Callable[..., Path], tmp_path: Path, layer: int | list[int]
 ) -> None:
     folder = shutil.copytree(make_checkpoint("llava-clip-llama"), tmp_path / "llava")
@@ -72,10 +72,10 @@ def test_a_vision_layer_that_the_tower_has_not_is_named(
     assert f"vision_feature_layer is {layer}, and a vision tower of 3 blocks has states -4 to 3" in message
 
 
-def test_what_transformers_says_of_a_config_is_told_with_its_reason(
+def test_an_error_of_transformers_about_a_config_is_shown_with_its_reason(
     make_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Its first line ends with a colon."""
+    """The first line of that error ends with a colon, and the reason follows."""
     folder = shutil.copytree(make_checkpoint("llava-clip-llama"), tmp_path / "llava")
     message = refused("inspect", change_config(folder, None, vision_feature_select_strategy="foo"))
     assert "Validation error for field 'vision_feature_select_strategy': " in message
@@ -93,13 +93,13 @@ def test_a_config_of_a_newer_transformers_says_so(copy: Path) -> None:
     assert "upgrade transformers" in message
 
 
-def test_quantised_checkpoints_are_told_how_to_become_plain(copy: Path) -> None:
+def test_the_error_for_a_quantised_checkpoint_says_how_to_make_it_plain(copy: Path) -> None:
     assert "dequantise" in refused(
         "inspect", change_config(copy, None, quantization_config={"quant_method": "gptq", "bits": 4})
     )
 
 
-def test_pickles_are_refused_and_the_way_out_named(copy: Path) -> None:
+def test_pickles_are_refused_with_the_remedy(copy: Path) -> None:
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
     message = refused("inspect", copy)
     assert "never opens" in message
@@ -107,7 +107,7 @@ def test_pickles_are_refused_and_the_way_out_named(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff" * 64, b"\x10" + b"\0" * 7 + b"{not json at all"])
-def test_a_damaged_weight_file_is_one_line(copy: Path, damage: bytes) -> None:
+def test_a_damaged_weight_file_is_a_one_line_error(copy: Path, damage: bytes) -> None:
     (copy / "model.safetensors").write_bytes(damage)
     with pytest.raises(UserError, match="safetensors"):
         run("inspect", copy)
@@ -126,7 +126,7 @@ def test_a_damaged_weight_file_is_one_line(copy: Path, damage: bytes) -> None:
         {"a": {"dtype": "F32", "shape": ["2"], "data_offsets": [0, 8]}},
     ],
 )
-def test_a_header_that_lies_is_one_line(copy: Path, header: Any) -> None:
+def test_a_header_that_contradicts_the_file_is_a_one_line_error(copy: Path, header: Any) -> None:
     text = json.dumps(header).encode()
     (copy / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + b"\0" * 16)
     with pytest.raises(UserError, match=r"model\.safetensors"):
@@ -156,7 +156,7 @@ def test_tensors_that_index_and_shards_disagree_about_are_named(shards: Path) ->
 
 
 @pytest.mark.parametrize("index", ["{}", "[]", '{"weight_map": {"a": "../../secret.safetensors"}}', "nonsense"])
-def test_an_index_that_is_none_is_one_line(shards: Path, index: str) -> None:
+def test_an_invalid_index_is_a_one_line_error(shards: Path, index: str) -> None:
     (shards / INDEX).write_text(index, "utf-8")
     with pytest.raises(UserError, match="index"):
         run("inspect", shards)
@@ -182,14 +182,14 @@ def test_the_cuts_of_another_model_are_refused(
 
 
 @pytest.mark.parametrize("record", ["", "[]", '{"teacher": "x"}', '{"teacher": "x", "history": [{"cut": 3}]}'])
-def test_a_file_that_lists_no_cuts_is_one_line(copy: Path, tmp_path: Path, record: str) -> None:
+def test_a_file_that_lists_no_cuts_is_a_one_line_error(copy: Path, tmp_path: Path, record: str) -> None:
     (tmp_path / "record.json").write_text(record, "utf-8")
     with pytest.raises(UserError, match=r"COMPRESSION\.json|lists no cuts"):
         run("prune", copy, "--cuts", tmp_path / "record.json", "-o", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_pooling_head_that_ties_the_width_is_told_as_the_reason(tmp_path: Path) -> None:
+def test_a_pooling_head_that_ties_the_width_is_given_as_the_reason(tmp_path: Path) -> None:
     config = config_of("llava-siglip-mistral")
     config["vision_config"]["vision_use_head"] = True
     save_model(make_model(config), tmp_path / "source")

@@ -78,7 +78,7 @@ def units_of(anatomy: Anatomy, tower: str, axis: str) -> int:
 
 @SEVERAL
 @given(st.data())
-def test_any_legal_cut_of_any_model_is_what_it_should_be(
+def test_any_legal_cut_of_any_model_equals_its_masked_reference(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
@@ -118,8 +118,8 @@ def test_cuts_in_turn_equal_their_composition_applied_once(
     assert read_checkpoint(folder / "once").shapes == read_checkpoint(folder / str(len(cuts))).shapes
 
 
-def test_blocks_may_be_kept_from_anywhere() -> None:
-    """Pruning takes the last ones; a cut as data can say more, and what follows it is renumbered."""
+def test_any_blocks_may_be_kept() -> None:
+    """Pruning removes the last blocks, but a cut may keep any; the kept blocks are renumbered."""
     anatomy = anatomy_of(config_of("llama"))
     blocks = Cut(tower="language", axis="block", removed=2, keep={"language.block": [0, 3]})
     after = anatomy_after(anatomy, blocks)
@@ -140,7 +140,7 @@ def test_a_cut_made_for_another_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_tensors_keep_the_names_that_files_give_them_and_lie_by_tower(tmp_path: Path) -> None:
-    """LLaVA's files name tensors otherwise than the model does; what is written keeps the files' names."""
+    """LLaVA's files use other tensor names than the model; written files keep the names of the files."""
     save_model(make_model(config_of("llava-clip-llama")), tmp_path / "source", max_shard_size="60KB")
     before = json.loads((tmp_path / "source" / "model.safetensors.index.json").read_text("utf-8"))["weight_map"]
     anatomy = read_checkpoint(tmp_path / "source")
@@ -155,7 +155,7 @@ def test_tensors_keep_the_names_that_files_give_them_and_lie_by_tower(tmp_path: 
 def test_the_file_of_a_tower_that_was_not_changed_has_the_same_bytes(
     make_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So it is stored and sent once for a whole run: through cuts of another tower, and through training."""
+    """So it is stored and sent once in a whole run, also after cuts of another tower and after training."""
     monkeypatch.setattr("lmmpress.lmm.checkpoint.ONE_FILE", 0)
     folders = [make_checkpoint("llama"), tmp_path / "1", tmp_path / "2", tmp_path / "3"]
     for source, target in pairwise(folders[:-1]):

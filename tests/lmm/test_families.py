@@ -1,7 +1,5 @@
-"""Every family, tower and axis: what a cut leaves is what was promised.
-
-Each case holds a promise of the table in docs/families.md; `pytest --write-docs` writes it anew.
-"""
+"""Every family, tower and axis: a cut keeps the promises of the table in docs/families.md, which `pytest --write-docs`
+writes anew."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +48,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.mark.parametrize(("name", "tower", "axis"), CASES)
-def test_a_cut_is_what_was_promised(
+def test_a_cut_keeps_the_promises_of_its_family(
     tiny: Callable[[str], Path], tmp_path: Path, name: str, tower: str, axis: str
 ) -> None:
     source, target = tiny(name), tmp_path / "cut"
@@ -85,17 +83,17 @@ def test_a_cut_is_what_was_promised(
 
 
 def promise(anatomy: Anatomy, config: dict, tower: str, axis: str) -> str:
-    """How exact a cut is, and how what it leaves loads."""
+    """How exact a cut is, and how the cut checkpoint loads."""
     return f"{anatomy.towers[tower].axes[axis].exactness}, {'auto_map' if has_own_type(config) else 'native'}"
 
 
 def promised(name: str, tower: str, axis: str) -> str:
-    """The same, told from the model's config alone."""
+    """The same, from the model's config alone."""
     anatomy = anatomy_of(config_of(name))
     return promise(anatomy, config_after(anatomy, [cut_of(anatomy, tower, axis)]), tower, axis)
 
 
-def test_the_table_in_the_docs_is_what_the_cases_hold_to(request: pytest.FixtureRequest) -> None:
+def test_the_table_in_the_docs_matches_the_cases(request: pytest.FixtureRequest) -> None:
     lines = ["| model | tower | " + " | ".join(AXES) + " |", "| --- | --- |" + " --- |" * len(AXES)]
     for name in MODELS:
         for tower in towers(name):

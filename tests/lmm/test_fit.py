@@ -1,5 +1,5 @@
-"""Rows, processor and model that do not fit each other are put right where it is plain how, and refused in one line
-where it is not."""
+"""Rows, processor and model that do not fit each other are corrected where it is clear how, and otherwise refused in
+one line."""
 
 import json
 import shutil
@@ -65,14 +65,14 @@ def copy_of(make_checkpoint: Callable[..., Path], tmp_path: Path) -> Callable[..
 
 
 def encoded(checkpoint: Path, split: Any) -> Any:
-    """What is encoded, which the check before a run finds good too."""
+    """The encoded rows; the check before a run accepts them too."""
     config = read_checkpoint(checkpoint).config
     check_rows(split, load_processor(checkpoint), config)
     return encode(split, load_processor(checkpoint), config)
 
 
 def refused(checkpoint: Path, split: Any) -> str:
-    """The one line that encoding ends with, and that the check before a run ends with too."""
+    """The one line with which both encoding and the check before a run refuse the rows."""
     config = read_checkpoint(checkpoint).config
     lines: list[str] = []
     for work in (encode, check_rows):
@@ -95,7 +95,7 @@ def test_a_llava_question_without_image_gets_it_in_front(
     assert [row.prompt.count(3) for row in whole.rows] == [4, 4, 4]  # a tower of 16 pixels with patches of 8
 
 
-def test_answers_that_no_text_can_equal_are_counted(
+def test_answers_with_unknown_characters_are_counted(
     make_checkpoint: Callable[..., Path], rows: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = make_checkpoint(BLIP2)
@@ -119,7 +119,7 @@ def test_answers_that_no_text_can_equal_are_counted(
         (TEXT, {}, "the row has an image, 'images/0000.png', but the model takes text alone; leave out file_name"),
     ],
 )
-def test_a_row_that_the_model_cannot_be_asked_is_one_line(
+def test_a_row_that_does_not_fit_the_model_is_a_one_line_error(
     make_checkpoint: Callable[..., Path], rows: Callable[..., Any], kind: str, change: dict[str, Any], message: str
 ) -> None:
     told = refused(make_checkpoint(kind), rows(change))
@@ -127,14 +127,12 @@ def test_a_row_that_the_model_cannot_be_asked_is_one_line(
     assert message in told
 
 
-def test_a_question_of_which_nothing_is_left_is_one_line(
-    copy_of: Callable[..., Path], rows: Callable[..., Any]
-) -> None:
+def test_a_question_without_tokens_is_a_one_line_error(copy_of: Callable[..., Path], rows: Callable[..., Any]) -> None:
     checkpoint = copy_of(TEXT, tokenizer={"normalizer": {"type": "Replace", "pattern": {"Regex": "."}, "content": ""}})
     assert "the tokenizer makes nothing of the" in refused(checkpoint, rows({"file_name": None}))
 
 
-def test_a_question_that_is_too_long_is_one_line_with_its_row(
+def test_a_question_that_is_too_long_is_a_one_line_error_that_names_its_row(
     make_checkpoint: Callable[..., Path], rows: Callable[..., Any]
 ) -> None:
     checkpoint = make_checkpoint("opt")
@@ -157,7 +155,7 @@ def test_query_tokens_are_taken_from_the_config_and_a_picture_reaches_the_model(
     assert was_blind(checkpoint, read_checkpoint(checkpoint).config) is (number is None)
 
 
-def test_what_is_put_right_is_said_once(
+def test_corrections_of_a_processor_are_reported_once(
     copy_of: Callable[..., Path], rows: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = copy_of(BLIP2, processor_config={"num_query_tokens": 9})
@@ -179,7 +177,7 @@ def test_what_is_put_right_is_said_once(
         {"patch_size": None, "num_additional_image_tokens": None, "vision_feature_select_strategy": None},
     ],
 )
-def test_what_llava_counts_image_tokens_by_is_taken_from_the_model(
+def test_the_settings_by_which_llava_counts_image_tokens_are_taken_from_the_model(
     copy_of: Callable[..., Path], rows: Callable[..., Any], settings: dict[str, Any]
 ) -> None:
     checkpoint = copy_of(LLAVA, processor_config=settings)
@@ -190,7 +188,7 @@ def test_what_llava_counts_image_tokens_by_is_taken_from_the_model(
     assert len(generate(model, questions(model, examples, [0]), 2)) == 1
 
 
-def test_a_processor_that_counts_right_is_left_as_it_is(copy_of: Callable[..., Path]) -> None:
+def test_a_processor_that_counts_correctly_is_unchanged(copy_of: Callable[..., Path]) -> None:
     other = {"num_additional_image_tokens": 0, "vision_feature_select_strategy": "full"}  # one off twice
     for checkpoint in (copy_of(LLAVA, processor_config=other),):
         before = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
@@ -212,7 +210,7 @@ CUT = {"direction": "Right", "max_length": 6, "strategy": "LongestFirst", "strid
         (LLAVA, {"tokenizer_config": {"max_length": 6, "truncation": True}}),
     ],
 )
-def test_plain_transformers_does_the_same_with_mended_files(
+def test_plain_transformers_does_the_same_with_corrected_files(
     copy_of: Callable[..., Path], rows: Callable[..., Any], kind: str, files: dict[str, Any]
 ) -> None:
     checkpoint = copy_of(kind, **files)
@@ -243,7 +241,9 @@ def test_saved_truncation_and_padding_are_switched_off(
     assert "saved with truncation or padding to 6 tokens; it is switched off" in capsys.readouterr().err
 
 
-def test_an_image_token_unlike_the_configs_is_one_line(copy_of: Callable[..., Path], rows: Callable[..., Any]) -> None:
+def test_an_image_token_unlike_the_configs_is_a_one_line_error(
+    copy_of: Callable[..., Path], rows: Callable[..., Any]
+) -> None:
     told = refused(copy_of(LLAVA, config={"image_token_index": 5}), rows({}))
     assert "image_token_index is 5 in config.json, but the tokenizer's <image> is 3" in told
 
@@ -256,7 +256,7 @@ def test_a_config_without_an_image_token_says_what_to_add(
 
 
 @pytest.mark.parametrize("kind", [BLIP2, TEXT])
-def test_a_tokenizer_larger_than_the_embedding_is_one_line(
+def test_a_tokenizer_larger_than_the_embedding_is_a_one_line_error(
     copy_of: Callable[..., Path], rows: Callable[..., Any], kind: str
 ) -> None:
     checkpoint = copy_of(kind)
@@ -270,7 +270,7 @@ def test_a_tokenizer_larger_than_the_embedding_is_one_line(
     assert f"the tokenizer has ids up to {rows_there} ('one more'), the model's embedding has {rows_there} rows" in told
 
 
-def test_pictures_of_another_size_than_the_towers_are_one_line(
+def test_pictures_of_another_size_than_the_towers_are_a_one_line_error(
     copy_of: Callable[..., Path], rows: Callable[..., Any]
 ) -> None:
     checkpoint = copy_of(BLIP2)
@@ -283,7 +283,7 @@ def test_pictures_of_another_size_than_the_towers_are_one_line(
 
 
 def test_pictures_are_encoded_upright_and_on_white(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
-    """The one rule of lmmpress.data.pictures reaches the model's pixels."""
+    """The rules of lmmpress.data.pictures apply to the model's pixels."""
     folder = write_data(tmp_path / "data", {"test": 1})
     clear = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
     clear.save(folder / "images" / "0000.png")

@@ -27,7 +27,7 @@ KINDS = ("flan-t5", "llava-clip-llama", "text-glm")
 
 @pytest.fixture
 def rows(data: Path, tmp_path: Path) -> Callable[[str], Path]:
-    """The data set as a kind of model wants it: LLaVA's questions name the image's place, text alone has no image."""
+    """The data set in the form that a kind of model needs: LLaVA's questions hold <image>, text models get no image."""
 
     def write(kind: str) -> Path:
         folder = tmp_path / "data"

@@ -1,4 +1,4 @@
-"""What is saved can be loaded, served and trained on by others, and was read back before it counted as written."""
+"""A saved checkpoint can be loaded, served and trained by other tools, and is read back before it counts as written."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def saved(tmp_path: Path) -> Saved:
 
 
 def load_elsewhere(checkpoint: Path, folder: Path, *trust: str) -> subprocess.CompletedProcess[str]:
-    """Load a checkpoint with plain transformers in a fresh process, and compare its logits with those it has here."""
+    """Load a checkpoint with plain transformers in a new process, and compare its logits with those of this process."""
     model = load_model(checkpoint)
     inputs = probe_inputs(model)
     save_file(inputs | {"logits": probe_logits(model, inputs).contiguous()}, folder / "expected")
@@ -76,14 +76,14 @@ def load_elsewhere(checkpoint: Path, folder: Path, *trust: str) -> subprocess.Co
     )
 
 
-def test_plain_transformers_loads_what_a_config_can_say(saved: Saved, tmp_path: Path) -> None:
+def test_plain_transformers_loads_a_shape_that_a_config_can_express(saved: Saved, tmp_path: Path) -> None:
     _, cut, _ = saved(*NATIVE)
     done = load_elsewhere(cut, tmp_path)
     assert done.returncode == 0, done.stderr
     assert not (cut / MODELING).exists()
 
 
-def test_what_a_config_cannot_say_travels_with_the_code_that_can(saved: Saved, tmp_path: Path) -> None:
+def test_a_shape_that_a_config_cannot_express_is_saved_with_our_modelling_code(saved: Saved, tmp_path: Path) -> None:
     _, cut, _ = saved(*APART)
     refused = load_elsewhere(cut, tmp_path)
     assert refused.returncode
@@ -96,7 +96,8 @@ def test_what_a_config_cannot_say_travels_with_the_code_that_can(saved: Saved, t
 
 
 def test_a_shape_that_becomes_plain_again_is_saved_plainly(saved: Saved, tmp_path: Path) -> None:
-    """Width 48 in 4 heads of 12; cut the heads to 8, then the stream to 32, and the family's config says it again."""
+    """Width 48 in 4 heads of 12: after cuts of the heads to 8 and of the stream to 32, the family's own config can
+    express the shape again."""
     _, apart, _ = saved("opt", "language", "attention")
     assert json.loads((apart / "config.json").read_text("utf-8"))["model_type"] == "lmmpress-opt"
     anatomy = read_checkpoint(apart)
@@ -119,7 +120,7 @@ def test_lmmpress_never_runs_the_code_of_a_checkpoint(saved: Saved) -> None:
         verify_for_users(apart)
 
 
-def test_a_checkpoint_that_was_written_well_is_believed(saved: Saved) -> None:
+def test_a_checkpoint_that_was_written_well_passes_the_check(saved: Saved) -> None:
     for case in (NATIVE, APART):
         source, target, cut = saved(*case)
         verify_cut(source, read_checkpoint(source), [cut], target)
@@ -171,7 +172,7 @@ def test_a_trained_model_is_compared_with_what_was_saved_of_it(saved: Saved) -> 
 
 
 def test_names_and_buffers_of_older_files_are_understood(tmp_path: Path) -> None:
-    """LLaVA on the hub: its vision tower is spelled out, and buffers that models now compute are stored."""
+    """As in LLaVA on the hub: other names for the vision tower, and stored buffers that models now compute."""
     save_model(make_model(config_of("llava-clip-llama")), tmp_path / "new")
     shutil.copytree(tmp_path / "new", tmp_path / "old")
     values = load_file(tmp_path / "new" / "model.safetensors")
@@ -188,7 +189,7 @@ def test_names_and_buffers_of_older_files_are_understood(tmp_path: Path) -> None
     assert torch.equal(probe_logits(first, inputs), probe_logits(second, inputs))
 
 
-def test_tokenizer_processor_and_templates_travel_along(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+def test_tokenizer_processor_and_templates_are_copied(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     source = shutil.copytree(make_checkpoint("llama"), tmp_path / "source")
     (source / "chat_template.jinja").write_text("{{ messages[0].content }}", "utf-8")
     cut = cut_of(read_checkpoint(source), "language", "ffn")
@@ -222,7 +223,7 @@ def test_the_compressed_checkpoint_trains_on_with_the_trainer(saved: Saved, tmp_
 
 @pytest.mark.parametrize("name", ["qwen2", "opt"])
 def test_the_compressed_checkpoint_exports_where_the_original_does(tmp_path: Path, name: str) -> None:
-    """torch.export; OPT with narrower heads exports too, with the code that it carries."""
+    """With torch.export. OPT with narrower heads exports too, with its own modelling code."""
     save_model(make_model(config_of(name)), tmp_path / "source")
     cut = cut_of(read_checkpoint(tmp_path / "source"), "language", "attention")
     apply_cuts(tmp_path / "source", read_checkpoint(tmp_path / "source"), [cut], tmp_path / "cut")

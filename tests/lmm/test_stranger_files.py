@@ -1,4 +1,4 @@
-"""A checkpoint of a stranger: what of it is read, run, kept and passed on."""
+"""A checkpoint with foreign files: what of it is read, run, kept and passed on."""
 
 import contextlib
 import json
@@ -38,7 +38,7 @@ from lmmpress.store import open_store
 SAMPLE = ROOT / "lmmpress" / "sample" / "antgmm_mini"
 
 
-def test_the_name_of_a_clean_checkpoint_is_what_it_always_was() -> None:
+def test_the_digest_of_the_sample_is_the_recorded_one() -> None:
     assert digest_checkpoint(SAMPLE) == "e5b01c9feac1ac918a18bee8e8742d0801d630a77c84ecf3252b0473ba7d3254"
     assert choose(SAMPLE).are_clean
 
@@ -67,7 +67,7 @@ def test_a_store_takes_in_what_belongs_to_a_checkpoint(copy: Path, tmp_path: Pat
     assert set(store.manifest(digest).files) == wanted
 
 
-def test_nothing_that_is_written_names_code(copy: Path, tmp_path: Path) -> None:
+def test_no_written_config_names_code(copy: Path, tmp_path: Path) -> None:
     point_at_code(copy)
     store = open_store(str(tmp_path / "store"))
     run("prune", copy, "--axis", "block", "--remove", "1", "-o", tmp_path / "cut")
@@ -80,7 +80,7 @@ def test_nothing_that_is_written_names_code(copy: Path, tmp_path: Path) -> None:
     assert store.add_checkpoint(copy) == digest_checkpoint(copy)
 
 
-def test_a_checkpoint_of_our_own_types_is_built_by_our_file_whatever_it_says(tmp_path: Path) -> None:
+def test_a_checkpoint_of_our_own_types_is_always_built_by_our_own_file(tmp_path: Path) -> None:
     save_model(make_model(config_of("blip2-opt")), tmp_path / "source")
     cut = cut_of(read_checkpoint(tmp_path / "source"), "vision", "attention")
     apart = tmp_path / "apart"
@@ -104,7 +104,7 @@ def test_a_checkpoint_of_our_own_types_is_built_by_our_file_whatever_it_says(tmp
     assert not (tmp_path / "ran").exists()
 
 
-def test_what_is_checked_for_users_holds_nothing_else(copy: Path) -> None:
+def test_a_checkpoint_for_users_holds_no_other_files(copy: Path) -> None:
     verify_for_users(copy)
     (copy / "custom_generate").mkdir()
     with pytest.raises(UserError, match="more than a checkpoint needs: custom_generate/"):
@@ -172,7 +172,7 @@ def test_only_regular_files_are_opened(copy: Path, name: str) -> None:
     assert f"{name} is no regular file" in refused("inspect", copy)
 
 
-def test_a_socket_is_no_file(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socket_is_refused(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(copy)
     with socket.socket(socket.AF_UNIX) as made:
         made.bind("merges.txt")
@@ -206,7 +206,7 @@ def test_one_file_beside_an_index_that_names_others_is_refused(copy: Path, data:
         assert "its index does not name: model.safetensors" in refused(*command)
 
 
-def test_a_lora_directory_is_named_as_one(copy: Path, tmp_path: Path) -> None:
+def test_the_error_for_a_lora_directory_says_so(copy: Path, tmp_path: Path) -> None:
     (tmp_path / "lora").mkdir()
     for folder in (tmp_path / "lora", copy):
         (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "evil/base"}', "utf-8")
@@ -217,7 +217,7 @@ def test_a_lora_directory_is_named_as_one(copy: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
-def test_a_git_lfs_pointer_is_named_as_one(copy: Path, name: str) -> None:
+def test_the_error_for_a_git_lfs_pointer_says_so(copy: Path, name: str) -> None:
     (copy / name).write_text(
         f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 2336927755350992246\nutf-8", "utf-8"
     )
@@ -227,7 +227,7 @@ def test_a_git_lfs_pointer_is_named_as_one(copy: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("kept", [12, 5_000, -1])
-def test_a_file_cut_short_is_named_as_one(copy: Path, kept: int) -> None:
+def test_the_error_for_a_file_cut_short_says_so(copy: Path, kept: int) -> None:
     path = copy / "model.safetensors"
     path.write_bytes(path.read_bytes()[:kept])
     message = refused("inspect", copy)
@@ -260,7 +260,7 @@ def entry(begin: int, end: int) -> dict[str, object]:
     ],
 )
 def test_a_header_is_read_as_strictly_as_safetensors_reads_it(copy: Path, header: str, size: int, said: str) -> None:
-    """Whatever the library refuses is refused, and what is said of it names what is wrong."""
+    """What the safetensors library refuses is refused here, with an error that names the fault."""
     text = header.encode("utf-8", "surrogateescape")
     (copy / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + b"\0" * size)
     with contextlib.suppress(SafetensorError):
@@ -278,7 +278,7 @@ def test_a_tensor_that_a_header_lists_twice_is_refused(copy: Path) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_weight_that_is_no_number_is_named_before_any_work(
+def test_a_weight_that_is_nan_or_infinite_is_refused_before_any_work(
     copy: Path, tmp_path: Path, data: Path, value: float, dtype: torch.dtype
 ) -> None:
     values = {name: tensor.to(dtype) for name, tensor in load_file(copy / "model.safetensors").items()}
@@ -317,7 +317,7 @@ def test_a_weight_that_is_no_number_is_named_before_any_work(
         (INDEX, '{"weight_map": {"a\\nerror: forged": "\\u001b[31m"}}', "a\\nerror: forged is '\\x1b[31m'"),
     ],
 )
-def test_a_damaged_file_is_one_line_from_every_command(
+def test_a_damaged_file_is_a_one_line_error_of_every_command(
     copy: Path, tmp_path: Path, data: Path, name: str, text: str, said: str
 ) -> None:
     (copy / name).write_text(text, "utf-8")
@@ -357,12 +357,12 @@ def test_the_cuts_of_a_damaged_record_are_refused(copy: Path, tmp_path: Path) ->
         (None, {"num_query_tokens": "many"}),
     ],
 )
-def test_a_config_of_absurd_sizes_is_one_line_and_soon(copy: Path, part: str | None, changes: dict[str, Any]) -> None:
+def test_a_config_of_absurd_sizes_is_refused_quickly(copy: Path, part: str | None, changes: dict[str, Any]) -> None:
     refused("inspect", change_config(copy, part, **changes))
 
 
 @pytest.mark.parametrize("model_type", ["qwen2_5_vl", "mllama", "paligemma", "gemma3", "llama5"])
-def test_a_family_that_is_not_taken_is_not_told_as_a_typing_mistake(tmp_path: Path, model_type: str) -> None:
+def test_an_unsupported_family_is_not_reported_as_a_typing_mistake(tmp_path: Path, model_type: str) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}), "utf-8")
     message = refused("inspect", tmp_path)
     assert "did you mean" not in message
@@ -380,7 +380,7 @@ AS_SCRIPT = "import sys; sys.argv[0] = 'bin/lmmpress'; from lmmpress.cli.app imp
 def test_the_command_imports_nothing_from_the_current_directory(
     tmp_path: Path, command: list[str], path: str | None
 ) -> None:
-    """Neither as `python -m` puts it on the path, nor as an empty entry of PYTHONPATH does."""
+    """Neither through the path entry that `python -m` adds, nor through an empty entry of PYTHONPATH."""
     here = tmp_path / "here"
     here.mkdir()
     for name in ("typer", "rich", "torch", "typing", "lmmpress_plugin"):
@@ -411,8 +411,8 @@ def test_processes_that_are_started_have_no_current_directory_on_their_path(
     assert environment(X="1")["X"] == "1"
 
 
-def test_an_object_of_many_keys_of_which_one_stands_twice_is_answered_soon() -> None:
-    """Were every key counted in all of them, this would take an hour."""
+def test_an_object_of_many_keys_with_one_duplicate_is_refused_quickly() -> None:
+    """A search that compares every key with all others would take an hour."""
     keys = ", ".join(f'"{number}": 0' for number in [*range(400_000), 399_999])
     with pytest.raises(UserError, match="the key '399999' twice"):
         parse_mapping(f"{{{keys}}}".encode(), "header", unique=True)

@@ -1,4 +1,4 @@
-"""Tokenizers and processors of strangers: one line where they are damaged, hostile, or of another kind."""
+"""Foreign tokenizers and processors: a one-line error where they are damaged, hostile or of another kind."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ def refused(checkpoint: Path) -> str:
 
 
 @pytest.mark.parametrize("text", ["null", "[]", "3", "{", '{"model": ' * 100_000, "{}", '{"model": {"type": "Evil"}}'])
-def test_a_tokenizer_that_is_none_is_one_line(copy: Path, text: str) -> None:
+def test_an_invalid_tokenizer_is_a_one_line_error(copy: Path, text: str) -> None:
     (copy / "tokenizer.json").write_text(text, "utf-8")
     assert str(copy) in refused(copy)
 
@@ -37,8 +37,9 @@ def test_a_tokenizer_that_is_none_is_one_line(copy: Path, text: str) -> None:
         (["processor_config.json"], "it has none of processor_config.json, preprocessor_config.json; copy them from"),
     ],
 )
-def test_files_that_are_not_there_at_all_are_named(copy: Path, names: list[str], said: str) -> None:
-    """Transformers makes an empty tokenizer of nothing, and speaks of a hub where there is no processor."""
+def test_missing_files_are_named(copy: Path, names: list[str], said: str) -> None:
+    """Transformers would make an empty tokenizer without files, and its error for a missing processor is about the
+    hub."""
     for name in names:
         (copy / name).unlink()
     assert said in refused(copy)
@@ -64,7 +65,9 @@ def test_only_tokenizer_classes_are_looked_up(copy: Path, name: int | list[str] 
         ({"num_query_tokens": -1}, "num_query_tokens is -1"),
     ],
 )
-def test_a_processor_of_another_kind_or_size_is_one_line(copy: Path, changes: dict[str, Any], said: str) -> None:
+def test_a_processor_of_another_kind_or_size_is_a_one_line_error(
+    copy: Path, changes: dict[str, Any], said: str
+) -> None:
     edit_json(copy / "processor_config.json", **changes)
     assert said in refused(copy)
 
@@ -113,7 +116,7 @@ def test_rules_that_make_a_text_many_times_longer_are_refused_before_they_are_us
     assert f"its {part} may make a text more than 64 times longer" in refused(copy)
 
 
-def test_the_rules_of_usual_tokenizers_are_taken(copy: Path) -> None:
+def test_the_rules_of_usual_tokenizers_are_accepted(copy: Path) -> None:
     spaces = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
     rules = [
         {"type": "Prepend", "prepend": "▁"},
@@ -168,13 +171,13 @@ def test_a_model_or_file_elsewhere_that_a_processor_names_is_not_opened(
 @pytest.mark.parametrize(
     ("key", "kind"), [("video_processor_type", "video processor"), ("feature_extractor_type", "feature extractor")]
 )
-def test_only_classes_of_the_kind_that_a_key_says_are_looked_up(copy: Path, file: str, key: str, kind: str) -> None:
+def test_only_classes_of_the_kind_that_a_key_is_for_are_looked_up(copy: Path, file: str, key: str, kind: str) -> None:
     edit_json(copy / file, part={key: "BertModel"})
     assert f"{copy / file}: {key} is 'BertModel', which is no {kind}" in refused(copy)
 
 
-def test_a_pattern_that_the_tokenizers_library_gives_up_is_one_line_with_its_row(copy: Path, data: Path) -> None:
-    """It panics then, which Python sees as no Exception."""
+def test_a_pattern_that_the_tokenizers_library_rejects_is_a_one_line_error_with_its_row(copy: Path, data: Path) -> None:
+    """The library panics then, which in Python is not an Exception."""
     pattern = {"type": "Split", "pattern": {"Regex": "(图+)+$"}, "behavior": "Isolated", "invert": False}
     edit_json(copy / "tokenizer.json", pre_tokenizer=pattern)
     rows = [json.loads(line) for line in (data / "metadata.jsonl").read_text("utf-8").splitlines()[:1]]

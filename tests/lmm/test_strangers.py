@@ -1,7 +1,5 @@
-"""Checkpoints and rows of strangers, damaged at random: an answer or one line, never a traceback, never a file written.
-
-Quick by default; `make test-long` tries more of each kind.
-"""
+"""Randomly damaged checkpoints and rows: they are read or are a one-line error, never a traceback, and no file is
+written. Quick by default; `make test-long` tries more of each kind."""
 
 import json
 import shutil
@@ -88,7 +86,7 @@ def damaged_bytes(draw: st.DrawFn, data: bytes) -> bytes:
 
 @pytest.fixture(scope="module")
 def sound(make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint in a folder of its own, with an index and the record of a cut."""
+    """A checkpoint with an index and the record of a cut."""
     folder = tmp_path_factory.mktemp("stranger") / "checkpoint"
     shutil.copytree(make_checkpoint("llama"), folder)
     cut = {"tower": "language", "axis": "ffn", "amount": 1, "keep": {"language.ffn.0": [0, 1]}}
@@ -121,7 +119,7 @@ def examples(number: int) -> Any:
 
 
 def spoiled(folder: Path, name: str, data: bytes, look: Callable[[Path], object]) -> None:
-    """Look at the checkpoint while one of its files is another."""
+    """Replace one file of the checkpoint, read it, and put the file back."""
     path = folder / name
     whole = path.read_bytes() if path.exists() else None
     path.write_bytes(data)
@@ -143,7 +141,7 @@ JSONS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("number", [QUICK, pytest.param(LONG, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", JSONS)
-def test_a_damaged_json_file_of_a_checkpoint(sound: Path, name: str, number: int) -> None:
+def test_a_damaged_json_file_is_read_or_is_a_one_line_error(sound: Path, name: str, number: int) -> None:
     text = (sound / name).read_text("utf-8")
 
     @examples(number)
@@ -155,7 +153,7 @@ def test_a_damaged_json_file_of_a_checkpoint(sound: Path, name: str, number: int
 
 
 @pytest.mark.parametrize("number", [QUICK, pytest.param(LONG, marks=pytest.mark.long)])
-def test_a_damaged_index(sound: Path, number: int) -> None:
+def test_a_damaged_index_is_read_or_is_a_one_line_error(sound: Path, number: int) -> None:
     weight_map = dict.fromkeys(stored_shapes(sound), "model-1.safetensors")
     text = json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map})
     weights = (sound / WEIGHTS).read_bytes()
@@ -175,7 +173,7 @@ def test_a_damaged_index(sound: Path, number: int) -> None:
 
 @pytest.mark.parametrize("number", [QUICK, pytest.param(LONG, marks=pytest.mark.long)])
 @pytest.mark.parametrize("kind", ["header", "bytes"])
-def test_a_damaged_file_of_weights(sound: Path, kind: str, number: int) -> None:
+def test_a_damaged_weight_file_is_read_or_is_a_one_line_error(sound: Path, kind: str, number: int) -> None:
     whole = (sound / WEIGHTS).read_bytes()
     (length,) = struct.unpack("<Q", whole[:8])
     header, body = whole[8 : 8 + length], whole[8 + length :]
@@ -192,7 +190,9 @@ def test_a_damaged_file_of_weights(sound: Path, kind: str, number: int) -> None:
 
 @pytest.mark.parametrize("number", [QUICK, pytest.param(LONG, marks=pytest.mark.long)])
 @pytest.mark.parametrize("kind", ["json", "bytes"])
-def test_damaged_rows(data: Path, tmp_path_factory: pytest.TempPathFactory, kind: str, number: int) -> None:
+def test_damaged_rows_are_read_or_are_a_one_line_error(
+    data: Path, tmp_path_factory: pytest.TempPathFactory, kind: str, number: int
+) -> None:
     folder = tmp_path_factory.mktemp("rows") / "data"
     shutil.copytree(data, folder)
     first, *others = (folder / METADATA).read_text("utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""Scores are what Eq. 1-4 say they are."""
+"""Scores follow Eq. 1-4."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ def elementwise(scene: Scene, size: int, accumulation: str) -> dict[str, torch.T
 
 
 def brute_force(anatomy: Anatomy, parts: dict[str, torch.Tensor], counted_only: bool) -> dict[str, torch.Tensor]:
-    """Eq. 2-4 dimension by dimension: sum whatever a dimension owns, found by marking it in the index space."""
+    """Eq. 2-4 dimension by dimension: the sum over all elements that a dimension owns."""
     scores = {}
     for name, group in anatomy.groups().items():
         totals = torch.zeros(group.size, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""The report is one HTML page that needs nothing else and says what the result says."""
+"""The report is one HTML page that needs no other file and shows the numbers of the result."""
 
 import json
 import re
@@ -58,7 +58,7 @@ def written(result: Result, tmp_path: Path) -> tuple[str, Page]:
     return text, Page(text)
 
 
-def test_the_closing_table_has_the_numbers_of_the_result(tmp_path: Path) -> None:
+def test_the_last_table_has_the_numbers_of_the_result(tmp_path: Path) -> None:
     result = fabricated()
     text, _ = written(result, tmp_path)
     cells = [re.sub(r"<[^>]*>", "", cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", text)]
@@ -101,7 +101,7 @@ def test_the_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
     assert not re.search(r"https?:|url\(|@import", text)
 
 
-def test_hostile_text_is_shown_and_not_obeyed(tmp_path: Path) -> None:
+def test_hostile_text_is_shown_as_text(tmp_path: Path) -> None:
     result = fabricated("ar")
     step = result.steps[0].model_copy(
         update={name: HOSTILE for name in ("stage", "tower", "reason", "checkpoint")} | {"seconds": {HOSTILE: 3.0}}
@@ -155,7 +155,7 @@ def test_a_phone_gets_charts_of_its_own_width(tmp_path: Path, decisions: str) ->
             assert start - before + width < 350, words
 
 
-def test_a_narrow_window_shows_them_and_nothing_has_a_width_of_its_own(tmp_path: Path) -> None:
+def test_a_narrow_window_shows_small_charts_and_nothing_has_a_fixed_width(tmp_path: Path) -> None:
     text, _ = written(fabricated(), tmp_path)
     style = text[text.index("<style>") : text.index("</style>")]
     narrow = style[style.index("@media screen and (max-width: 820px)") :]
@@ -166,7 +166,7 @@ def test_a_narrow_window_shows_them_and_nothing_has_a_width_of_its_own(tmp_path:
     assert text.count("<table>") == text.count('<div class="scroll"'), "a table that is too wide scrolls in itself"
 
 
-def test_own_lengths_of_answers_stand_beside_the_speed(tmp_path: Path) -> None:
+def test_lengths_of_own_answers_are_shown_with_the_speed(tmp_path: Path) -> None:
     result = fabricated("a")
     assert "Tokens of its own answers" not in written(result, tmp_path)[0], "older results do not know them"
     lengths = {"original": 3.25, "compressed": 17.75}
@@ -202,7 +202,7 @@ def test_a_run_without_steps_has_a_page_without_charts(tmp_path: Path) -> None:
     assert "the compressed model is the original" in text
 
 
-def test_a_report_is_made_again_from_the_files_of_a_run(tmp_path: Path) -> None:
+def test_a_report_can_be_made_again_from_the_files_of_a_run(tmp_path: Path) -> None:
     result = fabricated()
     (tmp_path / "result.json").write_text(result.model_dump_json(), "utf-8")
     (tmp_path / "plan.json").write_text(PLAN.model_dump_json(), "utf-8")
@@ -211,7 +211,7 @@ def test_a_report_is_made_again_from_the_files_of_a_run(tmp_path: Path) -> None:
     assert report_of(tmp_path).read_text("utf-8") == first
 
 
-def test_a_run_whose_files_are_missing_or_spoilt_is_named(tmp_path: Path) -> None:
+def test_the_error_for_a_run_with_missing_or_damaged_files_names_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"result\.json: no such file"):
         report_of(tmp_path)
     (tmp_path / "result.json").write_text("{}", "utf-8")
@@ -219,7 +219,7 @@ def test_a_run_whose_files_are_missing_or_spoilt_is_named(tmp_path: Path) -> Non
         report_of(tmp_path)
 
 
-def test_numbers_are_written_for_people() -> None:
+def test_numbers_are_formatted_for_people() -> None:
     assert count(12_345_678) == "12\u202f345\u202f678"
     assert short_count(12_345_678) == "12.3 M"
     assert points(-0.0004) == "0.0"
@@ -239,7 +239,7 @@ def test_ticks_are_round_and_labels_keep_apart() -> None:
     "changes",
     [{"seconds": float("nan")}, {"seconds": float("inf")}, {"parameters": 10**400}, {"parameters": -(10**400)}],
 )
-def test_numbers_that_no_run_has_are_one_line_and_the_old_page_stays(tmp_path: Path, changes: dict) -> None:
+def test_impossible_numbers_are_a_one_line_error_and_the_old_page_stays(tmp_path: Path, changes: dict) -> None:
     result = json.loads(fabricated().model_dump_json())
     for part in (result, *result["steps"]):
         part.update({key: value for key, value in changes.items() if isinstance(part.get(key), int | float)})

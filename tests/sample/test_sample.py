@@ -1,4 +1,4 @@
-"""The sample: its data are deterministic and without shortcuts, its model keeps its promises."""
+"""The sample: its data are deterministic and without shortcuts, and its model has the documented accuracy and speed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def test_digest_is_known(small: Path) -> None:
     assert dataset.digest(small) == DIGEST
 
 
-def test_builds_agree_whoever_draws(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_builds_are_equal_with_any_number_of_processes(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(dataset, "FEW", 0)  # in processes this time
     assert dataset.digest(dataset.build(tmp_path / "again", sizes=SMALL)) == DIGEST
 

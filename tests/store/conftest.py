@@ -1,4 +1,4 @@
-"""Stores of each kind, and what stands between a test and its S3 server."""
+"""Stores of each kind, and proxies between a test and its S3 server."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,7 +29,7 @@ def bucket_address(new_bucket: Callable[[], str]) -> str:
 
 @pytest.fixture
 def proxy(bucket_address: str, s3_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """Between this test and the server."""
+    """A proxy between this test and the server."""
     proxy = Proxy(s3_server.endpoint)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
     yield proxy

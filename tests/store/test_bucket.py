@@ -40,7 +40,7 @@ def test_a_file_is_stored_under_its_sha256_and_readable_by_any_client(bucket_add
         assert found.read() == (made / name).read_bytes()
 
 
-def test_what_is_there_already_is_not_sent_again(proxy: Proxy, bucket_address: str, tmp_path: Path) -> None:
+def test_files_that_are_stored_already_are_not_sent_again(proxy: Proxy, bucket_address: str, tmp_path: Path) -> None:
     first = make_checkpoint(tmp_path / "first", 0, SIZES)
     opened(bucket_address).add_checkpoint(first)
     second = make_checkpoint(tmp_path / "second", 1, SIZES)
@@ -53,7 +53,7 @@ def test_what_is_there_already_is_not_sent_again(proxy: Proxy, bucket_address: s
 # Servers that die and connections that break
 
 
-def test_a_server_that_dies_in_the_middle_of_an_upload_and_comes_back(
+def test_an_upload_survives_a_server_that_dies_and_comes_back(
     own_server: tuple[Server, Proxy, str], tmp_path: Path
 ) -> None:
     server, proxy, bucket_address = own_server
@@ -71,7 +71,7 @@ def test_a_server_that_dies_in_the_middle_of_an_upload_and_comes_back(
     assert contents(opened(bucket_address).checkpoint(digests[0])) == contents(made)
 
 
-def test_a_server_that_dies_in_the_middle_of_a_download_and_comes_back(
+def test_a_download_survives_a_server_that_dies_and_comes_back(
     own_server: tuple[Server, Proxy, str], tmp_path: Path
 ) -> None:
     server, proxy, bucket_address = own_server
@@ -137,8 +137,8 @@ def test_a_reader_that_was_killed_leaves_ranges_that_the_next_one_does_not_fetch
     assert len(blob_requests(proxy, "GET")) <= 12 - 4 + 1  # of 12 ranges, and the config
 
 
-def test_ranges_that_a_crash_left_wrong_are_noticed(bucket_address: str, tmp_path: Path) -> None:
-    """A journal that tells of ranges which never reached the disk."""
+def test_ranges_that_a_crash_left_wrong_are_fetched_again(bucket_address: str, tmp_path: Path) -> None:
+    """A journal that lists ranges which never reached the disk."""
     made = make_checkpoint(tmp_path / "made", 0, {"model.safetensors": 12 * MIB})
     store = opened(bucket_address)
     digest = store.add_checkpoint(made)
@@ -151,7 +151,9 @@ def test_ranges_that_a_crash_left_wrong_are_noticed(bucket_address: str, tmp_pat
     assert contents(store.checkpoint(digest)) == contents(made)
 
 
-def test_connections_that_are_reset_every_few_bytes(proxy: Proxy, bucket_address: str, tmp_path: Path) -> None:
+def test_transfers_survive_connections_that_are_reset_every_few_bytes(
+    proxy: Proxy, bucket_address: str, tmp_path: Path
+) -> None:
     made = make_checkpoint(tmp_path / "made", 0, SIZES)
     proxy.reset_after = 7 * MIB
     digest = opened(bucket_address).add_checkpoint(made)
@@ -162,7 +164,7 @@ def test_connections_that_are_reset_every_few_bytes(proxy: Proxy, bucket_address
 
 
 @pytest.mark.parametrize("fault", [("500 Internal Server Error", "InternalError"), ("503 Slow Down", "SlowDown")])
-def test_a_server_that_is_busy_is_asked_again(
+def test_requests_to_a_busy_server_are_repeated(
     proxy: Proxy, bucket_address: str, tmp_path: Path, fault: tuple[str, str]
 ) -> None:
     made = make_checkpoint(tmp_path / "made", 0, SIZES)
@@ -176,13 +178,13 @@ def test_a_server_that_is_busy_is_asked_again(
     assert proxy.answers == []
 
 
-def test_a_gateway_that_answers_in_html_is_asked_again(proxy: Proxy, bucket_address: str) -> None:
+def test_requests_to_a_gateway_that_answers_in_html_are_repeated(proxy: Proxy, bucket_address: str) -> None:
     page = b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\nContent-Length: 5\r\nConnection: close\r\n\r\noops!"
     proxy.answers = [page] * 3
     assert opened(bucket_address).read_record("nothing") is None
 
 
-def test_a_server_that_falls_silent_is_asked_again(proxy: Proxy, bucket_address: str, tmp_path: Path) -> None:
+def test_requests_to_a_server_that_falls_silent_are_repeated(proxy: Proxy, bucket_address: str, tmp_path: Path) -> None:
     made = make_checkpoint(tmp_path / "made", 0)
     store = opened(bucket_address, silence=0.5)
     proxy.silent = True
@@ -191,9 +193,7 @@ def test_a_server_that_falls_silent_is_asked_again(proxy: Proxy, bucket_address:
     assert contents(store.checkpoint(digest)) == contents(made)
 
 
-def test_a_server_that_stays_away_is_given_up_in_one_line(
-    own_server: tuple[Server, Proxy, str], tmp_path: Path
-) -> None:
+def test_a_server_that_stays_away_is_a_one_line_error(own_server: tuple[Server, Proxy, str], tmp_path: Path) -> None:
     server, _, bucket_address = own_server
     store = opened(bucket_address, patience=1)
     assert store.read_record("nothing") is None

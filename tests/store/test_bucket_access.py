@@ -20,7 +20,7 @@ from lmmpress.store.bucket import BucketObjects
 from lmmpress.store.objects import Blob, MissingError
 
 
-def test_a_bucket_that_is_not_there_is_said_in_one_line(bucket_address: str, tmp_path: Path) -> None:
+def test_a_missing_bucket_is_a_one_line_error(bucket_address: str, tmp_path: Path) -> None:
     store = opened("s3://no-such-bucket-here/x")
     with pytest.raises(UserError, match="there is no such bucket; make it, or name another") as caught:
         store.add_checkpoint(make_checkpoint(tmp_path / "made", 0))
@@ -28,7 +28,7 @@ def test_a_bucket_that_is_not_there_is_said_in_one_line(bucket_address: str, tmp
 
 
 @pytest.mark.parametrize("wrong", ["s3://ab", "s3://Name/p", "s3://"])
-def test_addresses_that_are_no_buckets(wrong: str, bucket_address: str) -> None:
+def test_addresses_that_are_not_buckets_are_refused(wrong: str, bucket_address: str) -> None:
     with pytest.raises(UserError, match="is written s3://bucket/prefix"):
         open_store(wrong)
 
@@ -39,7 +39,7 @@ def test_a_password_in_an_address_is_refused_and_not_repeated(bucket_address: st
     assert "pass" not in str(caught.value)
 
 
-def test_a_credentials_file_that_is_none_is_not_quoted(
+def test_an_invalid_credentials_file_is_not_quoted(
     bucket_address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -51,10 +51,10 @@ def test_a_credentials_file_that_is_none_is_not_quoted(
     assert "sesame" not in str(caught.value)
 
 
-def test_an_upload_that_the_server_did_not_complete_is_no_upload(
+def test_an_upload_that_the_server_did_not_complete_is_an_error(
     proxy: Proxy, bucket_address: str, tmp_path: Path
 ) -> None:
-    """S3 may begin to answer 200 and end with an error."""
+    """S3 may answer with status 200 and an error in the body."""
     path = make_checkpoint(tmp_path / "made", 0, {"model.safetensors": 12 * MIB}) / "model.safetensors"
     blob = Blob(sha256_of(path), 12 * MIB)
     objects = BucketObjects(bucket_address, part=PART, patience=20)
@@ -74,7 +74,7 @@ def test_an_upload_that_the_server_did_not_complete_is_no_upload(
         ("507 Insufficient Storage", "InsufficientStorage", "no space left"),
     ],
 )
-def test_what_is_not_allowed_is_said_in_one_line(
+def test_a_denied_request_is_a_one_line_error(
     proxy: Proxy, bucket_address: str, status: str, code: str, message: str
 ) -> None:
     store = opened(bucket_address)
@@ -85,10 +85,8 @@ def test_what_is_not_allowed_is_said_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_denied_for_a_name_that_no_list_has_means_that_it_is_not_there(
-    proxy: Proxy, bucket_address: str, tmp_path: Path
-) -> None:
-    """Ceph before version 21 answers so where keys may list under their prefix alone."""
+def test_denied_for_a_name_that_no_list_has_means_missing(proxy: Proxy, bucket_address: str, tmp_path: Path) -> None:
+    """Ceph before version 21 answers like this to keys that may list only under their prefix."""
     objects = BucketObjects(bucket_address)
     objects.write("records/there.json", b"{}", None)
     denied = answer("403 Forbidden", "AccessDenied")
@@ -122,13 +120,13 @@ def test_a_clock_that_is_wrong_is_refused(bucket_address: str, monkeypatch: pyte
         opened(bucket_address).read_record("nothing")
 
 
-def test_an_address_nobody_answers_at_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch, bucket_address: str) -> None:
+def test_an_address_without_a_server_is_a_one_line_error(monkeypatch: pytest.MonkeyPatch, bucket_address: str) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     with pytest.raises(UserError, match=r"no answer from the server.*is AWS_ENDPOINT_URL right"):
         opened(bucket_address, patience=0.5).read_record("nothing")
 
 
-def test_endpoints_that_are_none(monkeypatch: pytest.MonkeyPatch, bucket_address: str) -> None:
+def test_invalid_endpoints_are_refused(monkeypatch: pytest.MonkeyPatch, bucket_address: str) -> None:
     for wrong in ("host:9000", "http://host:99999", "ftp://host", "https://name:secret@host", "https://host/path"):
         monkeypatch.setenv("AWS_ENDPOINT_URL", wrong)
         with pytest.raises(UserError, match="AWS_ENDPOINT_URL is no endpoint") as caught:
@@ -136,7 +134,7 @@ def test_endpoints_that_are_none(monkeypatch: pytest.MonkeyPatch, bucket_address
         assert "secret" not in str(caught.value)
 
 
-def test_without_credentials_one_line_says_what_to_set(
+def test_missing_credentials_are_a_one_line_error_that_says_what_to_set(
     bucket_address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -186,7 +184,7 @@ def test_credentials_come_from_the_instances_profile(
     assert asked == ["/role"]
 
 
-def test_tls_with_an_authority_of_ones_own(
+def test_tls_works_with_a_private_certificate_authority(
     bucket_address: str, s3_server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     authority = trustme.CA()

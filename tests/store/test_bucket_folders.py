@@ -14,7 +14,7 @@ from lmmpress.store.connection import connect
 from lmmpress.store.housekeeping import collect_garbage, verify_store
 
 
-def test_a_model_that_lies_in_a_bucket_as_it_is(proxy: Proxy, bucket_address: str, tmp_path: Path) -> None:
+def test_a_plain_model_directory_in_a_bucket_is_fetched(proxy: Proxy, bucket_address: str, tmp_path: Path) -> None:
     made = make_checkpoint(tmp_path / "made", 0, {"model.safetensors": 3000, "tokenizer.json": 10, "merges.txt": 0})
     bucket = bucket_address.removeprefix("s3://").partition("/")[0]
     for name, data in contents(made).items():
@@ -30,7 +30,7 @@ def test_a_model_that_lies_in_a_bucket_as_it_is(proxy: Proxy, bucket_address: st
         open_checkpoint(f"s3://{bucket}/teachers")
 
 
-def test_what_consoles_put_there_to_show_a_folder_is_no_file(bucket_address: str, tmp_path: Path) -> None:
+def test_the_empty_objects_that_consoles_make_for_folders_are_ignored(bucket_address: str, tmp_path: Path) -> None:
     made = make_checkpoint(tmp_path / "made", 0)
     bucket = bucket_address.removeprefix("s3://").partition("/")[0]
     for name, data in (contents(made) | {"": b"", "vocab/": b""}).items():
@@ -46,7 +46,7 @@ def test_what_consoles_put_there_to_show_a_folder_is_no_file(bucket_address: str
     assert collect_garbage(store, 0, dry_run=True).entries == []
 
 
-def test_of_a_folder_in_a_bucket_only_what_may_belong_to_a_checkpoint_is_fetched(
+def test_only_files_that_may_belong_to_a_checkpoint_are_fetched(
     proxy: Proxy, bucket_address: str, tmp_path: Path
 ) -> None:
     bucket = bucket_address.removeprefix("s3://").partition("/")[0]
@@ -68,7 +68,7 @@ def test_a_folder_in_a_bucket_that_no_disk_can_hold_is_refused(bucket_address: s
 
 
 @pytest.mark.parametrize("prefix", ["a b/c", "100%25 done", "ünïcode/空", "q?x=1", "hash#tag", "plus+and&"])
-def test_a_prefix_is_a_prefix_whatever_its_characters(bucket_address: str, tmp_path: Path, prefix: str) -> None:
+def test_a_prefix_may_have_any_characters(bucket_address: str, tmp_path: Path, prefix: str) -> None:
     bucket = bucket_address.removeprefix("s3://").partition("/")[0]
     made = make_checkpoint(tmp_path / "made", 0)
     store = opened(f"s3://{bucket}/{prefix}")

@@ -1,4 +1,4 @@
-"""A node's cache of what lies in a bucket."""
+"""A node's cache of files from a bucket."""
 
 import os
 import subprocess
@@ -102,10 +102,10 @@ def test_a_truncated_file_in_the_cache_is_fetched_again(bucket_address: str, tmp
     assert contents(opened(bucket_address).checkpoint(digest)) == contents(made)
 
 
-def test_a_full_disk_under_the_cache_is_said_in_one_line_and_breaks_nothing(
+def test_a_full_disk_under_the_cache_is_a_one_line_error_and_breaks_nothing(
     bucket_address: str, tmp_path: Path
 ) -> None:
-    """A disk of 8 MiB of its own, in a mount namespace of the child."""
+    """The child process gets a disk of 8 MiB, in its own mount namespace."""
     store = opened(bucket_address)
     small = store.add_checkpoint(make_checkpoint(tmp_path / "small", 0, {"model.safetensors": 3 * MIB}))
     other = store.add_checkpoint(make_checkpoint(tmp_path / "other", 1, {"model.safetensors": 4 * MIB}))

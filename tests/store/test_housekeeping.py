@@ -1,4 +1,4 @@
-"""Looking after a store, wherever it lies: listing, verifying, cleaning up, copying."""
+"""Housekeeping of stores of each kind: listing, verifying, cleaning up, copying."""
 
 import errno
 import json
@@ -36,7 +36,7 @@ def digests(store: Store, tmp_path: Path) -> list[str]:
 
 
 def overwrite(store: Store, blob: Blob, data: bytes) -> None:
-    """What a bad disk does."""
+    """Change a blob as a bad disk does."""
     if store.root_address.startswith("s3://"):
         from lmmpress.store.connection import connect
 
@@ -57,7 +57,7 @@ def add_unnamed(store: Store, tmp_path: Path, data: bytes = b"nobody names this"
     return blob
 
 
-def test_ls_tells_what_a_run_holds(address: str, store: Store, digests: list[str], tmp_path: Path) -> None:
+def test_ls_shows_what_a_run_holds(address: str, store: Store, digests: list[str], tmp_path: Path) -> None:
     other = store.add_checkpoint(make_checkpoint(tmp_path / "other", 7))
     held = json.loads(run_store("ls", address, "--json"))
     assert {checkpoint["digest"] for checkpoint in held["checkpoints"]} == {*digests, other}
@@ -72,7 +72,7 @@ def test_ls_tells_what_a_run_holds(address: str, store: Store, digests: list[str
         run_store("ls", address, "--run", "bbbb")
 
 
-def test_looking_at_what_is_no_store_makes_none(tmp_path: Path, new_bucket: Callable[[], str]) -> None:
+def test_reading_a_folder_that_is_not_a_store_makes_none(tmp_path: Path, new_bucket: Callable[[], str]) -> None:
     model = make_checkpoint(tmp_path / "model", 0)
     before = contents(model)
     for address in (str(tmp_path / "nothing"), str(model), new_bucket()):
@@ -105,7 +105,7 @@ def test_verify_names_every_fault_and_what_needs_it(store: Store, address: str, 
         run_store("verify", address)
 
 
-def test_discarding_what_is_damaged_leaves_a_store_that_makes_it_anew(
+def test_a_store_makes_anew_what_was_discarded_as_damaged(
     store: Store, address: str, digests: list[str], tmp_path: Path
 ) -> None:
     overwrite(store, store.manifest(digests[1]).files["model-language.safetensors"].blob, b"x" * 3000)
@@ -120,10 +120,10 @@ def test_discarding_what_is_damaged_leaves_a_store_that_makes_it_anew(
     assert verify_store(store) == []
 
 
-def test_what_cannot_be_read_or_names_what_is_gone_is_found_and_discarded(
+def test_unreadable_objects_and_broken_references_are_found_and_discarded(
     store: Store, digests: list[str], tmp_path: Path
 ) -> None:
-    """A record that is none, a state that is none, and a record whose checkpoint somebody removed."""
+    """An invalid record, an invalid state, and a record whose checkpoint was removed."""
     store.write_record("prune-1", {"checkpoint": "9" * 64})
     store.objects.write("records/broken.json", b"{]", None)
     store.objects.write("runs/broken.json", b"[]", None)
@@ -155,8 +155,8 @@ def test_a_history_from_elsewhere_cannot_lead_out_of_the_store(tmp_path: Path) -
             store.objects.delete(name)
 
 
-def test_a_directory_of_a_training_is_no_store(tmp_path: Path) -> None:
-    """Others, too, write folders that are called runs or checkpoints."""
+def test_a_directory_of_training_checkpoints_is_not_a_store(tmp_path: Path) -> None:
+    """Other programs also write folders named runs or checkpoints."""
     model = make_checkpoint(tmp_path / "model", 0)
     expected = contents(model)
     (model / "runs").mkdir()
@@ -166,16 +166,14 @@ def test_a_directory_of_a_training_is_no_store(tmp_path: Path) -> None:
     assert contents(open_checkpoint(json.loads(told)["addresses"][0])) == expected
 
 
-def test_nothing_is_discarded_while_anybody_works(store: Store, digests: list[str]) -> None:
+def test_nothing_is_discarded_while_a_run_is_worked_on(store: Store, digests: list[str]) -> None:
     store.objects.delete(store.manifest(digests[1]).files["config.json"].blob.name)
     with store.run_state("b"), pytest.raises(UserError, match="nothing is removed"):
         discard_faults(store)
     assert store.manifest(digests[1])
 
 
-def test_gc_removes_what_nobody_names_and_nothing_else(
-    store: Store, address: str, digests: list[str], tmp_path: Path
-) -> None:
+def test_gc_removes_only_what_nothing_refers_to(store: Store, address: str, digests: list[str], tmp_path: Path) -> None:
     unnamed = add_unnamed(store, tmp_path)
     assert "0 files" in run_store("gc", address), "it is younger than the grace period"
     told = json.loads(run_store("gc", address, "--grace", "0", "--dry-run", "--json"))
@@ -188,7 +186,7 @@ def test_gc_removes_what_nobody_names_and_nothing_else(
         assert contents(open_store(address).checkpoint(digest)) == contents(tmp_path / made)
 
 
-def test_gc_takes_tensors_for_named(store: Store, digests: list[str]) -> None:
+def test_gc_keeps_tensors(store: Store, digests: list[str]) -> None:
     import torch
 
     store.write_tensors("scores", {"a": torch.ones(3)})
@@ -196,18 +194,14 @@ def test_gc_takes_tensors_for_named(store: Store, digests: list[str]) -> None:
     assert store.read_tensors("scores") is not None
 
 
-def test_gc_waits_for_nobody_and_removes_nothing_while_a_run_is_worked_on(
-    store: Store, digests: list[str], tmp_path: Path
-) -> None:
+def test_gc_removes_nothing_while_a_run_is_worked_on(store: Store, digests: list[str], tmp_path: Path) -> None:
     unnamed = add_unnamed(store, tmp_path)
     with store.run_state("b"), pytest.raises(UserError, match=r"works on runs/b\.json; nothing is removed"):
         collect_garbage(store, 0, dry_run=False)
     assert store.objects.holds(unnamed)
 
 
-def test_nobody_begins_a_run_while_gc_is_at_work(
-    store: Store, digests: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_run_begins_while_gc_is_at_work(store: Store, digests: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     refused = []
 
     def begin_meanwhile(*_: object) -> None:
@@ -230,7 +224,7 @@ def test_gc_removes_nothing_where_a_manifest_cannot_be_read(store: Store, digest
     assert store.objects.holds(unnamed)
 
 
-def test_uploads_that_were_never_ended_are_left_over(new_bucket: Callable[[], str]) -> None:
+def test_gc_finds_unfinished_uploads(new_bucket: Callable[[], str]) -> None:
     from lmmpress.store.connection import connect
 
     address = new_bucket()
@@ -301,7 +295,7 @@ def test_a_damaged_blob_is_not_copied(store: Store, digests: list[str], tmp_path
     assert list(target.objects.entries("checkpoints/")) == [], "no manifest without its blobs"
 
 
-def test_what_is_no_checkpoint_is_not_copied_and_no_store_is_made_for_it(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_checkpoint_is_not_copied_and_no_store_is_made(tmp_path: Path) -> None:
     pictures, unfinished = tmp_path / "pictures", tmp_path / "unfinished"
     pictures.mkdir()
     (pictures / "0.png").write_bytes(b"x")
@@ -319,7 +313,7 @@ def test_what_is_no_checkpoint_is_not_copied_and_no_store_is_made_for_it(tmp_pat
     assert not (tmp_path / "new").exists()
 
 
-def test_a_checkpoint_is_not_made_a_store_of(address: str, tmp_path: Path) -> None:
+def test_no_store_is_made_inside_a_checkpoint(address: str, tmp_path: Path) -> None:
     made, other = make_checkpoint(tmp_path / "made", 0), make_checkpoint(tmp_path / "other", 1)
     before = contents(other)
     with pytest.raises(UserError, match="is a checkpoint, and no store"):
@@ -330,7 +324,7 @@ def test_a_checkpoint_is_not_made_a_store_of(address: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "name", nameable(["a b", "100%25 done", "run?x=1", "hash#tag", "空 ü", "[x]*", ":name:", "-dash", "a\nb"])
 )
-def test_a_path_is_a_path_whatever_its_characters(tmp_path: Path, name: str) -> None:
+def test_a_path_may_have_any_characters(tmp_path: Path, name: str) -> None:
     made = make_checkpoint(tmp_path / "made", 0)
     address = str(tmp_path / name / "store")
     (copied,) = json.loads(run_store("cp", str(made), address, "--json"))["addresses"]
@@ -341,7 +335,7 @@ def test_a_path_is_a_path_whatever_its_characters(tmp_path: Path, name: str) -> 
 
 
 def test_a_store_on_a_disk_that_cannot_be_written_is_read(tmp_path: Path) -> None:
-    """A read-only mount of its own, in a mount namespace of the child."""
+    """The child process gets a read-only mount, in its own mount namespace."""
     made = make_checkpoint(tmp_path / "made", 0)
     store = open_store(str(tmp_path / "store"))
     digest = store.add_checkpoint(made)
@@ -370,7 +364,8 @@ def test_a_store_on_a_disk_that_cannot_be_written_is_read(tmp_path: Path) -> Non
 def test_a_copy_that_fails_leaves_no_lease_and_nothing_half_written(
     store: Store, digests: list[str], tmp_path: Path
 ) -> None:
-    """At every moment at which the disk of the target may be full; with room again, the same command ends the copy."""
+    """The disk of the target gets full at every possible write; with free space again, the same command finishes the
+    copy."""
     count = 0
     while True:
         target = open_store(str(tmp_path / f"target-{count}"))
@@ -390,7 +385,7 @@ def test_a_copy_that_fails_leaves_no_lease_and_nothing_half_written(
 
 
 class Full:
-    """A disk that takes so many writes and then none."""
+    """A disk that is full after a number of writes."""
 
     def __init__(self, takes: int) -> None:
         self._left = takes

@@ -52,7 +52,7 @@ def key() -> str:
 
 @pytest.fixture
 def proxy(bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """Between the server and whoever connects from now on."""
+    """A proxy between the server and later connections."""
     made = Proxy(os.environ["AWS_ENDPOINT_URL"])
     monkeypatch.setenv("AWS_ENDPOINT_URL", made.endpoint)
     yield made
@@ -77,7 +77,7 @@ def code_of(request: Callable[[], object]) -> str:
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", bytes(6 * MIB)])
-def test_what_is_put_is_what_is_read(bucket: S3Bucket, key: str, data: bytes) -> None:
+def test_an_object_is_read_as_it_was_written(bucket: S3Bucket, key: str, data: bytes) -> None:
     bucket.put(key, data, BYTES)
     assert bucket.uploads(key) == [], "however large, it goes up as one part"
     download = bucket.get(key)
@@ -272,14 +272,14 @@ def test_an_error_of_the_administration_has_its_status() -> None:
 
 
 def allowed() -> Requirement:
-    """What pyproject.toml says of the package."""
+    """The requirement of the package in pyproject.toml."""
     told = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
     (asked,) = (asked for asked in map(Requirement, told) if asked.name == "minio")
     return asked
 
 
 def run_with(requirement: str, bucket: str, folder: Path) -> tuple[str, "subprocess.CompletedProcess[str]"]:
-    """This file's tests with another release, which is installed into a folder of its own; its version."""
+    """Run this file's tests with another release, installed into a new folder; return its version."""
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:"]
     done = subprocess.run(
         [*install, "--target", str(folder), requirement], capture_output=True, text=True, check=False, encoding="utf-8"
@@ -303,7 +303,7 @@ def run_with(requirement: str, bucket: str, folder: Path) -> tuple[str, "subproc
 @pytest.mark.long
 @pytest.mark.parametrize("release", ["oldest", "7.2.17", "newest"])
 def test_the_contract_holds_over_the_range(new_bucket: Callable[[], str], tmp_path: Path, release: str) -> None:
-    """7.2.17 reads one answer wrongly, and is allowed all the same."""
+    """7.2.17 reads one answer wrongly but is allowed."""
     asked = allowed()
     lowest = next(one.version for one in asked.specifier if one.operator == ">=")
     wanted = {"oldest": f"minio=={lowest}", "newest": str(asked)}.get(release, f"minio=={release}")

@@ -1,4 +1,4 @@
-"""`lmmpress store rm`: a run goes with what only it uses, and nothing else."""
+"""`lmmpress store rm` removes a run with what only it uses, and nothing else."""
 
 import json
 from pathlib import Path
@@ -59,7 +59,7 @@ def names(store: Store) -> set[str]:
     }
 
 
-def test_a_run_goes_with_all_that_only_it_uses(store: Store, address: str, tmp_path: Path) -> None:
+def test_removing_a_run_removes_all_that_only_it_uses(store: Store, address: str, tmp_path: Path) -> None:
     steps = Steps(store, tmp_path)
     store.write_record(f"dtype-{OURS}", {"dtype": "float32"})
     store.write_record("submission-" + OURS[:12] + "-12345678", {"submission": json.dumps({"key": OURS})})
@@ -83,7 +83,7 @@ def test_a_run_goes_with_all_that_only_it_uses(store: Store, address: str, tmp_p
     assert verify_store(store) == []
 
 
-def test_the_last_run_of_a_teacher_takes_it_along_and_leaves_nothing(store: Store, tmp_path: Path) -> None:
+def test_removing_the_last_run_of_a_teacher_removes_the_teacher_too(store: Store, tmp_path: Path) -> None:
     Steps(store, tmp_path)
     for key in (OURS, THEIRS):
         remove_run(store, key, dry_run=False)
@@ -100,7 +100,7 @@ def test_a_teacher_that_was_in_the_store_before_stays(store: Store, tmp_path: Pa
     assert verify_store(store) == []
 
 
-def test_what_another_run_began_with_stays(store: Store, tmp_path: Path) -> None:
+def test_the_teacher_of_another_run_stays(store: Store, tmp_path: Path) -> None:
     """The result of a run that has become the teacher of another."""
     steps = Steps(store, tmp_path)
     note(store, "c" * 64, steps.ours, THEIR_DATA, taken_in=False)
@@ -111,8 +111,8 @@ def test_what_another_run_began_with_stays(store: Store, tmp_path: Path) -> None
     assert verify_store(store) == []
 
 
-def test_of_a_run_that_an_older_version_began_nothing_goes_that_may_be_another_s(store: Store, tmp_path: Path) -> None:
-    """Its records do not say what they are of, and its data is unknown."""
+def test_of_a_run_of_an_older_version_only_what_is_surely_its_own_is_removed(store: Store, tmp_path: Path) -> None:
+    """Its records do not name their subjects, and its data is unknown."""
     steps = Steps(store, tmp_path)
     for name in [*steps.of_ours, f"records/{RUN}{OURS}.json", f"records/{RUN}{THEIRS}.json"]:
         store.objects.delete(name)
@@ -126,7 +126,7 @@ def test_of_a_run_that_an_older_version_began_nothing_goes_that_may_be_another_s
     assert verify_store(store) == []
 
 
-def test_what_an_unfinished_step_has_left_goes_with_the_last_run_that_could_have_made_it(
+def test_the_rest_of_an_unfinished_step_is_removed_with_the_last_run_that_could_have_made_it(
     store: Store, tmp_path: Path
 ) -> None:
     steps = Steps(store, tmp_path)
@@ -137,7 +137,7 @@ def test_what_an_unfinished_step_has_left_goes_with_the_last_run_that_could_have
     assert names(store) == set()
 
 
-def test_nothing_is_removed_while_anybody_works(store: Store, tmp_path: Path) -> None:
+def test_nothing_is_removed_while_a_run_is_worked_on(store: Store, tmp_path: Path) -> None:
     Steps(store, tmp_path)
     for key in (OURS, THEIRS):
         with store.run_state(key), pytest.raises(UserError, match=f"works on runs/{key}.json; nothing is removed"):
@@ -154,7 +154,7 @@ def test_nothing_is_removed_while_anybody_works(store: Store, tmp_path: Path) ->
         ("../runs", "holds no run"),
     ],
 )
-def test_one_run_has_to_be_meant(tmp_path: Path, asked: str, message: str) -> None:
+def test_a_prefix_of_a_key_must_match_one_run(tmp_path: Path, asked: str, message: str) -> None:
     store = open_store(str(tmp_path / "store"))
     Steps(store, tmp_path)
     with store.run_state("aaaabbbb" * 8):
@@ -165,7 +165,7 @@ def test_one_run_has_to_be_meant(tmp_path: Path, asked: str, message: str) -> No
     assert names(store) == before
 
 
-def test_nothing_is_removed_where_it_is_unknown_what_others_use(store: Store, tmp_path: Path) -> None:
+def test_nothing_is_removed_where_references_cannot_be_read(store: Store, tmp_path: Path) -> None:
     Steps(store, tmp_path)
     for name in ("runs/c.json", "records/c.json", f"checkpoints/{'c' * 64}.json"):
         store.objects.write(name, b"{]", None)
@@ -175,7 +175,7 @@ def test_nothing_is_removed_where_it_is_unknown_what_others_use(store: Store, tm
     remove_run(store, OURS, dry_run=False)
 
 
-def test_records_that_say_what_no_part_says_stay(store: Store, tmp_path: Path) -> None:
+def test_records_of_unknown_form_stay(store: Store, tmp_path: Path) -> None:
     Steps(store, tmp_path)
     for number, found in enumerate([{"checkpoint": [1]}, {"checkpoint": {}, "of": 3}, {"submission": "[" * 10_000}]):
         store.objects.write(f"records/strange-{number}.json", json.dumps(found).encode(), None)
@@ -215,10 +215,10 @@ def test_a_removal_that_was_cut_off_is_finished_by_the_same_command(
     assert count > 8
 
 
-def test_of_two_real_runs_each_is_removed_without_harm_to_the_other(
+def test_each_of_two_real_runs_is_removed_without_harm_to_the_other(
     raw_plan: dict[str, Any], trusting: None, tmp_path: Path
 ) -> None:
-    """What is left after one is all that the other needs; what is left after both is nothing at all."""
+    """After the first removal everything that the other run needs is left; after both nothing is left."""
     address = str(tmp_path / "store")
     raw_plan |= {"store": address, "stages": {"block": {"step": 1, "max": 1}, "ffn": {"step": 16, "max": 16}}}
     first, other = parse_plan(raw_plan), parse_plan(raw_plan, ("distillation.learning_rate=0.002",))

@@ -1,5 +1,5 @@
-"""What keys need for a store, as a policy document: written down, documented, printed. `make test-radosgw` holds a
-server to it."""
+"""The rights that keys need for a store, as a policy document: written, documented, printed. `make test-radosgw` tries
+it on a server that enforces it."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from lmmpress.store.rights import Place, place, policy
 STORE, MODELS = Place("ads", "store"), Place("ads", "models")
 
 
-def test_a_store_needs_its_prefix_and_what_is_read_is_only_read() -> None:
+def test_the_policy_allows_writes_below_the_store_and_reads_elsewhere() -> None:
     assert policy([STORE], [MODELS]) == {
         "Version": "2012-10-17",
         "Statement": [
@@ -44,7 +44,7 @@ def test_a_store_needs_its_prefix_and_what_is_read_is_only_read() -> None:
     }
 
 
-def test_each_bucket_has_statements_of_its_own_and_a_whole_bucket_no_condition() -> None:
+def test_each_bucket_has_its_own_statements_and_a_whole_bucket_no_condition() -> None:
     statements = policy([Place("runs")], [MODELS])["Statement"]
     assert [(one["Action"][-1], one["Resource"], one.get("Condition")) for one in statements] == [
         ("s3:ListBucketMultipartUploads", ["arn:aws:s3:::runs"], None),
@@ -56,7 +56,7 @@ def test_each_bucket_has_statements_of_its_own_and_a_whole_bucket_no_condition()
     ]
 
 
-def test_addresses_are_places() -> None:
+def test_addresses_are_parsed_into_places() -> None:
     assert place("s3://ads/a/b/") == place("ads/a/b") == Place("ads", "a/b")
     assert place("s3://ads") == place("ads/") == Place("ads")
 
@@ -70,7 +70,7 @@ def test_the_documented_policies_are_those_that_the_command_prints() -> None:
     assert shown == [printed[0], {"Effect": "Deny", "Action": ["admin:*"]}, printed[1]]
 
 
-def test_what_is_no_place_in_a_bucket_gets_no_policy() -> None:
+def test_an_address_that_is_not_in_a_bucket_gets_no_policy() -> None:
     for arguments in (
         ["./store"],
         ["s3://ads/*"],

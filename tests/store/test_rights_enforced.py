@@ -1,6 +1,5 @@
-"""Keys with the documented policy, on a server that enforces policies (`make test-radosgw`): enough for everything that
-a pipeline does with a store, and for nothing outside of it; and what the doctor says of keys that are too weak or too
-strong."""
+"""Keys with the documented policy, on a server that enforces policies (`make test-radosgw`): they allow everything that
+a pipeline does with a store and nothing outside of it, and the doctor finds keys that are too weak or too strong."""
 
 import json
 import uuid
@@ -33,7 +32,7 @@ pytestmark = pytest.mark.enforcing
 
 @dataclass
 class Limited:
-    """A bucket of somebody else, and a user who may write under `store` there and read under `models` and `data`. The
+    """A bucket of another owner, and a user who may write under `store` and read under `models` and `data`. The
     environment holds the user's keys."""
 
     owner: Minio
@@ -183,7 +182,8 @@ def test_the_doctor_names_the_right_that_is_missing(limited: Limited, right: str
 
 
 def test_the_doctor_names_what_is_missing_to_read_model_and_data(limited: Limited) -> None:
-    """Ceph tells no right to read from one to list where there is no object: so there is one."""
+    """Where there is no object, Ceph's answer does not show whether reading or listing is denied; so an object is
+    made."""
     for name in ("models/config.json", "data/metadata.jsonl"):
         limited.owner._put_object(limited.bucket, name, b"{}")
     limited.allow(policy([Place(limited.bucket, "store")], [Place(limited.bucket, "data")], limited.arn))
@@ -191,7 +191,7 @@ def test_the_doctor_names_what_is_missing_to_read_model_and_data(limited: Limite
     assert findings(limited)[2][1] == "the keys lack s3:ListBucket, s3:GetObject"
 
 
-def test_the_doctor_tells_what_an_owners_keys_may_do_beside(
+def test_the_doctor_reports_what_else_an_owners_keys_may_do(
     limited: Limited, s3_server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limited.owner._put_object(limited.bucket, "other/secret", b"secret")
@@ -212,7 +212,7 @@ def test_the_doctor_tells_what_an_owners_keys_may_do_beside(
     assert limited.names() == {"other/secret"}, "nothing is left behind"
 
 
-def test_the_doctor_tells_rights_on_all_of_the_bucket(limited: Limited) -> None:
+def test_the_doctor_reports_rights_on_the_whole_bucket(limited: Limited) -> None:
     limited.allow(policy([Place(limited.bucket)], principal=limited.arn))
     limited.owner._put_object(limited.bucket, "other/secret", b"secret")
     (_, (status, said), *_) = findings(limited)

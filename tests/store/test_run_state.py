@@ -59,7 +59,7 @@ def holder(address: str, seconds: float) -> subprocess.Popen:
     return process
 
 
-def test_the_lease_of_a_killed_process_of_this_machine_is_taken_at_once(
+def test_the_lease_of_a_killed_local_process_is_taken_over_at_once(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = holder(store.root_address, 1000)
@@ -70,10 +70,10 @@ def test_the_lease_of_a_killed_process_of_this_machine_is_taken_at_once(
         pass
 
 
-def test_a_silent_holder_elsewhere_is_waited_for_and_then_replaced(
+def test_a_silent_holder_elsewhere_is_replaced_after_its_lease_ran_out(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stopped process looks from another machine as a dead one does. When it wakes it has lost the run for good."""
+    """From another machine a stopped process looks like a dead one. When it continues, it has lost the run."""
     process = holder(store.root_address, 3)
     process.send_signal(19)  # SIGSTOP
     monkeypatch.setattr("lmmpress.store.run_state._host", lambda: "another machine")
@@ -90,7 +90,9 @@ def test_a_silent_holder_elsewhere_is_waited_for_and_then_replaced(
         assert state.history() == [{"by": "parent"}]
 
 
-def test_a_holder_elsewhere_that_is_heard_of_is_not_replaced(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_holder_elsewhere_that_renews_its_lease_is_not_replaced(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     process = holder(store.root_address, 9)  # on a busy machine it is not heard of each second
     monkeypatch.setattr("lmmpress.store.run_state._host", lambda: "another machine")
     with pytest.raises(UserError, match="another process works on this run"), hold(store.objects, "runs/key.json", 9):
@@ -99,9 +101,7 @@ def test_a_holder_elsewhere_that_is_heard_of_is_not_replaced(store: Store, monke
     process.wait()
 
 
-def test_leases_run_out_by_the_stores_clock_whatever_this_machines_says(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_leases_run_out_by_the_stores_clock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with hold(store.objects, "runs/key.json", 60):
         monkeypatch.setattr("lmmpress.store.run_state._host", lambda: "another machine")
         for skew in (-86400, 0, 86400):
@@ -127,8 +127,8 @@ RACER = (
 )
 
 
-def test_of_eight_processes_that_race_for_a_step_exactly_one_decides(store: Store) -> None:
-    """The worst case: all believe that the lease is theirs. Compare-and-swap alone must keep them apart."""
+def test_exactly_one_of_eight_racing_processes_decides_a_step(store: Store) -> None:
+    """The worst case: all processes think that they hold the lease. Compare-and-swap alone must let one win."""
     rounds = 5
     with store.run_state("key") as state:
         racers = [

@@ -1,4 +1,4 @@
-"""What every store promises, wherever it lies: a directory, and a bucket of a real server."""
+"""What a store of each kind promises: in a directory, and in a bucket on a real server."""
 
 import io
 import json
@@ -36,15 +36,15 @@ def test_a_checkpoint_comes_back_as_it_went_in_under_the_name_of_its_content(sto
     assert contents(open_store(store.root_address).checkpoint(digest)) == contents(made)
 
 
-def test_a_checkpoint_made_in_scratch_is_taken_over(store: Store, tmp_path: Path) -> None:
+def test_a_checkpoint_made_in_scratch_is_moved_into_the_store(store: Store, tmp_path: Path) -> None:
     with store.scratch() as folder:
         made = make_checkpoint(folder / "made", 0)
         expected, digest = contents(made), store.add_checkpoint(made)
     assert contents(store.checkpoint(digest)) == expected
 
 
-def test_the_users_own_files_stay_his(store: Store, tmp_path: Path) -> None:
-    """What is taken in from elsewhere is a copy: writing to the original later changes nothing in the store."""
+def test_files_of_the_user_are_copied_and_not_moved(store: Store, tmp_path: Path) -> None:
+    """A checkpoint from outside is copied: later writes to the original change nothing in the store."""
     made = make_checkpoint(tmp_path / "made", 0)
     digest = store.add_checkpoint(made)
     expected = contents(made)
@@ -63,7 +63,7 @@ def test_a_file_that_two_checkpoints_share_is_stored_once(store: Store, tmp_path
     assert sorted(entry.size for entry in store.objects.entries("blobs/"))[-3:] == [3000, 3000, 5000]
 
 
-def test_what_is_not_there_is_said_in_one_line(store: Store) -> None:
+def test_a_missing_object_is_a_one_line_error(store: Store) -> None:
     with pytest.raises(UserError, match="holds no checkpoint 0123"):
         store.checkpoint("0123" * 16)
     assert store.read_record("nothing") is None
@@ -134,8 +134,9 @@ def test_a_manifest_under_another_name_is_refused(store: Store, tmp_path: Path) 
         store.checkpoint("1" * 64)
 
 
-def test_a_blob_that_the_disk_has_changed_is_never_handed_out(tmp_path: Path, new_bucket: Callable[[], str]) -> None:
-    """Of the same size, so that only its bytes tell; a directory says so, a cache fetches it again."""
+def test_a_damaged_blob_is_never_handed_out(tmp_path: Path, new_bucket: Callable[[], str]) -> None:
+    """The changed blob has the same size, so that only its bytes differ. A directory reports it; a cache fetches it
+    again."""
     made = make_checkpoint(tmp_path / "made", 0)
     for address, folder in ((str(tmp_path / "store"), tmp_path / "store"), (new_bucket(), tmp_path / "cache")):
         digest = open_store(address).add_checkpoint(made)
@@ -185,7 +186,7 @@ def test_a_blob_that_is_missing_is_named_with_its_file(
 def test_after_a_hundred_kills_every_checkpoint_that_a_state_names_is_whole(
     store: Store, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """kill -9 of the writer at random points; what it was told to be accepted is never missing afterwards."""
+    """kill -9 of the writer at random points: what was reported as accepted is never missing afterwards."""
     chance = random.Random(0)
     worker = subprocess.Popen(
         [sys.executable, str(TESTS / "support" / "store_worker.py")],
@@ -273,7 +274,7 @@ def test_long_transfers_show_bytes_rate_and_time_left() -> None:
     assert "0:00:04" in written
 
 
-def test_nothing_of_the_store_needs_torch() -> None:
+def test_the_store_imports_no_torch() -> None:
     """A pod that only moves checkpoints stays small."""
     modules = "lmmpress.store.address, lmmpress.store.housekeeping, lmmpress.store.bucket"
     code = f"import sys, {modules}; print('torch' in sys.modules)"
@@ -290,7 +291,7 @@ def test_a_blob_is_known_by_its_bytes() -> None:
 
 
 @pytest.mark.parametrize("name", ["lock", "work/opening.lock", "work/own-0.lock"])
-def test_a_link_in_the_place_of_a_lock_is_refused_and_what_it_leads_to_stays(tmp_path: Path, name: str) -> None:
+def test_a_lock_file_that_is_a_link_is_refused_and_its_target_stays(tmp_path: Path, name: str) -> None:
     precious = tmp_path / "precious"
     precious.write_text("bytes of somebody", "utf-8")
     link = tmp_path / "store" / name

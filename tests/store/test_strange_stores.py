@@ -1,5 +1,5 @@
-"""Stores of strangers: whatever their objects hold and are called, every command ends with an answer or with one line,
-and nothing outside of the store is touched."""
+"""Foreign stores: for any names and contents of objects, every command ends with an answer or a one-line error, and
+nothing outside of the store is touched."""
 
 import json
 import os
@@ -32,7 +32,7 @@ IMPORTANCE = f"importance-{'f' * 64}"
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sound store with a run of one step, and a folder beside it that must stay as it is."""
+    """A sound store with a run of one step, and a neighbouring folder that must not change."""
     folder = tmp_path_factory.mktemp("whole")
     store = open_store(str(folder / "store"))
     made = [store.add_checkpoint(make_checkpoint(folder / f"made-{number}", number)) for number in range(2)]
@@ -47,7 +47,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here is about a machine that loses power, and waiting for disks is most of the time."""
+    """Do not wait for disks: these tests are not about power failures, and waiting would take most of their time."""
     monkeypatch.setattr("os.fsync", lambda handle: None)
 
 
@@ -56,7 +56,7 @@ def names(folder: Path) -> list[str]:
 
 
 def said(*arguments: str) -> str:
-    """What a command of the store says; an error is one line for a person."""
+    """The output of a store command; an error must be one line."""
     done = CliRunner().invoke(app, ["store", *arguments])
     if isinstance(done.exception, UserError):
         assert len(done.exception.lines) == 1
@@ -68,7 +68,7 @@ def said(*arguments: str) -> str:
 
 
 def look_after(folder: Path) -> None:
-    """All that is done with a store, on a copy of the one in `folder`."""
+    """Run every command on a copy of the store in `folder`."""
     with tempfile.TemporaryDirectory() as temporary:
         copy = Path(temporary)
         shutil.copytree(folder, copy, dirs_exist_ok=True)
@@ -118,7 +118,7 @@ VALUES = st.recursive(
 
 @st.composite
 def changed(draw: st.DrawFn, sound: Any) -> Any:
-    """A sound value with one place in it changed, or taken out."""
+    """A sound value with one part of it changed or removed."""
     if not isinstance(sound, dict | list) or not sound or draw(st.integers(0, 3)) == 0:
         return draw(VALUES)
     if isinstance(sound, list):
@@ -148,7 +148,9 @@ KINDS = ("runs", "records", "checkpoints", "tensors")
 @example(kind="records", data=b"[" * 100_000)
 @example(kind="records", data=b'{"a":' * 100_000)
 @example(kind="checkpoints", data=b"[" * 100_000)
-def test_objects_of_any_bytes(whole: Path, tmp_path_factory: pytest.TempPathFactory, kind: str, data: bytes) -> None:
+def test_objects_of_any_bytes_break_no_command(
+    whole: Path, tmp_path_factory: pytest.TempPathFactory, kind: str, data: bytes
+) -> None:
     folder = Path(tempfile.mkdtemp(dir=tmp_path_factory.getbasetemp()))
     shutil.copytree(whole, folder, dirs_exist_ok=True)
     for name in (KEY, EVALUATION, IMPORTANCE, "strange"):
@@ -160,7 +162,7 @@ def test_objects_of_any_bytes(whole: Path, tmp_path_factory: pytest.TempPathFact
 
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_objects_that_are_nearly_sound(
+def test_nearly_sound_objects_break_no_command(
     whole: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     folder = Path(tempfile.mkdtemp(dir=tmp_path_factory.getbasetemp()))
@@ -220,8 +222,8 @@ def test_a_damaged_run_is_named_and_set_aside_and_the_rest_goes_on(
         assert state.history() == []
 
 
-def test_a_state_from_the_future_blocks_nobody(whole: Path, tmp_path: Path) -> None:
-    """An archive that was unpacked, or a disk whose clock was set back."""
+def test_a_state_with_times_in_the_future_blocks_nobody(whole: Path, tmp_path: Path) -> None:
+    """As after unpacking an archive, or on a disk whose clock was set back."""
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "store" / "runs" / f"{KEY}.json"
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"lease": LEASE}), "utf-8")
@@ -255,8 +257,8 @@ def test_a_manifest_that_no_disk_could_hold_is_damaged(whole: Path, tmp_path: Pa
         store.checkpoint("1" * 64)
 
 
-def test_a_manifest_that_gives_a_sound_blob_a_wrong_size_is_what_goes(whole: Path, tmp_path: Path) -> None:
-    """Not the blob, which others need."""
+def test_a_manifest_with_a_wrong_size_is_discarded_and_its_blob_stays(whole: Path, tmp_path: Path) -> None:
+    """The blob is needed by others and must stay."""
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     store = open_store(str(tmp_path / "store"))
     digest = next(listed.digest for listed in list_store(store).checkpoints)
@@ -328,7 +330,7 @@ def test_a_lock_that_is_a_link_is_refused_and_what_it_leads_to_stays(whole: Path
     assert names(tmp_path / "victim") == [] if name == "work" else victim.read_text("utf-8") == "precious"
 
 
-def test_folders_of_others_are_no_stores_and_their_files_are_left_alone(tmp_path: Path) -> None:
+def test_other_folders_are_not_stores_and_their_files_are_left_alone(tmp_path: Path) -> None:
     """The cache of Hugging Face has blobs/, too."""
     cache = tmp_path / "models--org--name"
     (cache / "blobs").mkdir(parents=True)
@@ -341,7 +343,7 @@ def test_folders_of_others_are_no_stores_and_their_files_are_left_alone(tmp_path
     assert (cache / "blobs" / ("1" * 64)).read_text("utf-8") == "weights"
 
 
-def test_an_object_too_large_to_be_one_is_not_read(whole: Path, tmp_path: Path) -> None:
+def test_an_object_that_is_too_large_is_not_read(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "store" / "records" / f"{EVALUATION}.json"
     with path.open("r+b") as file:
@@ -354,7 +356,7 @@ def test_an_object_too_large_to_be_one_is_not_read(whole: Path, tmp_path: Path) 
     assert verify_store(store) == []
 
 
-def test_an_object_too_large_to_be_one_is_not_read_from_a_bucket(
+def test_an_object_that_is_too_large_is_not_read_from_a_bucket(
     new_bucket: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_store(new_bucket())
@@ -365,7 +367,7 @@ def test_an_object_too_large_to_be_one_is_not_read_from_a_bucket(
         store.read_record("x")
 
 
-def test_a_size_that_a_stranger_wrote_down_empties_no_cache(new_bucket: Callable[[], str], tmp_path: Path) -> None:
+def test_a_wrong_size_in_a_manifest_does_not_empty_the_cache(new_bucket: Callable[[], str], tmp_path: Path) -> None:
     address = new_bucket()
     store = open_store(address)
     sound = store.add_checkpoint(make_checkpoint(tmp_path / "made", 0))
@@ -380,7 +382,7 @@ def test_a_size_that_a_stranger_wrote_down_empties_no_cache(new_bucket: Callable
     assert sorted(path.name for path in (tmp_path / "cache" / "blobs").rglob("*")) == kept
 
 
-def test_tensors_that_are_none_are_said_in_one_line(whole: Path, tmp_path: Path) -> None:
+def test_invalid_tensors_are_a_one_line_error(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     store = open_store(str(tmp_path / "store"))
     for name, data in (("tensors.safetensors", b"\xff" * 100), ("tensors.safetensors", b""), ("other", b"x")):
@@ -393,10 +395,10 @@ def test_tensors_that_are_none_are_said_in_one_line(whole: Path, tmp_path: Path)
             store.read_tensors(IMPORTANCE)
 
 
-def test_a_fault_of_the_server_is_not_taken_for_damage(
+def test_an_error_of_the_server_is_not_reported_as_damage(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With --discard it would remove what is sound."""
+    """Otherwise --discard would remove sound objects."""
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     store = open_store(str(tmp_path / "store"))
     read = store.objects.read

@@ -1,4 +1,4 @@
-"""For the type checker: what a test knows to be there."""
+"""Values that a test knows to exist, for the type checker."""
 
 from typing import TypeVar
 
@@ -6,6 +6,6 @@ Thing = TypeVar("Thing")
 
 
 def certain(thing: Thing | None) -> Thing:
-    """The same; the test fails where there is none."""
+    """Return the value; the test fails where it is None."""
     assert thing is not None
     return thing

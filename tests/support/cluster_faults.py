@@ -1,4 +1,4 @@
-"""Faults of a cluster, one at a time: how each is made, and what the doctor says of it."""
+"""Faults of a cluster, one at a time: how each is made, and the finding of the doctor."""
 
 import json
 from base64 import b64encode

@@ -14,7 +14,7 @@ def names_in(folder: Path) -> set[str]:
 
 
 def nameable(names: list[str]) -> list[str]:
-    """Those of some names that files can have here: where the locale says ASCII alone, Python makes no others."""
+    """The names that files can have on this machine: with an ASCII locale, Python makes no others."""
 
     def can_be(name: str) -> bool:
         try:
@@ -26,7 +26,7 @@ def nameable(names: list[str]) -> list[str]:
 
 
 def edit_json(path: Path, **changes: object) -> None:
-    """Change keys of a JSON file, which is made if need be."""
+    """Change keys of a JSON file, which is made if it is missing."""
     told = json.loads(path.read_text("utf-8")) if path.exists() else {}
     path.write_text(json.dumps(told | changes), "utf-8")
 

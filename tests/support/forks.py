@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Forks:
-    """Calls functions of some modules of `support`, each in a fork of its own that ends with it."""
+    """Calls functions of modules of `support`, each in a new fork that ends with the call."""
 
     def __init__(self, *modules: str) -> None:
         self._command = [sys.executable, __file__, *modules]
@@ -26,7 +26,7 @@ class Forks:
         self._server.wait()
 
     def call(self, module: str, function: str, *arguments: Any) -> int:
-        """Wait for a call with arguments that JSON can say; the signal that ended it, negative, or its exit code."""
+        """Wait for a call, whose arguments must be JSON. Return its exit code, or minus the signal that ended it."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         self._server.stdin.write(json.dumps([module, function, arguments]).encode() + b"\n")

@@ -14,7 +14,7 @@ from support.tasks import walk
 
 
 def resume_and_die(raw: dict[str, Any], out: str, after: int) -> None:
-    """Carry a run on until it is about to change something in its store for the so-manieth time, and be killed."""
+    """Resume a run; kill this process when it is about to change the store for the `after`-th time."""
     changes = {"os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir"}
     seen = 0
 

@@ -1,4 +1,5 @@
-"""As much of Kubernetes' API as a doctor asks, over real HTTP: a healthy cluster, of which a test breaks one thing."""
+"""The part of Kubernetes' API that the doctor uses, over real HTTP: a healthy cluster, in which a test breaks one
+thing."""
 
 import copy
 import json
@@ -88,7 +89,7 @@ def active() -> Object:
 
 
 def healthy() -> dict[str, Any]:
-    """What a cluster answers that lacks nothing, by path."""
+    """The answers of a healthy cluster, by path."""
     login = {"auths": {"registry.example.com": {"auth": "eDp5"}}}
     flavor = {
         "name": "h100",
@@ -136,8 +137,8 @@ def healthy() -> dict[str, Any]:
 
 
 class Kubernetes:
-    """Answers what `answers` holds by path: JSON, or a `Raw`. `denied` are (verb, resource) that nobody may, and
-    `denied_pods` those that the pods' service account may not. `token` is asked for where it is set."""
+    """Answers with `answers` by path: JSON, or a `Raw`. `denied` are the (verb, resource) that the user may not, and
+    `denied_pods` those that the pods' service account may not. `token`, where it is set, is required."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Any] = copy.deepcopy(healthy())

@@ -29,7 +29,7 @@ def plural(kind: str) -> str:
 
 
 class Kubernetes:
-    """Listens on loopback. `objects` by path; `unknown` is what was asked for and is not answered."""
+    """Listens on loopback. `objects` by path; `unknown` are requests that it cannot answer."""
 
     def __init__(self, folder: Path) -> None:
         self.objects: dict[str, Object] = {}
@@ -207,7 +207,7 @@ def _status(code: int, reason: str) -> Object:
 
 
 def _discover(path: str) -> Object | None:
-    """What the server says of itself."""
+    """The description of the server's API."""
     if path == "/version":
         return {"major": "1", "minor": "34", "gitVersion": "v1.34.0"}
     if path == "/api":

@@ -1,4 +1,4 @@
-"""A run of four steps as it is recorded in MLflow, without a model: what is told, and what is found afterwards."""
+"""A made-up run of four steps: recording it in MLflow, and reading it back."""
 
 import sqlite3
 from contextlib import closing
@@ -106,7 +106,7 @@ def tell(lineage: Lineage, run_key: str, steps: list[StepResult] = STEPS, final:
 
 
 def again(lineage: Lineage) -> Lineage:
-    """What another process makes, or the same resumed: the same store, nothing remembered."""
+    """A second recorder for the same store, as another or a resumed process makes it."""
     return Lineage(lineage.tracking_uri, lineage.model_name, lineage.experiment)
 
 

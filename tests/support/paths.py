@@ -1,4 +1,4 @@
-"""Where things lie in the tree."""
+"""Folders of the tree."""
 
 from pathlib import Path
 

@@ -45,7 +45,8 @@ def shuffled(examples: Examples, batch_size: int, generator: torch.Generator) ->
 
 
 def share_of_rate(update: int, updates: int, warmup: float) -> float:
-    """Of the learning rate, in update 0, 1, ...: it rises in equal steps and falls along half a cosine to zero."""
+    """The share of the learning rate in update 0, 1, ...: it rises in equal steps and falls along half a cosine to
+    zero."""
     rising = max(1, round(warmup * updates))
     if update < rising:
         return (update + 1) / rising

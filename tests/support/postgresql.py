@@ -1,4 +1,4 @@
-"""PostgreSQL for the tests: the real server, from Debian's packages, in a folder of its own, on loopback."""
+"""PostgreSQL for the tests: the real server, from Debian's packages, in a new folder, on loopback."""
 
 import os
 import shutil

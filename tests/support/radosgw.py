@@ -61,7 +61,7 @@ rgw cache enabled = false
 
 
 class RadosGateway:
-    """Neither root nor the `ceph` user is needed: each daemon runs as whoever runs the tests."""
+    """Neither root nor the `ceph` user is needed: each daemon runs as the user of the tests."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.endpoint = f"http://127.0.0.1:{port}"

@@ -1,4 +1,4 @@
-"""A policy scanner for the chart's tests: checkov, in an environment of its own, because it pins a lot."""
+"""A policy scanner for the chart's tests: checkov, in a separate environment, because it pins many versions."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ VERSION = "3.3.30"
 
 
 def find_checkov() -> tuple[Path | None, str]:
-    """The program, else why there is none. CHECKOV names one; else an environment made once."""
+    """The program, or None and the reason. CHECKOV names one; otherwise an environment is made once."""
     if named := os.environ.get("CHECKOV"):
         return Path(named), ""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lmmpress" / f"checkov-{VERSION}"

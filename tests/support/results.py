@@ -1,4 +1,4 @@
-"""Results of runs: what two of them must agree on, and some that no run has made."""
+"""Results of runs: what two must agree on, and made-up ones."""
 
 from typing import Literal
 

@@ -81,7 +81,7 @@ class MiniStack:
 
 
 def wait_for(endpoint: str, seconds: float = 60) -> None:
-    """Return when something answers there."""
+    """Wait until a server answers."""
     for _ in range(int(seconds * 20)):
         try:
             urllib.request.urlopen(endpoint, timeout=5)
@@ -122,7 +122,7 @@ class _Front:
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        """What becomes of a connection."""
+        """Serve one connection."""
 
 
 class Proxy(_Front):
@@ -151,7 +151,7 @@ class Proxy(_Front):
         super().__init__(target)
 
     def _serve(self, client: socket.socket) -> None:
-        """Pass on what comes, in both directions; a request begins with a read of its own."""
+        """Pass on bytes in both directions; each request starts with a new read."""
         try:
             server = socket.create_connection(self._target)
         except OSError:
@@ -215,14 +215,14 @@ class Proxy(_Front):
 
 
 def answer(status: str, code: str, message: str = "told so by the test") -> bytes:
-    """An error as S3 servers tell it."""
+    """An error as S3 servers send it."""
     body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n"
     return f"{head}Connection: close\r\n\r\n".encode() + body
 
 
 class TlsFront(_Front):
-    """A server's TLS side, with a certificate of one's own."""
+    """A TLS proxy before a server, with a given certificate."""
 
     scheme = "https"
 

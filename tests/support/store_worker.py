@@ -16,12 +16,12 @@ PART = 5 << 20  # bytes; the least that S3 takes
 
 
 def opened(address: str, limit: int = 10**12, **settings: float) -> Store:
-    """A store in a bucket with small parts, so that small files are many parts."""
+    """A store in a bucket with small parts, so that also small files have many parts."""
     return Store(CachedObjects(BucketObjects(address, part=PART, **settings), cache_folder(), limit))
 
 
 def make_checkpoint(folder: Path, seed: int, sizes: dict[str, int] | None = None) -> Path:
-    """A directory of files: what a store sees of a checkpoint. Shards are listed by an index."""
+    """A directory of random files, which a store takes for a checkpoint. Shards are listed in an index."""
     chance = random.Random(seed)
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(f'{{"seed": {seed}}}', "utf-8")
@@ -34,7 +34,7 @@ def make_checkpoint(folder: Path, seed: int, sizes: dict[str, int] | None = None
 
 
 def write_step(folder: Path, number: int) -> Path:
-    """The checkpoint of a step: some files of its own and one that all share."""
+    """The checkpoint of a step: some files that only it has and one that all share."""
     made = make_checkpoint(folder, number, {f"model-{index}.safetensors": 40_000 + number for index in range(3)})
     (made / "vocab.txt").write_bytes(b"frozen" * 1000)
     return made

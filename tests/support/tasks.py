@@ -1,4 +1,4 @@
-"""The tasks of a pipeline, called one after the other as Kubeflow would, and what they leave."""
+"""The tasks of a pipeline, called one after the other as Kubeflow does, and what they leave."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -29,7 +29,7 @@ def prepared(raw: dict[str, Any]) -> tuple[str, str, dict[str, list[int]]]:
 
 
 def walk(raw: dict[str, Any]) -> Iterator[tuple[str, Callable[[], tasks.Outcome]]]:
-    """Every task of the pipeline by steps in its order, to be called."""
+    """Every task of the pipeline by steps, in order, as a function to call."""
     store, run, steps = prepared(raw)
     yield "evaluate original", lambda: tasks.evaluate(store, run, "original")
     for stage in parse_plan(raw).stages:
@@ -43,7 +43,7 @@ def walk(raw: dict[str, Any]) -> Iterator[tuple[str, Callable[[], tasks.Outcome]
 
 
 def result_of(raw: dict[str, Any]) -> Result:
-    """What the store knows of a run that its tasks have ended."""
+    """The result of a run that its tasks have ended, from the store."""
     store = open_store(raw["store"])
     (entry,) = [entry.name for entry in store.objects.entries("records/submission-")][:1]
     told = read_submission(store, entry.removeprefix("records/submission-").removesuffix(".json"))
@@ -68,7 +68,7 @@ class RegisteredVersion(NamedTuple):
 
 
 def chain(folder: Path, name: str = "antgmm") -> tuple[list[RecordedStep], RegisteredVersion]:
-    """A run's lineage as its readers follow it: each step, what it came from and what it led to."""
+    """A run's lineage as readers follow it: each step with the checkpoints before and after it."""
     lineage = Lineage(local_store(folder), "antgmm")
     from lmmpress.tracking.client import open_client
 

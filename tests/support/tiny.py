@@ -148,7 +148,7 @@ def save_model(model: torch.nn.Module, folder: Path, **settings: Any) -> None:
 
 
 def generate(model: torch.nn.Module, **inputs: Any) -> torch.Tensor:
-    """`generate` of the same; tokens [rows, tokens]."""
+    """`generate`, which is not declared either; token ids [rows, tokens]."""
     tokens: torch.Tensor = model.generate(**inputs)  # type: ignore[operator]
     return tokens
 

@@ -20,7 +20,8 @@ def train_for_a_moment(model: torch.nn.Module, examples: Examples, anatomy: Anat
 
 
 def train_until_it_answers(model: torch.nn.Module, examples: Examples) -> None:
-    """Until the loss is so small that every row is answered right: tens of epochs, a few more or less by processor."""
+    """Train until the loss is so small that every row is answered right: tens of epochs, a few more or less by
+    processor."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     generator = torch.Generator().manual_seed(0)
     loss, epochs = 1.0, 0

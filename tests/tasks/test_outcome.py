@@ -1,4 +1,4 @@
-"""What a task shows in the pages of Kubeflow: names of others stand there as they are, as no markup."""
+"""What a task shows in the pages of Kubeflow: foreign names are shown as they are, not as markup."""
 
 from support.results import fabricated
 
@@ -12,7 +12,7 @@ def test_a_table_shows_names_as_they_are() -> None:
     assert row == r"| a\|b \`c\` \<img src=x\> \[d\](e)\\n\\x1b\[2K\| 1 \| | 12,345 |"
 
 
-def test_the_length_of_own_answers_stands_beside_the_speed() -> None:
+def test_the_length_of_own_answers_is_shown_with_the_speed() -> None:
     result = fabricated("a")
     assert "tokens of its own answers" not in of_result(result).summary, "older results do not know them"
     assert of_result(result).metrics["natural_tokens"] is None

@@ -1,4 +1,4 @@
-"""The tasks of a pipeline, called one after the other as Kubeflow would, against the same run in one process."""
+"""The tasks of a pipeline, called one after the other as Kubeflow does, give the same as the run in one process."""
 
 import importlib
 import json
@@ -149,7 +149,7 @@ def test_stages_are_taken_in_the_order_of_the_plan(
 
 @contextmanager
 def ends_with(capsys: pytest.CaptureFixture[str], message: str) -> Iterator[None]:
-    """A task that ends as programs do whose user has to mend something: one line, exit code 2."""
+    """The task ends with an error for its user: one line, exit code 2."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
         yield
@@ -187,7 +187,7 @@ def test_a_cut_along_an_axis_with_scores_waits_for_them(
         tasks.prune(store, run, "ffn", 0)
 
 
-def test_what_auto_stands_for_is_settled_by_the_first_that_computes(
+def test_the_dtype_that_auto_means_is_fixed_by_the_first_task_that_computes(
     plan: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A part made on a GPU in bfloat16 is found by a task on a machine that has none."""
@@ -279,10 +279,8 @@ def test_a_step_whose_task_died_before_it_was_recorded_is_recorded_by_the_next(
 def test_a_pipeline_goes_on_after_a_task_of_any_component_was_killed(
     raw_plan: dict[str, Any], taught: Path, tmp_path: Path
 ) -> None:
-    """kill -9 after a task's work and before it could say so, and then a pipeline submitted anew; for each component.
-
-    The tasks are called as their components call them; test_kfp_local.py does the same to processes of Kubeflow's.
-    """
+    """kill -9 after a task's work and before it reports its result, and then a new pipeline; for each component. The
+    tasks are called as their components call them; test_kfp_local.py does the same to processes of Kubeflow."""
     stages = {axis: raw_plan["stages"][axis] for axis in ("ffn", "attention", "io")}
     raw = raw_plan | {"model": str(taught), "stages": {"block": {"step": 1, "max": 1}} | stages}
     one = compress(parse_plan(raw), tmp_path / "one")
@@ -339,7 +337,7 @@ def test_a_task_killed_under_kubeflows_plugin_is_ended_by_the_next_one(
     assert statuses(evaluated, killed, retried, pipeline) == ["FINISHED", "KILLED", "RUNNING", "RUNNING"]
 
 
-def test_model_data_and_store_may_all_lie_in_buckets(
+def test_model_data_and_store_may_all_be_in_buckets(
     plan: dict[str, Any], new_bucket: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 

@@ -1,4 +1,4 @@
-"""Stores of MLflow: a file, and a server."""
+"""Databases of MLflow: a file, and one behind a server."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +26,7 @@ def server_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str
 
 @pytest.fixture
 def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing may be written to the working directory, whatever is recorded."""
+    """Recording must write nothing to the working directory."""
     monkeypatch.chdir(tmp_path)
     yield
     assert list(tmp_path.iterdir()) == [], "nothing is made"
@@ -34,7 +34,7 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 @pytest.fixture
 def store(request: pytest.FixtureRequest) -> tuple[str, Path]:
-    """The sqlite file, or what `on_both` says."""
+    """The sqlite file, or the one that `on_both` selects."""
     found: tuple[str, Path] = request.getfixturevalue(getattr(request, "param", "sqlite_store"))
     return found
 

@@ -95,7 +95,7 @@ HOSTILE = "\x1b[31mred\nerror: forged \ud800 \u202e"
 SHOWN = r"\x1b[31mred\nerror: forged \ud800 \u202e"
 
 
-def test_texts_of_strangers_are_shown_and_break_nothing(lineage: Lineage) -> None:
+def test_hostile_text_is_recorded_visibly(lineage: Lineage) -> None:
     """Names of tasks and splits, a reason and a path as a hostile data set would have them."""
     info = run_info("hostile")
     splits = [info.data[2].model_copy(update={"split": HOSTILE}), *info.data[3:]]
@@ -144,7 +144,7 @@ def test_only_the_database_is_written(store: tuple[str, Path], lineage: Lineage)
     assert {path.name for path in store[1].rglob("*")} - {"mlflow.db-journal"} == {"mlflow.db"}
 
 
-def test_a_new_store_is_made_with_its_folder_and_quietly(
+def test_a_new_database_is_made_with_its_folder_and_without_output(
     tmp_path_factory: pytest.TempPathFactory, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path_factory.mktemp("new") / "a" / "b"

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 
 class Pipeline:
-    """A pipeline of Kubeflow's as its MLflow plugin records it: a run for all of it, and one below for each task."""
+    """A pipeline as Kubeflow's MLflow plugin records it: one run for the pipeline, with a nested run for each task."""
 
     def __init__(self, address: str, experiment: str) -> None:
         self.client, self.address = open_client(address), address
@@ -39,10 +39,10 @@ class Pipeline:
         self.client.set_terminated(self.run, status)
 
 
-def test_within_a_pipeline_of_kubeflow_its_run_is_ours_and_its_tasks_stay_as_they_are(
+def test_within_a_kubeflow_pipeline_its_mlflow_run_is_used_and_its_tasks_are_unchanged(
     server_store: tuple[str, Path],
 ) -> None:
-    """No parent run is made beside Kubeflow's, and nothing we log is in the way of what its launcher logs."""
+    """No parent run is made besides Kubeflow's, and nothing that we log conflicts with what its launcher logs."""
     inputs = {"store": "s3://b/s", "run": "k-1", "stage": "block", "index": 0, "alpha": 0.15, "seed": 3}
     first = Pipeline(server_store[0], "with the plugin")
     tasks = []
@@ -97,7 +97,7 @@ def test_a_task_that_was_killed_within_kubeflow_is_ended_by_the_next_attempt(ser
     assert pipeline.client.get_run(lost).data.tags["lmmpress.run_key"] == "k"
 
 
-def test_the_run_of_a_pipeline_before_is_ended_where_the_one_that_carries_it_on_fails(
+def test_the_run_of_an_earlier_pipeline_is_ended_when_the_one_that_resumes_it_fails(
     server_store: tuple[str, Path],
 ) -> None:
     first = Pipeline(server_store[0], "carried on")

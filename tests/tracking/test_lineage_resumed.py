@@ -1,4 +1,4 @@
-"""What is recorded twice, cut off, interrupted, killed or resumed."""
+"""Recording twice, and after runs that were cut off, interrupted, killed or resumed."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 
 @on_both
-def test_telling_everything_twice_changes_nothing(lineage: Lineage, store: tuple[str, Path]) -> None:
+def test_recording_everything_twice_changes_nothing(lineage: Lineage, store: tuple[str, Path]) -> None:
     tell(lineage, "twice")
     before = content(store[1])
     tell(lineage, "twice")
@@ -19,7 +19,7 @@ def test_telling_everything_twice_changes_nothing(lineage: Lineage, store: tuple
     assert content(store[1]) == before
 
 
-def test_what_was_cut_off_half_way_is_completed_and_not_doubled(lineage: Lineage, store: tuple[str, Path]) -> None:
+def test_an_interrupted_recording_is_completed_and_not_doubled(lineage: Lineage, store: tuple[str, Path]) -> None:
     tell(lineage, "cut-off")
     before = rows(store[1])
     for run in [parent_run(lineage), *nested_runs(lineage).values()]:
@@ -46,14 +46,14 @@ def test_an_interrupted_run_is_marked_and_goes_on_when_resumed(lineage: Lineage)
 
 
 def killed(lineage: Lineage) -> None:
-    """Leave a run as a process does that is killed while it records its second step."""
+    """Leave a run as a process that is killed while it records its second step."""
     lineage.begin(run_info("killed"))
     lineage.step(STEPS[0])
     lineage._start_step("block/2", STEPS[1])
 
 
 @on_both
-def test_what_a_killed_process_left_running_is_ended_by_who_takes_over(lineage: Lineage) -> None:
+def test_the_runs_of_a_killed_process_are_ended_by_the_next_one(lineage: Lineage) -> None:
     killed(lineage)
     resumed = again(lineage)
     resumed.take_over("another run")

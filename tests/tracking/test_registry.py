@@ -66,11 +66,11 @@ def path_at(uri: str) -> Path:
     return Path(unquote(urlsplit(uri).path))
 
 
-def test_the_tag_says_it(client: MlflowClient, database: str) -> None:
+def test_the_tag_of_a_version_holds_the_address(client: MlflowClient, database: str) -> None:
     assert address_of(register(client, "tagged", "/nowhere", address="s3://b/p"), database) == "s3://b/p"
 
 
-def test_a_directory_is_where_it_is(client: MlflowClient, database: str, tmp_path: Path) -> None:
+def test_the_address_of_a_directory_is_its_path(client: MlflowClient, database: str, tmp_path: Path) -> None:
     place = checkpoint(tmp_path / "a b%20c")
     assert address_of(register(client, "plain", str(place)), database) == str(place)
     assert address_of(register(client, "as a URI", place.as_uri()), database) == str(place)
@@ -78,7 +78,7 @@ def test_a_directory_is_where_it_is(client: MlflowClient, database: str, tmp_pat
 
 
 def test_a_logged_model_of_ours_says_where_its_checkpoint_lies(client: MlflowClient, database: str) -> None:
-    """As a version is that somebody registers in MLflow's pages: it has none of our tags, but its model has."""
+    """As a version that was registered in MLflow's pages: it has none of our tags, but its model has."""
     model = client.create_logged_model("0", "ours", tags={"lmmpress.address": "s3://b/checkpoints/1"})
     assert address_of(register(client, "logged", f"models:/{model.model_id}"), database) == "s3://b/checkpoints/1"
 
@@ -128,7 +128,9 @@ def test_artifacts_that_only_the_server_has_are_fetched(server: str, folder: Pat
         assert found.is_relative_to(tmp_path / "cache")
 
 
-def test_what_leads_to_no_checkpoint_is_one_line(client: MlflowClient, database: str, tmp_path: Path) -> None:
+def test_a_version_that_leads_to_no_checkpoint_is_a_one_line_error(
+    client: MlflowClient, database: str, tmp_path: Path
+) -> None:
     parts = tmp_path / "parts"
     checkpoint(parts / "model")
     (parts / "components").mkdir()

@@ -1,4 +1,4 @@
-"""Addresses of MLflow as people write them: each is opened, or refused in one line and soon."""
+"""Addresses of MLflow as people write them: each is opened, or quickly refused in one line."""
 
 import socket
 import sqlite3
@@ -37,7 +37,7 @@ def quick_retries(in_an_empty_folder: None, monkeypatch: pytest.MonkeyPatch) -> 
         ("x\x1b[31m", r"names x\x1b[31m, and"),
     ],
 )
-def test_an_address_that_leads_nowhere_is_one_line(address: str, said: str) -> None:
+def test_an_address_that_leads_nowhere_is_a_one_line_error(address: str, said: str) -> None:
     with pytest.raises(UserError) as caught:
         open_client(address).search_experiments()
     (line,) = caught.value.lines
@@ -46,7 +46,7 @@ def test_an_address_that_leads_nowhere_is_one_line(address: str, said: str) -> N
     assert "\n" not in line
 
 
-def test_a_server_that_takes_calls_and_answers_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_accepts_connections_and_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "_ANSWER", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -73,7 +73,7 @@ def test_a_database_that_is_not_there_is_tried_once(monkeypatch: pytest.MonkeyPa
 
 
 def out_of_date(found: str) -> str:
-    """What MLflow says of a schema that is not its own."""
+    """MLflow's error for a schema of another version."""
     return (
         f"Detected out-of-date database schema (found version {found}, but expected {'e' * 12}). Take a backup of your "
         "database, then run 'mlflow db upgrade <database_uri>' to migrate your database to the latest schema. NOTE: "
@@ -90,7 +90,7 @@ def out_of_date(found: str) -> str:
         ("Can't locate revision identified by 'ffffffffffff'", "a newer MLflow than the "),
     ],
 )
-def test_a_schema_of_another_version_is_told_whole_and_the_right_way_round(raised: str, said: str) -> None:
+def test_a_database_schema_of_another_version_is_reported_with_the_right_remedy(raised: str, said: str) -> None:
     from mlflow import MlflowException
 
     with pytest.raises(UserError) as caught, explained("postgresql://u:secret@h/x"):
@@ -101,8 +101,8 @@ def test_a_schema_of_another_version_is_told_whole_and_the_right_way_round(raise
     assert ("db upgrade" in line) == ("upgrade" in said and "pip" not in said)
 
 
-def test_a_database_that_takes_no_more_is_told_in_its_own_words(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """SQLAlchemy would say first how it came to write at that moment, and MLflow would log a traceback."""
+def test_an_error_of_the_database_is_shown_as_it_is(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Without care, SQLAlchemy would explain its flush first, and MLflow would log a traceback."""
     database = new_database(tmp_path_factory.mktemp("full") / "mlflow.db")
 
     def limit(connection: sqlite3.Connection, _record: object) -> None:
@@ -128,6 +128,6 @@ def test_a_long_message_ends_with_a_whole_word() -> None:
     assert str(caught.value).endswith(" seven seven ...; try again")
 
 
-def test_what_is_not_mlflows_fault_is_not_told_as_its() -> None:
+def test_other_errors_are_not_reported_as_mlflows() -> None:
     with pytest.raises(KeyError), explained("http://h"):
         raise KeyError("ours")

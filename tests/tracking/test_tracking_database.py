@@ -28,7 +28,9 @@ OLDER = "400f98739977"  # the schema that MLflow 3.0 added logged models to
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_path_is_a_path(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_of_a_database_may_have_any_characters(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "runs" / name
     folder.mkdir(parents=True)
@@ -90,8 +92,8 @@ class StopError(Exception):
     pass
 
 
-def test_what_was_left_half_made_is_made_anew(tmp_path: Path) -> None:
-    """As an earlier lmmpress left it: MLflow's tables were made in place, up to one of them."""
+def test_a_half_made_database_is_made_anew(tmp_path: Path) -> None:
+    """As an earlier lmmpress left it: MLflow's tables were made in place, and only some of them."""
 
     def stop(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         if "CREATE TABLE webhooks" in statement:
@@ -145,7 +147,7 @@ def with_revision(path: Path, revision: str, *more: str) -> Path:
     return path
 
 
-def test_a_database_of_a_newer_mlflow_is_said_to_be_one(tmp_path: Path) -> None:
+def test_the_error_for_a_database_of_a_newer_mlflow_says_so(tmp_path: Path) -> None:
     path = with_revision(tmp_path / "mlflow.db", "ffffffffffff")
     for create in (False, True):
         with pytest.raises(UserError) as caught:
@@ -157,7 +159,7 @@ def test_a_database_of_a_newer_mlflow_is_said_to_be_one(tmp_path: Path) -> None:
         assert "db upgrade" not in line
 
 
-def test_a_database_of_an_older_mlflow_is_to_be_upgraded(tmp_path: Path) -> None:
+def test_the_error_for_a_database_of_an_older_mlflow_says_how_to_upgrade(tmp_path: Path) -> None:
     written = "INSERT INTO experiments (experiment_id, name, workspace) VALUES (7, 'mine', 'default')"
     path = with_revision(tmp_path / "mlflow.db", OLDER, written)
     for create in (False, True):
@@ -169,7 +171,7 @@ def test_a_database_of_an_older_mlflow_is_to_be_upgraded(tmp_path: Path) -> None
         assert line.endswith(f"mlflow db upgrade '{uri_of(path)}'")
 
 
-def test_what_is_no_database_of_mlflows_is_left_alone(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_mlflow_database_is_left_alone(tmp_path: Path) -> None:
     folder, text, foreign = tmp_path / "folder", tmp_path / "text", tmp_path / "foreign"
     folder.mkdir()
     text.write_text("a text, and no database " * 100, "utf-8")
@@ -184,13 +186,13 @@ def test_what_is_no_database_of_mlflows_is_left_alone(tmp_path: Path) -> None:
     assert (text.read_bytes(), foreign.read_bytes()) == before
 
 
-def test_who_only_reads_makes_nothing(tmp_path: Path) -> None:
+def test_reading_makes_no_database(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nope/x\.db: there is no such MLflow database"):
         open_client(uri_of(tmp_path / "nope" / "x.db"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_source: Path, target: Path) -> None:
         target.write_bytes(b"the first few bytes")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
@@ -202,13 +204,13 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     assert list(folder.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", "utf-8")
     with pytest.raises(UserError, match="cannot hold the lineage store: Not a directory"):
         open_client(local_store(tmp_path / "file" / "folder"), create=True)
 
 
-def test_a_name_that_no_disk_takes_is_told(tmp_path: Path) -> None:
+def test_a_name_that_no_disk_accepts_is_reported(tmp_path: Path) -> None:
     for create in (False, True):
         with pytest.raises(UserError, match=r"cannot .*: File name too long"):
             open_client(uri_of(tmp_path / ("x" * 300) / "mlflow.db"), create=create)
