@@ -196,7 +196,9 @@ def test_an_axis_that_nobody_uses_changes_no_scores(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.usefixtures("trusting")
-def test_an_axis_of_another_package_may_go_by_scores(raw, tmp_path, monkeypatch) -> None:
+def test_an_axis_of_another_package_may_go_by_scores(
+    raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is scored beside the others, for the plan that uses it; the dimensions of its groups are those of `ffn`."""
     monkeypatch.setitem(registry._axes, "tail", replace(axis_named("tail"), needs_scores=True))
     removed = {"step": 16, "max": 16}
