@@ -62,7 +62,7 @@ def compress_in_tasks(
                     load_component_from_file(str(compiled))(**arguments)
             except RuntimeError:
                 raise UserError(
-                    f"task {log.failed} failed: {log.fault or f'see {out / LOG}'}; carry on with --resume"
+                    f"task {log.failed} failed: {log.fault or f'see {out / LOG}'}; continue with --resume"
                 ) from None
     begun = begin(plan, folder.store, folder.teacher)
     with folder.store.run_state(begun.key) as state:
