@@ -127,10 +127,10 @@ class TowerLayout:
     are tensors that hold stream vectors along their last dimension (embeddings, query tokens), each with the power of
     its rescaling. `hidden` are two-layer networks outside of the blocks whose hidden width the config ties to the
     stream's. `rms` is true if the norms divide by the root of a mean square, which a cut changes by a known factor.
-    `norm_shift` is what norms add to their weight. `post_norm` is true if blocks normalise the stream itself. The model
-    may scale the output of the last final norm; `output_power` is the power of the width in that scaling. The width of
-    the stream must be a multiple of `stream_unit`. `inexpressible` maps the name of an axis that cannot be cut at all
-    to the reason.
+    `norm_shift` is what norms add to their weight. `post_norm` is true if blocks normalise the stream itself.
+    `output_power` is the further power of the last final norm's rescaling, for models that scale its output by a factor
+    that depends on the width. The width of the stream must be a multiple of `stream_unit`. `inexpressible` maps the
+    name of an axis that cannot be cut at all to the reason.
     """
 
     name: str
