@@ -1,5 +1,5 @@
-"""The axes: what a stage can make smaller. Each axis is declared in one file, and everything else follows from that:
-see docs/adding-an-axis.md."""
+"""The axes: what a stage can make smaller. Each axis is declared in one file, and all other code reads that
+declaration: see docs/adding-an-axis.md."""
 
 from lmmpress.axes.registry import Axis, axes, axis_named, register
 

@@ -8,8 +8,8 @@ from lmmpress.axes.slices import AxisAnatomy, Exactness, Group, Shapes, Slice, g
 
 
 def anatomy(layout: TowerLayout, shapes: Shapes) -> AxisAnatomy:
-    """One group for each attention of each block; with rotary embeddings the planes of all blocks are one group, since
-    a config names their frequencies once."""
+    """One group for each attention of each block. With rotary embeddings the planes of all blocks are one group,
+    because a config has one set of frequencies for all blocks."""
     groups, planes = [], []
     for blocks in layout.stacks:
         for number, which, at, head in blocks.attentions_in(shapes):

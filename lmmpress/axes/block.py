@@ -1,4 +1,4 @@
-"""Axis `block`: depth. Whole blocks go from the last, without scores (section 3.3.1)."""
+"""Axis `block`: depth. A cut removes whole blocks, the last ones first, without scores (section 3.3.1)."""
 
 from lmmpress.axes.layout import Stack, TowerLayout
 from lmmpress.axes.registry import Axis, register
@@ -6,7 +6,7 @@ from lmmpress.axes.slices import AxisAnatomy, Group, Shapes, Slice
 
 
 def anatomy(layout: TowerLayout, shapes: Shapes) -> AxisAnatomy:
-    """One group for each stack, whose dimensions are its blocks. Stacks lose as many blocks each."""
+    """One group for each stack, whose dimensions are its blocks. Every stack loses the same number of blocks."""
     return AxisAnatomy(
         tuple(Group(stack.group, stack.depth, _whole_blocks(stack, shapes)) for stack in layout.block_stacks()),
         width=min(blocks.depth for blocks in layout.stacks),
@@ -16,7 +16,7 @@ def anatomy(layout: TowerLayout, shapes: Shapes) -> AxisAnatomy:
 
 
 def _whole_blocks(stack: Stack, shapes: Shapes) -> tuple[Slice, ...]:
-    """Every tensor of every block, owned by the block it is in."""
+    """Every tensor of every block, owned by its block."""
     numbers = {tensor: stack.number(tensor) for tensor in shapes}
     return tuple(
         Slice(tensor, 0, (1, 1, shapes[tensor][0]), counted=len(shapes[tensor]) > 1, offset=number)
@@ -26,7 +26,7 @@ def _whole_blocks(stack: Stack, shapes: Shapes) -> tuple[Slice, ...]:
 
 
 def _block_outputs(layout: TowerLayout, shapes: Shapes) -> tuple[str, ...]:
-    """The tensors that write into the residual stream from within blocks."""
+    """The tensors of blocks that write into the residual stream."""
     modules = [
         f"{blocks.block(number)}{module}"
         for blocks in layout.stacks
@@ -39,7 +39,7 @@ def _block_outputs(layout: TowerLayout, shapes: Shapes) -> tuple[str, ...]:
 AXIS = register(
     Axis(
         "block",
-        "depth: the last blocks go",
+        "depth: the last blocks are removed",
         component="block_prune",
         anatomy=anatomy,
         needs_scores=False,

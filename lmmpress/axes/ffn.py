@@ -20,7 +20,7 @@ def anatomy(layout: TowerLayout, shapes: Shapes) -> AxisAnatomy:
 
 
 def hidden_units(network: Ffn, at: str, shapes: Shapes) -> tuple[Slice, ...]:
-    """Eq. 2: what hidden dimension n of an FFN owns; its modules' names begin with `at`."""
+    """Eq. 2: the slices that hidden dimension n of an FFN owns; the names of its modules begin with `at`."""
     widened = [outputs_of(at + name, (network.fused, network.width, 1), shapes) for name in network.widen]
     return (*chain(*widened), *inputs_of(at + network.narrow, (1, network.width, 1)))
 

@@ -9,7 +9,8 @@ from lmmpress.axes.slices import AxisAnatomy, Group, Shapes, Slice, group_name, 
 
 
 def anatomy(layout: TowerLayout, shapes: Shapes) -> AxisAnatomy:
-    """The stream is one group; each network outside of the blocks whose hidden width the config ties to it another."""
+    """The stream is one group. A network outside of the blocks is one more, if the config ties its hidden width to the
+    stream's."""
     stream = _outside(layout, shapes)
     for blocks in layout.stacks:
         for number in range(blocks.depth):
@@ -28,7 +29,7 @@ def anatomy(layout: TowerLayout, shapes: Shapes) -> AxisAnatomy:
 
 
 def _in_block(layout: TowerLayout, blocks: Blocks, at: str, shapes: Shapes) -> list[Slice]:
-    """Eq. 4: what residual dimension n owns in a block; norms go with it without being counted."""
+    """Eq. 4: the slices that residual dimension n owns in a block; norms are cut with it, but not counted in scores."""
     view = (1, layout.width, 1)
     pieces: list[Slice] = []
     for head in blocks.attentions:
@@ -47,7 +48,7 @@ def _in_block(layout: TowerLayout, blocks: Blocks, at: str, shapes: Shapes) -> l
 
 
 def _outside(layout: TowerLayout, shapes: Shapes) -> list[Slice]:
-    """What residual dimension n owns outside of the blocks: embeddings, outer norms, projections, heads."""
+    """The slices that residual dimension n owns outside of the blocks: embeddings, outer norms, projections, heads."""
     view = (1, layout.width, 1)
     pieces = [
         Slice(name, len(shapes[name]) - 1, view, False, power) for name, power in layout.rows.items() if name in shapes
@@ -61,7 +62,7 @@ def _outside(layout: TowerLayout, shapes: Shapes) -> list[Slice]:
         pieces += outputs_of(module, view, shapes, counted=False)
     for module in layout.readers:
         if f"{module}.weight" in shapes:
-            # a reader may be given several states side by side
+            # the input of a reader may be several states side by side
             repeats = shapes[f"{module}.weight"][1] // layout.width
             pieces += inputs_of(module, (repeats, layout.width, 1), counted=False)
     return pieces

@@ -1,8 +1,8 @@
-"""How a tower is laid out: the vocabulary in which families describe towers, and which axes read.
+"""A tower's layout: the classes with which families describe towers to the axes.
 
-A family says, for each tower, which modules write and read the residual stream, which form a block's attention and
-its FFN. Names are relative to a block where they say so; a module's weight and, if the model has one, its bias follow
-together, so layouts speak of modules, not of tensors.
+A family declares, for each tower, which modules write and read the residual stream, and which form a block's attention
+and FFN. Names inside of a block are relative to it. A module's weight and bias are always cut together, so layouts name
+modules, not tensors.
 """
 
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ Rotary = Literal["none", "halves", "pairs"]
 class Attention:
     """One attention of a block. A projection is (module, how many heads its rows hold).
 
-    Fused modules stand in both `query_key` and `value` with no heads left to part them: name them in `query_key`
-    alone. `scaled` are the modules multiplied when the head width shrinks (the query, since scores are divided by the
-    root of the width), each with the number of its heads, the first ones, that are queries. `norms` are norms over a
-    head's width, with the power that they are rescaled by. `foreign` are modules that read another tower. With rotary
-    embeddings, only the first `turning` planes of a head turn, or all.
+    A module in which query, key and value are fused is named in `query_key` only. `scaled` are the modules that are
+    multiplied when the head width shrinks (the query, because scores are divided by the root of the width), each with
+    the number of its query heads, which come first. `norms` are norms over a head's width, each with the power of its
+    rescaling. `foreign` are modules that read another tower. With rotary embeddings, only the first `turning` planes of
+    a head are rotated, or all.
     """
 
     query_key: tuple[tuple[str, int], ...]
@@ -40,8 +40,8 @@ class Attention:
 def separate(
     query: str, key: str, value: str, output: str, heads: int, head_dim: int, foreign: tuple[str, ...] = ()
 ) -> Attention:
-    """An attention with a module each for queries, keys and values, all of which have the same number of heads; scores
-    are divided by the root of the head's width."""
+    """An attention with separate modules for queries, keys and values, which have the same number of heads; scores are
+    divided by the root of the head's width."""
     return Attention(
         query_key=((query, heads), (key, heads)),
         value=((value, heads),),
@@ -55,8 +55,8 @@ def separate(
 
 @dataclass(frozen=True)
 class Ffn:
-    """One feed-forward network of a block: modules that widen (one, or gate and up; `fused` counts those in one
-    tensor), and the one that narrows."""
+    """One feed-forward network of a block: the modules that widen (one, or gate and up; `fused` is how many of them
+    share one tensor), and the one that narrows."""
 
     widen: tuple[str, ...]
     narrow: str
@@ -66,8 +66,8 @@ class Ffn:
 
 @dataclass(frozen=True)
 class Blocks:
-    """One stack of a tower: `prefix` of its block tensors, and what a block consists of. A tower's only stack needs no
-    name."""
+    """One stack of a tower: the `prefix` of its block tensors, and the modules of a block. A tower's only stack needs
+    no name."""
 
     prefix: str
     depth: int
@@ -78,19 +78,19 @@ class Blocks:
     name: str = ""
 
     def block(self, number: int) -> str:
-        """What the names of a block's tensors begin with."""
+        """The prefix of the names of a block's tensors."""
         return f"{self.prefix}.{number}."
 
     def ffns_in(self, shapes: Shapes) -> Iterator[tuple[int, int | str, str, Ffn]]:
-        """The FFNs that the model's blocks have: the block's number, the FFN's own where a block may have several, what
-        its modules' names begin with, and what it is."""
+        """The FFNs of the model's blocks: the block's number, the FFN's own number if a block may have several, the
+        prefix of its modules' names, and the FFN."""
         for number in range(self.depth):
             for index, network in enumerate(self.ffns):
                 if f"{self.block(number)}{network.narrow}.weight" in shapes:
                     yield number, index if len(self.ffns) > 1 else "", self.block(number), network
 
     def attentions_in(self, shapes: Shapes) -> Iterator[tuple[int, int | str, str, Attention]]:
-        """The attentions that the model's blocks have, as `ffns_in` gives FFNs."""
+        """The attentions of the model's blocks, in the form of `ffns_in`."""
         for number in range(self.depth):
             for index, head in enumerate(self.attentions):
                 if f"{self.block(number)}{head.output}.weight" in shapes:
@@ -99,8 +99,8 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Stack:
-    """Blocks in a row, whose tensors are `<prefix>.<number>.<rest>`. `group` names the group of its blocks, `within`
-    what the names of groups inside of block n begin with: `<within>.<n>`, after the axis."""
+    """Blocks in a row, whose tensors are `<prefix>.<number>.<rest>`. `group` is the name of the group of its blocks.
+    The names of groups inside of block n begin, after the axis, with `<within>.<n>`."""
 
     prefix: str
     depth: int
@@ -121,16 +121,16 @@ class Stack:
 
 @dataclass(frozen=True)
 class TowerLayout:
-    """What a family says of a tower.
+    """A family's description of a tower.
 
-    `writers` and `readers` are modules outside of the blocks whose outputs are, or inputs come from, the residual
-    stream; `rows` are tensors that hold stream vectors along their last dimension (embeddings, query tokens), with the
-    power that they are rescaled by. `hidden` are two-layer networks outside of the blocks whose hidden width the config
-    ties to the stream's. `rms` tells that the norms divide by a mean square, which a cut changes by a known factor;
-    `norm_shift` is what they add to their weight; `post_norm` that blocks normalise the stream itself; `output_power`
-    is how the model's own scaling of what the last final norm gives changes with the width. `stream_unit` is what the
-    config wants the stream's width to be a multiple of; axes that cannot be cut at all are in `inexpressible` by their
-    names, with the reason.
+    `writers` and `readers` are modules outside of the blocks that write to, or read from, the residual stream. `rows`
+    are tensors that hold stream vectors along their last dimension (embeddings, query tokens), each with the power of
+    its rescaling. `hidden` are two-layer networks outside of the blocks whose hidden width the config ties to the
+    stream's. `rms` is true if the norms divide by the root of a mean square, which a cut changes by a known factor.
+    `norm_shift` is what norms add to their weight. `post_norm` is true if blocks normalise the stream itself.
+    `output_power` is the further power of the last final norm's rescaling, for models that scale its output by a factor
+    that depends on the width. The width of the stream must be a multiple of `stream_unit`. `inexpressible` maps the
+    name of an axis that cannot be cut at all to the reason.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What an axis is, and the registry in which all are found by name: those of this package and those of others."""
+"""The definition of an axis, and the registry of all axes by name: those of this package and of other packages."""
 
 import importlib
 import pkgutil
@@ -18,7 +18,7 @@ from lmmpress.settings.faults import nearest
 ENTRY_POINTS = "lmmpress.axes"
 """The entry points through which another package offers an axis: each names an `Axis`."""
 
-_RESERVED = ("original", "result")  # what `evaluate` measures beside the steps of stages
+_RESERVED = ("original", "result")  # `evaluate` measures these besides the steps of stages
 
 Config = dict[str, Any]
 Expressed = Callable[[Config, Cut], Config]
@@ -27,17 +27,17 @@ Expressed = Callable[[Config, Cut], Config]
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis, said once: plans, command line, pipelines, tables and reports go by this.
+    """The one declaration of an axis: plans, command line, pipelines, tables and reports use it.
 
     `about` says in a few words what becomes smaller. `component` is the Kubeflow component that cuts along the axis:
-    the name of a folder in components/, or `module:function` for another package's. `anatomy` gives the groups that a
-    cut chooses among, from a tower's layout and the shapes of the model's tensors; None where the tower has nothing
-    along the axis. Without `needs_scores` the last dimensions of each group go; otherwise those of least importance.
+    the name of a folder in components/, or `module:function` of another package. `anatomy` returns the groups that a
+    cut chooses among, from a tower's layout and the shapes of the model's tensors; None if the tower has nothing along
+    the axis. With `needs_scores` a cut removes the dimensions of least importance, otherwise the last of each group.
 
-    `resize` writes into a config what a cut changed, where families do not know the axis: it is given the config, the
-    cut, and the family's own function for cuts along axes that it knows. `rank` orders axes in tables and help.
-    `always_scored` axes are scored together by one pass, whatever the plan is; any other is scored for a plan that has
-    a stage along it, so that a new axis changes nothing for runs that do not use it.
+    `resize` updates a config after a cut, if families do not know the axis: its arguments are the config, the cut, and
+    the family's own function for cuts along axes that it knows. `rank` orders axes in tables and help. `always_scored`
+    axes are scored together by one pass, whatever the plan is; any other axis is scored only for a plan with a stage
+    along it, so that a new axis changes nothing for runs that do not use it.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Axis:
 
     @property
     def component_name(self) -> str:
-        """The name of its component, without the module."""
+        """The name of the axis' component, without the module."""
         return self.component.rpartition(":")[2]
 
 
@@ -59,7 +59,7 @@ _axes: dict[str, Axis] = {}
 
 
 def register(axis: Axis) -> Axis:
-    """Add an axis. ValueError where the name is taken, reserved, or no name."""
+    """Add an axis. ValueError if the name is taken, reserved, or not valid."""
     if axis.name in _axes:
         raise ValueError(f"axis {axis.name!r} is registered twice")
     if axis.name in _RESERVED or not re.fullmatch(NAME, axis.name):
@@ -75,7 +75,7 @@ def axes() -> tuple[Axis, ...]:
 
 
 def axis_named(name: str) -> Axis:
-    """The axis of that name; UserError with the nearest one where there is none."""
+    """The axis of that name; UserError with the nearest name if there is none."""
     _load_all()
     if name not in _axes:
         raise UserError(f"there is no axis {name!r}; {nearest(name, [axis.name for axis in axes()])}")
@@ -95,7 +95,7 @@ def _load_all() -> None:
             if not isinstance(axis, Axis):
                 raise TypeError(f"{offered.value} is no Axis")
             register(axis)
-        except Exception as error:  # whatever another package does, its name belongs in the message
+        except Exception as error:  # for any exception of another package the message names that package
             package_name = offered.dist.name if offered.dist else offered.value
             raise UserError(
                 f"axis {offered.name!r} of package {package_name} cannot be used: {type(error).__name__}: {error}; "

@@ -1,7 +1,7 @@
 """Which slice of which tensor belongs to a dimension that can be cut.
 
 Everything here is data. Importance sums over slices, a cut keeps some of them, and a parameter count is arithmetic on
-their sizes, so that none of the three knows an axis or a family.
+their sizes. So none of the three needs to know an axis or a family.
 """
 
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ Exactness = Literal["exact", "exact after rescale", "approximate"]
 
 @dataclass(frozen=True)
 class Slice:
-    """Where the dimensions of a group lie in one tensor.
+    """Where the dimensions of a group are in one tensor.
 
     The tensor's dimension `dim` is seen as `view` = (outer, size, inner), and dimension n of the group owns
-    `[:, n, :]` of it: heads stand outside of a head's width, the two halves of rotary planes outside of the planes.
-    `counted` tells whether Eq. 2-4 name the tensor. Where a cut takes the group from n to m dimensions, the tensor is
-    multiplied by (n / m) ** `power`, which keeps attention scores and RMS norms what they were; only its first
-    `scaled` outer places are, where a tensor holds more than what is to be scaled (a query fused with key and value).
-    `shift` is what the model adds to the stored values before it multiplies by them. The group's dimension 0 of this
-    slice is number `offset` of the group, for tensors that hold only a part of it.
+    `[:, n, :]` of it: `outer` counts heads if the group is a head's width, and the two halves if it is rotary planes.
+    `counted` is true if Eq. 2-4 name the tensor. If a cut takes the group from n to m dimensions, the tensor is
+    multiplied by (n / m) ** `power`, which preserves attention scores and RMS norms. If `scaled` is given, only its
+    first `scaled` outer places are multiplied (the query of a tensor that fuses it with key and value). `shift` is what
+    the model adds to the stored values before it multiplies by them. `offset` is the group's number of the slice's
+    dimension 0, for tensors that hold only a part of the group.
     """
 
     tensor: str
@@ -37,10 +37,10 @@ class Slice:
 
 @dataclass(frozen=True)
 class Group:
-    """Dimensions among which a cut chooses; each unit that is removed takes `grain` of them.
+    """Dimensions among which a cut chooses; each removed unit takes `grain` of them.
 
-    Its name is made by `group_name`: tower and axis, then, for a group inside of a block, the name of the stack if it
-    has one and the block's number. At least one of the first `anchored` dimensions stays in every cut.
+    `group_name` makes its name: tower and axis, then, for a group inside of a block, the name of the stack if it has
+    one, and the block's number. At least one of the first `anchored` dimensions stays in every cut.
     """
 
     name: str
@@ -54,9 +54,9 @@ class Group:
 class AxisAnatomy:
     """The groups of one axis of one tower. `unit` is the least that a cut can remove; `width` the whole.
 
-    `exactness` tells how a cut compares with the uncut model whose removed weights are zero; `silenced` are the tensors
-    that are zero in it where a whole block is removed. Where no zeros stand for what is removed, the axis is not
-    `maskable`. `inexpressible` is why the tower cannot be cut along the axis.
+    `exactness` says how a cut compares with the uncut model whose removed weights are zero. `silenced` are the tensors
+    that are zero in that model for a removed block. `maskable` is false if no such zeros give the same model.
+    `inexpressible` is the reason why the tower cannot be cut along the axis.
     """
 
     groups: tuple[Group, ...]
@@ -68,12 +68,12 @@ class AxisAnatomy:
     maskable: bool = True
 
     def dimensions(self, removed: int, group: Group) -> int:
-        """How many of the group's dimensions go where so much of the axis is removed."""
+        """How many of the group's dimensions a cut removes that takes `removed` from the axis."""
         return removed // self.unit * group.grain
 
 
 def group_name(*parts: object) -> str:
-    """A group's name: the parts that there are, joined by dots."""
+    """A group's name: the non-empty parts, joined by dots."""
     return ".".join(str(part) for part in parts if part != "")
 
 
@@ -86,7 +86,7 @@ def outputs_of(
     scaled: int | None = None,
     shift: float = 0.0,
 ) -> list[Slice]:
-    """A module's outputs: the rows of its weight, and its bias, which Eq. 2-4 do not count and nothing shifts."""
+    """A module's outputs: the rows of its weight, and its bias, which Eq. 2-4 do not count and which has no shift."""
     pieces = []
     if f"{module}.weight" in shapes:
         pieces.append(Slice(f"{module}.weight", 0, view, counted, power, scaled=scaled, shift=shift))

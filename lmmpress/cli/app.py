@@ -33,13 +33,13 @@ app.command()(report.report)
 
 @app.callback()
 def listen(context: typer.Context) -> None:
-    """Show what the library says, and how far it is."""
+    """Show the library's messages and progress."""
     context.with_resource(listening(on_terminal(console)))
 
 
 def main() -> None:
-    """The entry point: one line for an error; exit code 2 where the fault is the user's or the world's, 1 where it is
-    ours; a traceback only with --debug."""
+    """The entry point. An error is one line, with a traceback only if --debug is given. The exit code is 2 if the cause
+    is the input or the environment, 1 if it is a fault of lmmpress."""
     debug = "--debug" in sys.argv
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--debug"]
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

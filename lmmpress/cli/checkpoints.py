@@ -1,4 +1,4 @@
-"""lmmpress prune, inspect, evaluate: what is done to one checkpoint, or read of it."""
+"""lmmpress prune, inspect, evaluate: commands for one checkpoint."""
 
 import json
 from pathlib import Path
@@ -20,12 +20,12 @@ def prune(
     checkpoint: Checkpoint,
     target: Annotated[Path, typer.Option("--output", "-o", help="The new checkpoint directory.")],
     axis: Annotated[str | None, typer.Option(metavar=AXES, help=WHAT)] = None,
-    remove: Annotated[int | None, typer.Option(help="How much goes; for attention the total over all heads.")] = None,
+    remove: Annotated[int | None, typer.Option(help="How much to cut; for attention the total over all heads.")] = None,
     tower: Annotated[str, typer.Option(help="vision, qformer or language.")] = "language",
     data: Annotated[str | None, typer.Option(help=f"Rows to score with; a cut along {UNSCORED} needs none.")] = None,
-    split: Annotated[str, typer.Option(help="The split of the data that scores.")] = "score",
+    split: Annotated[str, typer.Option(help="The split of the data to score with.")] = "score",
     cuts: Annotated[
-        Path | None, typer.Option(help="Instead: a COMPRESSION.json, whose cuts are made again of its teacher.")
+        Path | None, typer.Option(help="Instead: a COMPRESSION.json, whose cuts are applied to its teacher again.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

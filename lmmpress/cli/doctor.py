@@ -1,4 +1,4 @@
-"""lmmpress doctor: what a cluster lacks, and what mends it."""
+"""lmmpress doctor: find what a cluster lacks, and how to add it."""
 
 import json
 from dataclasses import asdict
@@ -26,17 +26,17 @@ COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "unknown": "mage
 def doctor(
     cluster: ProfileFile = None,
     plan_file: Annotated[
-        Path | None, typer.Option("--plan", metavar="PLAN.yaml", help="Try the store, model and data that it names.")
+        Path | None, typer.Option("--plan", metavar="PLAN.yaml", help="Try the store, model and data of this plan.")
     ] = None,
     granularity: Annotated[
-        Granularity | None, typer.Option(help="Look at the pods of this pipeline alone, instead of both.")
+        Granularity | None, typer.Option(help="Check the pods of this pipeline only, instead of both.")
     ] = None,
     inside: Annotated[bool, typer.Option("--inside", help="Try bucket and MLflow from a pod too, by a Job.")] = False,
     context: Context = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 for warnings and what is unknown too.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 for warnings and unknown results too.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """What a cluster lacks for our pipelines, and what mends it. Exit code 1 where something failed."""
+    """What a cluster lacks for our pipelines, and how to add it. Exit code 1 if a check failed."""
     if cluster is None:
         raise UserError("say which: --cluster CLUSTER.yaml")
     needs("kubernetes", "lmmpress doctor")
@@ -75,7 +75,7 @@ def doctor(
         print(json.dumps({"findings": [asdict(one) for one in found], "counts": counts}, indent=1))
     else:
         out.print(_table(found))
-        for one in found:  # beside the table, so that a command can be copied
+        for one in found:  # outside of the table, so that a command can be copied
             if one.mend and one.status != "ok":
                 out.print(Text(f"{one.check}: ", style=COLOURS[one.status]).append(one.mend, style="bold"))
         out.print(", ".join(f"{count} {status}" for status, count in counts.items() if count))
@@ -84,13 +84,13 @@ def doctor(
 
 
 def _of_the_plan(plan: "Plan | None", profile: "Profile") -> "list[Finding]":
-    """What plan and profile say of each other: a bucket that nobody names is not tried, one without keys not opened."""
+    """Check plan against profile: without a plan no bucket is tried, and without keys pods cannot open it."""
     from lmmpress.doctor.finding import unknown, warning
 
     if plan is None and profile.secrets.store:
         return [unknown("bucket", "no plan says which bucket is used, so none was tried", "--plan PLAN.yaml")]
     if plan is not None and str(plan.store).startswith("s3://") and not profile.secrets.store:
-        mend = "secrets: {store: {name: ...}} in the profile; none is needed where the service account has a role"
+        mend = "secrets: {store: {name: ...}} in the profile; none is needed if the service account has a role"
         return [warning("secrets", "the plan's store is a bucket, and pods get no keys for it", mend)]
     return []
 
@@ -103,7 +103,7 @@ def _table(found: "list[Finding]") -> Table:
 
 
 def look_before(profile: "Profile", granularity: str, context: str | None) -> None:
-    """What `submit` does first: UserError where a check failed, with the doctor's words; the rest is warned of."""
+    """Run the checks before `submit`: UserError with the doctor's message if one failed; a warning for the rest."""
     from lmmpress.doctor.checks import before_submitting
     from lmmpress.doctor.cluster_reader import NoClusterError, connect
 
@@ -116,7 +116,7 @@ def look_before(profile: "Profile", granularity: str, context: str | None) -> No
         return
     with console.status("looking at the cluster (--no-checks leaves that out)"):
         found = before_submitting(profile, connected, granularity)
-    if found[0].status == "failed":  # where pipelines are submitted to may well be reached without it
+    if found[0].status == "failed":  # Kubeflow may be reachable even if the cluster's API is not
         say("warning", f"the cluster could not be looked at: {found[0].said}", "yellow")
         return
     faults = [one for one in found if one.status == "failed"]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Sample = Annotated[bool, typer.Option("--sample", help="The built-in sample's plan.")]
 Grain = Annotated[Granularity, typer.Option(help="A task for each part of a step, or for each stage.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Refuse what would only be warned of.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Treat warnings as errors.")]
 
 
 def compile(
@@ -65,7 +65,7 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run; exit code 1 if it does not succeed.")] = False,
     strict: Strict = False,
     checks: Annotated[
-        bool, typer.Option("--checks/--no-checks", help="Look at the cluster first, as doctor does.")
+        bool, typer.Option("--checks/--no-checks", help="Check the cluster first, as doctor does.")
     ] = True,
     context: Context = None,
     overrides: Overrides = [],  # noqa: B006
@@ -107,10 +107,10 @@ def submit(
 
 
 class _View:
-    """A line for each task that ends, and below them the ones that run."""
+    """A line for each task that has ended, and below them a line with the running ones."""
 
     def __init__(self) -> None:
-        self._told: set[str] = set()
+        self._shown: set[str] = set()
         self._status = console.status("submitted")
 
     def __enter__(self) -> "_View":
@@ -122,12 +122,12 @@ class _View:
 
     def tell(self, seen: "Seen") -> None:
         for name, state in seen.tasks.items():
-            if state not in ("RUNNING", "PENDING") and name not in self._told:
-                self._told.add(name)
+            if state not in ("RUNNING", "PENDING") and name not in self._shown:
+                self._shown.add(name)
                 console.print(f"{name}: {state.lower()}")
         running = [name for name, state in seen.tasks.items() if state == "RUNNING"]
         self._status.update(
-            f"{seen.state.lower()}: {', '.join(running) or 'waiting for a pod'}, {len(self._told)} done"
+            f"{seen.state.lower()}: {', '.join(running) or 'waiting for a pod'}, {len(self._shown)} done"
         )
 
 

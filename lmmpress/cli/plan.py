@@ -1,4 +1,4 @@
-"""lmmpress plan: what a plan leads to."""
+"""lmmpress plan: the sizes that a plan leads to."""
 
 import json
 from typing import Annotated

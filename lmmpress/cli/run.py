@@ -14,7 +14,7 @@ from lmmpress.host.full_disk import is_full
 
 
 class Engine(StrEnum):
-    """What makes the steps of a run."""
+    """What runs the steps of a run."""
 
     local = "local"
     kfp_local = "kfp-local"
@@ -30,7 +30,7 @@ def run(
     granularity: Annotated[
         Granularity, typer.Option(help="With kfp-local: a task for each part of a step, or for each stage.")
     ] = Granularity.step,
-    resume: Annotated[bool, typer.Option("--resume", help="Carry on what --out holds.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")] = False,
     overrides: Overrides = [],  # noqa: B006 (typer reads the default, nothing changes it)
     as_json: AsJson = False,
 ) -> None:
@@ -47,11 +47,11 @@ def run(
         )
     except KeyboardInterrupt:
         kept = directory / "plan.json"
-        raise UserError(f"stopped; carry on with the same command and --resume ({kept} is kept)") from None
+        raise UserError(f"stopped; continue with the same command and --resume ({kept} is kept)") from None
     except Exception as error:
         if is_full(error) and (directory / "plan.json").is_file():
             raise UserError(
-                f"no space left on the disk of {directory}, or of its store; free some, and carry on with the same "
+                f"no space left on the disk of {directory}, or of its store; free some, and continue with the same "
                 "command and --resume"
             ) from error
         raise

@@ -30,7 +30,7 @@ Context = Annotated[str | None, typer.Option("--context", help="A context of the
 
 
 def one_plan(file: Path | None, built_in: str | None) -> Path | str:
-    """The one plan that was given: a file, or the name of a preset."""
+    """The plan that the user gave: a file, or the name of a preset."""
     if file is not None and built_in is None:
         return file
     if built_in is not None and file is None:
@@ -39,14 +39,14 @@ def one_plan(file: Path | None, built_in: str | None) -> Path | str:
 
 
 def the_profile(path: Path | None) -> "Profile":
-    """What was told of the cluster; where nothing was, the usual."""
+    """The cluster profile that the user gave, or the default one."""
     from lmmpress.tasks.cluster_profile import Profile, read_profile
 
     return Profile() if path is None else read_profile(path)
 
 
 def say(kind: str, words: str, style: str) -> None:
-    """A line on stderr that begins with what it is, such as a warning."""
+    """Print a line on stderr that begins with its kind, such as `warning`."""
     console.print(f"{kind}: {words}", style=style)
 
 

@@ -15,7 +15,7 @@ from lmmpress.printing.terminal import Table
 app = typer.Typer(
     no_args_is_help=True, help="What a store holds, whether it is whole, cleaning up, removing runs, copying."
 )
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")]
 
 
 @app.command("ls")
@@ -54,7 +54,7 @@ def store_ls(
 
 
 def _cells(step: dict[str, Any]) -> tuple[str, ...]:
-    """A row of the table of decisions, whatever a history says of a step."""
+    """A row of the table of decisions, also for a damaged or unknown history entry."""
     index, accuracy = step.get("index"), step.get("accuracy")
     number = str(index + 1) if isinstance(index, int) else "?"
     shown = f"{accuracy:.4f}" if isinstance(accuracy, float) else "" if accuracy is None else str(accuracy)[:12]
@@ -66,11 +66,11 @@ def _cells(step: dict[str, Any]) -> tuple[str, ...]:
 def store_verify(
     address: StoreAddress,
     discard: Annotated[
-        bool, typer.Option("--discard", help="Remove what is damaged and what needs it, so that it is made anew.")
+        bool, typer.Option("--discard", help="Set damaged objects aside, with all that need them.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Read every blob and see whether it still matches its name; exit code 2 where something does not."""
+    """Read every blob and check that it still matches its name; exit code 2 if one does not."""
     from lmmpress.store.address import existing_store
     from lmmpress.store.housekeeping import Discarded, discard_faults, verify_store
 
@@ -99,7 +99,7 @@ def store_verify(
 def store_gc(
     address: StoreAddress,
     dry_run: DryRun = False,
-    grace: Annotated[float, typer.Option(min=0, help="Hours that a file nobody names is kept.")] = 24.0,
+    grace: Annotated[float, typer.Option(min=0, help="Hours to keep a file that no checkpoint names.")] = 24.0,
     as_json: AsJson = False,
 ) -> None:
     """Remove files that no checkpoint names; refused while any run is worked on."""
@@ -108,8 +108,8 @@ def store_gc(
 
     found = collect_garbage(existing_store(address), 3600 * grace, dry_run)
     if as_json:
-        told = {"names": [entry.name for entry in found.entries], "bytes": found.bytes, "spared": found.spared}
-        print(json.dumps(told | {"removed": not dry_run}, indent=1))
+        shown = {"names": [entry.name for entry in found.entries], "bytes": found.bytes, "spared": found.spared}
+        print(json.dumps(shown | {"removed": not dry_run}, indent=1))
         return
     for entry in found.entries:
         out.print(entry.name)
@@ -123,20 +123,20 @@ def store_gc(
 def store_policy(
     address: Annotated[str, typer.Argument(metavar="ADDRESS", help="A store in a bucket: s3://bucket/prefix.")],
     read: Annotated[
-        list[str], typer.Option("--read", metavar="ADDRESS", help="What is only read, as models and data; repeat it.")
+        list[str], typer.Option("--read", metavar="ADDRESS", help="A read-only address (model, data); repeat it.")
     ] = [],  # noqa: B006
     principal: Annotated[
-        str | None, typer.Option(metavar="ARN", help="Print a policy of the bucket for this user, as Ceph takes it.")
+        str | None, typer.Option(metavar="ARN", help="Print a bucket policy for this user, in Ceph's form.")
     ] = None,
 ) -> None:
-    """Print what keys need for a store in a bucket and no more, as a policy document (AWS, MinIO, Ceph)."""
+    """Print the smallest policy document that keys need for a store in a bucket (AWS, MinIO, Ceph)."""
     from lmmpress.store.rights import place, policy
 
     for one in (address, *read):
         if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^*?@]*)?", one):
             raise UserError("a policy is made for s3://bucket/prefix")
     if principal and len({place(one).bucket for one in (address, *read)}) > 1:
-        raise UserError("a policy of a bucket speaks of that bucket alone: print one for each")
+        raise UserError("a bucket policy holds for one bucket only: print one for each bucket")
     print(json.dumps(policy([place(address)], [place(one) for one in read], principal), indent=2))
 
 
@@ -167,15 +167,15 @@ def store_rm(
 @app.command("cp")
 def store_cp(
     source: Annotated[str, typer.Argument(metavar="FROM", help="A store, or a checkpoint: a directory, s3://..., ...")],
-    target: Annotated[str, typer.Argument(metavar="TO", help="A store; made if need be.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="A store; created if missing.")],
     as_json: AsJson = False,
 ) -> None:
-    """Copy a store, or one checkpoint, into another store; what is there already is not sent."""
+    """Copy a store, or one checkpoint, into another store; objects that are already there are not sent."""
     from lmmpress.store import open_store
     from lmmpress.store.address import existing_store, holds_checkpoint, is_store
     from lmmpress.store.housekeeping import copy_checkpoint, copy_store, refuse_no_checkpoint
 
-    # all that can be said against both is said before there is a target
+    # both addresses are checked before the target is created
     if holds_checkpoint(target):
         raise UserError(f"{target} is a checkpoint, and no store; name another place")
     checkpoint = None if is_store(source) else api.open_checkpoint(source)

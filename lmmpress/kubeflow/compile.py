@@ -34,24 +34,24 @@ def make_pipeline(
     ttl: int | None = None,
     left_out: tuple[str, ...] = (),
 ) -> "GraphComponent":
-    """The pipeline whose parameters are these arguments, all of which are defaults but those to be `left_out`."""
+    """The pipeline whose parameters have these arguments as defaults, except those in `left_out`, which have none."""
     types = {key: type(value) if value is not None else str for key, value in arguments.items()}
     defaults = {key: value for key, value in arguments.items() if key not in left_out}
     return _PIPELINES[granularity](stages, Interface(types, defaults, put, ttl))
 
 
 def compile_plan(plan: Plan, name: str, profile: Profile, granularity: Granularity, target: Path) -> list[str]:
-    """Write the compiled pipeline, whole or not at all, and return what a person should be warned of.
+    """Write the compiled pipeline, whole or not at all, and return the warnings for a person.
 
     Paths of this machine are no addresses in a cluster: such a parameter gets no default and has to be given when the
-    pipeline is run. Raises UserError where the target cannot be written.
+    pipeline is run. Raises UserError if the target cannot be written.
     """
     arguments = arguments_of(plan, name)
     here_only = tuple(key for key in ADDRESSES if not _reachable(arguments[key], profile))
     warnings = profile.warnings()
     for key in here_only:
-        told = arguments[key] or "not set"
-        warnings.append(f"{key} ({told}) is no address that pods reach: the pipeline asks for it when it is run")
+        shown = arguments[key] or "not set"
+        warnings.append(f"{key} ({shown}) is no address that pods reach: the pipeline asks for it when it is run")
     pipeline = make_pipeline(
         granularity, arguments, plan.stages, lambda task: place(task, profile), profile.ttl, here_only
     )
@@ -60,7 +60,7 @@ def compile_plan(plan: Plan, name: str, profile: Profile, granularity: Granulari
 
 
 def reachable_arguments(plan: Plan, name: str, profile: Profile) -> dict[str, Any]:
-    """The arguments of a plan for a cluster; UserError where it names what pods cannot reach."""
+    """The arguments of a plan for a cluster; UserError if it has an address that pods cannot reach."""
     arguments = arguments_of(plan, name)
     for key in ADDRESSES:
         if not _reachable(arguments[key], profile):

@@ -1,7 +1,7 @@
-"""How large Argo's object of a running pipeline becomes: what it stores of it must fit into the cluster's database.
+"""The size of Argo's object of a running pipeline: the stored object must fit into the cluster's database.
 
-The numbers are read from the source of Kubeflow Pipelines 2.17 and Argo 4.0: what its compiler writes for each task,
-and what each node's status repeats. Only the statuses are compressed, and only where the whole is above the limit.
+The numbers come from the source of Kubeflow Pipelines 2.17 and Argo 4.0: what the compiler writes for each task, and
+what each node's status repeats. Only the statuses are compressed, and only if the whole is above the limit.
 """
 
 import base64
@@ -12,17 +12,17 @@ from collections.abc import Iterator
 from typing import Any
 
 LIMIT = 1 << 20
-"""Bytes of an object that Argo writes without giving up."""
+"""The largest object, in bytes, that Argo can write."""
 
 Node = dict[str, Any]
 _FIXED = 10_000  # metadata, service accounts, the templates of drivers
 _TEMPLATE = {"task": 950, "loop": 3_000, "branch": 800}  # of the workflow's own templates, each
-_PATCH = 900  # what a pod's patch holds beside the strings that it repeats
+_PATCH = 900  # a pod's patch, without the strings that it repeats
 _STATUS = 700  # names, times, phase and resources of one node
 
 
 def estimate(spec: Node, platform: Node, steps: int) -> tuple[int, int]:
-    """Bytes of the workflow object when every one of `steps` iterations of each loop was made: raw, and as stored."""
+    """Bytes of the workflow object after all `steps` iterations of each loop: raw, and as stored."""
     components: Node = spec["components"]
     executors: Node = spec["deploymentSpec"]["executors"]
     pods: Node = platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
@@ -42,7 +42,7 @@ def estimate(spec: Node, platform: Node, steps: int) -> tuple[int, int]:
 
 
 def _walk(dag: Node, components: Node, steps: int, times: int = 1) -> Iterator[tuple[Node, Node, str, int]]:
-    """Every task below a component, the component it runs, what it is to Argo, and how often it runs."""
+    """Every task below a component: its component, its kind in Argo, and how often it runs."""
     for task in dag["dag"]["tasks"].values():
         component = components[task["componentRef"]["name"]]
         loops = "parameterIterator" in task
@@ -53,8 +53,8 @@ def _walk(dag: Node, components: Node, steps: int, times: int = 1) -> Iterator[t
 
 
 def _statuses(task: Node, component: Node, executor: Node | None, pod: Node, number: int) -> list[str]:
-    """What Argo notes of one task: the pod that prepares it, the pod that does it, and the nodes around both."""
-    # a name and a time of its own are what compression cannot take away
+    """Argo's nodes for one task: the pod that prepares it, the pod that runs it, and the nodes around both."""
+    # each node has its own name and time, which do not compress
     own = [hashlib.sha256(f"{task} {number} {part}".encode()).hexdigest() for part in range(5)]
     if executor is None:
         return [own[0] + "." * _STATUS + json.dumps(component) + json.dumps(task), own[1] + "." * _STATUS]

@@ -1,8 +1,8 @@
-"""A compiled pipeline, written with nothing twice.
+"""A compiled pipeline, written without repetitions.
 
-Kubeflow's compiler writes a component's interface, command and pod settings anew for every task that uses it. Tasks may
-share them: its backend visits each component once, by name. What it makes of the pipeline in the cluster's database
-shrinks in proportion.
+Kubeflow's compiler repeats a component's interface, command and pod settings for every task that uses it. Tasks may
+share them: the backend visits each component once, by name. The pipeline's object in the cluster's database shrinks in
+proportion.
 """
 
 import json
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kfp.dsl.graph_component import GraphComponent
 
 Node = dict[str, Any]
-_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times as fast, where it was built
+_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times as fast, if PyYAML was built with it
 
 
 def ir_of(pipeline: "GraphComponent") -> tuple[Node, Node]:
@@ -26,15 +26,15 @@ def ir_of(pipeline: "GraphComponent") -> tuple[Node, Node]:
 
 
 def to_yaml(spec: Node, platform: Node) -> str:
-    """What Kubeflow's clients and pages read."""
-    told = spec["pipelineInfo"]
+    """The text of a pipeline's file, as Kubeflow's clients and pages read it."""
+    info = spec["pipelineInfo"]
     documents = [spec, platform] if platform else [spec]
-    head = f"# PIPELINE DEFINITION\n# Name: {told['name']}\n# Description: {told['description']}\n"
+    head = f"# PIPELINE DEFINITION\n# Name: {info['name']}\n# Description: {info['description']}\n"
     return head + yaml.dump_all(documents, Dumper=_Dumper, sort_keys=True, width=10000)
 
 
 def share(spec: Node, platform: Node) -> None:
-    """Let tasks that are alike use one executor and one component, in place."""
+    """Let equal tasks share one executor and one component, in place."""
     executors: Node = spec["deploymentSpec"]["executors"]
     pods: Node = platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
     same = _first_of_same(executors, lambda label: [executors[label], pods.get(label)])
@@ -56,7 +56,7 @@ def share(spec: Node, platform: Node) -> None:
 
 
 def _first_of_same(names: Any, content: Callable[[str], Any]) -> dict[str, str]:
-    """For each name whose content another has already: that other one."""
+    """Map each name whose content repeats an earlier one to that earlier name."""
     seen: dict[str, str] = {}
     same = {}
     for name in sorted(names, key=lambda one: (len(one), one)):

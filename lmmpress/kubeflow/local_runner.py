@@ -34,11 +34,11 @@ _RUNNER = re.compile(r"\d\d:\d\d:\d\d\.\d{3} - (?:INFO|ERROR) - (.*)")
 def compress_in_tasks(
     plan: Plan, name: str, out: Path, granularity: Granularity, resume: bool = False, tracking_uri: str | None = None
 ) -> Result:
-    """What `lmmpress.engine.compression.compress` does, by the tasks of the compiled pipeline, one process each.
+    """Do what `lmmpress.engine.compression.compress` does, by the tasks of the compiled pipeline, one process each.
 
-    What they print goes to `tasks.log` in the folder `out`, their lineage to MLflow's store at `tracking_uri`, if
-    there is one. Raises UserError before any task where plan, model and data do not fit together, and where a task
-    fails, with its own words.
+    Their output goes to `tasks.log` in the folder `out`, their lineage to MLflow's store at `tracking_uri`, if
+    there is one. Raises UserError before any task if plan, model and data do not fit together, and if a task fails,
+    with the task's message.
     """
     from kfp import local
     from kfp.components import load_component_from_file
@@ -62,7 +62,7 @@ def compress_in_tasks(
                     load_component_from_file(str(compiled))(**arguments)
             except RuntimeError:
                 raise UserError(
-                    f"task {log.failed} failed: {log.fault or f'see {out / LOG}'}; carry on with --resume"
+                    f"task {log.failed} failed: {log.fault or f'see {out / LOG}'}; continue with --resume"
                 ) from None
     begun = begin(plan, folder.store, folder.teacher)
     with folder.store.run_state(begun.key) as state:
@@ -73,18 +73,18 @@ def compress_in_tasks(
 
 
 class _Log(io.TextIOBase):
-    """Where Kubeflow's runner prints: keeps everything in a file, and shows people which task works, what became of
-    each step, and why one failed. Control characters and secrets do not get into that file.
+    """The output of Kubeflow's runner. All of it is kept in a file, without control characters and secrets. People see
+    which task runs, the decision of each step, and why a task failed.
 
-    What tasks print may hold texts of strangers, so nothing is believed of it: tasks write what they have to say into
-    the file `notes` too, and the runner's own lines are told by their form from those of tasks, which it indents.
+    The output of tasks may hold untrusted texts, so it is only kept, never interpreted: tasks also write their results
+    into the file `notes`. The runner indents the lines of tasks, so its own lines can be recognised.
     """
 
     def __init__(self, file: TextIO, notes: Path) -> None:
         self._file, self._line = file, ""
         self._notes, self._read_up_to = notes, 0
         self.failed, self.fault = "", ""
-        self._told: set[str] = set()
+        self._shown: set[str] = set()
         self._stdout = sys.stdout
         self.show: Callable[[str], None] = lambda text: None
 
@@ -107,22 +107,22 @@ class _Log(io.TextIOBase):
         if task := re.fullmatch(r"Executing task '([^']+)'", found[1]):
             self._outside(self.show, task[1])
         elif task := re.fullmatch(r"Task '([^']+)' finished with status FAILURE", found[1]):
-            self.failed = self.failed or task[1]  # those after the first only find that their step is not due
+            self.failed = self.failed or task[1]  # later ones only find that their step is not due
 
     def _read_notes(self) -> None:
         if not self._notes.is_file():
             return
         with self._notes.open("rb") as file:
             file.seek(self._read_up_to)
-            whole = file.read().rpartition(b"\n")[0]  # without a line that is just being written
+            whole = file.read().rpartition(b"\n")[0]  # without a line that is not complete yet
         self._read_up_to += len(whole) + 1 if whole else 0
         for one in map(json.loads, whole.splitlines()):
             self.fault = self.fault or one.get("error", "")
-            if (step := one.get("step")) and step not in self._told:
-                self._told.add(step)
+            if (step := one.get("step")) and step not in self._shown:
+                self._shown.add(step)
                 self._outside(say, step)
 
     def _outside(self, tell: Callable[[str], None], words: str) -> None:
-        """Tell whoever listens, who may print it: not into this log."""
+        """Send an event to the listener. What the listener prints does not go into this log."""
         with redirect_stdout(self._stdout):
             tell(words)

@@ -8,11 +8,11 @@ from lmmpress.tasks.cluster_profile import ON_GPU, Pod, Profile, Resources
 
 CACHE = "/cache"
 _LONGER_THAN_ANY_TASK = "31536000s"
-"""Backing off ends this long after the *first* try began, and its pod with it: a year, so that it never does."""
+"""Retries, and the pod, end this long after the *first* try began: a year, so that this never happens."""
 
 
 def place(task: PipelineTask, profile: Profile) -> PipelineTask:
-    """Give a task's pod what the profile says for its component."""
+    """Apply the profile's settings for a task's component to the task's pod."""
     component = task.component_spec.name.replace("-", "_")
     pod = profile.pod(component)
     task.set_caching_options(False)
@@ -32,13 +32,13 @@ def place(task: PipelineTask, profile: Profile) -> PipelineTask:
 
 
 def _container(task: PipelineTask, pod: Pod, profile: Profile) -> None:
-    """Image, environment and resources, put where the task's own setters put them: each call of those would read the
-    source of all its callers.
+    """Write image, environment and resources into the fields that the task's setters write. The setters are not used:
+    each call of one reads the source of all its callers.
     """
     if task.container_spec is None:
         raise AssertionError(f"{task.name} is no task of one container")
     task.container_spec.image = profile.image
-    # nothing but /tmp need be written to: so the image may be mounted read-only
+    # tasks write only below /tmp, so the image may be mounted read-only
     environment = {"HOME": "/tmp", "LMMPRESS_CACHE": CACHE, **profile.environment}
     task.container_spec.env = {**(task.container_spec.env or {}), **environment}
     requests, limits = pod.requests or Resources(), pod.limits or Resources()

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 TOKEN = "KFP_TOKEN"
 ENDED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
-PAUSE = 10.0  # seconds between two looks at a run
-_PATIENCE = 30.0  # seconds that one answer may take
-_SILENCE = 600.0  # seconds without any answer, after which following a run is given up
+PAUSE = 10.0  # seconds between two requests for a run's state
+_PATIENCE = 30.0  # seconds to wait for one answer
+_SILENCE = 600.0  # seconds without any answer after which a run is no longer followed
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """A run of a pipeline, and where people see it."""
+    """A run of a pipeline, and the link to its page."""
 
     run_id: str
     link: str
@@ -40,7 +40,7 @@ class Submitted:
 
 @dataclass(frozen=True)
 class Seen:
-    """Where a run stands: its state, and the state of each task by its name and number."""
+    """A run's state, and the state of each task by its name and number."""
 
     state: str
     tasks: dict[str, str]
@@ -49,7 +49,7 @@ class Seen:
 def submit(plan: Plan, name: str, profile: Profile, granularity: Granularity) -> tuple["Client", Submitted]:
     """Compile a plan and run it on the profile's Kubeflow.
 
-    Raises UserError where the plan names what pods cannot reach, or Kubeflow cannot be reached or refuses.
+    Raises UserError if the plan has an address that pods cannot reach, or Kubeflow cannot be reached or refuses.
     """
     arguments = reachable_arguments(plan, name, profile)
     client = connect(profile.kubeflow)
@@ -71,7 +71,7 @@ def submit(plan: Plan, name: str, profile: Profile, granularity: Granularity) ->
 
 
 def connect(kubeflow: Kubeflow) -> "Client":
-    """A client of Kubeflow Pipelines; UserError where it cannot be reached, or does not take our token."""
+    """A client of Kubeflow Pipelines; UserError if Kubeflow cannot be reached, or refuses our token."""
     if not kubeflow.host:
         raise UserError("the cluster profile says nothing of kubeflow.host: where are pipelines submitted to?")
     probe(kubeflow)
@@ -89,7 +89,7 @@ def connect(kubeflow: Kubeflow) -> "Client":
 
 
 def follow(client: "Client", kubeflow: Kubeflow, run_id: str, tell: Callable[[Seen], None]) -> str:
-    """Tell where a run stands until it has ended; its last state. Answers that fail are asked for again, for ten
+    """Report a run's state until the run has ended, and return its last state. Failed requests are retried for ten
     minutes."""
     heard = time.monotonic()
     while True:
@@ -110,11 +110,11 @@ def follow(client: "Client", kubeflow: Kubeflow, run_id: str, tell: Callable[[Se
 
 
 class _UnauthorizedError(UserError):
-    """Asking again would not help."""
+    """Kubeflow refuses the token: a retry would not help."""
 
 
 class _explained:  # noqa: N801 (used as a function)
-    """Turn what Kubeflow's client raises into one line for a person."""
+    """Turn an exception of Kubeflow's client into one line for a person."""
 
     def __init__(self, kubeflow: Kubeflow) -> None:
         self._host = kubeflow.host
@@ -135,11 +135,11 @@ class _explained:  # noqa: N801 (used as a function)
 
 def _unauthorized(host: str | None, status: int) -> _UnauthorizedError:
     token = "the token in KFP_TOKEN may have expired" if os.environ.get(TOKEN) else "set a token in KFP_TOKEN"
-    return _UnauthorizedError(f"Kubeflow at {host} lets nobody in like this (HTTP {status}): {token}")
+    return _UnauthorizedError(f"Kubeflow at {host} refuses access (HTTP {status}): {token}")
 
 
 def probe(kubeflow: Kubeflow) -> None:
-    """Ask for a sign of life first: the client would try for half a minute, and then tell of a time-out."""
+    """Check Kubeflow's health first: the client would try for half a minute, and then report only a time-out."""
     url = f"{str(kubeflow.host).rstrip('/')}/apis/v2beta1/healthz"
     token = os.environ.get(TOKEN)
     timeout = urllib3.Timeout(connect=5, read=_PATIENCE)
@@ -157,11 +157,11 @@ def probe(kubeflow: Kubeflow) -> None:
             f"Kubeflow at {kubeflow.host} asks people to log in: set a token in KFP_TOKEN or give its API's address"
         )
     if found.status != 200:
-        raise UserError(f"Kubeflow at {kubeflow.host}: HTTP {found.status} where its health is told")
+        raise UserError(f"Kubeflow at {kubeflow.host} is not healthy: its health check answers HTTP {found.status}")
 
 
 def _seen(run: Any) -> Seen:
-    """What is worth telling of the answer: the tasks that people know, without those that only prepare them."""
+    """The state in an answer: the tasks of the pipeline, without those that only prepare them."""
     tasks: dict[str, str] = {}
     counts: dict[str, int] = {}
     details = run.run_details.task_details if run.run_details and run.run_details.task_details else []

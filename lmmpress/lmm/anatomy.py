@@ -15,7 +15,7 @@ from lmmpress.errors import UserError
 
 @dataclass(frozen=True)
 class Tower:
-    """A module with one or more block stacks (an encoder and a decoder that share their widths are one tower)."""
+    """A module with one or more stacks of blocks (an encoder and a decoder that share their widths are one tower)."""
 
     name: str
     stacks: tuple[Stack, ...]
@@ -30,8 +30,8 @@ class Tower:
 
 @dataclass(frozen=True)
 class Projector:
-    """The module whose inputs are the visual features and whose outputs the language tower reads; the model takes them
-    as one tensor, or `listed` by image."""
+    """The module that maps visual features to inputs of the language tower. The model takes the features as one tensor,
+    or as a list with one entry per image if `listed`."""
 
     module: str
     listed: bool = False
@@ -41,9 +41,9 @@ class Projector:
 class Anatomy:
     """A model seen as towers. `shapes` holds every stored tensor; `ties` maps further names to the stored one.
 
-    `heads` and `embeddings` are prefixes of the tensors that are neither. `projector` is what the language tower sees
-    images through, `image_towers` the towers that make them, and `image_side`
-    prefixes of every tensor that has a part in it.
+    `heads` and `embeddings` are prefixes of tensors outside of the towers. `projector` maps the features of images to
+    inputs of the language tower, `image_towers` compute these features, and `image_side` are prefixes of every tensor
+    that this computation uses.
     """
 
     family: str
@@ -63,13 +63,13 @@ class Anatomy:
         return sum(map(prod, self.shapes.values()))
 
     def tower(self, name: str) -> Tower:
-        """The tower of that name; UserError names the ones there are."""
+        """The tower of that name; UserError with the model's towers if there is none."""
         if name not in self.towers:
             raise UserError(f"this {self.family} model has no tower {name!r}; it has {', '.join(self.towers)}")
         return self.towers[name]
 
     def axis(self, tower: str, name: str) -> AxisAnatomy:
-        """A tower along an axis; UserError where there is no such tower or axis, or the tower has nothing along it."""
+        """A tower along an axis; UserError if there is no such tower or axis, or the tower has nothing along it."""
         found = self.tower(tower).axes.get(axis_named(name).name)
         if found is None:
             raise UserError(f"the {tower} tower of this {self.family} model has nothing along axis {name}")
@@ -109,7 +109,7 @@ def _room(anatomy: Anatomy, tensor: str) -> str:
 
 
 def check_slices(anatomy: Anatomy) -> None:
-    """Raise ValueError where a declared slice does not fit its tensor: a fault of the family file, not of the model."""
+    """Raise ValueError if a declared slice does not fit its tensor: a fault of the family file, not of the model."""
     for group in anatomy.groups().values():
         for piece in group.slices:
             shape = anatomy.shapes.get(piece.tensor)

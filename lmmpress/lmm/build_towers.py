@@ -1,4 +1,4 @@
-"""From what a family says of a tower to the tower: its groups and slices along every axis."""
+"""From a family's layout of a tower to the tower: its groups and slices along every axis."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from lmmpress.lmm.anatomy import Tower
 
 
 def build_tower(layout: TowerLayout, shapes: Shapes) -> Tower:
-    """A tower along every axis that it has something of."""
+    """A tower, with its groups along every axis along which it can be cut."""
     bodies: dict[str, AxisAnatomy] = {}
     for axis in axes():
         if (body := axis.anatomy(layout, shapes)) is None:
@@ -22,5 +22,5 @@ def build_tower(layout: TowerLayout, shapes: Shapes) -> Tower:
 
 
 def _is_named(group: str, stem: str) -> bool:
-    """Whether a group's name begins with its tower and axis, by which cuts are composed."""
+    """Whether a group's name begins with its tower and axis; the composition of cuts needs this."""
     return group == stem or group.startswith(f"{stem}.")

@@ -20,7 +20,7 @@ from lmmpress.lmm.tensor_cut import TensorCut, check_cut, shapes_after
 
 
 def read_config(checkpoint: Path) -> dict[str, Any]:
-    """The config of a checkpoint directory as it stands, without what names code; UserError where there is none."""
+    """The raw config of a checkpoint directory, without the keys that name code; UserError if there is none."""
     return clean_config(checkpoint)
 
 
@@ -32,20 +32,20 @@ def anatomy_of(config: dict[str, Any]) -> Anatomy:
         return _declared(config, shapes, ties)
     except UserError:
         raise
-    except Exception as error:  # whatever numbers a strange config has for a family, they are the config's fault
-        told = f"{type(error).__name__}: {first_line(error)}"
-        raise UserError(f"config.json describes no {config['model_type']} model that can be cut: {told}") from None
+    except Exception as error:  # any exception of a family means that the config's numbers are wrong
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise UserError(f"config.json describes no {config['model_type']} model that can be cut: {reason}") from None
 
 
 def anatomy_after(anatomy: Anatomy, cut: Cut) -> Anatomy:
-    """The anatomy that a cut leaves, by arithmetic alone; UserError where the family's config cannot express it."""
+    """The anatomy after a cut, by arithmetic alone; UserError if the family's config cannot express the cut."""
     plan = TensorCut(anatomy, cut.keep)
     ties = {alias: name for alias, name in anatomy.ties.items() if plan.name(name) is not None}
     return _declared(complete(resized(anatomy.config, cut, anatomy)), shapes_after(anatomy, cut.keep), ties)
 
 
 def config_after(anatomy: Anatomy, cuts: list[Cut]) -> dict[str, Any]:
-    """The config that several cuts in turn leave, in the plainest form that says its shape."""
+    """The config after several cuts in turn, in the simplest form that gives the model's shape."""
     for cut in cuts[:-1]:
         anatomy = anatomy_after(anatomy, cut)
     return expressed(resized(anatomy.config, cuts[-1], anatomy)) if cuts else anatomy.config
@@ -71,7 +71,7 @@ def _declared(config: dict[str, Any], shapes: Shapes, ties: dict[str, str]) -> A
 
 
 def complete(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with every default that transformers would fill in, so that families need not know them."""
+    """The config with all defaults of transformers filled in, so that families need not know them."""
     from transformers import AutoConfig
 
     family_of(config)
@@ -79,7 +79,7 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
     make_known(config)
     try:
         typed = AutoConfig.for_model(**config)
-    except Exception as error:  # whatever a strange config makes transformers raise is the config's fault
+    except Exception as error:  # any exception of transformers means that the config is wrong
         raise UserError(f"config.json: transformers cannot read it{_made_by(config)}: {first_line(error)}") from None
     full: dict[str, Any] = json.loads(typed.to_json_string(use_diff=False))
     kept = {key: config[key] for key in ("architectures", "auto_map") if key in config}
@@ -87,7 +87,7 @@ def complete(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _made_by(config: dict[str, Any]) -> str:
-    """A hint where a config was written by a transformers newer than this one."""
+    """A hint if a config was written by a newer transformers than the installed one."""
     import transformers
     from packaging.version import InvalidVersion, Version
 
@@ -103,13 +103,13 @@ def _made_by(config: dict[str, Any]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, in one line: its first, with the second where the first only announces it."""
+    """An exception's message in one line: its first line, with the second if the first only announces it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def resized(config: dict[str, Any], cut: Cut, anatomy: Anatomy) -> dict[str, Any]:
-    """The config after a cut; UserError where the family's config cannot express it."""
+    """The config after a cut; UserError if the family's config cannot express it."""
     check_cut(anatomy, cut)
     body, own = anatomy.axis(cut.tower, cut.axis), axis_named(cut.axis).resize
     if body.inexpressible:
@@ -124,7 +124,7 @@ def resized(config: dict[str, Any], cut: Cut, anatomy: Anatomy) -> dict[str, Any
 
 
 def build_on_meta(config: dict[str, Any], auto_class: str) -> torch.nn.Module:
-    """The model of a config without any memory for its weights."""
+    """The model of a config, without memory for its weights."""
     import transformers
 
     make_known(config)
@@ -132,7 +132,7 @@ def build_on_meta(config: dict[str, Any], auto_class: str) -> torch.nn.Module:
     try:
         with torch.device("meta"):
             model: torch.nn.Module = getattr(transformers, auto_class).from_config(typed)
-    except Exception as error:  # whatever a strange config makes transformers raise is the config's fault
+    except Exception as error:  # any exception of transformers means that the config is wrong
         raise UserError(
             f"config.json: transformers cannot build its model{_made_by(config)}: {first_line(error)}"
         ) from None

@@ -1,4 +1,4 @@
-"""What a cut does: to the tensors of a model, to their shapes, and after other cuts."""
+"""Cuts applied to the tensors of a model and to their shapes, and the composition of several cuts."""
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ _SAME_WIDTH = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def check_cut(anatomy: Anatomy, cut: Cut) -> None:
-    """Raise UserError where a cut does not fit the model: it was made for another one."""
+    """Raise UserError if a cut does not fit the model: it was made for another one."""
     groups = {group.name: group for group in anatomy.axis(cut.tower, cut.axis).groups}
     for name, keep in cut.keep.items():
         fits = name in groups and keep == sorted(set(keep)) and keep and keep[0] >= 0 and keep[-1] < groups[name].size
@@ -24,13 +24,13 @@ def check_cut(anatomy: Anatomy, cut: Cut) -> None:
 
 
 def compose(anatomy: Anatomy, cuts: list[Cut]) -> Kept:
-    """What several cuts in turn keep of the model they start from, in its own numbers and names of groups.
+    """What several cuts in turn keep of the first model, in the first model's numbers and names of groups.
 
-    Where groups of two axes have the same dimensions, cuts of either are cuts of the first.
+    If groups of two axes have the same dimensions, a cut of the second counts as a cut of the first.
     """
     kept: Kept = {}
     same = _first_of_same(anatomy)
-    blocks: Kept = {}  # of each stack's blocks that are left, their first numbers
+    blocks: Kept = {}  # for each stack, the original numbers of the blocks that are left
     stacks = [stack for tower in anatomy.towers.values() for stack in tower.stacks]
     for cut in cuts:
         renamed = _first_names(anatomy, cut, blocks)
@@ -43,7 +43,7 @@ def compose(anatomy: Anatomy, cuts: list[Cut]) -> Kept:
 
 
 def _first_of_same(anatomy: Anatomy) -> dict[str, str]:
-    """For each group the first one that has the same dimensions of the same tensors: mostly itself."""
+    """Map each group to the first one with the same dimensions of the same tensors: mostly itself."""
     owners: dict[tuple[object, ...], str] = {}
     same = {}
     for group in anatomy.groups().values():
@@ -56,7 +56,7 @@ def _first_of_same(anatomy: Anatomy) -> dict[str, str]:
 
 
 def _first_names(anatomy: Anatomy, cut: Cut, blocks: Kept) -> dict[str, str]:
-    """How the first model spells the groups of a cut that was made after its blocks had been renumbered."""
+    """The first model's names of a cut's groups, if its blocks were renumbered before that cut."""
     names = {name: name for name in cut.keep}
     for stack in anatomy.towers[cut.tower].stacks:
         if stack.group not in blocks:
@@ -70,7 +70,7 @@ def _first_names(anatomy: Anatomy, cut: Cut, blocks: Kept) -> dict[str, str]:
 
 
 class TensorCut:
-    """What is kept, turned round: what it does to each tensor. Made once per cut, asked once per tensor."""
+    """A cut by tensor: what it does to each one. It is built once per cut, and used once per tensor."""
 
     def __init__(self, anatomy: Anatomy, kept: Kept) -> None:
         self._stacks = [stack for tower in anatomy.towers.values() for stack in tower.stacks if stack.group in kept]
@@ -115,10 +115,9 @@ class TensorCut:
         return tuple(sizes)
 
     def values(self, tensor: str, value: torch.Tensor) -> torch.Tensor:
-        """The tensor's kept values, rescaled where norms or attention scores ask for it.
+        """The tensor's kept values, rescaled if norms or attention scores need it.
 
-        torch multiplies half precision by a number in float32 and rounds once (tests/lmm/test_cut.py holds it to
-        that).
+        torch multiplies half precision by a number in float32 and rounds once (tests/lmm/test_cut.py checks this).
         """
         for dim, rows in self.index(tensor):
             value = _take(value, dim, rows)
@@ -128,7 +127,7 @@ class TensorCut:
 
 
 class _Scale:
-    """A tensor's rescaling, of all its places along a dimension or of the first ones."""
+    """Multiply a tensor, at all its places along a dimension or at the first ones."""
 
     def __init__(self, piece: Slice, factor: float, kept: int) -> None:
         self.factor, self.shift = factor, piece.shift
@@ -165,10 +164,10 @@ def shapes_after(anatomy: Anatomy, kept: Kept) -> Shapes:
 
 
 def masked(anatomy: Anatomy, kept: Kept, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The uncut model with the removed weights set to zero: what an exact cut is compared with.
+    """The uncut model with the removed weights set to zero, for comparison with an exact cut.
 
-    A block's removed weights are those through which it writes into the residual stream; there are none where blocks
-    normalise the stream itself, which nothing but leaving them out undoes.
+    A block's removed weights are those that write into the residual stream. There are none if blocks normalise the
+    stream itself: zeros cannot undo that.
     """
     silenced = {name for tower in anatomy.towers.values() for body in tower.axes.values() for name in body.silenced}
     result = {name: value.clone() for name, value in tensors.items()}

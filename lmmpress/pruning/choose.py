@@ -11,11 +11,11 @@ from lmmpress.pruning.importance import Scores
 
 
 def choose(anatomy: Anatomy, tower: str, axis: str, removed: int, scores: Scores | None) -> Cut:
-    """The cut that removes so much from a tower: each group's least important dimensions, or along an axis that needs
-    no scores its last ones, as blocks go (section 3.3.1).
+    """The cut that takes `removed` from a tower: each group's least important dimensions, or, along an axis that needs
+    no scores, its last ones, such as the last blocks (section 3.3.1).
 
-    `scores` maps each group's name to one number per dimension. Ties go to the lower dimension staying, so that a cut
-    depends on its inputs alone. Raises UserError where no cut can remove that.
+    `scores` maps each group's name to one number per dimension. Of equal scores the lower dimension stays, so that a
+    cut depends on its inputs alone. Raises UserError if no cut can remove that.
     """
     body = anatomy.axis(tower, axis)
     check_removed(body, tower, axis, removed)
@@ -29,7 +29,7 @@ def choose(anatomy: Anatomy, tower: str, axis: str, removed: int, scores: Scores
 
 
 def check_removed(body: AxisAnatomy, tower: str, axis: str, removed: int) -> None:
-    """Raise UserError, naming the nearest legal value, where no cut along an axis can remove that."""
+    """Raise UserError with the nearest legal value if no cut along an axis can remove that."""
     if removed < 1:
         raise UserError(f"{axis} of the {tower} tower: {removed} is nothing to remove, at least {body.unit}")
     if removed >= body.width:

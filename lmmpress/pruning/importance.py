@@ -1,9 +1,9 @@
-"""Importance of dimensions (Eq. 1-4): one pass over the data scores every tower along every axis that is asked for.
+"""Importance of dimensions (Eq. 1-4): one pass over the data scores every tower along every requested axis.
 
-Eq. 1 takes a parameter's importance to be |dL/dtheta * theta|; Eq. 2-4 sum it over everything that a dimension owns,
-which the anatomy lists. What the equations leave open is where the absolute value is taken: of the gradient of the
-whole data set, of every batch's, or of every sample's. The last two need no gradient to outlive the layer it belongs
-to; the first keeps one gradient of every parameter, or of a share of them in each of several passes.
+Eq. 1 defines a parameter's importance as |dL/dtheta * theta|; Eq. 2-4 sum it over all parameters that a dimension owns,
+which the anatomy lists. The equations do not say where the absolute value is taken: of the gradient of the whole data
+set, of every batch, or of every sample. For the last two, each layer's gradient is freed at once; the first keeps the
+gradient of every parameter, or of a share of them in each of several passes.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -75,7 +75,7 @@ def score(
 
 
 def other_axes(used: Iterable[str]) -> list[str]:
-    """Those of the axes in use that are scored for whoever uses them, and are not scored otherwise."""
+    """The axes in use that are scored only if a plan uses them."""
     known = {name: axis_named(name) for name in used}
     return sorted(name for name, axis in known.items() if axis.needs_scores and not axis.always_scored)
 
@@ -89,7 +89,7 @@ def agreement(first: Scores, second: Scores) -> float:
 class _Sums:
     """Element-wise importance, summed along the dimensions that groups own slices of.
 
-    What is added up per tensor is one vector per such dimension; groups are made of them once, at the end.
+    One vector is added up per tensor and such dimension; the groups' scores are computed from them once, at the end.
     """
 
     def __init__(self, model: torch.nn.Module, groups: list[Group], counted_only: bool) -> None:
@@ -104,7 +104,7 @@ class _Sums:
         self.parameters = [(name, parameter) for name, parameter in model.named_parameters() if name in owned]
 
     def new(self) -> Vectors:
-        """Zeros for every tensor and dimension that groups own slices of."""
+        """Zeros for every tensor and each of its dimensions that groups own slices of."""
         vectors: Vectors = {name: {} for name, _ in self.parameters}
         shapes = dict(self.parameters)
         for tensor, dim in self._owners:

@@ -1,4 +1,4 @@
-"""One cut of one checkpoint, for those who want a cut and no run."""
+"""One cut of one checkpoint, without a run."""
 
 import shutil
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ from lmmpress.pruning.importance import Scores, answer_loss, other_axes, score
 
 @dataclass(frozen=True, repr=False)
 class Pruned(Shown):
-    """The directory of a checkpoint that was cut, its cuts, and how many parameters there were and are."""
+    """The directory of a cut checkpoint, its cuts, and the number of parameters before and after."""
 
     checkpoint: Path
     cuts: tuple[Cut, ...]
@@ -52,7 +52,7 @@ class Pruned(Shown):
         return f"<{self.shown()[0]}: {what}{more}>"
 
     def shown(self) -> tuple[Part, ...]:
-        """Where it is, and how much smaller."""
+        """The checkpoint's directory, and its size before and after."""
         return (f"{self.checkpoint}: {in_short(self.parameters_before)} -> {in_short(self.parameters)} parameters",)
 
 
@@ -61,7 +61,7 @@ def prune_checkpoint(
 ) -> Pruned:
     """Cut `source` along one axis into the new directory `target`, scored on a split of the data.
 
-    Raises UserError where the cut is not legal, the target exists, or data is needed and not given.
+    Raises UserError if the cut is not legal, the target exists, or data is needed and not given.
     """
     anatomy = read_checkpoint(source)
     check_removed(anatomy.axis(tower, axis), tower, axis, removed)
@@ -78,19 +78,19 @@ def prune_checkpoint(
 
 
 def prune_like(source: Path, target: Path, record: Path) -> Pruned:
-    """Make all the cuts that a COMPRESSION.json lists, at once, of the teacher that it names.
+    """Apply all cuts of a COMPRESSION.json at once to its teacher.
 
-    Raises UserError where the file is none, where `source` is another model, and where the target exists.
+    Raises UserError if the file is no COMPRESSION.json, if `source` is another model, and if the target exists.
     """
     if target.exists():
         raise UserError(f"{target} exists; name a new directory")
     if not record.is_file():
         raise UserError(f"{record}: there is no such file")
-    told = parse_record(record, str(record))
-    teacher = told.get("teacher")
+    content = parse_record(record, str(record))
+    teacher = content.get("teacher")
     if teacher is None:
         raise UserError(f"{record} is no COMPRESSION.json that names a teacher and its cuts")
-    cuts = cuts_of(told)
+    cuts = cuts_of(content)
     if not cuts:
         raise UserError(f"{record} lists no cuts")
     if (digest := digest_checkpoint(source)) != teacher:
@@ -101,7 +101,7 @@ def prune_like(source: Path, target: Path, record: Path) -> Pruned:
 
 
 def _write(source: Path, anatomy: Anatomy, cuts: list[Cut], target: Path) -> Pruned:
-    """The cut checkpoint, whole or not at all."""
+    """Write the cut checkpoint, whole or not at all."""
     digest = digest_checkpoint(source)
     known = read_record(source) or {"format": 1, "teacher": digest, "history": []}
     entries = [{"pruned_from": digest, "cut": cut.as_json()} for cut in cuts]

@@ -1,4 +1,4 @@
-"""What a plan would leave of a model: sizes after every step, from configs alone."""
+"""The sizes of a model after every step of a plan, from configs alone."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ class Size:
 def predict(anatomy: Anatomy, plan: Plan) -> list[Size]:
     """The sizes after every step if the gate accepts them all, the uncut model first.
 
-    Raises UserError where a step or a maximum is not legal for the model, before any work is done.
+    Raises UserError if a step or a maximum is not legal for the model, before any work is done.
     """
     sizes = [_size("original", 0, ", ".join(towers_of(plan, anatomy)), 0, anatomy)]
     for stage in plan.stages:
@@ -42,8 +42,8 @@ def predict(anatomy: Anatomy, plan: Plan) -> list[Size]:
 
 
 def _predict_stage(anatomy: Anatomy, plan: Plan, stage: Stage) -> tuple[list[Size], Anatomy]:
-    """The sizes after every step of a stage, and the anatomy after the last. It starts from the anatomy that the stages
-    before it leave, since stages along one axis share its width."""
+    """The sizes after every step of a stage, and the anatomy after the last. The stage starts from the anatomy that the
+    stages before it leave, because stages along one axis share its width."""
     sizes = []
     for tower in plan.stage_towers(stage):
         if tower is not None:
@@ -56,13 +56,13 @@ def _predict_stage(anatomy: Anatomy, plan: Plan, stage: Stage) -> tuple[list[Siz
 
 
 def towers_of(plan: Plan, anatomy: Anatomy) -> list[str]:
-    """The towers that a plan may cut: those it names, or any where it says `largest`."""
+    """The towers that a plan may cut: those it names, or all if it says `largest`."""
     used = plan.towers_in_use()
     return list(anatomy.towers) if "largest" in used else list(used)
 
 
 def _any_cut(anatomy: Anatomy, tower: str, axis: str, removed: int) -> Cut:
-    """A cut of the right size; which dimensions go does not matter to sizes."""
+    """A cut of the right size; sizes do not depend on which dimensions it removes."""
     groups = anatomy.axis(tower, axis).groups
     return choose(anatomy, tower, axis, removed, {group.name: torch.zeros(group.size) for group in groups})
 

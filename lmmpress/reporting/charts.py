@@ -23,7 +23,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Paper:
-    """What a chart is drawn for: its width, and from where to where its plot goes; lines are named right of it."""
+    """A chart's drawing area: its width, and the left and right end of its plot. Names of lines are right of it."""
 
     name: str
     width: int
@@ -86,7 +86,7 @@ def accuracy_chart(result: Result, paper: Paper = PAGE) -> Markup:
         if after is not None:
             words = f"{_name(at, step)}, after distilling: {percent(after)}, {step.decision}"
             parts.append(_dot((x, y(after)), step.decision, words))
-            # every value by its dot, as long as they do not run into each other
+            # a label at every dot, unless the labels would overlap
             if frame.pitch >= 24:
                 parts.append(_text(x, y(after) - 10, f"{100 * after:.0f}", "value"))
         if step.decision != "accepted":
@@ -104,7 +104,7 @@ def accuracy_chart(result: Result, paper: Paper = PAGE) -> Markup:
 
 
 def parameters_chart(result: Result, paper: Paper = PAGE) -> Markup:
-    """Parameters in all and by tower on a logarithmic scale; what was rolled back is a cross off the line."""
+    """Parameters in all and by tower on a logarithmic scale; a step that was rolled back is a cross off the line."""
     frame = Frame(result.steps, 340, paper)
     series = {"all": result.original.parameters} | result.original.parameters_by_tower
     rows: dict[str, list[int | None]] = {
@@ -131,7 +131,7 @@ def parameters_chart(result: Result, paper: Paper = PAGE) -> Markup:
 
 
 def time_chart(result: Result, paper: Paper = PAGE) -> Markup:
-    """How long each part of each step took, as one bar per step; its name stands before it, on a phone above it."""
+    """The time of each part of each step, as one bar per step; its name is left of it, on a phone above it."""
     steps = result.steps
     above = paper is PHONE
     left, right, pitch = (10, paper.width - 72, 44) if above else (190, paper.right + 40, 26)
@@ -171,14 +171,14 @@ def time_chart(result: Result, paper: Paper = PAGE) -> Markup:
 
 
 def _size(step: StepResult, name: str) -> int | None:
-    """What a step left of a tower, None where it was undone."""
+    """A tower's parameters after a step, None if the step was rolled back."""
     if step.decision == "rolled back":
         return None
     return step.parameters if name == "all" else step.parameters_by_tower.get(name)
 
 
 def _staircase(frame: Frame, row: Sequence[int | None]) -> list[tuple[float, float]]:
-    """A line through the sizes at their steps, which goes on level through those that were undone."""
+    """A line through the sizes at their steps; it stays level at steps that were rolled back."""
     points: list[tuple[float, float]] = []
     size = 1
     for position, value in enumerate(row):
@@ -188,7 +188,7 @@ def _staircase(frame: Frame, row: Sequence[int | None]) -> list[tuple[float, flo
 
 
 def _in_order(seconds: dict[str, float]) -> list[tuple[str, float]]:
-    """The parts in the order they happen, then any other."""
+    """The parts in the order in which they run, then any other."""
     return sorted(seconds.items(), key=lambda item: PARTS.index(item[0]) if item[0] in PARTS else len(PARTS))
 
 
@@ -224,7 +224,7 @@ def _grid(frame: Frame, ticks: list[tuple[float, str]]) -> Markup:
 
 
 def _stages(frame: Frame) -> Markup:
-    """A band behind the steps of each stage, with the stage's name on top as far as there is room for it."""
+    """A band behind the steps of each stage, with as much of the stage's name on top as fits."""
     bands, at = [], 1
     for number, (stage, group) in enumerate(groupby(frame.steps, key=lambda step: step.stage)):
         size = len(list(group))
@@ -261,7 +261,7 @@ def _line(points: list[Point], kind: str) -> Markup:
 
 
 def _dot(at: Point, kind: str, title: str) -> Markup:
-    """Round where accepted, hollow before distilling, a cross where rolled back, a square where kept."""
+    """A step's mark: round if accepted, hollow before distilling, a cross if rolled back, a square if kept."""
     x, y = at
     shape = {
         "rolled back": _markup('<path d="M{:.1f} {:.1f}l11 11m0 -11l-11 11"/>', x - 5.5, y - 5.5),
@@ -287,6 +287,6 @@ def _svg(paper: Paper, height: int, title: str, summary: str, parts: Sequence[Ma
 
 
 def _markup(template: str, *values: object) -> Markup:
-    """A template filled with values: text is made visible and escaped, markup stands as it is."""
+    """A template filled with values: text is made visible and escaped, markup is not changed."""
     shown = [visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value for value in values]
     return Markup(template).format(*shown)

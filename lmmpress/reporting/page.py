@@ -1,6 +1,6 @@
-"""Writing the page: everything it shows comes from the records of the run, nothing is loaded from elsewhere.
+"""Writing the page: all that it shows comes from the records of the run, and it loads nothing from elsewhere.
 
-Names of models, tasks, splits and stages come from files of others: they are escaped, with control characters visible.
+Names of models, tasks, splits and stages are untrusted: they are escaped, with control characters visible.
 """
 
 import os
@@ -42,7 +42,7 @@ def write_report(result: Result, plan: Plan, path: Path) -> None:
 def report_of(directory: Path) -> Path:
     """Write report.html anew from a run's result.json and plan.json and return where it is.
 
-    Raises UserError where one of the two is missing or not what lmmpress wrote.
+    Raises UserError if one of the two is missing or not in the form that lmmpress writes.
     """
     path = directory / "report.html"
     result, plan = _read(directory / "result.json", Result), _read(directory / "plan.json", Plan)
@@ -78,7 +78,7 @@ def render(result: Result, plan: Plan) -> str:
 
 
 def _shown(value: object) -> object:
-    """What the template prints of a value; it escapes what is no markup."""
+    """A value as the template prints it; the template escapes everything except markup."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
@@ -88,8 +88,8 @@ def _lines(text: str) -> Markup:
 
 
 def closing_table(result: Result) -> list[Row]:
-    """Original against compressed. The change of a size or a time is how many times it shrank, a speed's how many
-    times it grew, an accuracy's the percentage points it changed by."""
+    """Original against compressed. The change is a factor for sizes and times (how many times smaller) and for speeds
+    (how many times larger), and percentage points for accuracies."""
     before, after = result.original, result.compressed
     rows = [_size_row("Parameters", before.parameters, after.parameters, "heading")]
     for tower, size in before.parameters_by_tower.items():
@@ -126,7 +126,7 @@ def _accuracy_row(name: str, before: float, after: float | None, kind: str) -> R
 
 
 def _drawn(result: Result) -> dict[str, Markup]:
-    """The charts by name, each for a page and for a phone; a run without steps has nothing to draw."""
+    """The charts by name, each for a page and for a phone; none for a run without steps."""
     if not result.steps:
         return {}
     drawings = {"accuracy": charts.accuracy_chart, "parameters": charts.parameters_chart, "time": charts.time_chart}

@@ -1,4 +1,4 @@
-"""Where things lie in a chart: scales, ticks and labels that do not overlap."""
+"""Positions in a chart: scales, ticks, and labels that do not overlap."""
 
 import math
 from collections.abc import Callable
@@ -28,14 +28,14 @@ def round_ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten between low and high; only the powers where that would be crowded."""
+    """1, 2 and 5 times powers of ten between low and high; only the powers if there would be too many."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     factors = (1, 2, 5) if len(powers) <= 4 else (1,)
     return [factor * 10.0**power for power in powers for factor in factors if low <= factor * 10.0**power <= high]
 
 
 def spread(places: list[float], gap: float, low: float, high: float) -> list[float]:
-    """The places moved as little as needed to be `gap` apart, from low to high where they fit."""
+    """The places, moved as little as needed to be `gap` apart, and between low and high if they fit."""
     order = sorted(range(len(places)), key=places.__getitem__)
     moved = list(places)
     floor = low

@@ -40,7 +40,7 @@ def factor(before: float, after: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit that a person would choose."""
+    """A duration in seconds, minutes or hours, whichever reads best."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)
@@ -53,6 +53,6 @@ def short_digest(digest: str | None) -> str:
 
 
 def _signed(number: str) -> str:
-    """With a typographic minus, and none before a zero."""
+    """A number with a typographic minus, and without one before zero."""
     zero = not number.strip("+-0.")
     return number.strip("+-") if zero else number.replace("-", MINUS)

@@ -1,13 +1,13 @@
 """What pods run: a function for each task of a pipeline, its parameters, and the profile of a cluster.
 
-Tasks run on different machines and share nothing but the store. `prepare` notes there what was asked, under a name;
-every other task is given that name, finds where the run stands, makes its part of the step that is due, and shows what
-it did. A task that runs again finds its part made.
+Tasks run on different machines and share only the store. `prepare` writes the submission there, under a name; every
+other task gets that name, reads the run's state, makes its part of the step that is due, and shows the result. A task
+that runs again finds its part in the store.
 
-The functions below are a door for pipelines that were compiled by versions whose tasks stood in one module: their code
-says `from lmmpress.tasks import prepare`, and has to run with newer images. These names stay, with what they take and
-give; tests/kubeflow/recorded holds such pipelines. New code imports from the modules. No module has the name of a
-function here, because a module that is imported would take its place.
+The functions below serve pipelines that were compiled by versions with all tasks in one module: their code says
+`from lmmpress.tasks import prepare`, and has to run with newer images. These names keep their parameters and results;
+tests/kubeflow/recorded holds such pipelines. New code imports from the modules. No module has the name of a function
+here, because an imported module would replace the function.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def prepare(name: str, **parameters: Any) -> "Prepared":
-    """Of these versions the first task, whose `outputs` are the submission's name and the steps of four stages."""
+    """The first task of these versions; its `outputs` are the submission's name and the steps of four stages."""
     from lmmpress.tasks.compiled_before import prepare
 
     return prepare(name, **parameters)

@@ -1,6 +1,6 @@
-"""The cluster profile: what a platform team says once about where and how pods run, in YAML, checked when it is read.
+"""The cluster profile: a platform team's settings for where and how pods run, in YAML, checked when it is read.
 
-Secrets are named in it and never held. What it says is applied when a pipeline is compiled.
+It names Secrets and never holds their values. It is applied when a pipeline is compiled.
 """
 
 import re
@@ -100,7 +100,7 @@ class Expression(Settings):
 
 
 class NodeAffinity(Settings):
-    """Which nodes a pod needs; or likes, with a `weight` from 1 to 100."""
+    """Which nodes a pod requires; with a `weight` from 1 to 100, which it prefers."""
 
     expressions: Annotated[list[Expression], Field(min_length=1)]
     weight: Annotated[int, Field(ge=1, le=100)] | None = None
@@ -114,7 +114,7 @@ class Resources(Settings):
 
 
 class Retries(Settings):
-    """How often a task that failed is tried again; seconds before the first time, that much longer before each more."""
+    """How often a failed task is retried; the seconds before the first retry, and the factor for each further one."""
 
     count: Annotated[int, Field(ge=0, le=100)] = 2
     seconds: Annotated[int, Field(ge=1)] = 30
@@ -122,10 +122,10 @@ class Retries(Settings):
 
 
 class Pod(Settings):
-    """What the pods of a component get. None is what `defaults` say.
+    """The settings of a component's pods. None means the value of `defaults`.
 
-    `gpus` of the kind `gpu_type` go to components that compute, one process of distillation each. `shm` is the size of
-    /dev/shm, which those processes talk through. `timeout` ends a pod after so many seconds.
+    `gpus` of the kind `gpu_type` go to components that compute; distillation starts one process for each GPU. `shm` is
+    the size of /dev/shm, through which those processes communicate. `timeout` ends a pod after so many seconds.
     """
 
     gpus: Annotated[int, Field(ge=0)] | None = None
@@ -148,7 +148,7 @@ class Secret(Settings):
 
 
 class StoreSecret(Secret):
-    """What the store is read and written with."""
+    """The Secret with the keys of the store."""
 
     keys: Annotated[dict[Text, Text], Field(min_length=1)] = {
         "AWS_ACCESS_KEY_ID": "AWS_ACCESS_KEY_ID",
@@ -157,7 +157,7 @@ class StoreSecret(Secret):
 
 
 class MlflowSecret(Secret):
-    """What MLflow asks for."""
+    """The Secret with MLflow's credentials."""
 
     keys: Annotated[dict[Text, Text], Field(min_length=1)] = {
         "MLFLOW_TRACKING_USERNAME": "MLFLOW_TRACKING_USERNAME",
@@ -166,14 +166,14 @@ class MlflowSecret(Secret):
 
 
 class Secrets(Settings):
-    """By name, never by value."""
+    """Secrets by name, never by value."""
 
     store: StoreSecret | None = None
     mlflow: MlflowSecret | None = None
 
 
 class Cache(Settings):
-    """Where pods keep what they fetched: a `claim` that outlives them, else a folder of the node of at most `size`."""
+    """Where pods keep fetched files: a `claim` that outlives them, else a folder of the node of at most `size`."""
 
     claim: Name | None = None
     size: Quantity = "100Gi"
@@ -187,16 +187,16 @@ class Volume(Settings):
 
 
 class Security(Settings):
-    """Whom containers run as. No privilege, no capability and no root come with Kubeflow and the image."""
+    """The user and group of containers. Kubeflow and the image give no privilege, no capability and no root."""
 
     user: Annotated[int, Field(ge=1)] = 65532
     group: Annotated[int, Field(ge=1)] = 65532
 
 
 class Kubeflow(Settings):
-    """Where pipelines are submitted. `ui` is the address of its pages for people, where that is another; `ca` a file
-    with the certificate authority of `host`; `system` the namespace that Kubeflow itself runs in, `namespace` that of
-    the pods. A token comes from the environment (KFP_TOKEN)."""
+    """Where pipelines are submitted. `ui` is the address of the pages for people, if it differs; `ca` a file with the
+    certificate authority of `host`; `system` the namespace of Kubeflow itself, `namespace` that of the pods. A token
+    comes from the environment (KFP_TOKEN)."""
 
     host: Text | None = None
     ui: Text | None = None
@@ -207,7 +207,7 @@ class Kubeflow(Settings):
 
 
 class Profile(Settings):
-    """A cluster. See docs/kubeflow.md for every key."""
+    """The profile of a cluster. See docs/kubeflow.md for every key."""
 
     image: Text = "lmmpress"
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
@@ -225,7 +225,7 @@ class Profile(Settings):
     components: dict[Annotated[str, AfterValidator(_component)], Pod] = {}
 
     def pod(self, component: str) -> Pod:
-        """What the pods of a component get: what is said of it, else the defaults; GPUs only where it computes."""
+        """The settings of a component's pods: its own, else the defaults; GPUs only if the component computes."""
         own = self.components.get(component, Pod())
         merged = {key: value for key, value in self.defaults if value is not None}
         if component not in ON_GPU:
@@ -235,11 +235,11 @@ class Profile(Settings):
         return Pod.model_validate(usual | {key: value for key, value in merged.items()})
 
     def holds(self, path: str) -> bool:
-        """Whether a path lies on a volume that every pod has."""
+        """Whether a path is on a volume that every pod mounts."""
         return any(PurePosixPath(path).is_relative_to(volume.path) for volume in self.volumes)
 
     def warnings(self) -> list[str]:
-        """What is allowed and seldom meant."""
+        """Warnings for settings that are allowed but are probably mistakes."""
         found = []
         if not _DIGEST.fullmatch(self.image):
             found.append(
@@ -252,8 +252,8 @@ class Profile(Settings):
 
 
 def read_profile(path: Path) -> Profile:
-    """Read a profile. Raises UserError, with a line for each fault, where the file is none, or holds what is unknown or
-    out of its range."""
+    """Read a profile. Raises UserError, with a line for each fault, if the file is no profile, or a setting is unknown
+    or out of its range."""
     document = read_document(path, "cluster profile")
     found: dict[Place, str] = {}
     try:

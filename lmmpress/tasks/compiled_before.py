@@ -1,5 +1,5 @@
-"""`prepare` as pipelines call it that were compiled before stages could be a list: with two parameters and one output
-for each of four axes, which were all that there were."""
+"""`prepare` for pipelines that were compiled before stages could be a list: with two parameters and one output for each
+of the four axes that existed then."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,14 +15,14 @@ AXES = ("block", "ffn", "attention", "io")
 
 @dataclass(frozen=True)
 class Prepared:
-    """`outputs` are the submission's name, and the numbers of each axis' steps; none where there is no such stage."""
+    """`outputs` are the submission's name, and the numbers of each axis' steps; empty for an axis without a stage."""
 
     outputs: tuple[str, list[int], list[int], list[int], list[int]]
     outcome: Outcome
 
 
 def prepare(name: str, stages: list[str], **parameters: Any) -> Prepared:
-    """What is asked is noted in the store; `stages` are axes in their order, with `<axis>_step` and `<axis>_max`."""
+    """Write the submission into the store; `stages` are axes in their order, with `<axis>_step` and `<axis>_max`."""
     given = {f"{axis}_{key}": parameters.pop(f"{axis}_{key}", 0) for axis in AXES for key in AMOUNTS}
     compiled = [{"axis": axis} | {key: given[f"{axis}_{key}"] for key in AMOUNTS} for axis in stages]
     made = preparation.prepare(name, compiled=compiled, amounts=amounts_text(given), stages=[], **parameters)

@@ -1,5 +1,5 @@
-"""What the loop of a stage asks: which steps there may be, and whether one is due. This needs the store and no torch,
-and takes a second."""
+"""For the loop of a stage: which steps there may be, and whether one is due. This needs the store but no torch, and
+takes a second."""
 
 from lmmpress.engine.algorithm import Planned, next_step
 from lmmpress.engine.resume import read_history
@@ -17,7 +17,7 @@ def steps(store: str, run: str, stage: str) -> list[int]:
 
 @for_people
 def due(store: str, run: str, stage: str, index: int) -> str:
-    """Whether a step is the one to be made now: `open`, or `closed` where it is done or its stage has ended."""
+    """Whether a step is due: `open`, or `closed` if it is done or its stage has ended."""
     opened = open_store(store)
     asked = read_submission(opened, run)
     known = read_history(opened, asked.plan, asked.original, opened.history(asked.key))

@@ -1,4 +1,4 @@
-"""How a task ends: what it says on stderr, and its exit code."""
+"""How a task ends: its message on stderr, and its exit code."""
 
 import sys
 from collections.abc import Callable
@@ -16,8 +16,9 @@ T = TypeVar("T")
 
 
 def for_people(task: Callable[P, T]) -> Callable[P, T]:
-    """Show on stderr what a task says. End it with a line for each fault and exit code 2 where the fault is the user's,
-    or the world's; with a traceback, less what is secret, and exit code 1 where it is ours."""
+    """Show a task's messages on stderr. If the cause of an error is the input or the environment, end the task with a
+    line for each fault and exit code 2; if it is a fault of lmmpress, with a traceback without secrets and exit code 1.
+    """
 
     @wraps(task)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -30,7 +31,7 @@ def for_people(task: Callable[P, T]) -> Callable[P, T]:
             note(error="; ".join(error.lines))
             sys.exit(2)
         except OSError as error:
-            line = visible(system_says(error, "run the pipeline again: it carries on"))
+            line = visible(system_says(error, "run the pipeline again: it continues"))
             print(f"error: {line}", file=sys.stderr)
             note(error=line)
             sys.exit(2)

@@ -1,4 +1,4 @@
-"""Task `evaluate`: measures the original before all steps, what a step has made, or the result after all steps."""
+"""Task `evaluate`: measures the original before all steps, a step's model, or the result after all steps."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from lmmpress.tasks.session import working, working_on_step
 
 @for_people
 def evaluate(store: str, run: str, stage: str, index: int = 0) -> Outcome:
-    """Measure what a step of a stage has made; or, where `stage` says so, the `original` or the `result`."""
+    """Measure the model of a step; or the original or the result, if `stage` is `original` or `result`."""
     match stage:
         case "original":
             return _evaluate_original(store, run)

@@ -14,8 +14,8 @@ from lmmpress.store import Store
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a task shows in the pages of Kubeflow: the address of the checkpoint it is about, facts about it, metrics,
-    and a few lines of Markdown."""
+    """What a task shows in the pages of Kubeflow: the address of its checkpoint, facts about it, metrics, and a few
+    lines of Markdown."""
 
     address: str
     summary: str
@@ -25,8 +25,8 @@ class Outcome:
     def show(self, model: Any, metrics: Any, summary: Any) -> None:
         """Fill in the artifacts of a component: a Model, Metrics, and a Markdown.
 
-        The model's uri is the store's address behind a scheme of ours: Kubeflow takes what it does not know for
-        recorded, and tries to move what it does.
+        The model's uri is the store's address behind a scheme of ours: Kubeflow only records a uri with an unknown
+        scheme, but tries to move files with a known one.
         """
         model.uri = f"lmmpress+{self.address if '://' in self.address else f'file://{self.address}'}"
         model.metadata.update({"address": self.address} | {key: text for key, text in self.facts.items() if text})
@@ -63,7 +63,7 @@ def of_result(result: Result) -> Outcome:
 
 
 def of_step(store: Store, step: StepResult) -> Outcome:
-    """What the gate said of a step."""
+    """The gate's decision on a step."""
     metrics = {
         "accepted": float(step.decision == "accepted"),
         "accuracy": step.accuracy,
@@ -81,7 +81,7 @@ def address_left(store: Store, step: StepResult) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table in Markdown; what came from files stands in it as it is, not as markup."""
+    """A table in Markdown; texts from files are escaped, so that they are no markup."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
 
@@ -91,7 +91,7 @@ def _cell(value: Any) -> str:
 
 
 def accuracy_text(value: float | None) -> str:
-    """An accuracy, or why there is none."""
+    """An accuracy, or the reason why there is none."""
     return "not finite" if value is None else f"{value:.4f}"
 
 

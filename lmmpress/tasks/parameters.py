@@ -1,9 +1,9 @@
 """A plan as the parameters of a pipeline, and back.
 
-What people change between two runs are parameters of their own, which the pages of Kubeflow show and compare: some
-numbers, and the amounts of each stage, `<axis>_step` and `<axis>_max`. `stages` may give the stages as a list instead;
-where a mapping cannot express them, it has to. The rest of the plan travels in `settings`, as the plan has it. What is
-given twice must be the same. Numbers may come back as floats: that is what a pipeline makes of them inside of lists and
+Settings that people change between two runs are parameters of their own, which the pages of Kubeflow show and compare:
+some numbers, and the amounts of each stage, `<axis>_step` and `<axis>_max`. `stages` may give the stages as a list
+instead; it must if a mapping cannot express them. The rest of the plan is in `settings`, in the plan's form. A value
+that is given twice must be the same. Numbers may come back as floats: a pipeline changes them so inside of lists and
 mappings.
 """
 
@@ -28,13 +28,13 @@ AMOUNTS = ("step", "max")
 
 
 def arguments_of(plan: Plan, name: str) -> dict[str, Any]:
-    """The arguments that ask a pipeline for a plan; `name` is what the compressed model is registered as."""
+    """The arguments of a pipeline for a plan; the compressed model is registered as `name`."""
     whole = plan.model_dump(mode="json")
     arguments: dict[str, Any] = {key: whole[key] for key in ADDRESSES} | {"name": name}
     for number, path in NUMBERS.items():
         arguments[number] = reduce(getitem, path, whole)
     arguments |= amounts_of(plan) | {"stages": [] if plan.is_mapping else [stage.as_written() for stage in plan.stages]}
-    # what a plan need not say, a pipeline need not carry; and it has no word for None, which is always a default
+    # defaults are left out: a pipeline cannot express None, which is always a default
     rest = plan.model_dump(mode="json", exclude_defaults=True, exclude={"stages", *ADDRESSES})
     for *sections, key in NUMBERS.values():
         reduce(lambda place, section: place.get(section, {}), sections, rest).pop(key, None)
@@ -42,14 +42,14 @@ def arguments_of(plan: Plan, name: str) -> dict[str, Any]:
 
 
 def amounts_of(plan: Plan) -> dict[str, int]:
-    """The amounts of each stage by the names of their parameters; none where a mapping cannot express the stages."""
+    """The amounts of each stage by the names of their parameters; empty if a mapping cannot express the stages."""
     if not plan.is_mapping:
         return {}
     return {f"{stage.axis}_{key}": getattr(stage, key) for stage in plan.stages for key in AMOUNTS}
 
 
 def amounts_text(amounts: Mapping[str, Any]) -> str:
-    """Amounts as the one text in which the first task takes them; a pipeline puts channels in the place of numbers."""
+    """Amounts as one text, the form that the first task takes; a pipeline puts channels in place of the numbers."""
     return " ".join(f"{name}={number}" for name, number in amounts.items())
 
 
@@ -60,13 +60,13 @@ def plan_of(
     settings: dict[str, Any],
     **arguments: Any,
 ) -> Plan:
-    """The plan that a pipeline was asked for.
+    """The plan that the parameters of a pipeline describe.
 
     `compiled` are the stages of the plan that it was compiled from, as a list. `amounts` are the parameters
     `<axis>_step` and `<axis>_max` in one text, `block_step=4 block_max=40`; `stages` is the parameter of that name.
 
-    Raises UserError where the settings say what is a parameter of its own, where the stages are not those that the
-    pipeline was compiled for, or are contradicted by their amounts, and where the plan is none.
+    Raises UserError if the settings repeat a parameter of the pipeline, if the stages are not those that the pipeline
+    was compiled for or contradict their amounts, and if the plan is not valid.
     """
     given = _amounts_in(amounts)
     raw = {key: dict(value) if isinstance(value, dict) else value for key, value in settings.items()}
@@ -93,7 +93,7 @@ def plan_of(
 
 
 def _amounts_in(text: str) -> dict[str, float]:
-    """The parameters in a text; UserError where one has no number."""
+    """The parameters in a text; UserError if one has no number."""
     found = {}
     for one in text.split():
         name, _, number = one.partition("=")
@@ -105,7 +105,7 @@ def _amounts_in(text: str) -> dict[str, float]:
 
 
 def _stages_by_amounts(compiled: Sequence[Mapping[str, Any]], amounts: Mapping[str, float]) -> dict[str, Any]:
-    """Stages as the mapping that their amounts make; UserError where the pipeline has no such parameters."""
+    """Stages as a mapping of their amounts; UserError if the pipeline has no such parameters."""
     if compiled and not amounts:
         names = ", ".join(_names(compiled))
         raise UserError(f"the pipeline's parameters: stages is empty; give the list of {names}, in this order")
@@ -113,8 +113,8 @@ def _stages_by_amounts(compiled: Sequence[Mapping[str, Any]], amounts: Mapping[s
 
 
 def _check_order(compiled: Sequence[Mapping[str, Any]], plan: Plan) -> None:
-    """Raise UserError where a plan's stages are not those that the tasks were compiled for; towers and amounts may be
-    others."""
+    """Raise UserError if a plan's stages are not those that the tasks were compiled for; towers and amounts may
+    differ."""
     wanted, found = _names(compiled), [stage.name for stage in plan.stages]
     if found != wanted:
         raise UserError(
@@ -124,8 +124,8 @@ def _check_order(compiled: Sequence[Mapping[str, Any]], plan: Plan) -> None:
 
 
 def _check_amounts(stage: Stage, before: Mapping[str, Any], amounts: Mapping[str, float]) -> None:
-    """Raise UserError where a list of stages says one amount, and the amount's own parameter says another: one that is
-    not what the pipeline was compiled with, which it is where nobody gave it."""
+    """Raise UserError if a list of stages has one amount, and the amount's own parameter has another. A parameter with
+    the value that the pipeline was compiled with does not count: nobody has set it."""
     for key in AMOUNTS:
         name = f"{stage.axis}_{key}"
         if amounts.get(name, before[key]) not in (before[key], getattr(stage, key)):

@@ -1,4 +1,4 @@
-"""Task `prepare`: what is asked is checked, and noted in the store under a name that all other tasks are given."""
+"""Task `prepare`: checks the submission, and writes it into the store under a name that all other tasks get."""
 
 import os
 import uuid
@@ -25,7 +25,7 @@ class Prepared:
 
 @for_people
 def prepare(name: str, **parameters: Any) -> Prepared:
-    """Check what is asked of a pipeline, take the teacher into the store and note what is to be done.
+    """Check a pipeline's parameters, copy the teacher into the store, and write the submission there.
 
     The parameters are those of `lmmpress.tasks.parameters.plan_of`.
     """

@@ -1,4 +1,4 @@
-"""A task at work on a run: the run is opened, its state is held for the submission, and lineage is recorded."""
+"""A task's work on a run: open the run, hold its state for the submission, and record lineage."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from lmmpress.result import StepResult
 from lmmpress.store import open_store
 from lmmpress.tasks.submission import read_submission
 
-if TYPE_CHECKING:  # torch takes seconds to import, and a task that only reads the state never needs it
+if TYPE_CHECKING:  # torch takes seconds to import, and a task that only reads the state does not need it
     from lmmpress.engine.part_names import Part
     from lmmpress.engine.run import Run
     from lmmpress.engine.step import Step
@@ -22,14 +22,14 @@ if TYPE_CHECKING:  # torch takes seconds to import, and a task that only reads t
 
 @dataclass(frozen=True)
 class Session:
-    """`recorder` is None where no lineage is recorded."""
+    """A run, opened by a task. `recorder` is None if no lineage is recorded."""
 
     run: "Run"
     state: "RunState"
     recorder: "Lineage | None"
 
     def record(self, known: list[StepResult]) -> None:
-        """Record all steps: one whose task was killed after it had decided is recorded by the next."""
+        """Record all steps, also a decided one whose task was killed before it recorded it."""
         from lmmpress.engine.run import describe
 
         if self.recorder:
@@ -40,7 +40,7 @@ class Session:
 
 @contextmanager
 def working(store: str, run: str, *makes: "Part") -> Iterator[Session]:
-    """Work on the run of the submission `run`, of which this task makes some parts of steps."""
+    """Open the run of the submission `run`, for a task that makes some parts of its steps."""
     from lmmpress.engine.run import open_run
 
     opened = open_store(store)
@@ -51,7 +51,7 @@ def working(store: str, run: str, *makes: "Part") -> Iterator[Session]:
         made = open_run(submission.plan, opened, submission.key, submission.original, parts, settles, every_gpu)
         recorder = _recorder(submission.name, run)
         if recorder and recorder.within:
-            with suppress(UserError):  # other tasks record lineage, and they say what is wrong with it
+            with suppress(UserError):  # other tasks record lineage, and report its errors
                 recorder.take_over(submission.key)
         try:
             yield Session(made, state, recorder)
@@ -63,7 +63,7 @@ def working(store: str, run: str, *makes: "Part") -> Iterator[Session]:
 
 @contextmanager
 def working_on_step(store: str, run: str, stage: str, index: int, part: "Part") -> "Iterator[Step]":
-    """The step of that number, of which this task makes one part."""
+    """The step of that number; this task makes one part of it."""
     from lmmpress.engine.run import known_steps
     from lmmpress.engine.step import Step
 
@@ -73,7 +73,7 @@ def working_on_step(store: str, run: str, stage: str, index: int, part: "Part") 
 
 
 def position(run: "Run", known: list[StepResult], stage: str, index: int) -> tuple[int, Planned]:
-    """A step that is known, or the one that comes next, after its number in the run; UserError where it is neither."""
+    """A step's number in the run, and the step: a known one or the next one. UserError if it is neither."""
     for number in range(len(known) + 1):
         planned = next_step(run.plan, run.original, known[:number])
         if isinstance(planned, Planned) and (planned.stage.name, planned.index) == (stage, index):

@@ -23,7 +23,7 @@ def importance(store: str, run: str, stage: str, index: int) -> Outcome:
 
 @for_people
 def prune(store: str, run: str, stage: str, index: int) -> Outcome:
-    """Cut what a step removes, by scores that are in the store."""
+    """Apply the cut of a step, by scores that are in the store."""
     from lmmpress.lmm.anatomy import count_by_tower
 
     with working_on_step(store, run, stage, index, "prune") as step:
@@ -40,7 +40,7 @@ def prune(store: str, run: str, stage: str, index: int) -> Outcome:
 
 @for_people
 def distill(store: str, run: str, stage: str, index: int) -> Outcome:
-    """Let what a step has cut learn from the teacher, in one process for each GPU of this machine."""
+    """Distil the teacher into the model that a step has cut, in one process for each GPU of this machine."""
     with working_on_step(store, run, stage, index, "distill") as step:
         distilled, pruned = step.distilled, step.pruned.checkpoint
         rows = [[epoch, f"{value:.4f}"] for epoch, value in enumerate(distilled.loss, start=1)]

@@ -1,4 +1,4 @@
-"""A submission: what one submitted pipeline works for, noted in the store for all its tasks."""
+"""A submission: the plan and the run of one submitted pipeline, stored for all its tasks."""
 
 from pydantic import BaseModel, ValidationError
 
@@ -9,7 +9,7 @@ from lmmpress.store.records import SUBMISSION
 
 
 class Submission(BaseModel):
-    """`name` is what the compressed model is registered as, `key` the run's, `original` the digest of its teacher."""
+    """`name` is the registered name of the compressed model, `key` the run key, `original` the teacher's digest."""
 
     plan: Plan
     name: str
@@ -19,12 +19,12 @@ class Submission(BaseModel):
 
 def note_submission(store: Store, run: str, submission: Submission) -> None:
     """Keep a submission under its name `run`."""
-    # as text: records are written in the order of their keys, and a plan's stages have an order of their own
+    # as text: records are written sorted by key, which would lose the order of a plan's stages
     store.write_record(f"{SUBMISSION}{run}", {"submission": submission.model_dump_json()})
 
 
 def read_submission(store: Store, run: str) -> Submission:
-    """The submission of that name; UserError where there is none that this lmmpress can read."""
+    """The submission of that name; UserError if there is none that this lmmpress can read."""
     try:
         return Submission.model_validate_json((store.read_record(f"{SUBMISSION}{run}") or {}).get("submission", ""))
     except ValidationError:

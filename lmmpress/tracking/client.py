@@ -1,4 +1,4 @@
-"""MLflow's client, opened with an eye on people: quiet, soon told where nobody answers, and one line for a fault."""
+"""MLflow's client: it prints nothing, gives up within seconds if no server answers, and reports a fault in one line."""
 
 import logging
 import os
@@ -19,11 +19,11 @@ if TYPE_CHECKING:  # MLflow takes seconds to import, and most commands never nee
     from mlflow import MlflowClient
 
 _THEIRS = {"mlflow", "sqlalchemy", "alembic", "requests", "urllib3", "sqlite3", "psycopg2", "pymysql"}
-"""Whose errors are told as MLflow's."""
+"""The packages whose errors are reported as MLflow's."""
 _DATABASES = ("postgresql", "mysql", "mssql", "sqlite")
 _CONNECT, _ANSWER = 10.0, 30.0  # seconds
 _PAUSES = (1.0, 2.0)  # seconds between tries
-_LONGEST = 600  # characters of somebody else's message
+_LONGEST = 600  # characters of a message that is not ours
 _QUIET = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -34,15 +34,15 @@ _QUIET = {
 
 
 def local_store(folder: Path) -> str:
-    """The tracking URI of the sqlite store in `folder`; all that MLflow writes lies in that folder too."""
+    """The tracking URI of the sqlite store in `folder`; MLflow writes all its files into that folder too."""
     return uri_of(folder.resolve() / "mlflow.db")
 
 
 def open_client(tracking_uri: str, create: bool = False, advice: str = "") -> "MlflowClient":
     """A quiet MLflow client that gives up on a server in seconds and reports usage to nobody.
 
-    What the environment sets already stays. With `create` a sqlite file that does not exist yet is made, with its
-    folder; without, nothing is written. Raises UserError, with `advice` at its end, where the store cannot be opened.
+    Variables that the environment already sets stay. With `create`, a missing sqlite file is created with its folder;
+    without, nothing is written. Raises UserError, with `advice` at its end, if the store cannot be opened.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -71,13 +71,13 @@ def open_client(tracking_uri: str, create: bool = False, advice: str = "") -> "M
         return mlflow.MlflowClient(uri_for_mlflow(path) if path else tracking_uri)
     except UserError:
         raise
-    except Exception as error:  # whatever it is, it is the address or what lies there
+    except Exception as error:  # any error means that the address, or the store at it, is wrong
         raise UserError(_fault(tracking_uri, error, advice)) from error
 
 
 @contextmanager
 def explained(tracking_uri: str, advice: str = "") -> Iterator[None]:
-    """Turn what MLflow and its database raise into one line for a person, with `advice` at its end."""
+    """Turn exceptions of MLflow and its database into one line for a person, with `advice` at its end."""
     try:
         yield
     except Exception as error:
@@ -101,7 +101,7 @@ def resolving_models_in(client: "MlflowClient") -> Iterator[None]:
 
 
 def _ask(tracking_uri: str) -> None:
-    """Raises where a server is not heard of; MLflow's client would wait for it for minutes, and tell it at length."""
+    """Raise if a server does not answer; MLflow's client would wait for minutes, and print a long message."""
     import requests
 
     for pause in (*_PAUSES, None):
@@ -124,14 +124,14 @@ def _ask(tracking_uri: str) -> None:
 
 
 class UnansweredError(Exception):
-    """Nobody is heard of at the address of a server."""
+    """No server answers at the address."""
 
     def __str__(self) -> str:
         return f"{self.args[0]}: is the server up, is the address right, does a firewall or proxy stand before it?"
 
 
 def _connect(tracking_uri: str) -> None:
-    """Raises where a database cannot be connected to; MLflow would try again and again, for more than a minute."""
+    """Raise if there is no connection to the database; MLflow would retry for more than a minute."""
     from mlflow.store.db.utils import create_sqlalchemy_engine
 
     engine = create_sqlalchemy_engine(tracking_uri)
@@ -142,7 +142,7 @@ def _connect(tracking_uri: str) -> None:
 
 
 def _look_for(tracking_uri: str) -> None:
-    """UserError where there is no folder of that name: MLflow would make it."""
+    """Raise UserError if there is no folder of that name: MLflow would create it."""
     folder = Path(unquote(urlsplit(tracking_uri).path) if tracking_uri.startswith("file:") else tracking_uri)
     if not folder.is_dir() and tracking_uri not in ("databricks", "databricks-uc", "uc"):
         raise UserError(
@@ -167,8 +167,8 @@ def _fault(tracking_uri: str, error: BaseException, advice: str = "") -> str:
 
 
 def _said(error: BaseException) -> str:
-    """The words of an exception; those of the database's driver where one stands behind it, as SQLAlchemy puts its own
-    before them."""
+    """The message of an exception. If the database's driver raised first, its message, because SQLAlchemy puts its own
+    text before that."""
     behind: BaseException | None = error
     while behind is not None:
         if driver := getattr(behind, "orig", None):
@@ -178,6 +178,6 @@ def _said(error: BaseException) -> str:
 
 
 def _scheme(tracking_uri: str) -> str:
-    """What comes before the first colon, without the name of a driver; of a path it is empty."""
+    """The text before the first colon, without the name of a driver; empty for a path."""
     found = re.match(r"([A-Za-z][A-Za-z0-9.-]*)(\+\w+)?:", tracking_uri)
     return found[1].lower() if found else ""

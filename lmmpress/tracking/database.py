@@ -1,7 +1,7 @@
-"""The sqlite file of an MLflow store: how its address is written, how it is made whole, and which MLflow can read it.
+"""The sqlite file of an MLflow store: its address, how it is created, and which MLflow can read it.
 
-MLflow creates its tables in hundreds of small changes, and what is stopped in between can never be opened again. So a
-new file is made elsewhere and moved into place when it is complete.
+MLflow creates its tables in hundreds of small changes, and a file that is stopped in between can never be opened again.
+So a new file is created elsewhere and moved into place when it is complete.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _plain_names: dict[str, str] = {}
 
 
 def uri_of(path: Path) -> str:
-    """The address of a database file. Only what has a meaning of its own in an address is escaped."""
+    """The address of a database file. Only characters with a special meaning in an address are escaped."""
     return f"sqlite:///{_escaped(path)}"
 
 
@@ -45,7 +45,7 @@ def path_of(uri: str) -> Path | None:
 
 def uri_for_mlflow(path: Path) -> str:
     """The address to give to MLflow. MLflow and the versions of SQLAlchemy do not agree on how `?` and `%` are written
-    in it; a path that has them gets a plain name, behind which SQLite is told to open the file."""
+    in it; a path with one of them gets a plain name, and SQLite opens the file under that name."""
     if _escaped(path) == str(path) and _is_utf8(str(path)):
         return f"sqlite:///{path}"
     name = f"{path.anchor}lmmpress-{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.db"
@@ -59,10 +59,10 @@ def uri_for_mlflow(path: Path) -> str:
 
 
 def make_ready(path: Path, create: bool) -> None:
-    """See that this MLflow can open the file. With `create` one that is not there, or is half-made, is made; without,
+    """Check that this MLflow can open the file. With `create`, a missing or incomplete file is created; without,
     nothing is written.
 
-    Raises UserError where that cannot be, and where there is something else than a store that this MLflow can read.
+    Raises UserError if the file cannot be created, or is no store that this MLflow can read.
     """
     try:
         if create:
@@ -76,13 +76,13 @@ def make_ready(path: Path, create: bool) -> None:
         raise UserError(f"{path}: cannot be used as an MLflow database: {error.strerror}") from None
     revision = _revision(path)
     verdict = None if revision == newest_revision() else schema_fault(revision, uri_of(path))
-    # what an older MLflow has written is brought up to date by MLflow itself where it can, but not by who only reads
+    # MLflow itself upgrades the file of an older version if it can, but not for a client that only reads
     if verdict and (not create or not _is_known(revision)):
         raise UserError(f"{path}: {verdict}")
 
 
 def schema_fault(revision: str | None, address: str) -> str:
-    """What to do about the database at an address whose schema is not this MLflow's."""
+    """What to do if the schema of the database at an address is not that of this MLflow."""
     from mlflow.version import VERSION
 
     if _is_known(revision):
@@ -106,7 +106,7 @@ def _is_known(revision: str | None) -> bool:
     from alembic.util.exc import CommandError
 
     if revision is None:
-        return True  # older than the first that was numbered, or stopped before it was
+        return True  # older than the first numbered schema, or stopped before it got its number
     with suppress(CommandError):
         return _scripts().get_revision(revision) is not None
     return False
@@ -146,7 +146,7 @@ def _make_folder(folder: Path) -> None:
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Let one process at a time make a database in a folder, where its file system has locks."""
+    """Let one process at a time create a database in a folder, if its file system has locks."""
     import fcntl
 
     opened = os.open(folder, os.O_RDONLY)
@@ -159,7 +159,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _make(path: Path) -> None:
-    """A new file with MLflow's tables, which is there whole or not at all."""
+    """Create a file with MLflow's tables, complete or not at all."""
     import mlflow
 
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.new")
@@ -175,7 +175,7 @@ def _make(path: Path) -> None:
             shutil.copyfile(made, aside)
         with aside.open("rb+") as file:
             os.fsync(file.fileno())
-        for leftover in ("-journal", "-wal", "-shm"):  # of the file before: it would be played back into the new one
+        for leftover in ("-journal", "-wal", "-shm"):  # the previous file's journal: SQLite would apply it
             path.with_name(path.name + leftover).unlink(missing_ok=True)
         aside.replace(path)
     except OSError as error:
@@ -187,8 +187,8 @@ def _make(path: Path) -> None:
 
 @contextmanager
 def _closed_afterwards() -> Iterator[None]:
-    """Close SQLite's connections of this block at its end, and let them not wait for the disk: MLflow waits at each of
-    its hundreds of changes."""
+    """Close SQLite's connections of this block at its end. They do not wait for the disk, because MLflow would wait at
+    each of its hundreds of changes."""
     import sqlalchemy.event
     from sqlalchemy.engine import Engine
 
@@ -210,9 +210,9 @@ def _closed_afterwards() -> Iterator[None]:
 
 
 def _holds_nothing(path: Path) -> bool:
-    """Whether a file has neither MLflow's whole schema nor anything that somebody wrote: what a process leaves that was
-    stopped while it made it."""
-    with _opened(path, "rw") as database:  # not `ro`: a change that was cut off is undone first
+    """Whether a file has neither MLflow's whole schema nor data of a user: a process was stopped while it created the
+    file."""
+    with _opened(path, "rw") as database:  # not `ro`: SQLite first rolls back an interrupted change
         revision = _revision_in(database)
         if revision == newest_revision() or not _is_known(revision):
             return False
@@ -243,7 +243,7 @@ def _tables(database: sqlite3.Connection) -> set[str]:
 
 @contextmanager
 def _opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
-    """A database that is there; UserError where the file is none, or none of MLflow's, or cannot be opened."""
+    """An existing database; UserError if the file is no database, is not MLflow's, or cannot be opened."""
     if not path.is_file():
         raise UserError(f"{path}: this is no file, and so no MLflow database; move it away, or name another address")
     place = f"file:{quote(os.fsencode(path))}?mode={mode}"

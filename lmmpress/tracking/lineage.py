@@ -1,11 +1,11 @@
 """Lineage: a compression run as MLflow records it, from the registered model back to the original.
 
 A run of lmmpress is one MLflow run with a nested run for every step. Every checkpoint a run goes on from is a
-LoggedModel, the output of its step and an input of the next, so that the chain can be walked through `get_run`.
-MLflow holds addresses and digests only: the checkpoints themselves stay where the store put them.
+LoggedModel, the output of its step and an input of the next, so that `get_run` leads along the chain.
+MLflow holds addresses and digests only: the checkpoints themselves stay in the store.
 
-All that is told twice is recorded once. A resumed run is found again by its key, its steps by their tag, and every
-time stamp follows from the first telling, because MLflow takes an equal metric for the same one only then.
+Whatever is reported twice is recorded once. A resumed run is found by its key, its steps by their tag. Every time
+stamp follows from the first report, because MLflow ignores a repeated metric only if its time is equal too.
 """
 
 import time
@@ -47,13 +47,13 @@ RESUMED = "once that is mended the run can be resumed"
 class Lineage:
     """A `Recorder` that writes to MLflow; its final model is registered as `model_name` with the alias `compressed`.
 
-    `take_over` or `begin` opens the store, and creates it where it is a new sqlite file; nothing is written before.
-    `take_over`, `begin`, `step` and `end` raise UserError where the store cannot be reached or refuses what is written.
+    `take_over` or `begin` opens the store, and creates it if it is a new sqlite file; nothing is written before.
+    `take_over`, `begin`, `step` and `end` raise UserError if the store cannot be reached or refuses what is written.
 
-    `within` is the MLflow run of the task that this process is, where Kubeflow has made one, below a run for its whole
-    pipeline: that one then is the run of the first pipeline that works on this key, in its experiment; the pipelines
-    that carry it on say which it is. `holder` is who works on the run: this process, or the submission of whose tasks
-    it is one.
+    `within` is the MLflow run of this task, if Kubeflow has created one, below a run for the whole pipeline. The first
+    pipeline that works on this run key records into its pipeline's MLflow run, in that experiment; pipelines that
+    resume the run name that MLflow run. `holder` is who works on the run: this process, or the submission that this
+    task belongs to.
     """
 
     tracking_uri: str
@@ -70,8 +70,8 @@ class Lineage:
     _pipeline: "Run | None" = field(init=False, default=None, repr=False)
 
     def take_over(self, run_key: str) -> None:
-        """End what processes that have died left RUNNING of the run of that key, whose lease in the store this one
-        holds; and note that the task which this process is works on it."""
+        """End the MLflow runs of that run key that dead processes left RUNNING, and note that this task works on the
+        run. This process must hold the run's lease in the store."""
         with self._explained():
             self._open()
             own = {self.within, self._pipeline.info.run_id} if self.within and self._pipeline else set()
@@ -102,7 +102,7 @@ class Lineage:
             self.steps[name] = self.client.get_run(self.steps[name].info.run_id)
 
     def end(self, result: Result, checkpoint: Path | None) -> None:
-        """Register the compressed model, of which there is a copy at `checkpoint`, and finish the run."""
+        """Register the compressed model, whose copy is at `checkpoint`, and finish the run."""
         with self._explained():
             run = self._begun()
             if is_recorded(run):
@@ -123,7 +123,7 @@ class Lineage:
             self.run = self.client.get_run(run.info.run_id)
 
     def interrupted(self, error: BaseException | None = None) -> None:
-        """Mark a run that has begun as KILLED, or as FAILED by `error`; never raises, as something else went wrong."""
+        """Mark a run that has begun as KILLED, or as FAILED by `error`. Never raises: the first error counts."""
         if self.run is None or is_recorded(self.run):
             return
         failed = error is not None and not isinstance(error, KeyboardInterrupt)
@@ -131,8 +131,8 @@ class Lineage:
             self.client.set_terminated(self.run.info.run_id, "FAILED" if failed else "KILLED")
 
     def failed(self, run_key: str) -> None:
-        """Mark the run of that key as FAILED, if it is this holder's and has not ended; never raises, as something else
-        went wrong. Kubeflow does so itself with its run of the pipeline of which this process is a task."""
+        """Mark the run of that key as FAILED, if it is this holder's and has not ended. Never raises, so that the first
+        error is seen. Kubeflow itself marks its own run of this task's pipeline."""
         with suppress(Exception):
             self._open()
             run = run_of(self.client, self.experiment_id, run_key)
@@ -150,7 +150,7 @@ class Lineage:
         return self.run
 
     def _open(self) -> None:
-        """The client, the experiment, and the run that Kubeflow has made for the pipeline of this task; once."""
+        """Open, once, the client, the experiment, and the run that Kubeflow has created for this task's pipeline."""
         if self.client is not None:
             return
         self.client = open_client(self.tracking_uri, create=True, advice=RESUMED)
@@ -186,19 +186,19 @@ class Lineage:
         from mlflow.entities import LoggedModelInput
 
         run_id, widths, begun = run.info.run_id, info.parameters_by_tower, run.info.start_time
-        told = {"address": info.teacher_address, "run_key": info.run_key}
-        original = self._model(info.teacher, "original", run_id, told, widths)
+        tags = {"address": info.teacher_address, "run_key": info.run_key}
+        original = self._model(info.teacher, "original", run_id, tags, widths)
         self.client.log_inputs(run_id, values.dataset_inputs(info), [LoggedModelInput(original)])
         counts = {"parameters": float(sum(widths.values()))} | values.by("parameters", widths)
         metrics = values.metrics(counts, begun, 0)
         metrics += self._accuracies({"accuracy": info.gate_accuracy}, begun, 0, "gate", original)
-        # a parameter is write-once, and a resumed run may have moved: its paths are no part of its key
+        # a parameter is write-once, but a resumed run may have other paths: they are no part of its key
         settings = values.flat(info.plan.model_dump(mode="json"))
         settings = {key: value for key, value in settings.items() if key not in run.data.params}
         log(self.client, run_id, metrics, settings)
 
     def _start_step(self, name: str, step: StepResult) -> "Run":
-        """A nested run that began as long ago as the step's parts took, and is the next in order."""
+        """Create the next nested run; its start is now minus the time that the step's parts took."""
         parent = self._begun()
         tags = values.tags(
             kind="step",
@@ -226,14 +226,14 @@ class Lineage:
         self.client.log_inputs(run_id, models=[LoggedModelInput(self.models[step.parent])])
         model = None
         if step.decision != "rolled back" and step.checkpoint:
-            told = {
+            tags = {
                 "address": step.address,
                 "run_key": parent.data.tags["lmmpress.run_key"],
                 "parent": step.parent,
                 "decision": step.decision,
             }
             name = f"{step.stage}-{step.index}"
-            model = self._model(step.checkpoint, name, run_id, told, step.parameters_by_tower, step.tower)
+            model = self._model(step.checkpoint, name, run_id, tags, step.parameters_by_tower, step.tower)
             log_output(self.client, run_id, model)
         measured = {"accuracy_pruned": step.accuracy_pruned, "drop": step.drop, "reference": step.reference}
         counts = {"parameters": float(step.parameters)} | values.by("parameters", step.parameters_by_tower)
@@ -252,22 +252,22 @@ class Lineage:
     def _accuracies(
         self, measured: values.Scalars, stamp: int, position: int, role: str, model: str | None
     ) -> "list[Metric]":
-        """Metrics that MLflow shows at the model and at the data they were measured on."""
+        """Log metrics, which MLflow shows at the model and at the data set that they were measured on."""
         used = next((split for split in self.data if split.role == role), None)
         where = {"dataset_name": values.title(used.split), "dataset_digest": values.short(used.digest)} if used else {}
         return values.metrics(measured, stamp, position, model_id=model, **where)
 
     def _model(
-        self, digest: str, name: str, run_id: str, told: Mapping[str, Any], widths: Mapping[str, int], tower: str = ""
+        self, digest: str, name: str, run_id: str, tags: Mapping[str, Any], widths: Mapping[str, int], tower: str = ""
     ) -> str:
-        """The id of a checkpoint's LoggedModel, made where there is none yet."""
+        """The id of a checkpoint's LoggedModel, which is created if there is none."""
         if digest not in self.models:
             params = {"checkpoint": digest, "parameters": sum(widths.values())} | values.by("parameters", widths)
             made = self.client.create_logged_model(
                 self.experiment_id,
                 values.plain(f"{self.model_name}-{name}"),
                 run_id,
-                tags=values.tags(checkpoint=digest, tower=tower or None, **told),
+                tags=values.tags(checkpoint=digest, tower=tower or None, **tags),
                 params=values.texts(params),
                 model_type="lmmpress",
             )

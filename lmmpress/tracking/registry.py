@@ -1,8 +1,8 @@
-"""The MLflow registry: from the name of a model's version to where its checkpoint lies.
+"""The MLflow registry: from the name of a model's version to the address of its checkpoint.
 
 models:/Name/3  models:/Name@alias      beside the addresses that `lmmpress.store.address` lists
 
-Whatever takes the address of a checkpoint has it looked up here.
+Every function and command that takes the address of a checkpoint looks it up here.
 """
 
 import os
@@ -31,7 +31,7 @@ def is_registered(address: str) -> bool:
 
 
 def located(address: str) -> str:
-    """An address as it is, or where the registry says that a registered model lies."""
+    """The address of a registered model's checkpoint; any other address is returned unchanged."""
     return address_of(address) if is_registered(address) else address
 
 
@@ -39,25 +39,25 @@ def open_checkpoint(address: str) -> Path:
     """A local directory with the files of the checkpoint at an address, to be read only; a name in the registry is
     looked up first.
 
-    Raises UserError where there is none, or what is there is damaged.
+    Raises UserError if there is no checkpoint, or a damaged one.
     """
     return store.open_checkpoint(located(address))
 
 
 def name_of_compressed(model: str) -> str:
-    """What a compressed model is registered as. Never the name that its teacher is registered as: whoever watches for
-    new versions of that would compress the compressed one."""
+    """The name that a compressed model is registered under. It is never the registered name of its teacher: a service
+    that compresses every new version of the teacher would compress the compressed model."""
     if is_registered(model):
         return f"{model.removeprefix(_SCHEME).split('@')[0].split('/')[0]}-compressed"
     return model.rstrip("/").rpartition("/")[2]
 
 
 def address_of(name: str, tracking_uri: str | None = None) -> str:
-    """The address of a registered model's checkpoint: what lmmpress noted in its tags, else where its source leads.
+    """The address of a registered model's checkpoint: from the tag that lmmpress wrote, else from its source.
 
     A source may be a directory, s3://bucket/prefix, another registered model, a logged model or a run's artifacts.
     Artifacts that only MLflow can reach are fetched, into a folder that lives as long as this process. The registry is
-    the one of MLFLOW_TRACKING_URI. Raises UserError where it has no such version, or no checkpoint lies there.
+    the one of MLFLOW_TRACKING_URI. Raises UserError if it has no such version, or the version has no checkpoint.
     """
     needs("mlflow", name)
     uri = (tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")).strip()
@@ -98,7 +98,7 @@ def _parsed(name: str) -> tuple[str, str, str]:
 
 
 def _followed(client: "MlflowClient", name: str, source: str) -> str:
-    """Where the artifacts lie that a version was made of."""
+    """The address of the artifacts that a version was made of."""
     if source.startswith(_LOGGED):
         model = client.get_logged_model(source.removeprefix(_SCHEME).split("/")[0])
         if address := model.tags.get(TAG):
@@ -124,7 +124,7 @@ def _followed(client: "MlflowClient", name: str, source: str) -> str:
 
 
 def _fetched(client: "MlflowClient", name: str, place: str) -> Path:
-    """A local folder with artifacts that MLflow keeps elsewhere, or hands out itself."""
+    """A local folder with artifacts that MLflow keeps elsewhere, or serves itself."""
     import mlflow
 
     from lmmpress.store.cache import cache_folder
@@ -140,14 +140,14 @@ def _fetched(client: "MlflowClient", name: str, place: str) -> Path:
             )
     except UserError:
         raise
-    except Exception as error:  # whatever an odd address makes MLflow raise is the address' fault
+    except Exception as error:  # any exception of MLflow means that the address is wrong
         raise UserError(f"{name} cannot be fetched from {without_credentials(place)}: {error}; {otherwise}") from error
     return Path(fetched)
 
 
 def _checkpoint_in(folder: Path, name: str) -> Path:
-    """The directory below a version's artifacts that is a checkpoint: itself, or `model`, where MLflow's transformers
-    flavor copies one."""
+    """The checkpoint directory of a version's artifacts: their folder itself, or `model` in it, where MLflow's
+    transformers flavor copies one."""
     parts = folder / "model"
     if (folder / "config.json").is_file():
         return folder

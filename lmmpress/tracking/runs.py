@@ -1,4 +1,4 @@
-"""The runs, models and experiments that MLflow holds of us: found again, written to, ended."""
+"""The runs, models and experiments of lmmpress in MLflow: find them, write to them, end them."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,12 +15,12 @@ T = TypeVar("T")
 PARENT = "mlflow.parentRunId"
 PARAMS_PER_BATCH, METRICS_PER_BATCH = 100, 1000
 VIEW = {"mlflow.experimentKind": "custom_model_development"}
-"""What lets MLflow's pages open an experiment in their view for model training; left out, they take it for GenAI."""
+"""The tag that makes MLflow's pages show an experiment as model training; without it they show it as GenAI."""
 
 
 def make_experiment(client: "MlflowClient", name: str, artifacts: Path | None) -> str:
-    """The id of the experiment of that name, made where there is none: then files of its runs go to `artifacts`, or
-    wherever MLflow puts them."""
+    """The id of the experiment of that name. A missing one is created; the files of its runs go to `artifacts`, or to
+    MLflow's default place."""
     known = client.get_experiment_by_name(title(name))
     if known is None:
         place = artifacts.as_uri() if artifacts else None
@@ -30,7 +30,7 @@ def make_experiment(client: "MlflowClient", name: str, artifacts: Path | None) -
 
 
 def open_for_training(client: "MlflowClient", experiment: "Experiment") -> None:
-    """Let MLflow show an experiment in its view for model training, where nobody has said anything else."""
+    """Let MLflow show an experiment as model training, unless its tag already says something else."""
     for key, value in VIEW.items():
         if key not in experiment.tags:
             client.set_experiment_tag(experiment.experiment_id, key, value)
@@ -62,10 +62,10 @@ def steps_of(client: "MlflowClient", experiment_id: str, parent: str) -> "dict[s
 
 
 def end_abandoned(client: "MlflowClient", experiment_id: str, run_key: str, holder: str, own: set[str]) -> None:
-    """End as KILLED what processes that have died left RUNNING of the run of that key.
+    """End as KILLED the MLflow runs of that run key that dead processes left RUNNING.
 
-    Only for who holds the lease of that run in the store: so nobody else works on it, and what is RUNNING is abandoned,
-    but for the runs `own` and a run that is `holder`'s. That one is between two of its tasks, or in one of them.
+    Only the holder of that run's lease in the store may call this: then nobody else works on the run, and every RUNNING
+    one is abandoned, except the runs `own` and a run of `holder`, which is in one of its tasks or between two.
     """
     for run in _search(client, experiment_id, f"{equals('run_key', run_key)} and attributes.status = 'RUNNING'"):
         kind = run.data.tags.get("lmmpress.kind")
@@ -79,7 +79,7 @@ def is_held_by(run: "Run", holder: str) -> bool:
 
 
 def is_recorded(run: "Run") -> bool:
-    """Whether everything of the run was written; one that was cut off half-way is written again."""
+    """Whether the run was written completely; one that was interrupted is written again."""
     return bool(run.data.tags.get("lmmpress.recorded") == "true")
 
 

@@ -1,6 +1,6 @@
-"""What MLflow is told, in the forms and within the limits that it takes.
+"""The values that MLflow gets, in its forms and within its limits.
 
-Texts come from files of strangers too: names of tasks and splits, reasons, paths. Control characters in them are made
+Some texts come from untrusted files: names of tasks and splits, reasons, paths. Control characters in them are made
 visible, and so are lone surrogates, which no database takes.
 """
 
@@ -22,7 +22,7 @@ Scalars = Mapping[str, float | None]
 
 
 def metrics(values: Scalars, stamp: int, position: int, **where: Any) -> "list[Metric]":
-    """Metrics of one moment, in milliseconds since 1970; what was not measured is left out."""
+    """Metrics of one moment, in milliseconds since 1970, without values that were not measured."""
     from mlflow.entities import Metric
 
     return [
@@ -42,7 +42,7 @@ def tags(**values: object) -> dict[str, str]:
 
 
 def texts(values: Mapping[str, object]) -> dict[str, str]:
-    """Texts within MLflow's limits; mappings become JSON, nothing is recorded of None."""
+    """Texts within MLflow's limits; mappings become JSON, None is left out."""
     return {_key(key): _value(value)[:VALUE_LENGTH] for key, value in values.items() if value is not None}
 
 
@@ -75,7 +75,7 @@ def equals(tag: str, value: str) -> str:
 
 
 def dataset_inputs(info: RunInfo) -> "list[DatasetInput]":
-    """One input per split; a split used twice says both roles, because MLflow keeps only the first of equal inputs."""
+    """One input per split. A split with two roles names both, because MLflow keeps only the first of equal inputs."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     roles: dict[tuple[str, str, int], list[str]] = {}
@@ -100,7 +100,7 @@ def dataset_inputs(info: RunInfo) -> "list[DatasetInput]":
 
 
 def closing_values(result: Result) -> dict[str, float | None]:
-    """What the closing table says, other than accuracies."""
+    """The metrics of the closing table, without accuracies."""
     values: dict[str, float | None] = {
         "test.drop": result.drop,
         "test.drop_low": result.drop_interval.low,

@@ -157,7 +157,7 @@ def test_a_run_on_a_full_disk_says_how_to_resume(
     monkeypatch.setattr("lmmpress.engine.compression.make_steps", full)
     done = CliRunner().invoke(app, ["run", str(plan_file), "--out", str(tmp_path / "out")])
     assert isinstance(done.exception, UserError)
-    assert "carry on with the same command and --resume" in str(done.exception)
+    assert "continue with the same command and --resume" in str(done.exception)
     monkeypatch.setattr("lmmpress.engine.run_folder.check", full)
     done = CliRunner().invoke(app, ["run", str(plan_file), "--out", str(tmp_path / "never")])
     assert not isinstance(done.exception, UserError), "there is no run yet that could be carried on"

@@ -1,4 +1,4 @@
-"""BLIP-2: a vision transformer, a Q-Former that asks it, and a language tower of any text family."""
+"""BLIP-2: a vision transformer, a Q-Former that reads its output, and a language tower of any text family."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""CLIP and SigLIP vision transformers, as LLaVA holds them: no families of their own, for they answer nothing."""
+"""CLIP and SigLIP vision transformers inside of LLaVA; no families of their own, because alone they answer nothing."""
 
 from lmmpress.axes.cut import Cut
 from lmmpress.axes.layout import Blocks, Ffn, TowerLayout, separate
@@ -34,7 +34,7 @@ def declare_vision(config: Config, shapes: Shapes, prefix: str, readers: tuple[s
         writers=(f"{embeddings}.patch_embedding",),
         readers=readers,
         inexpressible={"io": _POOLED} if f"{prefix}head.probe" in shapes else {},
-        stream_unit=heads if clip else 1,  # CLIP's config refuses other widths
+        stream_unit=heads if clip else 1,  # CLIP's config refuses any other width
     )
 
 

@@ -1,8 +1,9 @@
-"""Llama and its kin: rotary attention, RMS norms, a gated FFN or a plain one (Arcee), grouped queries.
+"""Llama and similar families: rotary attention, RMS norms, a gated FFN or a plain one (Arcee), grouped queries.
 
-Qwen2 (biases on queries, keys and values), Qwen3 (norms over a head's width), Gemma (norms that add one to their
-weight, an embedding scaled by the root of the width) and GLM (pairs of neighbours turn, in a part of a head; gate and
-up in one tensor; GLM4 also normalises what attention and FFN write) differ in what is declared here, in nothing else.
+They differ only in what is declared here: Qwen2 (biases on queries, keys and values), Qwen3 (norms over a head's
+width), Gemma (norms that add one to their weight, an embedding scaled by the root of the width) and GLM (rotary planes
+of neighbouring dimensions, in a part of a head; gate and up in one tensor; GLM4 also normalises the outputs of
+attention and FFN).
 """
 
 from lmmpress.axes.cut import Cut
@@ -11,7 +12,7 @@ from lmmpress.axes.slices import Shapes
 from lmmpress.lmm.families.registry import Config, Declaration, Family, Place, not_expressed, register
 from lmmpress.lmm.rotary import head_width, keep_planes, turning_planes
 
-_WIDTH_IN_HEADS = ("llama", "arcee")  # their configs refuse a hidden_size that the head count does not divide
+_WIDTH_IN_HEADS = ("llama", "arcee")  # their configs refuse a hidden_size that is no multiple of the head count
 _NEIGHBOURS_TURN = ("glm", "glm4")
 
 
@@ -23,7 +24,7 @@ def declare(config: Config, shapes: Shapes, at: Place) -> Declaration:
     fused = f"{first}mlp.gate_up_proj.weight" in shapes
     gated = f"{first}mlp.gate_proj.weight" in shapes
     norms = ("input_layernorm", "post_attention_layernorm", "post_self_attn_layernorm", "post_mlp_layernorm")
-    # a norm over the head's width undoes the query's scaling, so that only the key's is to be rescaled
+    # a norm over the head's width cancels a scaling of the query, so only the key's norm is rescaled
     normed = f"{first}self_attn.q_norm.weight" in shapes
     tied = f"{at.head}.weight" not in shapes
     scaled_embedding = kind == "gemma"

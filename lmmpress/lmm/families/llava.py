@@ -1,4 +1,4 @@
-"""LLaVA: a CLIP or SigLIP vision tower read at one of its last states, a two-layer projector, any text family."""
+"""LLaVA: a CLIP or SigLIP vision tower, a two-layer projector that reads one of its last states, any text family."""
 
 from dataclasses import replace
 
@@ -49,7 +49,7 @@ def resize(config: Config, cut: Cut) -> Config:
 
 
 def _check_states(layers: int | list[int], vision: Config) -> None:
-    """Raise UserError where the config reads a hidden state that the vision tower has not."""
+    """Raise UserError if the config reads a hidden state that the vision tower does not have."""
     states = vision["num_hidden_layers"] + 1
     for layer in layers if isinstance(layers, list) else [layers]:
         if not -states <= layer < states:
@@ -60,10 +60,10 @@ def _check_states(layers: int | list[int], vision: Config) -> None:
 
 
 def _read_states(layers: int | list[int], vision: Config, cut: Cut) -> int | list[int]:
-    """Which hidden states are read after a cut: the same ones, or the last where those are gone.
+    """Which hidden states are read after a cut: the same ones, or the last if those were removed.
 
-    A vision tower of n blocks has n + 1 hidden states; -2 stands for what the last block but one writes, so the first
-    block to go is one that nothing reads.
+    A vision tower of n blocks has n + 1 hidden states; -2 is the output of the second-last block, so the first block
+    that a cut removes is one that nothing reads.
     """
     if isinstance(layers, list):
         return [_read_state(layer, vision, cut) for layer in layers]

@@ -11,7 +11,7 @@ def declare(config: Config, shapes: Shapes, at: Place) -> Declaration:
     decoder = f"{at.body}decoder"
     heads: int = config["num_attention_heads"]
     query, key, value = (f"self_attn.{name}_proj" for name in "qkv")
-    # the 350m model embeds and reads out at another width than its stream's
+    # embeddings and head of the 350m model have another width than its stream
     apart = f"{decoder}.project_in.weight" in shapes
     final_norm = f"{decoder}.final_layer_norm"
     rows = {f"{decoder}.embed_positions.weight": 0.0}

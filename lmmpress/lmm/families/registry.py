@@ -21,7 +21,7 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a text model stands: what the names of its body's tensors begin with, and its head module."""
+    """The place of a text model in a larger one: the prefix of its body's tensor names, and its head module."""
 
     body: str
     head: str
@@ -29,7 +29,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Declaration:
-    """What a family says of one model: its towers, and what stands around them."""
+    """A family's description of one model: its towers, and the modules outside of them."""
 
     towers: tuple[TowerLayout, ...]
     embeddings: tuple[str, ...]
@@ -41,11 +41,11 @@ class Declaration:
 
 @dataclass(frozen=True)
 class Family:
-    """A family: `declare` reads a config and the shapes of the model's tensors, at the place where the model stands (a
-    text family also stands inside BLIP-2 and LLaVA); `resize` writes into a config what a cut changed.
+    """A family: `declare` reads a config and the shapes of the model's tensors, at the model's place (a text family can
+    also be inside BLIP-2 and LLaVA); `resize` updates a config after a cut.
 
-    `body` is where a text model keeps everything but its head. `stored_as` are prefixes of tensor names in checkpoint
-    files with those that transformers gives them in the model, the first that fits is taken.
+    `body` is the prefix of everything but the head of a text model. `stored_as` maps prefixes of tensor names in
+    checkpoint files to those in the transformers model; the first that fits is used.
     """
 
     model_type: str
@@ -56,11 +56,11 @@ class Family:
     stored_as: tuple[tuple[str, str], ...] = ()
 
     def place(self, prefix: str = "") -> Place:
-        """Where the model's tensors are if all their names begin with the prefix."""
+        """The place of a model whose tensor names all begin with the prefix."""
         return Place(prefix + self.body, f"{prefix}lm_head")
 
     def in_model(self, stored: str) -> str:
-        """The name in the model of a tensor that a checkpoint file holds."""
+        """The model's name of a tensor in a checkpoint file."""
         for before, after in self.stored_as:
             if stored.startswith(before):
                 return after + stored[len(before) :]
@@ -71,7 +71,7 @@ _families: dict[str, Family] = {}
 
 
 def not_expressed(cut: Cut) -> UserError:
-    """What a family's `resize` raises where its config has nothing that a cut along that axis would change."""
+    """The error of a family's `resize` if its config has no setting for a cut along that axis."""
     return UserError(f"a cut along {cut.axis} of the {cut.tower} tower: the configs of this family cannot express it")
 
 
@@ -92,7 +92,7 @@ def _load_all() -> None:
 
 
 def family_of(config: Config) -> Family:
-    """The family of a config; UserError lists those there are."""
+    """The family of a config; UserError with the known families if it is unknown."""
     _load_all()
     model_type = str(config.get("model_type")).removeprefix(OWN_PREFIX)
     if model_type not in _families:
@@ -103,7 +103,7 @@ def family_of(config: Config) -> Family:
 
 
 def _hint(model_type: str) -> str:
-    """The family that was meant, where the name is a typing mistake: neither another model's nor another version's."""
+    """A hint at the family that was meant, if the name is a typing mistake and not another model's or version's."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     for near in difflib.get_close_matches(model_type, _families, n=1, cutoff=0.8):
