@@ -80,7 +80,7 @@ def main() -> None:
             counts[row["split"]] = counts.get(row["split"], 0) + 1
     print(f"{asked.out}: {', '.join(f'{count} rows of {name}' for name, count in counts.items())}")
 
-    for split in SPLITS if asked.model else ():
+    for split in [name for name, count in counts.items() if count and asked.model]:
         for answer in lmmpress.predict(asked.model, asked.out, split=split, rows=2):
             print(f"{split}: {answer.question!r}: {answer.text!r}, wanted {answer.wanted!r}")
 
