@@ -140,7 +140,7 @@ def test_missing_credentials_are_a_one_line_error_that_says_what_to_set(
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    # where an instance would be asked: nobody answers there
+    # the address of the instance metadata: no server there
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{free_port()}/role")
     with pytest.raises(UserError, match="there are no credentials for the bucket; set AWS_ACCESS_KEY_ID"):
         opened(bucket_address).read_record("nothing")

@@ -21,7 +21,7 @@ from lmmpress.store.cache import cache_folder
 
 def test_a_cache_hit_costs_one_request(proxy: Proxy, bucket_address: str, tmp_path: Path) -> None:
     digest = opened(bucket_address).add_checkpoint(random_checkpoint(tmp_path / "made", 0, SIZES))
-    for _ in range(2):  # what was sent is at hand, and so is what was fetched
+    for _ in range(2):  # sent files are in the cache, and fetched files too
         proxy.requests.clear()
         opened(bucket_address).checkpoint(digest)
         assert [line.split("?")[0].rsplit("/", 2)[1] for line in proxy.requests] == ["checkpoints"]
@@ -46,7 +46,7 @@ def test_the_cache_stays_below_its_limit_and_keeps_what_was_used_last(bucket_add
         for number in range(5)
     ]
     forget_cache()
-    # each in a process of its own, so that nothing stays in use
+    # each in a new process, so that no file stays in use
     for digest in [*digests[:3], digests[0], *digests[3:]]:
         fetch = f"opened({bucket_address!r}, limit={10 * MIB}).checkpoint({digest!r})"
         code = f"from support.store_worker import opened\n{fetch}\n"
