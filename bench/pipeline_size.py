@@ -15,7 +15,8 @@ from lmmpress.kubeflow import compile as compiling
 from lmmpress.kubeflow.estimate import LIMIT, estimate
 from lmmpress.plan import parse_plan
 from lmmpress.presets import preset
-from lmmpress.tasks.profile import Profile
+from lmmpress.tasks.cluster_profile import Profile
+from lmmpress.tasks.granularity import Granularity
 
 ADDRESSES = {"model": "s3://models/antgmm", "data": "/data/maad", "store": "s3://models/store"}
 
@@ -24,7 +25,7 @@ def main() -> None:
     plan, profile = parse_plan(preset("paper", False) | ADDRESSES), documented_profile()
     found: dict[str, Any] = {"steps": list(map(plan.most_steps, plan.stages)), "limit": LIMIT}
     shared = compiling.share
-    for granularity in ("step", "stage"):
+    for granularity in Granularity:
         sizes: dict[str, Any] = {}
         for name, share in (("as compiled by kfp", lambda *_: None), ("shared", shared)):
             compiling.share = share

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from lmmpress.plan import Plan
-from lmmpress.tasks.profile import Profile
+from lmmpress.tasks.cluster_profile import Profile
 
 CHART = Path(__file__).parent / "lmmpress"
 BEGIN, END = "<!-- values: made by helm/generate.py -->", "<!-- end of values -->"

@@ -16,9 +16,11 @@ from lmmpress import presets
 from lmmpress.errors import UserError
 from lmmpress.host.extras import is_installed, missing
 from lmmpress.host.quiet import quiet_transformers
+from lmmpress.kubeflow import needs_sdk
 from lmmpress.plan import Evaluation, Importance, Plan, parse_plan, read_plan
 from lmmpress.progress import Listener, listening, say
 from lmmpress.result import Recorder, Result
+from lmmpress.tasks.granularity import Granularity
 
 if TYPE_CHECKING:  # torch, transformers and MLflow take seconds to import
     from lmmpress.evaluation.answers import Answers, Question
@@ -31,7 +33,6 @@ if TYPE_CHECKING:  # torch, transformers and MLflow take seconds to import
 AnyPlan = Plan | Mapping[str, Any] | Path | str
 """A plan, or what says one: a mapping of its keys, the path of a plan file, or the name of a preset."""
 Engine = Literal["local", "kfp-local"]
-Granularity = Literal["step", "stage"]
 
 _AT_ONCE = Evaluation().batch_size
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -42,7 +43,7 @@ def compress(
     out: Path | str,
     *,
     engine: Engine = "local",
-    granularity: Granularity = "step",
+    granularity: Granularity | str = Granularity.step,
     resume: bool = False,
     overrides: Iterable[str] = (),
     recorder: Recorder | str | None = "mlflow",
@@ -61,6 +62,8 @@ def compress(
     """
     with _telling(progress):
         folder = _local(out)
+        if engine == "kfp-local":
+            needs_sdk("engine kfp-local")
         asked = as_plan(plan, overrides)
         from lmmpress.tracking.registry import located, name_of_compressed
 
@@ -94,14 +97,13 @@ def _compress_here(plan: Plan, out: Path, recorder: Recorder | None, resume: boo
 
 
 def _compress_in_tasks(
-    plan: Plan, name: str, out: Path, granularity: Granularity, resume: bool, tracking_uri: str | None
+    plan: Plan, name: str, out: Path, granularity: str, resume: bool, tracking_uri: str | None
 ) -> Result:
-    from lmmpress.kubeflow import needs_sdk
-
-    needs_sdk("engine kfp-local")
     from lmmpress.kubeflow.local_runner import compress_in_tasks
 
-    return compress_in_tasks(plan, name, out, granularity, resume, tracking_uri)
+    if granularity not in tuple(Granularity):
+        raise UserError(f"granularity {granularity!r}: it is {' or '.join(Granularity)}")
+    return compress_in_tasks(plan, name, out, Granularity(granularity), resume, tracking_uri)
 
 
 def plan_sizes(plan: AnyPlan, *, overrides: Iterable[str] = (), progress: Listener | None = None) -> "Sizes":

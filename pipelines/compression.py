@@ -20,18 +20,13 @@ from lmmpress.components.gate import gate
 from lmmpress.components.importance import importance
 from lmmpress.components.steps import steps
 from lmmpress.errors import UserError
-from lmmpress.pipelines.start import Place, here, pipeline
+from lmmpress.pipelines.start import Interface, Place, pipeline
 from lmmpress.plan import Stage
 
 
-def compression(
-    stages: Sequence[Stage],
-    defaults: Mapping[str, Any],
-    types: Mapping[str, type],
-    place: Place = here,
-    ttl: int | None = None,
-) -> GraphComponent:
+def compression(stages: Sequence[Stage], interface: Interface) -> GraphComponent:
     """The pipeline of these stages, in their order."""
+    place = interface.place
     loops = {stage.name: _stage(stage, place) for stage in stages}
 
     def body(store: Any, begun: PipelineTask) -> PipelineTask:
@@ -42,7 +37,7 @@ def compression(
         measured = place(evaluate(store=store, run=run, stage="result")).set_display_name("evaluate the result")
         return measured.after(before)
 
-    return pipeline("lmmpress-compression", stages, defaults, types, place, ttl, body)
+    return pipeline("lmmpress-compression", stages, interface, body)
 
 
 def _stage(stage: Stage, place: Place) -> GraphComponent:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from kfp import dsl
@@ -17,29 +18,34 @@ Place = Callable[[PipelineTask], PipelineTask]
 """Says where a task runs and with what; for one that is to be run here, nothing but that it is never cached."""
 
 
+@dataclass(frozen=True)
+class Interface:
+    """The parameters of a pipeline with their types; those in `defaults` may be left out. `place` says where its tasks
+    run. What is left of a pipeline that has ended is removed after `ttl` seconds."""
+
+    types: Mapping[str, type]
+    defaults: Mapping[str, Any]
+    place: Place
+    ttl: int | None = None
+
+
 def here(task: PipelineTask) -> PipelineTask:
     """A task that runs in a process of this machine."""
     return task.set_caching_options(False)
 
 
 def pipeline(
-    name: str,
-    stages: Sequence[Stage],
-    defaults: Mapping[str, Any],
-    types: Mapping[str, type],
-    place: Place,
-    ttl: int | None,
-    body: Callable[[Any, PipelineTask], PipelineTask],
+    name: str, stages: Sequence[Stage], interface: Interface, body: Callable[[Any, PipelineTask], PipelineTask]
 ) -> GraphComponent:
-    """A pipeline with the parameters `types`, of which those in `defaults` may be left out.
+    """A pipeline of these stages.
 
-    Of these parameters the first task takes the amounts of stages as one text: which there are depends on the plan, and
+    Of its parameters the first task takes the amounts of stages as one text: which there are depends on the plan, and
     a component's inputs do not.
 
     `body` is given the store as a channel and the task that prepared the run, adds what makes the steps and measures
-    the result, and returns the last task of it. What is left of a pipeline that has ended is removed after `ttl`
-    seconds.
+    the result, and returns the last task of it.
     """
+    types, defaults, place = interface.types, interface.defaults, interface.place
     order = sorted(types, key=lambda key: key in defaults)
     parameters = [
         inspect.Parameter(
@@ -65,6 +71,6 @@ def pipeline(
     compress.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     names = ", ".join(stage.name for stage in stages)
     described = f"Compresses a multimodal model by {names}; every step is kept only within alpha."
-    config = dsl.PipelineConfig(ttl_seconds_after_finished=ttl)
+    config = dsl.PipelineConfig(ttl_seconds_after_finished=interface.ttl)
     made: GraphComponent = dsl.pipeline(name=name, description=described, pipeline_config=config)(compress)
     return made

@@ -11,6 +11,6 @@ def due(
     index: int,
 ) -> str:
     """Whether a step is the one to be made now: `open`, or `closed` where it is done or its stage has ended."""
-    from lmmpress.tasks.loop import due
+    from lmmpress.tasks.due_steps import due
 
     return due(store, run, stage, index)

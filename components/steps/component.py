@@ -10,6 +10,6 @@ def steps(
     stage: str,
 ) -> list[int]:
     """The numbers of the steps that a stage makes if the gate accepts them all."""
-    from lmmpress.tasks.loop import steps
+    from lmmpress.tasks.due_steps import steps
 
     return steps(store, run, stage)

@@ -37,6 +37,22 @@ class Attention:
     turning: int | None = None
 
 
+def separate(
+    query: str, key: str, value: str, output: str, heads: int, head_dim: int, foreign: tuple[str, ...] = ()
+) -> Attention:
+    """An attention with a module each for queries, keys and values, all of which have the same number of heads; scores
+    are divided by the root of the head's width."""
+    return Attention(
+        query_key=((query, heads), (key, heads)),
+        value=((value, heads),),
+        output=output,
+        heads=heads,
+        head_dim=head_dim,
+        scaled={query: heads},
+        foreign=foreign,
+    )
+
+
 @dataclass(frozen=True)
 class Ffn:
     """One feed-forward network of a block: modules that widen (one, or gate and up; `fused` counts those in one

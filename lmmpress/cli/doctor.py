@@ -9,7 +9,8 @@ import typer
 from rich.text import Text
 
 from lmmpress import api
-from lmmpress.cli.shared import AsJson, Context, Granularity, ProfileFile, console, out, say, the_profile
+from lmmpress.api import Granularity
+from lmmpress.cli.shared import AsJson, Context, ProfileFile, console, out, say, the_profile
 from lmmpress.errors import UserError
 from lmmpress.host.extras import needs
 from lmmpress.printing.terminal import Table
@@ -17,7 +18,7 @@ from lmmpress.printing.terminal import Table
 if TYPE_CHECKING:
     from lmmpress.doctor.finding import Finding
     from lmmpress.plan import Plan
-    from lmmpress.tasks.profile import Profile
+    from lmmpress.tasks.cluster_profile import Profile
 
 COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "unknown": "magenta"}
 
@@ -40,12 +41,12 @@ def doctor(
         raise UserError("say which: --cluster CLUSTER.yaml")
     needs("kubernetes", "lmmpress doctor")
     from lmmpress.doctor.checks import checks, examine, run_check
-    from lmmpress.doctor.demands import BY_GRANULARITY
-    from lmmpress.doctor.inside import check_from_inside
-    from lmmpress.doctor.outside import Addresses, as_pods_see, check_outside
+    from lmmpress.doctor.cluster_reader import NoClusterError, connect
+    from lmmpress.doctor.external_services import Addresses, as_pods_see, check_outside
+    from lmmpress.doctor.in_cluster import check_from_inside
     from lmmpress.doctor.permissions import check_inside
-    from lmmpress.doctor.reader import NoClusterError, connect
-    from lmmpress.tasks.profile import COMPONENTS
+    from lmmpress.doctor.pod_demands import BY_GRANULARITY
+    from lmmpress.tasks.cluster_profile import COMPONENTS
 
     profile = the_profile(cluster)
     plan = api.as_plan(plan_file) if plan_file else None
@@ -54,7 +55,7 @@ def doctor(
         connected = connect(context)
     except NoClusterError as error:
         raise UserError(str(error)) from None
-    components = BY_GRANULARITY[granularity.value] if granularity else COMPONENTS
+    components = BY_GRANULARITY[granularity] if granularity else COMPONENTS
     with console.status("looking") as shown:
         found = examine(profile, connected, checks(components), lambda name: shown.update(f"looking at {name}"))
         shown.update("trying bucket and MLflow from here")
@@ -104,7 +105,7 @@ def _table(found: "list[Finding]") -> Table:
 def look_before(profile: "Profile", granularity: str, context: str | None) -> None:
     """What `submit` does first: UserError where a check failed, with the doctor's words; the rest is warned of."""
     from lmmpress.doctor.checks import before_submitting
-    from lmmpress.doctor.reader import NoClusterError, connect
+    from lmmpress.doctor.cluster_reader import NoClusterError, connect
 
     try:
         connected = connect(context)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lmmpress import api
+from lmmpress.api import Granularity
 from lmmpress.cli.shared import (
     AsJson,
     Context,
-    Granularity,
     Overrides,
     PlanFile,
     ProfileFile,
@@ -49,7 +49,7 @@ def compile(
     profile = the_profile(cluster)
     if strict and (found := profile.warnings()):
         raise UserError(found[0])
-    warnings = compile_plan(plan, api.name_of_compressed(plan.model), profile, granularity.value, target)
+    warnings = compile_plan(plan, api.name_of_compressed(plan.model), profile, granularity, target)
     if as_json:
         print(json.dumps({"pipeline": str(target), "bytes": target.stat().st_size, "warnings": warnings}))
         return
@@ -87,8 +87,8 @@ def submit(
     if checks:
         from lmmpress.cli.doctor import look_before
 
-        look_before(profile, granularity.value, context)
-    client, submitted = submit_plan(plan, api.name_of_compressed(plan.model), profile, granularity.value)
+        look_before(profile, granularity, context)
+    client, submitted = submit_plan(plan, api.name_of_compressed(plan.model), profile, granularity)
     if not as_json:
         out.print(submitted.link)
     state = "SUBMITTED"

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from lmmpress import api
-from lmmpress.cli.shared import AsJson, Granularity, Overrides, PlanFile, one_plan, out, show
+from lmmpress.api import Granularity
+from lmmpress.cli.shared import AsJson, Overrides, PlanFile, one_plan, out, show
 from lmmpress.errors import UserError
 from lmmpress.host.full_disk import is_full
 
@@ -40,7 +41,7 @@ def run(
             plan,
             directory,
             engine=engine.value,
-            granularity=granularity.value,
+            granularity=granularity,
             resume=resume,
             overrides=overrides,
         )

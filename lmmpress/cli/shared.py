@@ -1,6 +1,5 @@
 """What the commands share: their options, the one plan that was given, and how results are shown."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,7 @@ from lmmpress.printing.sheet import Grid, Picture, Shown
 from lmmpress.printing.terminal import Table, Terminal
 
 if TYPE_CHECKING:
-    from lmmpress.tasks.profile import Profile
+    from lmmpress.tasks.cluster_profile import Profile
 
 out = Terminal()
 console = Terminal(stderr=True)
@@ -23,13 +22,6 @@ Checkpoint = Annotated[
     typer.Argument(help="A checkpoint: a directory, s3://bucket/prefix, STORE/checkpoints/DIGEST, models:/Name/3."),
 ]
 StoreAddress = Annotated[str, typer.Argument(metavar="ADDRESS", help="A store: a directory or s3://bucket/prefix.")]
-
-
-class Granularity(StrEnum):
-    """What one task of a pipeline does: a part of a `step`, or a whole `stage`."""
-
-    step = "step"
-    stage = "stage"
 
 
 PlanFile = Annotated[Path | None, typer.Argument(metavar="PLAN.yaml", help="The plan.")]
@@ -48,7 +40,7 @@ def one_plan(file: Path | None, built_in: str | None) -> Path | str:
 
 def the_profile(path: Path | None) -> "Profile":
     """What was told of the cluster; where nothing was, the usual."""
-    from lmmpress.tasks.profile import Profile, read_profile
+    from lmmpress.tasks.cluster_profile import Profile, read_profile
 
     return Profile() if path is None else read_profile(path)
 

@@ -1,9 +1,9 @@
 """Checks the Kubernetes API and the namespace of the pods."""
 
-from lmmpress.doctor.demands import home
+from lmmpress.doctor.cluster_reader import Cluster, UnseenError, at, text
 from lmmpress.doctor.finding import Finding, failed, ok, unknown, warning
-from lmmpress.doctor.reader import Cluster, UnseenError, at, text
-from lmmpress.tasks.profile import Profile
+from lmmpress.doctor.pod_demands import home
+from lmmpress.tasks.cluster_profile import Profile
 
 OLDEST = (1, 28)
 """The oldest version of Kubernetes that these checks were written for; Kubeflow has no such limit."""

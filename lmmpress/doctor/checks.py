@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 from lmmpress.doctor import api, kubeflow, nodes, permissions, quotas, references, storage
-from lmmpress.doctor.demands import BY_GRANULARITY
+from lmmpress.doctor.cluster_reader import Cluster, UnseenError
 from lmmpress.doctor.finding import Finding, unknown
-from lmmpress.doctor.reader import Cluster, UnseenError
-from lmmpress.tasks.profile import COMPONENTS, Profile
+from lmmpress.doctor.pod_demands import BY_GRANULARITY
+from lmmpress.tasks.cluster_profile import COMPONENTS, Profile
 
 Check = Callable[[Profile, Cluster], list[Finding]]
 Tell = Callable[[str], None]

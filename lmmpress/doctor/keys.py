@@ -6,8 +6,8 @@ from lmmpress.doctor.finding import Finding, failed, ok, warning
 from lmmpress.errors import UserError
 from lmmpress.store.bucket import BucketObjects
 from lmmpress.store.objects import DeniedError
-from lmmpress.store.probe import Prober
 from lmmpress.store.rights import LIST, READ, Place
+from lmmpress.store.rights_probe import Prober
 
 
 def check_enough(name: str, address: str, where: Place, patience: float) -> Finding | None:

@@ -2,11 +2,11 @@
 
 import re
 
-from lmmpress.doctor.demands import home
+from lmmpress.doctor.cluster_reader import Cluster, Node, UnseenError, at, mappings, text, whole
 from lmmpress.doctor.finding import Finding, failed, ok, unknown, warning
-from lmmpress.doctor.reader import Cluster, Node, UnseenError, at, mappings, text, whole
+from lmmpress.doctor.pod_demands import home
 from lmmpress.errors import UserError
-from lmmpress.tasks.profile import Profile
+from lmmpress.tasks.cluster_profile import Profile
 
 KINDS = {
     "Argo": ("argoproj.io", "v1alpha1", ("workflows", "workflowtaskresults", "workflowtasksets")),

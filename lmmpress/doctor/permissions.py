@@ -3,10 +3,10 @@
 import os
 from dataclasses import dataclass
 
-from lmmpress.doctor.demands import account, home
+from lmmpress.doctor.cluster_reader import Cluster, Node, UnseenError, at, mapping, text
 from lmmpress.doctor.finding import Finding, failed, ok, unknown, warning
-from lmmpress.doctor.reader import Cluster, Node, UnseenError, at, mapping, text
-from lmmpress.tasks.profile import Profile
+from lmmpress.doctor.pod_demands import account, home
+from lmmpress.tasks.cluster_profile import Profile
 
 REVIEWS = "/apis/authorization.k8s.io/v1"
 

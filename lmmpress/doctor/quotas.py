@@ -3,10 +3,10 @@
 from dataclasses import replace
 from decimal import Decimal
 
-from lmmpress.doctor.demands import Demand, demands_of, home, in_words
+from lmmpress.doctor.cluster_reader import Cluster, Node, amount, at, mapping, mappings, text
 from lmmpress.doctor.finding import Finding, failed, ok, unknown, warning
-from lmmpress.doctor.reader import Cluster, Node, amount, at, mapping, mappings, text
-from lmmpress.tasks.profile import Profile
+from lmmpress.doctor.pod_demands import Demand, demands_of, home, in_words
+from lmmpress.tasks.cluster_profile import Profile
 
 
 def check_quotas(profile: Profile, cluster: Cluster, components: tuple[str, ...]) -> list[Finding]:

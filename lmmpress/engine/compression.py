@@ -3,8 +3,8 @@
 import time
 from pathlib import Path
 
-from lmmpress.engine.closing import close
 from lmmpress.engine.delivery import deliver
+from lmmpress.engine.final_result import close
 from lmmpress.engine.run import begin, check_original, describe, make_steps, open_run
 from lmmpress.engine.run_folder import COMPRESSED, take_folder
 from lmmpress.plan import Plan

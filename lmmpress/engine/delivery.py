@@ -8,9 +8,9 @@ from lmmpress.engine.run import Run
 from lmmpress.engine.run_folder import COMPRESSED, RESULT, write
 from lmmpress.files.allow_list import choose, lay_out
 from lmmpress.lmm.checkpoint import write_record
-from lmmpress.lmm.fit import correct_files
+from lmmpress.lmm.compatibility import correct_files
+from lmmpress.lmm.compression_record import read_record
 from lmmpress.lmm.read_anatomy import complete, read_config
-from lmmpress.lmm.record import read_record
 from lmmpress.result import Result
 
 

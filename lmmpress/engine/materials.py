@@ -12,8 +12,8 @@ from lmmpress.engine.part_names import PARTS, Part
 from lmmpress.evaluation.greedy import end_tokens
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.checkpoint import load_model
+from lmmpress.lmm.compatibility import FITTED, was_blind
 from lmmpress.lmm.examples import Batch, Examples, batches, encode, from_tensors, to_tensors
-from lmmpress.lmm.fit import FITTED, was_blind
 from lmmpress.lmm.forward import answer_logits, answer_states, visual_features
 from lmmpress.lmm.processor import load_processor
 from lmmpress.lmm.read_anatomy import anatomy_of, read_config

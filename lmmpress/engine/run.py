@@ -8,18 +8,18 @@ import torch
 from pydantic import BaseModel
 
 from lmmpress.engine.algorithm import Planned, next_step
-from lmmpress.engine.history import read_history, read_step, write_step
 from lmmpress.engine.materials import Materials, automatic_dtype, split_of
 from lmmpress.engine.part_names import PARTS, Part
 from lmmpress.engine.parts.evaluate import evaluate
 from lmmpress.engine.parts.original import original_says, original_sees
+from lmmpress.engine.resume import read_history, read_step, write_step
 from lmmpress.engine.row_checks import read_splits
 from lmmpress.engine.step import Step
 from lmmpress.errors import UserError
 from lmmpress.evaluation.greedy import check_greedy
 from lmmpress.lmm.anatomy import count_by_tower
 from lmmpress.lmm.checkpoint import read_checkpoint
-from lmmpress.lmm.fit import FITTED, was_blind
+from lmmpress.lmm.compatibility import FITTED, was_blind
 from lmmpress.lmm.processor import load_processor, tokenizer_of
 from lmmpress.lmm.read_anatomy import read_config
 from lmmpress.lmm.weights import check_finite
@@ -31,7 +31,7 @@ from lmmpress.result import ROLES, DataInfo, RunInfo, StepResult
 from lmmpress.store import Store, open_checkpoint
 from lmmpress.store.address import lies_in
 from lmmpress.store.records import DTYPE, RUN, RunNote
-from lmmpress.store.state import RunState
+from lmmpress.store.run_state import RunState
 
 
 @dataclass(frozen=True)

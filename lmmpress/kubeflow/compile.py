@@ -3,26 +3,27 @@
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from lmmpress.errors import UserError
 from lmmpress.kubeflow.ir import ir_of, share, to_yaml
 from lmmpress.kubeflow.pod_settings import place
 from lmmpress.pipelines.by_stage import by_stage
 from lmmpress.pipelines.compression import compression
-from lmmpress.pipelines.start import Place, here
+from lmmpress.pipelines.start import Interface, Place, here
 from lmmpress.plan import ADDRESSES, Plan, Stage
+from lmmpress.tasks.cluster_profile import Profile
+from lmmpress.tasks.granularity import Granularity
 from lmmpress.tasks.parameters import arguments_of
-from lmmpress.tasks.profile import Profile
 
 if TYPE_CHECKING:
     from kfp.dsl.graph_component import GraphComponent
 
 
-Granularity = Literal["step", "stage"]
-"""What one task does: a part of a step, or a whole stage."""
-
-_PIPELINES: dict[Granularity, Callable[..., "GraphComponent"]] = {"step": compression, "stage": by_stage}
+_PIPELINES: dict[Granularity, Callable[..., "GraphComponent"]] = {
+    Granularity.step: compression,
+    Granularity.stage: by_stage,
+}
 
 
 def make_pipeline(
@@ -36,7 +37,7 @@ def make_pipeline(
     """The pipeline whose parameters are these arguments, all of which are defaults but those to be `left_out`."""
     types = {key: type(value) if value is not None else str for key, value in arguments.items()}
     defaults = {key: value for key, value in arguments.items() if key not in left_out}
-    return _PIPELINES[granularity](stages, defaults, types, put, ttl)
+    return _PIPELINES[granularity](stages, Interface(types, defaults, put, ttl))
 
 
 def compile_plan(plan: Plan, name: str, profile: Profile, granularity: Granularity, target: Path) -> list[str]:

@@ -12,17 +12,18 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TextIO
 
-from lmmpress.engine.closing import close
 from lmmpress.engine.delivery import deliver
+from lmmpress.engine.final_result import close
 from lmmpress.engine.run import begin, known_steps, open_run
 from lmmpress.engine.run_folder import take_folder
 from lmmpress.errors import UserError
 from lmmpress.host.processes import inherited
-from lmmpress.kubeflow.compile import Granularity, make_pipeline, write_pipeline
+from lmmpress.kubeflow.compile import make_pipeline, write_pipeline
 from lmmpress.plan import Plan
 from lmmpress.printing.terminal import fit
 from lmmpress.progress import NOTES, doing, say
 from lmmpress.result import Result
+from lmmpress.tasks.granularity import Granularity
 from lmmpress.tasks.parameters import arguments_of
 
 LOG = "tasks.log"

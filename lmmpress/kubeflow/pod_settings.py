@@ -4,7 +4,7 @@ from kfp import kubernetes
 from kfp.dsl.pipeline_task import PipelineTask
 from kfp.dsl.structures import ResourceSpec
 
-from lmmpress.tasks.profile import ON_GPU, Pod, Profile, Resources
+from lmmpress.tasks.cluster_profile import ON_GPU, Pod, Profile, Resources
 
 CACHE = "/cache"
 _LONGER_THAN_ANY_TASK = "31536000s"

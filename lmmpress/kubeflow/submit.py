@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import urllib3
 
 from lmmpress.errors import UserError
-from lmmpress.kubeflow.compile import Granularity, compile_plan, reachable_arguments
+from lmmpress.kubeflow.compile import compile_plan, reachable_arguments
 from lmmpress.plan import Plan
-from lmmpress.tasks.profile import Kubeflow, Profile
+from lmmpress.tasks.cluster_profile import Kubeflow, Profile
+from lmmpress.tasks.granularity import Granularity
 
 if TYPE_CHECKING:
     from kfp import Client

@@ -18,12 +18,12 @@ from lmmpress.errors import UserError
 from lmmpress.files.allow_list import INDEX, RECORD, SUMS, WEIGHTS, choose, lay_out, say_what_is_left, shown
 from lmmpress.files.own_types import MODELING, has_own_type
 from lmmpress.lmm.anatomy import Anatomy
-from lmmpress.lmm.cut import TensorCut, compose
+from lmmpress.lmm.compatibility import correct_files
+from lmmpress.lmm.compression_record import read_record
 from lmmpress.lmm.families.registry import family_of
-from lmmpress.lmm.fit import correct_files
 from lmmpress.lmm.read_anatomy import anatomy_of, complete, config_after, first_line, read_config
-from lmmpress.lmm.record import read_record
 from lmmpress.lmm.remote_code import make_known, ship
+from lmmpress.lmm.tensor_cut import TensorCut, compose
 from lmmpress.lmm.weights import WeightFile, stored_shapes, sync, weight_files, write_weights
 
 ONE_FILE = 64 << 20  # bytes; below this a checkpoint of one weight file keeps one file

@@ -17,7 +17,7 @@ from PIL import Image
 from lmmpress.data import Row, Split, open_image
 from lmmpress.data.rows import open_images
 from lmmpress.errors import UserError
-from lmmpress.lmm.fit import fitted, prompt_text, puts_image_in_front
+from lmmpress.lmm.compatibility import fitted, prompt_text, puts_image_in_front
 from lmmpress.lmm.processor import PASSED_ON, tokenizer_of
 from lmmpress.progress import say_once, track
 
@@ -96,8 +96,8 @@ def encode(split: Split, processor: Any, config: dict[str, Any], answered: bool 
     """Encode every row with the processor. `config` is the model's complete config, as in an anatomy.
 
     Rows about one image share its pixels. Without `answered` only the prompts are encoded. Raises UserError for rows
-    that do not fit the model (see `lmmpress.lmm.fit`), for a prompt and answer longer than the model's longest input,
-    and for a question or answer that gives no tokens.
+    that do not fit the model (see compatibility.py), for a prompt and answer longer than the model's longest input, and
+    for a question or answer that gives no tokens.
     """
     encoder = Encoder(split, processor, config)
     answers = encoder.answers(split.rows) if answered else [[] for _ in split.rows]

@@ -9,7 +9,7 @@ from lmmpress.files.digest import digest_checkpoint
 from lmmpress.files.own_types import has_own_type
 from lmmpress.lmm.anatomy import count_by_tower
 from lmmpress.lmm.checkpoint import read_checkpoint
-from lmmpress.lmm.record import read_record, stages_of
+from lmmpress.lmm.compression_record import read_record, stages_of
 from lmmpress.printing.numbers import in_short
 from lmmpress.printing.sheet import Grid, Part, Shown
 

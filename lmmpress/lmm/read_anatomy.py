@@ -13,10 +13,10 @@ from lmmpress.errors import UserError
 from lmmpress.files.allow_list import clean_config
 from lmmpress.lmm.anatomy import Anatomy, check_slices
 from lmmpress.lmm.bounds import check_bounds
-from lmmpress.lmm.cut import TensorCut, check_cut, shapes_after
-from lmmpress.lmm.declare import build_tower
+from lmmpress.lmm.build_towers import build_tower
 from lmmpress.lmm.families.registry import family_of
 from lmmpress.lmm.remote_code import expressed, make_known
+from lmmpress.lmm.tensor_cut import TensorCut, check_cut, shapes_after
 
 
 def read_config(checkpoint: Path) -> dict[str, Any]:

@@ -22,9 +22,9 @@ from lmmpress.host.processes import environment
 from lmmpress.lmm import reload
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.checkpoint import load_model, name_in_model, read_checkpoint
-from lmmpress.lmm.cut import TensorCut, compose, masked, shapes_after
 from lmmpress.lmm.families.registry import family_of
-from lmmpress.lmm.probe import Tensors, probe_inputs, probe_logits
+from lmmpress.lmm.probe_inputs import Tensors, probe_inputs, probe_logits
+from lmmpress.lmm.tensor_cut import TensorCut, compose, masked, shapes_after
 from lmmpress.lmm.weights import WeightFile, weight_files
 
 _SHARE_OF_MEMORY = 0.5

@@ -6,8 +6,7 @@
 `terminal.py` has the listener of the command line, which shows the events on stderr.
 """
 
-from lmmpress.progress.notes import NOTES, note
-from lmmpress.progress.telling import (
+from lmmpress.progress.events import (
     Event,
     Listener,
     Said,
@@ -20,6 +19,7 @@ from lmmpress.progress.telling import (
     track,
     transfer,
 )
+from lmmpress.progress.notes import NOTES, note
 
 __all__ = [
     "NOTES",

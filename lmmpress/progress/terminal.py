@@ -14,7 +14,7 @@ from rich.progress import (
 )
 
 from lmmpress.printing.terminal import Status, Terminal
-from lmmpress.progress.telling import Event, Listener, Said, Work
+from lmmpress.progress.events import Event, Listener, Said, Work
 
 _WORTH_SHOWING = 32 << 20  # bytes; what is over in a moment only flickers
 

@@ -7,8 +7,7 @@ from lmmpress.axes.cut import Cut
 from lmmpress.axes.slices import AxisAnatomy, Group
 from lmmpress.errors import UserError
 from lmmpress.lmm.anatomy import Anatomy
-
-Scores = dict[str, torch.Tensor]
+from lmmpress.pruning.importance import Scores
 
 
 def choose(anatomy: Anatomy, tower: str, axis: str, removed: int, scores: Scores | None) -> Cut:

@@ -18,10 +18,10 @@ from lmmpress.lmm.checkpoint import (
     load_model,
     read_checkpoint,
 )
+from lmmpress.lmm.compression_record import cuts_of, parse_record, read_record
 from lmmpress.lmm.examples import batches, encode, make_batch
 from lmmpress.lmm.forward import answer_logits
 from lmmpress.lmm.processor import load_processor
-from lmmpress.lmm.record import cuts_of, parse_record, read_record
 from lmmpress.lmm.verify import verify_cut
 from lmmpress.lmm.weights import check_finite
 from lmmpress.plan import Importance

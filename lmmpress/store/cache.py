@@ -19,8 +19,8 @@ from filelock import FileLock
 from lmmpress.errors import UserError
 from lmmpress.store.bucket import BucketObjects
 from lmmpress.store.directory import check_file, copy_checked, link
+from lmmpress.store.file_locks import lock_of
 from lmmpress.store.kinds import BLOBS
-from lmmpress.store.locks import lock_of
 from lmmpress.store.objects import Advance, Blob, DamagedError, Entry, Found, Leftover
 
 _DEFAULT_GIGABYTES = 200.0

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lmmpress.errors import UserError
 from lmmpress.files.digest import sha256_of
-from lmmpress.store.locks import lock_of
+from lmmpress.store.file_locks import lock_of
 from lmmpress.store.objects import (
     SMALL,
     Advance,

@@ -27,7 +27,7 @@ from lmmpress.store.objects import (
 )
 from lmmpress.store.parallel import each
 from lmmpress.store.records import OF, Subjects, fault_of
-from lmmpress.store.state import DIGEST, RunState, hold, is_live, read_state
+from lmmpress.store.run_state import DIGEST, RunState, hold, is_live, read_state
 from lmmpress.store.workspace import own_folder
 
 if TYPE_CHECKING:

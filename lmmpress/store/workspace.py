@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lmmpress.store.locks import lock_of
+from lmmpress.store.file_locks import lock_of
 
 _locks: list[FileLock] = []  # held until this process ends, however it ends
 

@@ -25,7 +25,7 @@ def prepare(name: str, **parameters: Any) -> "Prepared":
 
 
 def due(store: str, run: str, stage: str, index: int) -> str:
-    from lmmpress.tasks.loop import due
+    from lmmpress.tasks.due_steps import due
 
     return due(store, run, stage, index)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmmpress.tasks import preparation
-from lmmpress.tasks.loop import steps
+from lmmpress.tasks.due_steps import steps
 from lmmpress.tasks.outcome import Outcome
 from lmmpress.tasks.parameters import AMOUNTS, amounts_text
 

@@ -37,7 +37,7 @@ def _evaluate_original(store: str, run: str) -> Outcome:
 
 
 def _evaluate_result(store: str, run: str) -> Outcome:
-    from lmmpress.engine.closing import close
+    from lmmpress.engine.final_result import close
     from lmmpress.engine.run import known_steps
 
     with working(store, run, "evaluate", "speed") as session:

@@ -10,7 +10,7 @@ from lmmpress.tasks.session import working
 @for_people
 def publish(store: str, run: str, report: str) -> Outcome:
     """Check that plain transformers loads what is left, register it, and write the report to the path `report`."""
-    from lmmpress.engine.closing import close
+    from lmmpress.engine.final_result import close
     from lmmpress.engine.parts.load import load_as_users_do
     from lmmpress.engine.run import known_steps
     from lmmpress.reporting import write_report

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and a task that only reads t
     from lmmpress.engine.part_names import Part
     from lmmpress.engine.run import Run
     from lmmpress.engine.step import Step
-    from lmmpress.store.state import RunState
+    from lmmpress.store.run_state import RunState
     from lmmpress.tracking.lineage import Lineage
 
 

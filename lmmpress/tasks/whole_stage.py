@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @for_people
 def compress_stage(store: str, run: str, stage: str) -> Outcome:
     """All steps of a stage that are not made yet, if it is its turn; after the last stage the closing measurements."""
-    from lmmpress.engine.closing import measure_ends
+    from lmmpress.engine.final_result import measure_ends
     from lmmpress.engine.run import check_original, describe, make_steps
 
     parts: tuple[Part, ...] = ("sight", "importance", "prune", "distill", "evaluate", "speed")

@@ -59,12 +59,12 @@ def address_of(name: str, tracking_uri: str | None = None) -> str:
     Artifacts that only MLflow can reach are fetched, into a folder that lives as long as this process. The registry is
     the one of MLFLOW_TRACKING_URI. Raises UserError where it has no such version, or no checkpoint lies there.
     """
+    needs("mlflow", name)
     uri = (tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")).strip()
     if not uri:
         raise UserError(f"{name}: say in MLFLOW_TRACKING_URI where the registry is")
     asked = name
     _parsed(name)
-    needs("mlflow", name)
     client = open_client(uri)
     with explained(uri):
         for _ in range(_MOST_REFERENCES):

@@ -168,7 +168,7 @@ def test_what_cannot_be_answered_is_one_line(
     faults: list[tuple[list[Any], str]] = [
         ([(tmp_path / "text.png", "?")], "cannot be read as a picture"),
         ([(tmp_path / "nowhere.png", "?")], "nowhere.png"),
-        ([(Image.new("RGB", (8, 8)), "?"), "no picture"], "ask them apart"),
+        ([(Image.new("RGB", (8, 8)), "?"), "no picture"], "ask them in two calls"),
     ]
     for asked, message in faults:
         with pytest.raises(lmmpress.UserError, match=message):

@@ -26,12 +26,13 @@ from support.paths import ROOT
 from support.tiny import config_of, make_model, save_model
 
 from lmmpress.axes import Axis, axes, axis_named, register, registry
+from lmmpress.engine.compression import compress
 from lmmpress.errors import UserError
 from lmmpress.kubeflow.compile import Granularity
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
-from lmmpress.lmm.cut import masked
-from lmmpress.lmm.probe import probe_inputs, probe_logits
+from lmmpress.lmm.probe_inputs import probe_inputs, probe_logits
 from lmmpress.lmm.read_anatomy import anatomy_after, anatomy_of
+from lmmpress.lmm.tensor_cut import masked
 from lmmpress.plan import parse_plan
 from lmmpress.printing.sheet import Grid
 from lmmpress.pruning.choose import choose
@@ -192,6 +193,29 @@ def test_an_axis_that_nobody_uses_changes_no_scores(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(registry._axes, "tail", replace(axis_named("tail"), needs_scores=True))
     assert other_axes(["tail", "ffn"]) == ["tail"]
     assert other_axes(["ffn"]) == []
+
+
+@pytest.mark.usefixtures("trusting")
+def test_an_axis_of_another_package_may_go_by_scores(
+    raw: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is scored beside the others, for the plan that uses it; the dimensions of its groups are those of `ffn`."""
+    monkeypatch.setitem(registry._axes, "tail", replace(axis_named("tail"), needs_scores=True))
+    removed = {"step": 16, "max": 16}
+    by_tail, by_ffn = (
+        compress(parse_plan(raw | {"stages": {axis: removed}}), tmp_path / axis).steps[0] for axis in ("tail", "ffn")
+    )
+    assert by_tail.score_reliability is not None
+    assert by_ffn.score_reliability is not None
+    names = {axis: scored_in(tmp_path / axis / "store") for axis in ("tail", "ffn")}
+    assert names["tail"] != names["ffn"], "its scores have a name of their own"
+    cut_checkpoints = [read_checkpoint(tmp_path / axis / "compressed") for axis in ("tail", "ffn")]
+    assert cut_checkpoints[0].shapes == cut_checkpoints[1].shapes
+    assert by_tail.accuracy_pruned == by_ffn.accuracy_pruned, "the same dimensions went, by the same scores"
+
+
+def scored_in(store: Path) -> set[str]:
+    return {path.name for path in (store / "records").glob("importance-*.json")}
 
 
 def test_the_documented_example_is_this_axis() -> None:

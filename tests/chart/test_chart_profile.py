@@ -7,7 +7,7 @@ import yaml
 from support.chart import CASES, containers, in_all_cases, one, pods, render
 
 from lmmpress.plan import parse_plan
-from lmmpress.tasks.profile import read_profile
+from lmmpress.tasks.cluster_profile import read_profile
 
 
 @in_all_cases

@@ -11,7 +11,7 @@ import yaml
 from support.chart import CASES, CHART, Object, Values, containers, one, parsed, pods, render, render_text, run_helm
 from support.kubernetes_objects import ObjectServer
 
-from lmmpress.tasks.profile import Profile
+from lmmpress.tasks.cluster_profile import Profile
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import yaml
 from support.chart import CASES, containers, in_all_cases, one, pods, render, unavailable
 from support.real_checkov import find_checkov
 
-from lmmpress.doctor.demands import account, home
 from lmmpress.doctor.permissions import RUNNING
-from lmmpress.tasks.profile import Profile
+from lmmpress.doctor.pod_demands import account, home
+from lmmpress.tasks.cluster_profile import Profile
 
 
 @in_all_cases

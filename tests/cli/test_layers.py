@@ -19,10 +19,10 @@ PRINTING = ("lmmpress.printing", "lmmpress.errors", "lmmpress.progress", "lmmpre
 ROOMS = {
     "app.py": ("lmmpress.host.full_disk",),
     "checkpoints.py": ("lmmpress.axes", "lmmpress.plan"),
-    "doctor.py": ("lmmpress.doctor", "lmmpress.plan", "lmmpress.tasks.profile", "lmmpress.host.extras"),
+    "doctor.py": ("lmmpress.doctor", "lmmpress.plan", "lmmpress.tasks.cluster_profile", "lmmpress.host.extras"),
     "kubeflow.py": ("lmmpress.kubeflow",),
     "run.py": ("lmmpress.host.full_disk",),
-    "shared.py": ("lmmpress.tasks.profile",),
+    "shared.py": ("lmmpress.tasks.cluster_profile",),
     "store.py": ("lmmpress.store",),
 }
 """What a module may import beside the API and what prints: its own room; and where errors and options come from."""

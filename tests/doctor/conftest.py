@@ -25,7 +25,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kuberne
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("KFP_TOKEN", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("lmmpress.doctor.inside.PAUSE", 0.01)
+    monkeypatch.setattr("lmmpress.doctor.in_cluster.PAUSE", 0.01)
     yield server
     server.stop()
 
@@ -65,7 +65,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.startswith(("AWS_", "MLFLOW_", "MINIO_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr("lmmpress.doctor.outside._PATIENCE", 0.2)
+    monkeypatch.setattr("lmmpress.doctor.external_services._PATIENCE", 0.2)
 
 
 @pytest.fixture

@@ -166,7 +166,7 @@ def test_a_quota_for_other_pods_is_ignored(doctor: Callable[..., Result], cluste
 def test_a_bucket_without_keys_causes_a_warning(
     doctor: Callable[..., Result], profile: Json, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lmmpress.doctor.outside.check_buckets", lambda *_: [])
+    monkeypatch.setattr("lmmpress.doctor.external_services.check_buckets", lambda *_: [])
     del profile["secrets"]["store"]
     (one,) = [one for one in findings(doctor("--json", store="s3://models/store")) if one["status"] != "ok"]
     assert (one["check"], one["status"]) == ("secrets", "warning")

@@ -11,7 +11,7 @@ from minio.credentials import EnvAWSProvider
 from support.findings import only
 from support.s3 import Proxy, answer
 
-from lmmpress.doctor.outside import Addresses, check_buckets, check_mlflow
+from lmmpress.doctor.external_services import Addresses, check_buckets, check_mlflow
 from lmmpress.store.bucket import BucketObjects
 
 pytestmark = pytest.mark.usefixtures("bare_environment")

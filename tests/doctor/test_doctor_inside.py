@@ -19,10 +19,10 @@ from support.plans import PLAN, PROFILE
 from typer.testing import CliRunner
 
 from lmmpress.cli.app import app
-from lmmpress.doctor.inside import check_from_inside, manifest
-from lmmpress.doctor.outside import Addresses, as_pods_see
-from lmmpress.doctor.reader import connect
-from lmmpress.tasks.profile import Profile
+from lmmpress.doctor.cluster_reader import connect
+from lmmpress.doctor.external_services import Addresses, as_pods_see
+from lmmpress.doctor.in_cluster import check_from_inside, manifest
+from lmmpress.tasks.cluster_profile import Profile
 
 pytestmark = pytest.mark.usefixtures("bare_environment")
 
@@ -90,11 +90,11 @@ def test_the_pod_inside_checks_bucket_and_mlflow_with_the_secrets(
 
 
 def test_the_check_inside_imports_only_what_the_image_has() -> None:
-    code = "import sys, lmmpress.doctor.outside; print(*sys.modules)"
+    code = "import sys, lmmpress.doctor.external_services; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8"
     ).stdout.split()
-    assert "lmmpress.doctor.outside" in loaded
+    assert "lmmpress.doctor.external_services" in loaded
     assert {"kubernetes", "kfp", "torch", "mlflow"}.isdisjoint(loaded)
 
 
@@ -149,7 +149,7 @@ STUCK: dict[str, tuple[Callable[[Kubernetes], Any], str, str]] = {
 def test_the_reason_why_a_pod_reports_nothing_is_found(
     broken: str, cluster: Kubernetes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lmmpress.doctor.inside.SECONDS", 0.3)
+    monkeypatch.setattr("lmmpress.doctor.in_cluster.SECONDS", 0.3)
     change, said, mend = STUCK[broken]
     change(cluster)
     one = only(check_from_inside(Profile.model_validate(INSIDE), connect(), Addresses()))

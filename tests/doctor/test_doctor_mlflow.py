@@ -14,7 +14,7 @@ from support.findings import only
 from support.mlflow_stub import REGISTRY, Mlflow
 from support.s3 import free_port, wait_for
 
-from lmmpress.doctor.outside import check_mlflow
+from lmmpress.doctor.external_services import check_mlflow
 
 pytestmark = pytest.mark.usefixtures("bare_environment")
 

@@ -15,9 +15,9 @@ from support.plans import PROFILE
 from typer.testing import Result
 
 from lmmpress.doctor.checks import checks, examine
+from lmmpress.doctor.cluster_reader import connect
 from lmmpress.doctor.finding import Finding
-from lmmpress.doctor.reader import connect
-from lmmpress.tasks.profile import Profile
+from lmmpress.tasks.cluster_profile import Profile
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["1Gi", "-1"]),

@@ -16,7 +16,7 @@ from lmmpress.pipelines.start import here
 from lmmpress.presets import preset
 from lmmpress.result import Result
 from lmmpress.sample.dataset import build
-from lmmpress.tasks.profile import COMPONENTS
+from lmmpress.tasks.cluster_profile import COMPONENTS
 
 pytestmark = pytest.mark.long
 
@@ -34,7 +34,7 @@ class Patching(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         os.kill(os.getpid(), signal.SIGKILL)
 
     def find_spec(self, name, path, target=None):
-        if name not in ("lmmpress.tasks.outcome", "lmmpress.tasks.loop") or self not in sys.meta_path:
+        if name not in ("lmmpress.tasks.outcome", "lmmpress.tasks.due_steps") or self not in sys.meta_path:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)

@@ -15,7 +15,7 @@ from support.tiny import save_model
 from lmmpress.data import read_split
 from lmmpress.engine.compression import compress
 from lmmpress.errors import UserError
-from lmmpress.evaluation.sight import rows_of_different_images, sees
+from lmmpress.evaluation.picture_use import rows_of_different_images, sees
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.processor import load_processor
 from lmmpress.plan import Plan, parse_plan

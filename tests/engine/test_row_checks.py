@@ -99,9 +99,10 @@ def test_a_fault_of_the_test_split_ends_a_local_pipeline_before_its_tasks(
 ) -> None:
     pytest.importorskip("kfp")
     from lmmpress.kubeflow.local_runner import compress_in_tasks
+    from lmmpress.tasks.granularity import Granularity
 
     with pytest.raises(UserError, match=broken):
-        compress_in_tasks(plan_for(), "name", tmp_path / "out", "stage")
+        compress_in_tasks(plan_for(), "name", tmp_path / "out", Granularity.stage)
     assert not (tmp_path / "out").exists()
 
 

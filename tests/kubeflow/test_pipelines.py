@@ -24,8 +24,8 @@ from lmmpress.kubeflow.compile import Granularity, compile_plan
 from lmmpress.kubeflow.estimate import LIMIT, estimate
 from lmmpress.kubeflow.ir import share
 from lmmpress.plan import Plan, parse_plan
+from lmmpress.tasks.cluster_profile import COMPONENTS, ON_GPU, Profile, read_profile
 from lmmpress.tasks.parameters import plan_of
-from lmmpress.tasks.profile import COMPONENTS, ON_GPU, Profile, read_profile
 
 
 def compiled(tmp_path: Path, granularity: Any, raw: dict[str, Any] = PLAN, profile: Any = PROFILE) -> tuple[Any, Any]:

@@ -18,7 +18,7 @@ from support.tiny import config_of, make_model, save_model
 from lmmpress.errors import UserError
 from lmmpress.files.digest import digest_checkpoint
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
-from lmmpress.lmm.record import read_record
+from lmmpress.lmm.compression_record import read_record
 from lmmpress.lmm.weights import INDEX
 
 

@@ -19,9 +19,9 @@ from lmmpress.axes.cut import Cut
 from lmmpress.errors import UserError
 from lmmpress.lmm.anatomy import Anatomy, count_by_tower
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint, save_trained
-from lmmpress.lmm.cut import TensorCut, compose, masked
-from lmmpress.lmm.probe import probe_inputs, probe_logits
+from lmmpress.lmm.probe_inputs import probe_inputs, probe_logits
 from lmmpress.lmm.read_anatomy import anatomy_after, anatomy_of
+from lmmpress.lmm.tensor_cut import TensorCut, compose, masked
 from lmmpress.lmm.verify import verify_cut
 from lmmpress.pruning.sizes import predict
 

@@ -16,9 +16,9 @@ from lmmpress.axes.cut import Cut
 from lmmpress.files.own_types import has_own_type
 from lmmpress.lmm.anatomy import Anatomy, count_by_tower
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
-from lmmpress.lmm.cut import masked, shapes_after
-from lmmpress.lmm.probe import Tensors, probe_inputs, probe_logits
+from lmmpress.lmm.probe_inputs import Tensors, probe_inputs, probe_logits
 from lmmpress.lmm.read_anatomy import anatomy_after, anatomy_of, config_after
+from lmmpress.lmm.tensor_cut import masked, shapes_after
 
 
 def towers(name: str) -> tuple[str, ...]:

@@ -18,8 +18,8 @@ from lmmpress.data import read_split
 from lmmpress.errors import UserError
 from lmmpress.evaluation.generate import generate, questions
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
+from lmmpress.lmm.compatibility import correct_files, corrections, fitted, was_blind
 from lmmpress.lmm.examples import check_rows, encode
-from lmmpress.lmm.fit import correct_files, corrections, fitted, was_blind
 from lmmpress.lmm.processor import load_processor
 
 BLIP2, LLAVA, TEXT = "llama", "llava-clip-llama", "text-glm"

@@ -16,10 +16,10 @@ from lmmpress.data import read_split
 from lmmpress.engine.compression import compress
 from lmmpress.evaluation.accuracy import answered_right
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
+from lmmpress.lmm.compression_record import read_record
 from lmmpress.lmm.examples import encode, make_batch
 from lmmpress.lmm.forward import answer_logits, visual_features
 from lmmpress.lmm.processor import load_processor
-from lmmpress.lmm.record import read_record
 from lmmpress.plan import parse_plan
 
 KINDS = ("flan-t5", "llava-clip-llama", "text-glm")

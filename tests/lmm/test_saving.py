@@ -17,8 +17,8 @@ from support.tiny import config_of, make_model, save_model
 from lmmpress.errors import UserError
 from lmmpress.files.own_types import MODELING
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
-from lmmpress.lmm.cut import Cut
-from lmmpress.lmm.probe import probe_inputs, probe_logits
+from lmmpress.lmm.probe_inputs import probe_inputs, probe_logits
+from lmmpress.lmm.tensor_cut import Cut
 from lmmpress.lmm.verify import verify_cut, verify_for_users, verify_saved
 
 NATIVE = ("blip2-llama", "language", "attention")

@@ -16,8 +16,8 @@ from lmmpress.data import METADATA, read_split
 from lmmpress.errors import UserError
 from lmmpress.files.allow_list import INDEX, RECORD, WEIGHTS
 from lmmpress.lmm.checkpoint import read_checkpoint
+from lmmpress.lmm.compression_record import cuts_of, read_record
 from lmmpress.lmm.processor import load_processor
-from lmmpress.lmm.record import cuts_of, read_record
 from lmmpress.lmm.weights import stored_shapes
 
 QUICK, LONG = 25, 100

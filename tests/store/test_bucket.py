@@ -20,7 +20,7 @@ from lmmpress.store.bucket import BucketObjects
 from lmmpress.store.cache import cache_folder
 from lmmpress.store.connection import connect
 from lmmpress.store.objects import Blob, ChangedError
-from lmmpress.store.state import hold, read_state
+from lmmpress.store.run_state import hold, read_state
 
 
 def test_files_of_many_parts_come_back_as_they_went_in(bucket_address: str, tmp_path: Path) -> None:

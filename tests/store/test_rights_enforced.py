@@ -17,7 +17,7 @@ from support.plans import SHORT
 from support.results import essence
 from support.store_worker import PART, opened, random_checkpoint
 
-from lmmpress.doctor.outside import Addresses, check_buckets
+from lmmpress.doctor.external_services import Addresses, check_buckets
 from lmmpress.engine.compression import compress
 from lmmpress.plan import parse_plan
 from lmmpress.store import open_store
@@ -73,7 +73,7 @@ def limited(new_bucket: Callable[[], str], s3_server: Any, monkeypatch: pytest.M
     key, secret = s3_server.make_user(name)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
-    monkeypatch.setattr("lmmpress.doctor.outside._PATIENCE", 2.0)
+    monkeypatch.setattr("lmmpress.doctor.external_services._PATIENCE", 2.0)
     return made
 
 

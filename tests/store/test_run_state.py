@@ -8,7 +8,7 @@ import pytest
 
 from lmmpress.errors import UserError
 from lmmpress.store import Store, open_store
-from lmmpress.store.state import hold, is_live, read_state
+from lmmpress.store.run_state import hold, is_live, read_state
 
 
 def test_decisions_are_only_ever_added(store: Store) -> None:
@@ -35,7 +35,7 @@ def test_a_run_is_held_by_one_process(store: Store) -> None:
 HOLDER = (
     "import sys, time\n"
     "from lmmpress.store import open_store\n"
-    "from lmmpress.store.state import hold\n"
+    "from lmmpress.store.run_state import hold\n"
     "with hold(open_store(sys.argv[1]).objects, 'runs/key.json', float(sys.argv[2])) as state:\n"
     "    print('held', flush=True)\n"
     "    for line in sys.stdin:\n"
@@ -76,7 +76,7 @@ def test_a_silent_holder_elsewhere_is_replaced_after_its_lease_ran_out(
     """From another machine a stopped process looks like a dead one. When it continues, it has lost the run."""
     process = holder(store.root_address, 3)
     process.send_signal(19)  # SIGSTOP
-    monkeypatch.setattr("lmmpress.store.state._host", lambda: "another machine")
+    monkeypatch.setattr("lmmpress.store.run_state._host", lambda: "another machine")
     with hold(store.objects, "runs/key.json", 3) as state:
         assert state.decide(0, {"by": "parent"}) == {"by": "parent"}
         process.send_signal(18)  # SIGCONT
@@ -94,7 +94,7 @@ def test_a_holder_elsewhere_that_renews_its_lease_is_not_replaced(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = holder(store.root_address, 9)  # on a busy machine it is not heard of each second
-    monkeypatch.setattr("lmmpress.store.state._host", lambda: "another machine")
+    monkeypatch.setattr("lmmpress.store.run_state._host", lambda: "another machine")
     with pytest.raises(UserError, match="another process works on this run"), hold(store.objects, "runs/key.json", 9):
         pass
     process.kill()
@@ -103,20 +103,20 @@ def test_a_holder_elsewhere_that_renews_its_lease_is_not_replaced(
 
 def test_leases_run_out_by_the_stores_clock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with hold(store.objects, "runs/key.json", 60):
-        monkeypatch.setattr("lmmpress.store.state._host", lambda: "another machine")
+        monkeypatch.setattr("lmmpress.store.run_state._host", lambda: "another machine")
         for skew in (-86400, 0, 86400):
             true = time.time
             monkeypatch.setattr("time.time", lambda skew=skew, true=true: true() + skew)
             assert is_live(store.objects, read_state(store.objects, "runs/key.json"))
             monkeypatch.undo()
-            monkeypatch.setattr("lmmpress.store.state._host", lambda: "another machine")
+            monkeypatch.setattr("lmmpress.store.run_state._host", lambda: "another machine")
         monkeypatch.undo()
 
 
 RACER = (
     "import sys\n"
     "from lmmpress.store import open_store\n"
-    "from lmmpress.store.state import RunState, read_state\n"
+    "from lmmpress.store.run_state import RunState, read_state\n"
     "objects = open_store(sys.argv[1]).objects\n"
     "lease = read_state(objects, 'runs/key.json').stored.lease\n"
     "state = RunState(objects, 'runs/key.json', lease)\n"

@@ -25,7 +25,7 @@ from lmmpress.progress import listening, transfer
 from lmmpress.progress.terminal import on_terminal
 from lmmpress.store import Store, open_store
 from lmmpress.store.objects import Blob, ChangedError
-from lmmpress.store.state import read_state
+from lmmpress.store.run_state import read_state
 
 
 def test_a_checkpoint_comes_back_as_it_went_in_under_the_name_of_its_content(store: Store, tmp_path: Path) -> None:

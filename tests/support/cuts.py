@@ -3,7 +3,7 @@
 import torch
 
 from lmmpress.lmm.anatomy import Anatomy
-from lmmpress.lmm.cut import Cut
+from lmmpress.lmm.tensor_cut import Cut
 from lmmpress.pruning.choose import choose
 
 

@@ -10,11 +10,12 @@ import pytest
 import yaml
 
 from lmmpress.engine.compression import compress
-from lmmpress.kubeflow.compile import Granularity, compile_plan
+from lmmpress.kubeflow.compile import compile_plan
 from lmmpress.plan import parse_plan
 from lmmpress.result import Result
+from lmmpress.tasks.cluster_profile import Profile
+from lmmpress.tasks.granularity import Granularity
 from lmmpress.tasks.parameters import arguments_of
-from lmmpress.tasks.profile import Profile
 from lmmpress.tracking.client import local_store
 from lmmpress.tracking.lineage import Lineage
 from lmmpress.tracking.registry import name_of_compressed
@@ -22,7 +23,7 @@ from support.compiled import Compiled
 from support.results import essence
 from support.tasks import chain, result_of
 
-GRANULARITIES: tuple[Granularity, ...] = ("step", "stage")
+GRANULARITIES = tuple(Granularity)
 NewLineage = Callable[[Path], str]
 
 

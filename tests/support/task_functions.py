@@ -1,6 +1,6 @@
 """Every task of a pipeline by its name, so that tests call them alike, and may replace one."""
 
-from lmmpress.tasks.loop import due, steps
+from lmmpress.tasks.due_steps import due, steps
 from lmmpress.tasks.measuring import evaluate
 from lmmpress.tasks.outcome import Outcome
 from lmmpress.tasks.preparation import prepare

@@ -6,31 +6,19 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from lmmpress.axes import axis_named
-from lmmpress.engine.closing import close
+from lmmpress.engine.final_result import close
 from lmmpress.engine.run import known_steps, open_run
-from lmmpress.plan import Plan, parse_plan
+from lmmpress.plan import parse_plan
 from lmmpress.result import Result
 from lmmpress.store import open_store
-from lmmpress.tasks.parameters import amounts_of, amounts_text, arguments_of
 from lmmpress.tasks.submission import read_submission
 from lmmpress.tracking.client import local_store
 from lmmpress.tracking.lineage import Lineage
 from support import task_functions as tasks
 from support.certain import certain
+from support.first_task import asked_by
 
 PARTS = ("importance", "prune", "distill", "evaluate", "gate")
-
-
-def asked_by(plan: Plan, name: str) -> dict[str, Any]:
-    """What a pipeline that was compiled from a plan gives to its first task."""
-    amounts = amounts_of(plan)
-    given = {key: value for key, value in arguments_of(plan, name).items() if key not in amounts}
-    compiled = [stage.as_written() for stage in plan.stages]
-    # numbers come back as floats
-    return given | {
-        "compiled": compiled,
-        "amounts": amounts_text({key: float(value) for key, value in amounts.items()}),
-    }
 
 
 def prepared(raw: dict[str, Any]) -> tuple[str, str, dict[str, list[int]]]:

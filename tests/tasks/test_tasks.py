@@ -24,8 +24,8 @@ from lmmpress.engine.parts import launch
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint, save_trained
 from lmmpress.plan import parse_plan
 from lmmpress.store import open_store
-from lmmpress.store.state import hold
-from lmmpress.tasks.profile import COMPONENTS
+from lmmpress.store.run_state import hold
+from lmmpress.tasks.cluster_profile import COMPONENTS
 from lmmpress.tasks.submission import read_submission
 from lmmpress.tracking.client import local_store
 from lmmpress.tracking.lineage import Lineage
@@ -109,7 +109,7 @@ def test_tasks_and_stages_and_one_process_decide_the_same(
 def test_a_pipeline_submitted_again_carries_on_and_a_finished_one_does_nothing_again(
     plan: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lmmpress.store.state._ended_here", lambda lease: True)  # as each task's process has
+    monkeypatch.setattr("lmmpress.store.run_state._ended_here", lambda lease: True)  # as each task's process has
     for name, task in walk(plan):
         if name == "distill block 1":
             break
@@ -220,7 +220,7 @@ def test_another_submission_is_waited_for_and_then_named(
 ) -> None:
     store, run, _ = prepared(plan)
     told = read_submission(open_store(store), run)
-    monkeypatch.setattr("lmmpress.store.state._host", lambda: "another-pod 1")
+    monkeypatch.setattr("lmmpress.store.run_state._host", lambda: "another-pod 1")
     holding, done = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -229,7 +229,7 @@ def test_another_submission_is_waited_for_and_then_named(
             done.wait()
 
     # the process of the first task's lease still lives here, so the lease is removed instead of running out
-    monkeypatch.setattr("lmmpress.store.state._runs_here", lambda lease: False)
+    monkeypatch.setattr("lmmpress.store.run_state._runs_here", lambda lease: False)
     state = f"{store}/runs/{told.key}.json"
     entry = json.loads(Path(state).read_text("utf-8"))
     assert entry["lease"]["holder"] == run, "kept between two tasks, so that nobody comes between them"

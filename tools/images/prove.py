@@ -105,12 +105,15 @@ def compile_pipeline(target: Path, raw: dict[str, Any]) -> dict[str, Any]:
     from kfp import compiler
 
     from lmmpress.pipelines.compression import compression
+    from lmmpress.pipelines.start import Interface, here
     from lmmpress.plan import parse_plan
     from lmmpress.tasks.parameters import amounts_of, amounts_text, arguments_of
 
     plan = parse_plan(raw)
     arguments = arguments_of(plan, "proved")
-    pipeline = compression(plan.stages, arguments, {name: type(value) for name, value in arguments.items()})
+    pipeline = compression(
+        plan.stages, Interface({name: type(value) for name, value in arguments.items()}, arguments, here)
+    )
     compiler.Compiler().compile(pipeline, str(target))
     amounts = amounts_of(plan)
     given = {name: value for name, value in arguments.items() if name not in amounts}

@@ -6,7 +6,7 @@ Runs in the image of lmmpress, with the environment of the pipeline's pods: the 
 import os
 import sys
 
-from lmmpress.doctor.outside import Addresses, check_buckets
+from lmmpress.doctor.external_services import Addresses, check_buckets
 
 findings = check_buckets(Addresses(store=os.environ["STORE"]), here=False)
 for found in findings:

@@ -10,7 +10,7 @@ from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.models import subject_of
 from lmmpress.engine.parts.once import once
 from lmmpress.evaluation.generate import LONGEST, generate, lengths, questions
-from lmmpress.evaluation.sight import rows_of_different_images, sees
+from lmmpress.evaluation.picture_use import rows_of_different_images, sees
 from lmmpress.lmm.processor import load_processor
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.once import once
 from lmmpress.lmm.checkpoint import apply_cuts
-from lmmpress.lmm.record import continued
+from lmmpress.lmm.compression_record import continued
 from lmmpress.lmm.verify import verify_cut
 from lmmpress.pruning.choose import choose
 from lmmpress.pruning.importance import Scores

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from lmmpress.distillation.train import distill
 from lmmpress.engine.materials import Materials
 from lmmpress.lmm.checkpoint import load_model, save_trained
-from lmmpress.lmm.record import continued
+from lmmpress.lmm.compression_record import continued
 from lmmpress.lmm.verify import verify_saved
 from lmmpress.plan import Distillation
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from lmmpress.axes.cut import Cut
-from lmmpress.axes.layout import Attention, Blocks, Ffn, TowerLayout
+from lmmpress.axes.layout import Attention, Blocks, Ffn, TowerLayout, separate
 from lmmpress.axes.slices import Shapes
 from lmmpress.lmm.anatomy import Projector
 from lmmpress.lmm.families.clip import resize_vision
@@ -64,15 +64,8 @@ def _qformer(config: Config, prefix: str) -> TowerLayout:
 
     def attention(module: str, foreign: bool) -> Attention:
         query, key, value = (f"{module}.attention.{name}" for name in ("query", "key", "value"))
-        return Attention(
-            query_key=((query, heads), (key, heads)),
-            value=((value, heads),),
-            output=f"{module}.output.dense",
-            heads=heads,
-            head_dim=head_width(qformer),
-            scaled={query: heads},
-            foreign=(key, value) if foreign else (),
-        )
+        crossed = (key, value) if foreign else ()
+        return separate(query, key, value, f"{module}.output.dense", heads, head_width(qformer), crossed)
 
     return TowerLayout(
         name="qformer",

@@ -1,7 +1,7 @@
 """CLIP and SigLIP vision transformers, as LLaVA holds them: no families of their own, for they answer nothing."""
 
 from lmmpress.axes.cut import Cut
-from lmmpress.axes.layout import Attention, Blocks, Ffn, TowerLayout
+from lmmpress.axes.layout import Blocks, Ffn, TowerLayout, separate
 from lmmpress.axes.slices import Shapes
 from lmmpress.lmm.families.registry import Config, not_expressed
 from lmmpress.lmm.rotary import head_width
@@ -22,16 +22,7 @@ def declare_vision(config: Config, shapes: Shapes, prefix: str, readers: tuple[s
             Blocks(
                 prefix=f"{prefix}encoder.layers",
                 depth=config["num_hidden_layers"],
-                attentions=(
-                    Attention(
-                        query_key=((query, heads), (key, heads)),
-                        value=((value, heads),),
-                        output="self_attn.out_proj",
-                        heads=heads,
-                        head_dim=head_width(config),
-                        scaled={query: heads},
-                    ),
-                ),
+                attentions=(separate(query, key, value, "self_attn.out_proj", heads, head_width(config)),),
                 ffns=(Ffn(("mlp.fc1",), "mlp.fc2", config["intermediate_size"]),),
                 norms=("layer_norm1", "layer_norm2"),
                 final_norm=f"{prefix}post_layernorm",

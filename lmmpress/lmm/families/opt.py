@@ -1,7 +1,7 @@
 """OPT: learned positions, LayerNorm before or (350m) after each network, a ReLU FFN, biases everywhere."""
 
 from lmmpress.axes.cut import Cut
-from lmmpress.axes.layout import Attention, Blocks, Ffn, TowerLayout
+from lmmpress.axes.layout import Blocks, Ffn, TowerLayout, separate
 from lmmpress.axes.slices import Shapes
 from lmmpress.lmm.families.registry import Config, Declaration, Family, Place, not_expressed, register
 from lmmpress.lmm.rotary import head_width
@@ -22,16 +22,7 @@ def declare(config: Config, shapes: Shapes, at: Place) -> Declaration:
             Blocks(
                 prefix=f"{decoder}.layers",
                 depth=config["num_hidden_layers"],
-                attentions=(
-                    Attention(
-                        query_key=((query, heads), (key, heads)),
-                        value=((value, heads),),
-                        output="self_attn.out_proj",
-                        heads=heads,
-                        head_dim=head_width(config),
-                        scaled={query: heads},
-                    ),
-                ),
+                attentions=(separate(query, key, value, "self_attn.out_proj", heads, head_width(config)),),
                 ffns=(Ffn(widen=("fc1",), narrow="fc2", width=config["ffn_dim"]),),
                 norms=("self_attn_layer_norm", "final_layer_norm"),
                 final_norm=final_norm if f"{final_norm}.weight" in shapes else None,

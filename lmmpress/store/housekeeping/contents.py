@@ -14,7 +14,7 @@ from lmmpress.errors import UserError
 from lmmpress.store.kinds import CHECKPOINTS, COPIES, RECORDS, RUNS, TENSORS, Kind, stem
 from lmmpress.store.manifest import Manifest, parse_manifest
 from lmmpress.store.objects import Entry, UnreadableError
-from lmmpress.store.state import RunState, StateRead, is_live, read_state
+from lmmpress.store.run_state import RunState, StateRead, is_live, read_state
 from lmmpress.store.store import Store
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from lmmpress.store.housekeeping.contents import entries, manifests, states
 from lmmpress.store.kinds import BLOBS, CHECKPOINTS, COPIES, RECORDS, stem
 from lmmpress.store.manifest import Manifest
 from lmmpress.store.objects import ChangedError, DamagedError, MissingError
-from lmmpress.store.state import read_state, write_state
+from lmmpress.store.run_state import read_state, write_state
 from lmmpress.store.store import Store
 
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from lmmpress.errors import UserError
 from lmmpress.store.housekeeping.contents import Fault, Faults, entries, manifests, states
 from lmmpress.store.kinds import BLOBS, CHECKPOINTS, RECORDS, TENSORS, stem
-from lmmpress.store.state import StateRead, digests_of, is_live
+from lmmpress.store.run_state import StateRead, digests_of, is_live
 from lmmpress.store.store import Store
 
 

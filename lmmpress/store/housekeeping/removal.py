@@ -24,7 +24,7 @@ from lmmpress.store.kinds import CHECKPOINTS, RECORDS, RUNS, TENSORS, stem
 from lmmpress.store.manifest import Manifest
 from lmmpress.store.objects import Blob
 from lmmpress.store.records import DTYPE, RUN, SUBMISSION, RunNote, Subjects, subjects_of
-from lmmpress.store.state import digests_of
+from lmmpress.store.run_state import digests_of
 from lmmpress.store.store import Store
 
 _SHORTEST = 4

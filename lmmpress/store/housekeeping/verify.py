@@ -21,7 +21,7 @@ from lmmpress.store.kinds import BLOBS, CHECKPOINTS, DAMAGED, RECORDS, RUNS, TEN
 from lmmpress.store.objects import Blob, ChangedError, DamagedError, MissingError, UnreadableError
 from lmmpress.store.parallel import each
 from lmmpress.store.records import IMPORTANCE
-from lmmpress.store.state import digests_of, step_of
+from lmmpress.store.run_state import digests_of, step_of
 from lmmpress.store.store import Store
 
 _ORDER = (RUNS, RECORDS, CHECKPOINTS, TENSORS, BLOBS)

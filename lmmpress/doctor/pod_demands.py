@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from decimal import Decimal
 
+from lmmpress.doctor.cluster_reader import amount
 from lmmpress.doctor.finding import some
-from lmmpress.doctor.reader import amount
-from lmmpress.tasks.profile import COMPONENTS, Pod, Profile
+from lmmpress.tasks.cluster_profile import COMPONENTS, Pod, Profile
 
 BY_GRANULARITY = {
     "step": tuple(name for name in COMPONENTS if name != "stage"),

@@ -1,7 +1,7 @@
 """Checks the services outside Kubernetes, the bucket and MLflow, by using them as a task does: from here or from a pod.
 
-The Job of `inside` runs `python3 -m lmmpress.doctor.outside`. So this module imports only what our image contains; the
-Kubernetes client is not in it.
+The Job of in_cluster.py runs this module with `python3 -m`, so it imports only what our image contains; the Kubernetes
+client is not in it.
 """
 
 import json

@@ -7,11 +7,11 @@ import uuid
 from contextlib import suppress
 from dataclasses import asdict
 
-from lmmpress.doctor.demands import account, home
+from lmmpress.doctor.cluster_reader import Cluster, Node, UnseenError, at, mapping, mappings, text
+from lmmpress.doctor.external_services import ASKED, MARK, Addresses
 from lmmpress.doctor.finding import Finding, failed, unknown
-from lmmpress.doctor.outside import ASKED, MARK, Addresses
-from lmmpress.doctor.reader import Cluster, Node, UnseenError, at, mapping, mappings, text
-from lmmpress.tasks.profile import Profile
+from lmmpress.doctor.pod_demands import account, home
+from lmmpress.tasks.cluster_profile import Profile
 
 SECONDS = 300.0  # time limit for pulling the image and running the checks
 PAUSE = 2.0
@@ -114,7 +114,7 @@ def manifest(profile: Profile, addresses: Addresses) -> Node:
         "name": "doctor",
         "image": profile.image,
         "imagePullPolicy": profile.pull_policy,
-        "command": ["python3", "-m", "lmmpress.doctor.outside"],
+        "command": ["python3", "-m", "lmmpress.doctor.external_services"],
         "env": environment,
         "resources": {"requests": {"cpu": "250m", "memory": "512Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},

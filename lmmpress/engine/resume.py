@@ -8,7 +8,7 @@ from lmmpress.errors import UserError
 from lmmpress.plan import Plan
 from lmmpress.result import StepResult
 from lmmpress.store import Store
-from lmmpress.store.state import step_of
+from lmmpress.store.run_state import step_of
 
 
 def read_history(store: Store, plan: Plan, original: str, entries: Iterable[dict[str, Any]]) -> list[StepResult]:

@@ -2,7 +2,7 @@
 and takes a second."""
 
 from lmmpress.engine.algorithm import Planned, next_step
-from lmmpress.engine.history import read_history
+from lmmpress.engine.resume import read_history
 from lmmpress.store import open_store
 from lmmpress.tasks.exit_codes import for_people
 from lmmpress.tasks.submission import read_submission
