@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 import yaml
 from support.chart import CASES, CHART, Object, Values, containers, one, parsed, pods, render, render_text, run_helm
-from support.kubernetes_objects import Kubernetes
+from support.kubernetes_objects import ObjectServer
 
 from lmmpress.tasks.cluster_profile import Profile
 
 
 @pytest.fixture
-def kubernetes(tmp_path: Path) -> Iterator[Kubernetes]:
-    server = Kubernetes(tmp_path)
+def kubernetes(tmp_path: Path) -> Iterator[ObjectServer]:
+    server = ObjectServer(tmp_path)
     yield server
     server.close()
     assert server.unknown == []
 
 
-def release(server: Kubernetes, *arguments: str, values: Values | None = None) -> subprocess.CompletedProcess[str]:
+def release(server: ObjectServer, *arguments: str, values: Values | None = None) -> subprocess.CompletedProcess[str]:
     command = [*arguments, "--kubeconfig", str(server.config), "--namespace", "team", "--no-hooks"]
     command += ["--qps", "1000", "--burst-limit", "1000"]
     if arguments[0] in ("install", "upgrade"):
@@ -33,7 +33,7 @@ def release(server: Kubernetes, *arguments: str, values: Values | None = None) -
 OWN_SECRETS = ("store", "pipeline-store", "mlflow-store", "postgresql")
 
 
-def test_secrets_survive_upgrade_rollback_and_removal(kubernetes: Kubernetes) -> None:
+def test_secrets_survive_upgrade_rollback_and_removal(kubernetes: ObjectServer) -> None:
     def done(*arguments: str, values: Values | None = None) -> None:
         result = release(kubernetes, *arguments, values=values)
         assert result.returncode == 0, result.stderr
@@ -72,7 +72,7 @@ def secret(name: str, **data: str) -> Object:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data}
 
 
-def test_a_secret_that_lacks_its_key_is_not_replaced(kubernetes: Kubernetes) -> None:
+def test_a_secret_that_lacks_its_key_is_not_replaced(kubernetes: ObjectServer) -> None:
     kubernetes.put("team", secret("lmmpress-postgresql", other="eA=="))
     result = release(kubernetes, "install", "lmmpress", str(CHART))
     assert result.returncode != 0
@@ -80,7 +80,7 @@ def test_a_secret_that_lacks_its_key_is_not_replaced(kubernetes: Kubernetes) -> 
     assert kubernetes.named("Secret") == {"lmmpress-postgresql"}
 
 
-def test_kubeflows_copy_of_mlflows_credentials(kubernetes: Kubernetes) -> None:
+def test_kubeflows_copy_of_mlflows_credentials(kubernetes: ObjectServer) -> None:
     kubernetes.put("team", secret("own", username="bWU=", password="cGFzcw==", other="eA=="))
     values = copy.deepcopy(CASES["external"][0])
     values["mlflow"]["external"]["existingSecret"] = "own"
@@ -146,7 +146,7 @@ def test_existing_secrets_take_precedence_over_those_of_the_chart() -> None:
         assert "USERS" not in [entry["name"] for entry in containers(pods(objects)["press-lmmpress-prepare"])[0]["env"]]
 
 
-def test_an_upgrade_from_one_shared_pair_of_keys_makes_the_others_and_says_so(kubernetes: Kubernetes) -> None:
+def test_an_upgrade_from_one_shared_pair_of_keys_makes_the_others_and_says_so(kubernetes: ObjectServer) -> None:
     assert release(kubernetes, "install", "lmmpress", str(CHART)).returncode == 0
     root = kubernetes.secret("team", "lmmpress-store")
     # as an earlier chart left it: one Secret, which pipelines that were compiled then still name
@@ -165,7 +165,7 @@ def test_an_upgrade_from_one_shared_pair_of_keys_makes_the_others_and_says_so(ku
     assert [kubernetes.secret("team", f"lmmpress-{name}") for name in OWN_SECRETS] == made
 
 
-def test_the_notes_show_the_next_commands(kubernetes: Kubernetes) -> None:
+def test_the_notes_show_the_next_commands(kubernetes: ObjectServer) -> None:
     result = release(kubernetes, "install", "lmmpress", str(CHART), values=CASES["everything"][0])
     assert result.returncode == 0, result.stderr
     for line in (

@@ -163,7 +163,7 @@ def test_the_hook_retries_and_then_reports_the_reason(s3: MiniStack) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == f"bucket {name} made"
     assert "trying again" in done.stdout
-    # what passes is waited for as long as was said; what does not is told at once
+    # temporary errors are retried until the timeout; others are reported at once
     for fault, seconds, told in ((busy, "0.2", "the server answers"), (refuse, "600", "access is denied")):
         proxy.answers = [fault] * 50
         done = run_script("prepare", environment | {"PREPARE_TIMEOUT": seconds, "BUCKETS": "other"})

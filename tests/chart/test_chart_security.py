@@ -39,8 +39,8 @@ def test_pods_keep_to_the_restricted_standard(case: str) -> None:
             assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"], name
 
 
-# What checkov holds against the chart, of which objects, and why it stays. Without an account it tells no severities:
-# so everything that it finds counts.
+# Findings of checkov, the objects that they are about, and why they are accepted. Without an account checkov reports no
+# severities, so every finding counts.
 EVERY = "mlflow minio postgresql prepare check-store check-mlflow"
 EXPLAINED = {
     "CKV_K8S_8": ("check-store check-mlflow", "liveness of a pod that looks and ends"),
@@ -105,6 +105,6 @@ def test_the_rights_of_pods_are_those_that_the_doctor_asks_for() -> None:
         for name in rule.get("resourceNames", [""])
     }
     asked = {(right.verb, right.group, right.resource, right.name) for right in RUNNING}
-    # Kubeflow's object store may be one that needs no Secret: what is in it the doctor does not ask for
+    # the doctor does not check the Secret of Kubeflow's object store, which not every store needs
     assert given - asked == {("get", "", "secrets", "mlpipeline-minio-artifact")}
     assert asked <= given

@@ -100,7 +100,7 @@ def test_a_run_that_cannot_work_leaves_nothing_behind(
     raw_plan["splits"] = {}
     spoil(raw_plan)
     if not message:
-        # measuring where one learned is allowed if the plan says so itself
+        # a plan may name one split for two roles
         compress(parse_plan(raw_plan | {"stages": {}}), tmp_path / "out")
         return
     with pytest.raises(UserError, match=message):

@@ -361,7 +361,7 @@ def test_the_digest_of_a_data_set_says_how_odd_pictures_are_read(tmp_path: Path)
     assert read_split(plain, "test").digest == old_digest(ROW, (plain / "a.png").read_bytes())
 
 
-# --- splits, and what is in two of them ---
+# --- splits, and rows or pictures that two of them share ---
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from lmmpress.tasks.cluster_profile import COMPONENTS
 
 pytestmark = pytest.mark.long
 
-# A task's process ends as a pod does that is taken away: after its work, before it could say so. Once in each of the
+# A task's process is killed as a pod that is taken away: after its work, before it reports it. Once in each of the
 # components that DIES_IN names; the folder DIES has a file for each that did.
 DYING = """
 import importlib.abc, importlib.util, os, signal, sys

@@ -257,7 +257,7 @@ def test_whoever_starts_a_pipeline_gives_amounts_or_a_list_of_stages() -> None:
     assert [stage.as_written() for stage in by_list.stages] == LISTED
     own_tower = plan_of(**given | {"stages": [LISTED[0] | {"tower": "vision"}, *LISTED[1:]]})
     assert own_tower.stage("block").tower == "vision"
-    # an amount that was given beside the list, and says the same
+    # an amount given besides the list, with the same meaning
     both = given | {"stages": LISTED, "amounts": given["amounts"].replace("block_step=4.0", "block_step=2")}
     assert plan_of(**both) == by_list
 

@@ -13,7 +13,7 @@ from support.buckets import FETCHER, MIB, SIZES, TOTAL, await_that, blob_request
 from support.files import contents
 from support.paths import TESTS
 from support.s3 import Proxy, Server, answer
-from support.store_worker import PART, make_checkpoint, opened
+from support.store_worker import PART, opened, random_checkpoint
 
 from lmmpress.errors import UserError
 from lmmpress.store.bucket import BucketObjects
@@ -24,14 +24,14 @@ from lmmpress.store.run_state import hold, read_state
 
 
 def test_files_of_many_parts_come_back_as_they_went_in(bucket_address: str, tmp_path: Path) -> None:
-    made = make_checkpoint(tmp_path / "made", 0, SIZES)
+    made = random_checkpoint(tmp_path / "made", 0, SIZES)
     digest = opened(bucket_address).add_checkpoint(made)
     forget_cache()
     assert contents(opened(bucket_address).checkpoint(digest)) == contents(made)
 
 
 def test_a_file_is_stored_under_its_sha256_and_readable_by_any_client(bucket_address: str, tmp_path: Path) -> None:
-    made = make_checkpoint(tmp_path / "made", 0, SIZES)
+    made = random_checkpoint(tmp_path / "made", 0, SIZES)
     store = opened(bucket_address)
     digest = store.add_checkpoint(made)
     bucket, _, prefix = bucket_address.removeprefix("s3://").partition("/")
@@ -41,9 +41,9 @@ def test_a_file_is_stored_under_its_sha256_and_readable_by_any_client(bucket_add
 
 
 def test_files_that_are_stored_already_are_not_sent_again(proxy: Proxy, bucket_address: str, tmp_path: Path) -> None:
-    first = make_checkpoint(tmp_path / "first", 0, SIZES)
+    first = random_checkpoint(tmp_path / "first", 0, SIZES)
     opened(bucket_address).add_checkpoint(first)
-    second = make_checkpoint(tmp_path / "second", 1, SIZES)
+    second = random_checkpoint(tmp_path / "second", 1, SIZES)
     shutil.copy(first / "model-vision.safetensors", second)
     before = proxy.sent
     opened(bucket_address).add_checkpoint(second)
@@ -57,7 +57,7 @@ def test_an_upload_survives_a_server_that_dies_and_comes_back(
     own_server: tuple[Server, Proxy, str], tmp_path: Path
 ) -> None:
     server, proxy, bucket_address = own_server
-    made = make_checkpoint(tmp_path / "made", 0, SIZES)
+    made = random_checkpoint(tmp_path / "made", 0, SIZES)
     digests: list[str] = []
     sender = threading.Thread(target=lambda: digests.append(opened(bucket_address).add_checkpoint(made)))
     sender.start()
@@ -75,7 +75,7 @@ def test_a_download_survives_a_server_that_dies_and_comes_back(
     own_server: tuple[Server, Proxy, str], tmp_path: Path
 ) -> None:
     server, proxy, bucket_address = own_server
-    made = make_checkpoint(tmp_path / "made", 0, SIZES)
+    made = random_checkpoint(tmp_path / "made", 0, SIZES)
     digest = opened(bucket_address).add_checkpoint(made)
     forget_cache()
     proxy.reset_after = 2 * MIB  # slow enough to be caught in the middle
@@ -102,7 +102,7 @@ SENDER = (
 def test_a_writer_that_was_killed_leaves_parts_that_the_next_one_does_not_send_again(
     proxy: Proxy, bucket_address: str, tmp_path: Path
 ) -> None:
-    made = make_checkpoint(tmp_path / "made", 0, {"model.safetensors": 40 * MIB})
+    made = random_checkpoint(tmp_path / "made", 0, {"model.safetensors": 40 * MIB})
     proxy.requests.clear()
     proxy.silent_after = 12  # of 15, the last ones make an object of the parts and tell of it
     writer = subprocess.Popen([sys.executable, "-c", SENDER, bucket_address, made], cwd=TESTS)
@@ -121,7 +121,7 @@ def test_a_writer_that_was_killed_leaves_parts_that_the_next_one_does_not_send_a
 def test_a_reader_that_was_killed_leaves_ranges_that_the_next_one_does_not_fetch_again(
     proxy: Proxy, bucket_address: str, tmp_path: Path
 ) -> None:
-    made = make_checkpoint(tmp_path / "made", 0, {"model.safetensors": 60 * MIB})
+    made = random_checkpoint(tmp_path / "made", 0, {"model.safetensors": 60 * MIB})
     digest = opened(bucket_address).add_checkpoint(made)
     forget_cache()
     proxy.requests.clear()
@@ -139,7 +139,7 @@ def test_a_reader_that_was_killed_leaves_ranges_that_the_next_one_does_not_fetch
 
 def test_ranges_that_a_crash_left_wrong_are_fetched_again(bucket_address: str, tmp_path: Path) -> None:
     """A journal that lists ranges which never reached the disk."""
-    made = make_checkpoint(tmp_path / "made", 0, {"model.safetensors": 12 * MIB})
+    made = random_checkpoint(tmp_path / "made", 0, {"model.safetensors": 12 * MIB})
     store = opened(bucket_address)
     digest = store.add_checkpoint(made)
     blob = store.manifest(digest).files["model.safetensors"].blob
@@ -154,7 +154,7 @@ def test_ranges_that_a_crash_left_wrong_are_fetched_again(bucket_address: str, t
 def test_transfers_survive_connections_that_are_reset_every_few_bytes(
     proxy: Proxy, bucket_address: str, tmp_path: Path
 ) -> None:
-    made = make_checkpoint(tmp_path / "made", 0, SIZES)
+    made = random_checkpoint(tmp_path / "made", 0, SIZES)
     proxy.reset_after = 7 * MIB
     digest = opened(bucket_address).add_checkpoint(made)
     forget_cache()
@@ -167,7 +167,7 @@ def test_transfers_survive_connections_that_are_reset_every_few_bytes(
 def test_requests_to_a_busy_server_are_repeated(
     proxy: Proxy, bucket_address: str, tmp_path: Path, fault: tuple[str, str]
 ) -> None:
-    made = make_checkpoint(tmp_path / "made", 0, SIZES)
+    made = random_checkpoint(tmp_path / "made", 0, SIZES)
     store = opened(bucket_address)
     proxy.answers = [answer(*fault)] * 5
     digest = store.add_checkpoint(made)
@@ -185,7 +185,7 @@ def test_requests_to_a_gateway_that_answers_in_html_are_repeated(proxy: Proxy, b
 
 
 def test_requests_to_a_server_that_falls_silent_are_repeated(proxy: Proxy, bucket_address: str, tmp_path: Path) -> None:
-    made = make_checkpoint(tmp_path / "made", 0)
+    made = random_checkpoint(tmp_path / "made", 0)
     store = opened(bucket_address, silence=0.5)
     proxy.silent = True
     threading.Timer(2, lambda: setattr(proxy, "silent", False)).start()
@@ -243,7 +243,7 @@ def test_a_damaged_blob_is_noticed_and_named(
     bucket_address: str, tmp_path: Path, size: int, how: Callable[[bytearray], bytearray]
 ) -> None:
     store = opened(bucket_address)
-    digest = store.add_checkpoint(make_checkpoint(tmp_path / "made", 0, {"model.safetensors": size}))
+    digest = store.add_checkpoint(random_checkpoint(tmp_path / "made", 0, {"model.safetensors": size}))
     blob = store.manifest(digest).files["model.safetensors"].blob
     damage(bucket_address, blob, how)
     forget_cache()
@@ -255,7 +255,7 @@ def test_a_damaged_blob_is_noticed_and_named(
 
 
 def test_a_byte_that_changes_on_the_way_is_fetched_again(proxy: Proxy, bucket_address: str, tmp_path: Path) -> None:
-    made = make_checkpoint(tmp_path / "made", 0, {"model.safetensors": 3 * MIB})
+    made = random_checkpoint(tmp_path / "made", 0, {"model.safetensors": 3 * MIB})
     digest = opened(bucket_address).add_checkpoint(made)
     forget_cache()
     proxy.flip = 2 * MIB

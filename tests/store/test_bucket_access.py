@@ -11,7 +11,7 @@ import trustme
 from support.buckets import MIB, SIZES, forget_cache
 from support.files import contents
 from support.s3 import Proxy, Server, TlsFront, answer, free_port
-from support.store_worker import PART, make_checkpoint, opened
+from support.store_worker import PART, opened, random_checkpoint
 
 from lmmpress.errors import UserError
 from lmmpress.files.digest import sha256_of
@@ -23,7 +23,7 @@ from lmmpress.store.objects import Blob, MissingError
 def test_a_missing_bucket_is_a_one_line_error(bucket_address: str, tmp_path: Path) -> None:
     store = opened("s3://no-such-bucket-here/x")
     with pytest.raises(UserError, match="there is no such bucket; make it, or name another") as caught:
-        store.add_checkpoint(make_checkpoint(tmp_path / "made", 0))
+        store.add_checkpoint(random_checkpoint(tmp_path / "made", 0))
     assert "\n" not in str(caught.value)
 
 
@@ -55,7 +55,7 @@ def test_an_upload_that_the_server_did_not_complete_is_an_error(
     proxy: Proxy, bucket_address: str, tmp_path: Path
 ) -> None:
     """S3 may answer with status 200 and an error in the body."""
-    path = make_checkpoint(tmp_path / "made", 0, {"model.safetensors": 12 * MIB}) / "model.safetensors"
+    path = random_checkpoint(tmp_path / "made", 0, {"model.safetensors": 12 * MIB}) / "model.safetensors"
     blob = Blob(sha256_of(path), 12 * MIB)
     objects = BucketObjects(bucket_address, part=PART, patience=20)
     proxy.instead["uploadId", "POST"] = [answer("200 OK", "InternalError")] * 2
@@ -140,7 +140,7 @@ def test_missing_credentials_are_a_one_line_error_that_says_what_to_set(
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    # where an instance would be asked: nobody answers there
+    # the address of the instance metadata: no server there
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{free_port()}/role")
     with pytest.raises(UserError, match="there are no credentials for the bucket; set AWS_ACCESS_KEY_ID"):
         opened(bucket_address).read_record("nothing")
@@ -199,7 +199,7 @@ def test_tls_works_with_a_private_certificate_authority(
         opened(bucket_address)
     authority.cert_pem.write_to_path(tmp_path / "authority.pem")
     monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "authority.pem"))
-    made = make_checkpoint(tmp_path / "made", 0, SIZES)
+    made = random_checkpoint(tmp_path / "made", 0, SIZES)
     digest = opened(bucket_address).add_checkpoint(made)
     forget_cache()
     assert contents(opened(bucket_address).checkpoint(digest)) == contents(made)

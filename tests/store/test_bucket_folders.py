@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support.files import contents
 from support.s3 import Proxy
-from support.store_worker import make_checkpoint, opened
+from support.store_worker import opened, random_checkpoint
 
 from lmmpress.data import open_data
 from lmmpress.errors import UserError
@@ -15,7 +15,7 @@ from lmmpress.store.housekeeping import collect_garbage, verify_store
 
 
 def test_a_plain_model_directory_in_a_bucket_is_fetched(proxy: Proxy, bucket_address: str, tmp_path: Path) -> None:
-    made = make_checkpoint(tmp_path / "made", 0, {"model.safetensors": 3000, "tokenizer.json": 10, "merges.txt": 0})
+    made = random_checkpoint(tmp_path / "made", 0, {"model.safetensors": 3000, "tokenizer.json": 10, "merges.txt": 0})
     bucket = bucket_address.removeprefix("s3://").partition("/")[0]
     for name, data in contents(made).items():
         connect()._put_object(bucket, f"teachers/antgmm/{name}", data)
@@ -31,7 +31,7 @@ def test_a_plain_model_directory_in_a_bucket_is_fetched(proxy: Proxy, bucket_add
 
 
 def test_the_empty_objects_that_consoles_make_for_folders_are_ignored(bucket_address: str, tmp_path: Path) -> None:
-    made = make_checkpoint(tmp_path / "made", 0)
+    made = random_checkpoint(tmp_path / "made", 0)
     bucket = bucket_address.removeprefix("s3://").partition("/")[0]
     for name, data in (contents(made) | {"": b"", "vocab/": b""}).items():
         connect()._put_object(bucket, f"teachers/antgmm/{name}", data)
@@ -70,7 +70,7 @@ def test_a_folder_in_a_bucket_that_no_disk_can_hold_is_refused(bucket_address: s
 @pytest.mark.parametrize("prefix", ["a b/c", "100%25 done", "ünïcode/空", "q?x=1", "hash#tag", "plus+and&"])
 def test_a_prefix_may_have_any_characters(bucket_address: str, tmp_path: Path, prefix: str) -> None:
     bucket = bucket_address.removeprefix("s3://").partition("/")[0]
-    made = make_checkpoint(tmp_path / "made", 0)
+    made = random_checkpoint(tmp_path / "made", 0)
     store = opened(f"s3://{bucket}/{prefix}")
     digest = store.add_checkpoint(made)
     assert contents(open_checkpoint(f"s3://{bucket}/{prefix}/checkpoints/{digest}")) == contents(made)

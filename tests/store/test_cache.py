@@ -12,7 +12,7 @@ from support.buckets import FETCHER, MIB, SIZES, blob_requests, forget_cache
 from support.files import contents
 from support.paths import TESTS
 from support.s3 import Proxy
-from support.store_worker import make_checkpoint, opened
+from support.store_worker import opened, random_checkpoint
 
 from lmmpress.data import open_data
 from lmmpress.store.bucket import BucketObjects
@@ -20,8 +20,8 @@ from lmmpress.store.cache import cache_folder
 
 
 def test_a_cache_hit_costs_one_request(proxy: Proxy, bucket_address: str, tmp_path: Path) -> None:
-    digest = opened(bucket_address).add_checkpoint(make_checkpoint(tmp_path / "made", 0, SIZES))
-    for _ in range(2):  # what was sent is at hand, and so is what was fetched
+    digest = opened(bucket_address).add_checkpoint(random_checkpoint(tmp_path / "made", 0, SIZES))
+    for _ in range(2):  # sent files are in the cache, and fetched files too
         proxy.requests.clear()
         opened(bucket_address).checkpoint(digest)
         assert [line.split("?")[0].rsplit("/", 2)[1] for line in proxy.requests] == ["checkpoints"]
@@ -29,7 +29,7 @@ def test_a_cache_hit_costs_one_request(proxy: Proxy, bucket_address: str, tmp_pa
 
 def test_processes_that_need_the_same_files_fetch_them_once(proxy: Proxy, bucket_address: str, tmp_path: Path) -> None:
     digest = opened(bucket_address).add_checkpoint(
-        make_checkpoint(tmp_path / "made", 0, {"model.safetensors": 4 * MIB})
+        random_checkpoint(tmp_path / "made", 0, {"model.safetensors": 4 * MIB})
     )
     forget_cache()
     proxy.requests.clear()
@@ -41,12 +41,12 @@ def test_processes_that_need_the_same_files_fetch_them_once(proxy: Proxy, bucket
 def test_the_cache_stays_below_its_limit_and_keeps_what_was_used_last(bucket_address: str, tmp_path: Path) -> None:
     digests = [
         opened(bucket_address).add_checkpoint(
-            make_checkpoint(tmp_path / str(number), number, {"model.safetensors": 3 * MIB})
+            random_checkpoint(tmp_path / str(number), number, {"model.safetensors": 3 * MIB})
         )
         for number in range(5)
     ]
     forget_cache()
-    # each in a process of its own, so that nothing stays in use
+    # each in a new process, so that no file stays in use
     for digest in [*digests[:3], digests[0], *digests[3:]]:
         fetch = f"opened({bucket_address!r}, limit={10 * MIB}).checkpoint({digest!r})"
         code = f"from support.store_worker import opened\n{fetch}\n"
@@ -62,7 +62,7 @@ def test_the_cache_stays_below_its_limit_and_keeps_what_was_used_last(bucket_add
 def test_a_file_in_use_is_never_removed(bucket_address: str, tmp_path: Path) -> None:
     first, second = (
         opened(bucket_address).add_checkpoint(
-            make_checkpoint(tmp_path / str(number), number, {"model.safetensors": 3 * MIB})
+            random_checkpoint(tmp_path / str(number), number, {"model.safetensors": 3 * MIB})
         )
         for number in range(2)
     )
@@ -94,7 +94,7 @@ def test_a_data_set_of_many_files_does_not_count_the_cache_for_each(
 
 
 def test_a_truncated_file_in_the_cache_is_fetched_again(bucket_address: str, tmp_path: Path) -> None:
-    made = make_checkpoint(tmp_path / "made", 0)
+    made = random_checkpoint(tmp_path / "made", 0)
     digest = opened(bucket_address).add_checkpoint(made)
     for path in cache_folder().glob("blobs/*/*"):
         path.chmod(0o644)
@@ -107,9 +107,9 @@ def test_a_full_disk_under_the_cache_is_a_one_line_error_and_breaks_nothing(
 ) -> None:
     """The child process gets a disk of 8 MiB, in its own mount namespace."""
     store = opened(bucket_address)
-    small = store.add_checkpoint(make_checkpoint(tmp_path / "small", 0, {"model.safetensors": 3 * MIB}))
-    other = store.add_checkpoint(make_checkpoint(tmp_path / "other", 1, {"model.safetensors": 4 * MIB}))
-    large = store.add_checkpoint(make_checkpoint(tmp_path / "large", 2, {"model.safetensors": 20 * MIB}))
+    small = store.add_checkpoint(random_checkpoint(tmp_path / "small", 0, {"model.safetensors": 3 * MIB}))
+    other = store.add_checkpoint(random_checkpoint(tmp_path / "other", 1, {"model.safetensors": 4 * MIB}))
+    large = store.add_checkpoint(random_checkpoint(tmp_path / "large", 2, {"model.safetensors": 20 * MIB}))
     disk = tmp_path / "disk"
     disk.mkdir()
     code = (

@@ -12,7 +12,7 @@ import pytest
 from support.cli import run_store
 from support.decisions import decision
 from support.files import contents, nameable
-from support.store_worker import make_checkpoint
+from support.store_worker import random_checkpoint
 
 from lmmpress.errors import UserError
 from lmmpress.store import Store, open_checkpoint, open_store
@@ -25,8 +25,8 @@ SIZES = {"model-vision.safetensors": 5000, "model-language.safetensors": 3000}
 @pytest.fixture
 def digests(store: Store, tmp_path: Path) -> list[str]:
     """A run of two steps, whose checkpoints share a file; the second was decided on."""
-    first = make_checkpoint(tmp_path / "first", 0, SIZES)
-    second = make_checkpoint(tmp_path / "second", 1, SIZES)
+    first = random_checkpoint(tmp_path / "first", 0, SIZES)
+    second = random_checkpoint(tmp_path / "second", 1, SIZES)
     (second / "model-vision.safetensors").write_bytes((first / "model-vision.safetensors").read_bytes())
     made = [store.add_checkpoint(first), store.add_checkpoint(second)]
     store.write_record("distill-1", {"checkpoint": made[1]})
@@ -58,7 +58,7 @@ def add_unnamed(store: Store, tmp_path: Path, data: bytes = b"nobody names this"
 
 
 def test_ls_shows_what_a_run_holds(address: str, store: Store, digests: list[str], tmp_path: Path) -> None:
-    other = store.add_checkpoint(make_checkpoint(tmp_path / "other", 7))
+    other = store.add_checkpoint(random_checkpoint(tmp_path / "other", 7))
     held = json.loads(run_store("ls", address, "--json"))
     assert {checkpoint["digest"] for checkpoint in held["checkpoints"]} == {*digests, other}
     assert sum(checkpoint["own_bytes"] for checkpoint in held["checkpoints"]) == held["bytes"]
@@ -73,7 +73,7 @@ def test_ls_shows_what_a_run_holds(address: str, store: Store, digests: list[str
 
 
 def test_reading_a_folder_that_is_not_a_store_makes_none(tmp_path: Path, new_bucket: Callable[[], str]) -> None:
-    model = make_checkpoint(tmp_path / "model", 0)
+    model = random_checkpoint(tmp_path / "model", 0)
     before = contents(model)
     for address in (str(tmp_path / "nothing"), str(model), new_bucket()):
         with pytest.raises(UserError, match="there is no store"):
@@ -157,7 +157,7 @@ def test_a_history_from_elsewhere_cannot_lead_out_of_the_store(tmp_path: Path) -
 
 def test_a_directory_of_training_checkpoints_is_not_a_store(tmp_path: Path) -> None:
     """Other programs also write folders named runs or checkpoints."""
-    model = make_checkpoint(tmp_path / "model", 0)
+    model = random_checkpoint(tmp_path / "model", 0)
     expected = contents(model)
     (model / "runs").mkdir()
     (model / "runs" / "events").write_text("x", "utf-8")
@@ -275,7 +275,7 @@ def test_a_single_checkpoint_is_copied_from_wherever_it_lies(
     target = str(tmp_path / "target")
     (copied,) = json.loads(run_store("cp", f"{address}/checkpoints/{digests[1]}", target, "--json"))["addresses"]
     assert contents(open_checkpoint(copied)) == contents(tmp_path / "second")
-    told = json.loads(run_store("cp", str(make_checkpoint(tmp_path / "plain", 3)), address, "--json"))
+    told = json.loads(run_store("cp", str(random_checkpoint(tmp_path / "plain", 3)), address, "--json"))
     assert contents(open_checkpoint(told["addresses"][0])) == contents(tmp_path / "plain")
 
 
@@ -314,7 +314,7 @@ def test_a_folder_that_is_not_a_checkpoint_is_not_copied_and_no_store_is_made(tm
 
 
 def test_no_store_is_made_inside_a_checkpoint(address: str, tmp_path: Path) -> None:
-    made, other = make_checkpoint(tmp_path / "made", 0), make_checkpoint(tmp_path / "other", 1)
+    made, other = random_checkpoint(tmp_path / "made", 0), random_checkpoint(tmp_path / "other", 1)
     before = contents(other)
     with pytest.raises(UserError, match="is a checkpoint, and no store"):
         run_store("cp", str(made), str(other))
@@ -325,7 +325,7 @@ def test_no_store_is_made_inside_a_checkpoint(address: str, tmp_path: Path) -> N
     "name", nameable(["a b", "100%25 done", "run?x=1", "hash#tag", "空 ü", "[x]*", ":name:", "-dash", "a\nb"])
 )
 def test_a_path_may_have_any_characters(tmp_path: Path, name: str) -> None:
-    made = make_checkpoint(tmp_path / "made", 0)
+    made = random_checkpoint(tmp_path / "made", 0)
     address = str(tmp_path / name / "store")
     (copied,) = json.loads(run_store("cp", str(made), address, "--json"))["addresses"]
     assert contents(open_checkpoint(copied)) == contents(made)
@@ -336,7 +336,7 @@ def test_a_path_may_have_any_characters(tmp_path: Path, name: str) -> None:
 
 def test_a_store_on_a_disk_that_cannot_be_written_is_read(tmp_path: Path) -> None:
     """The child process gets a read-only mount, in its own mount namespace."""
-    made = make_checkpoint(tmp_path / "made", 0)
+    made = random_checkpoint(tmp_path / "made", 0)
     store = open_store(str(tmp_path / "store"))
     digest = store.add_checkpoint(made)
     with store.run_state("a" * 64) as state:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support.cli import run_store
 from support.decisions import decision
-from support.store_worker import make_checkpoint
+from support.store_worker import random_checkpoint
 
 from lmmpress.engine.compression import compress
 from lmmpress.errors import UserError
@@ -35,7 +35,7 @@ class Steps:
     """Two runs of one teacher on different data, which share their first cut: our distilled, their distilled."""
 
     def __init__(self, store: Store, folder: Path, taken_in: bool = True) -> None:
-        made = [store.add_checkpoint(make_checkpoint(folder / str(number), number)) for number in range(4)]
+        made = [store.add_checkpoint(random_checkpoint(folder / str(number), number)) for number in range(4)]
         self.teacher, self.cut, self.ours, self.theirs = made
         for key, data, result in ((OURS, OUR_DATA, self.ours), (THEIRS, THEIR_DATA, self.theirs)):
             note(store, key, self.teacher, data, taken_in)
@@ -130,7 +130,7 @@ def test_the_rest_of_an_unfinished_step_is_removed_with_the_last_run_that_could_
     store: Store, tmp_path: Path
 ) -> None:
     steps = Steps(store, tmp_path)
-    pending = store.add_checkpoint(make_checkpoint(tmp_path / "pending", 9))
+    pending = store.add_checkpoint(random_checkpoint(tmp_path / "pending", 9))
     part(store, "prune-9", steps.teacher, None, checkpoint=pending)
     assert remove_run(store, OURS, dry_run=False).kept[pending] == [THEIRS]
     assert f"checkpoints/{pending}.json" in remove_run(store, THEIRS, dry_run=False).names

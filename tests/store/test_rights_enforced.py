@@ -15,7 +15,7 @@ from support.certain import certain
 from support.files import contents
 from support.plans import SHORT
 from support.results import essence
-from support.store_worker import PART, make_checkpoint, opened
+from support.store_worker import PART, opened, random_checkpoint
 
 from lmmpress.doctor.external_services import Addresses, check_buckets
 from lmmpress.engine.compression import compress
@@ -98,7 +98,7 @@ def test_a_run_needs_no_more_than_the_documented_policy(
 
 def test_uploads_in_parts_and_housekeeping_need_no_more(limited: Limited, tmp_path: Path) -> None:
     store = opened(limited.store)
-    made = make_checkpoint(tmp_path / "made", 0, {"model.safetensors": 3 * PART + 1})
+    made = random_checkpoint(tmp_path / "made", 0, {"model.safetensors": 3 * PART + 1})
     digest = store.add_checkpoint(made)
     assert contents(store.checkpoint(digest)) == contents(made)
     # an upload that was cut off is found and removed

@@ -16,7 +16,7 @@ import pytest
 import torch
 from support.files import contents
 from support.paths import TESTS
-from support.store_worker import make_checkpoint, write_step
+from support.store_worker import random_checkpoint, write_step
 
 from lmmpress.errors import UserError
 from lmmpress.files.digest import digest_checkpoint
@@ -29,7 +29,7 @@ from lmmpress.store.run_state import read_state
 
 
 def test_a_checkpoint_comes_back_as_it_went_in_under_the_name_of_its_content(store: Store, tmp_path: Path) -> None:
-    made = make_checkpoint(tmp_path / "made", 0)
+    made = random_checkpoint(tmp_path / "made", 0)
     digest = store.add_checkpoint(made)
     assert digest == digest_checkpoint(made)
     assert contents(store.checkpoint(digest)) == contents(made)
@@ -38,14 +38,14 @@ def test_a_checkpoint_comes_back_as_it_went_in_under_the_name_of_its_content(sto
 
 def test_a_checkpoint_made_in_scratch_is_moved_into_the_store(store: Store, tmp_path: Path) -> None:
     with store.scratch() as folder:
-        made = make_checkpoint(folder / "made", 0)
+        made = random_checkpoint(folder / "made", 0)
         expected, digest = contents(made), store.add_checkpoint(made)
     assert contents(store.checkpoint(digest)) == expected
 
 
 def test_files_of_the_user_are_copied_and_not_moved(store: Store, tmp_path: Path) -> None:
     """A checkpoint from outside is copied: later writes to the original change nothing in the store."""
-    made = make_checkpoint(tmp_path / "made", 0)
+    made = random_checkpoint(tmp_path / "made", 0)
     digest = store.add_checkpoint(made)
     expected = contents(made)
     with (made / "model.safetensors").open("r+b") as file:
@@ -55,8 +55,8 @@ def test_files_of_the_user_are_copied_and_not_moved(store: Store, tmp_path: Path
 
 def test_a_file_that_two_checkpoints_share_is_stored_once(store: Store, tmp_path: Path) -> None:
     sizes = {"model-vision.safetensors": 5000, "model-language.safetensors": 3000}
-    first = make_checkpoint(tmp_path / "first", 0, sizes)
-    second = make_checkpoint(tmp_path / "second", 1, sizes)
+    first = random_checkpoint(tmp_path / "first", 0, sizes)
+    second = random_checkpoint(tmp_path / "second", 1, sizes)
     (second / "model-vision.safetensors").write_bytes((first / "model-vision.safetensors").read_bytes())
     for made in (first, second):
         store.add_checkpoint(made)
@@ -126,7 +126,7 @@ def test_a_manifest_that_leads_out_of_its_folder_is_refused(store: Store) -> Non
 
 
 def test_a_manifest_under_another_name_is_refused(store: Store, tmp_path: Path) -> None:
-    digest = store.add_checkpoint(make_checkpoint(tmp_path / "made", 0))
+    digest = store.add_checkpoint(random_checkpoint(tmp_path / "made", 0))
     found = store.objects.read(f"checkpoints/{digest}.json")
     assert found is not None
     store.objects.write(f"checkpoints/{'1' * 64}.json", found.data, None)
@@ -137,7 +137,7 @@ def test_a_manifest_under_another_name_is_refused(store: Store, tmp_path: Path) 
 def test_a_damaged_blob_is_never_handed_out(tmp_path: Path, new_bucket: Callable[[], str]) -> None:
     """The changed blob has the same size, so that only its bytes differ. A directory reports it; a cache fetches it
     again."""
-    made = make_checkpoint(tmp_path / "made", 0)
+    made = random_checkpoint(tmp_path / "made", 0)
     for address, folder in ((str(tmp_path / "store"), tmp_path / "store"), (new_bucket(), tmp_path / "cache")):
         digest = open_store(address).add_checkpoint(made)
         sha256 = open_store(address).manifest(digest).files["model.safetensors"].sha256
@@ -154,7 +154,7 @@ def test_a_damaged_blob_is_never_handed_out(tmp_path: Path, new_bucket: Callable
 def test_interrupting_a_transfer_sends_nothing_more(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = make_checkpoint(tmp_path / "made", 0, {f"model-{number:02}.safetensors": 1000 for number in range(40)})
+    made = random_checkpoint(tmp_path / "made", 0, {f"model-{number:02}.safetensors": 1000 for number in range(40)})
     sent: list[Blob] = []
     send = store.objects.send
 
@@ -174,7 +174,7 @@ def test_interrupting_a_transfer_sends_nothing_more(
 def test_a_blob_that_is_missing_is_named_with_its_file(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    digest = store.add_checkpoint(make_checkpoint(tmp_path / "made", 0))
+    digest = store.add_checkpoint(random_checkpoint(tmp_path / "made", 0))
     blob = store.manifest(digest).files["model.safetensors"].blob
     store.objects.delete(blob.name)
     monkeypatch.setenv("LMMPRESS_CACHE", str(tmp_path / "another cache"))
@@ -238,7 +238,7 @@ def test_after_a_hundred_kills_every_checkpoint_that_a_state_names_is_whole(
 
 
 def test_two_processes_may_add_the_same_checkpoint_at_once(store: Store, tmp_path: Path) -> None:
-    made = make_checkpoint(tmp_path / "made", 0, {f"model-{number}.safetensors": 100_000 for number in range(6)})
+    made = random_checkpoint(tmp_path / "made", 0, {f"model-{number}.safetensors": 100_000 for number in range(6)})
     with ThreadPoolExecutor(4) as adders:
         digests = set(adders.map(lambda _: open_store(store.root_address).add_checkpoint(made), range(8)))
     assert len(digests) == 1

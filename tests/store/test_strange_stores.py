@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support.certain import certain
 from support.decisions import decision
-from support.store_worker import make_checkpoint
+from support.store_worker import random_checkpoint
 from typer.testing import CliRunner
 
 from lmmpress.cli.app import app
@@ -35,7 +35,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sound store with a run of one step, and a neighbouring folder that must not change."""
     folder = tmp_path_factory.mktemp("whole")
     store = open_store(str(folder / "store"))
-    made = [store.add_checkpoint(make_checkpoint(folder / f"made-{number}", number)) for number in range(2)]
+    made = [store.add_checkpoint(random_checkpoint(folder / f"made-{number}", number)) for number in range(2)]
     with store.run_state(KEY) as state:
         state.decide(0, decision(made[0], made[1]))
     of = {"checkpoints": [made[1]], "data": ["d" * 64]}
@@ -370,7 +370,7 @@ def test_an_object_that_is_too_large_is_not_read_from_a_bucket(
 def test_a_wrong_size_in_a_manifest_does_not_empty_the_cache(new_bucket: Callable[[], str], tmp_path: Path) -> None:
     address = new_bucket()
     store = open_store(address)
-    sound = store.add_checkpoint(make_checkpoint(tmp_path / "made", 0))
+    sound = store.add_checkpoint(random_checkpoint(tmp_path / "made", 0))
     told = json.loads(store.manifest(sound).model_dump_json())
     told["files"]["config.json"]["size"] = 5 << 40
     kept = sorted(path.name for path in (tmp_path / "cache" / "blobs").rglob("*"))

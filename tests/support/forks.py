@@ -41,7 +41,7 @@ def main() -> None:
     sys.path.insert(0, str(Path(__file__).parents[1]))
     modules = {name: importlib.import_module(name) for name in sys.argv[1:]}
     answers = os.dup(1)
-    os.dup2(2, 1)  # what is printed is not taken for an answer
+    os.dup2(2, 1)  # printed text must not be read as an answer
     for line in sys.stdin:
         module, function, arguments = json.loads(line)
         pid = os.fork()

@@ -28,7 +28,7 @@ def plural(kind: str) -> str:
     return kind.lower()[:-1] + "ies" if kind.endswith("y") else kind.lower() + "s"
 
 
-class Kubernetes:
+class ObjectServer:
     """Listens on loopback. `objects` by path; `unknown` are requests that it cannot answer."""
 
     def __init__(self, folder: Path) -> None:

@@ -93,7 +93,7 @@ def distil_plainly(
                 (loss / len(rows)).backward()
                 seen.append(loss.item())
             norm = math.sqrt(sum(float((one.grad**2).sum()) for one in trained if one.grad is not None))
-            share = settings.max_grad_norm / (norm + 1e-6)  # PyTorch adds so much
+            share = settings.max_grad_norm / (norm + 1e-6)  # PyTorch adds 1e-6, too
             for parameter in trained:
                 if parameter.grad is not None and share < 1:
                     parameter.grad *= share

@@ -12,7 +12,7 @@ from pathlib import Path
 
 PATIENCE = 120.0  # seconds
 
-# The gateway insists on an encrypted connection to the monitor unless told otherwise, and without cephx there is none.
+# The gateway requires an encrypted connection to the monitor by default, which needs cephx.
 # Admin sockets are off because their paths may not exceed 107 bytes, and tests' folders are deep. The gateway's cache
 # is off because its writes would wait for the answer of a killed gateway's watch, which the OSD keeps for 30 seconds.
 CONFIG = """\

@@ -9,7 +9,7 @@ def write_skipped(reporter: pytest.TerminalReporter) -> None:
     """A block of lines for each reason. Cases of a parametrized test are one line with their number."""
     by_reason: dict[str, Counter[str]] = defaultdict(Counter)
     for report in reporter.getreports("skipped"):
-        _, _, reason = report.longrepr  # a file, a line, and what was said
+        _, _, reason = report.longrepr  # file, line, reason
         name, _, _ = report.nodeid.partition("[")
         by_reason[reason.removeprefix("Skipped: ")][name] += 1
     if by_reason:

@@ -20,7 +20,7 @@ def opened(address: str, limit: int = 10**12, **settings: float) -> Store:
     return Store(CachedObjects(BucketObjects(address, part=PART, **settings), cache_folder(), limit))
 
 
-def make_checkpoint(folder: Path, seed: int, sizes: dict[str, int] | None = None) -> Path:
+def random_checkpoint(folder: Path, seed: int, sizes: dict[str, int] | None = None) -> Path:
     """A directory of random files, which a store takes for a checkpoint. Shards are listed in an index."""
     chance = random.Random(seed)
     folder.mkdir(parents=True)
@@ -35,7 +35,7 @@ def make_checkpoint(folder: Path, seed: int, sizes: dict[str, int] | None = None
 
 def write_step(folder: Path, number: int) -> Path:
     """The checkpoint of a step: some files that only it has and one that all share."""
-    made = make_checkpoint(folder, number, {f"model-{index}.safetensors": 40_000 + number for index in range(3)})
+    made = random_checkpoint(folder, number, {f"model-{index}.safetensors": 40_000 + number for index in range(3)})
     (made / "vocab.txt").write_bytes(b"frozen" * 1000)
     return made
 

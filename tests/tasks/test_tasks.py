@@ -228,7 +228,7 @@ def test_another_submission_is_waited_for_and_then_named(
             holding.set()
             done.wait()
 
-    # the first task's lease, left to run out, is of a process that still lives; so it has to run out first
+    # the process of the first task's lease still lives here, so the lease is removed instead of running out
     monkeypatch.setattr("lmmpress.store.run_state._runs_here", lambda lease: False)
     state = f"{store}/runs/{told.key}.json"
     entry = json.loads(Path(state).read_text("utf-8"))
@@ -243,7 +243,7 @@ def test_another_submission_is_waited_for_and_then_named(
     finally:
         done.set()
         thread.join()
-    tasks.evaluate(store, run, "original")  # the other one has ended; what is left of its lease is waited for
+    tasks.evaluate(store, run, "original")  # the other has ended; its lease runs out first
 
 
 def test_a_step_whose_task_died_before_it_was_recorded_is_recorded_by_the_next(
