@@ -64,9 +64,9 @@ def test_an_imagefolder_of_classes_is_split_by_picture(tmp_path: Path) -> None:
         (source / name).mkdir(parents=True, exist_ok=True)
         image.save(source / name / f"{number}.png")
     cache = {"HF_DATASETS_CACHE": str(tmp_path / "cache")}
-    refused = run_example("data_from_datasets.py", source, tmp_path / "refused", code=1, **cache)
+    refused = run_example("data_from_datasets.py", source, tmp_path / "refused", code=1, environment=cache)
     assert refused.splitlines()[-1] == "no column question: give --question"
-    run_example("data_from_datasets.py", source, out, "--question", "背景颜色?", **cache)
+    run_example("data_from_datasets.py", source, out, "--question", "背景颜色?", environment=cache)
     rows = rows_in(out)
     assert Counter(row["answer"] for row in rows) == dict.fromkeys(COLORS, 15)
     assert {row["question"] for row in rows} == {"背景颜色?"}

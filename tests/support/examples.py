@@ -7,7 +7,7 @@ import sys
 from support.paths import ROOT
 
 
-def run_example(name: str, *arguments: object, code: int = 0, **environment: str) -> str:
+def run_example(name: str, *arguments: object, code: int = 0, environment: dict[str, str] | None = None) -> str:
     """What a script prints, on both streams."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / name), *map(str, arguments)],
@@ -15,7 +15,7 @@ def run_example(name: str, *arguments: object, code: int = 0, **environment: str
         stderr=subprocess.STDOUT,
         text=True,
         encoding="utf-8",
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "400"} | environment,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "COLUMNS": "400"} | (environment or {}),
         check=False,
     )
     assert done.returncode == code, done.stdout
