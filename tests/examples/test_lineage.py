@@ -20,7 +20,7 @@ def registry(lineage_in: Callable[[Path], str], tmp_path_factory: pytest.TempPat
 
 
 def test_the_way_back_leads_to_the_teacher(registry: str) -> None:
-    said = run_example("lineage.py", "models:/antgmm@compressed", "models:/antgmm/1", MLFLOW_TRACKING_URI=registry)
+    said = run_example("lineage.py", "models:/antgmm@compressed", "models:/antgmm/1", environment={"MLFLOW_TRACKING_URI": registry})
     first, second = said.split("models:/antgmm/1: ", 1)
     lines = [line.strip() for line in first.splitlines() if line.startswith("  ")]
     d, b, a, original = (SHA[name][:12] for name in ("d-final", "b-second", "a-first", "original"))
@@ -44,7 +44,7 @@ def test_the_way_back_leads_to_the_teacher(registry: str) -> None:
 
 
 def test_what_is_not_there_is_one_line(registry: str) -> None:
-    said = run_example("lineage.py", "models:/nobody@compressed", code=1, MLFLOW_TRACKING_URI=registry)
+    said = run_example("lineage.py", "models:/nobody@compressed", code=1, environment={"MLFLOW_TRACKING_URI": registry})
     assert said.splitlines()[-1].startswith("error: ")
     assert "nobody" in said
     assert "Traceback" not in said
