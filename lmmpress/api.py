@@ -1,8 +1,8 @@
 """What `import lmmpress` offers: the commands as functions, with the same names and defaults, that return objects.
 
-Nothing is printed. What a function says, and how far it is, its `progress` hears: a function that is called with each
-event, `lmmpress.Said` or `lmmpress.Work`. `progress=lmmpress.on_terminal()` shows them as the command line does.
-Whatever is wrong with what a user gives raises `lmmpress.UserError`.
+Nothing is printed. `progress` is a function that gets a function's messages and progress as events, `lmmpress.Said` or
+`lmmpress.Work`. `progress=lmmpress.on_terminal()` shows them as the command line does. Wrong input raises
+`lmmpress.UserError`.
 """
 
 import os
@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # torch, transformers and MLflow take seconds to import
     from lmmpress.tracking.lineage import Lineage
 
 AnyPlan = Plan | Mapping[str, Any] | Path | str
-"""A plan, or what says one: a mapping of its keys, the path of a plan file, or the name of a preset."""
+"""A plan, in one of these forms: a `Plan`, a mapping of its keys, the path of a plan file, or the name of a preset."""
 Engine = Literal["local", "kfp-local"]
 
 _AT_ONCE = Evaluation().batch_size
@@ -51,14 +51,14 @@ def compress(
 ) -> Result:
     """Compress a model: `lmmpress run`.
 
-    Leaves result.json, report.html, compressed/ and the lineage in the folder `out`. `engine` is this process, or
-    `kfp-local`: the tasks of the pipeline, a process each, one for each part of a step or for each stage
-    (`granularity`). `resume` carries on what `out` holds. `overrides` are settings of the plan, such as
-    "stages.ffn.max=256". `recorder` hears of the run as it goes: "mlflow" is MLflow's store in `out`, see `lineage`;
-    other strings are tracking URIs of MLflow.
+    Writes result.json, report.html, compressed/ and the lineage into the folder `out`. `engine` is `local`, this
+    process, or `kfp-local`: the tasks of the pipeline, a process each, one for each part of a step or for each stage
+    (`granularity`). `resume` continues the run in `out`. `overrides` are settings of the plan, such as
+    "stages.ffn.max=256". `recorder` records the lineage: "mlflow" is MLflow's store in `out`, see `lineage`; other
+    strings are tracking URIs of MLflow.
 
-    Raises UserError before any work where plan, model and data do not fit together, or where `out` holds another run.
-    A run that ends with an error, or is interrupted, can be carried on.
+    Raises UserError before any work if plan, model and data do not fit together, or if `out` holds another run.
+    A run that ends with an error, or is interrupted, can be resumed.
     """
     with _telling(progress):
         folder = _local(out)
@@ -109,7 +109,7 @@ def _compress_in_tasks(
 def plan_sizes(plan: AnyPlan, *, overrides: Iterable[str] = (), progress: Listener | None = None) -> "Sizes":
     """The sizes after every step, from configs alone, without weights: `lmmpress plan`.
 
-    Raises UserError where a step or a maximum is not legal for the model.
+    Raises UserError if a step or a maximum is not legal for the model.
     """
     with _telling(progress):
         wanted = as_plan(plan, overrides, with_data=False)
@@ -134,10 +134,11 @@ def prune(
 ) -> "Pruned":
     """One cut of a checkpoint into the new directory `out`, without distillation: `lmmpress prune`.
 
-    `remove` of the tower's dimensions along `axis` go: for attention the total over all heads. Rows of `data` score
-    them; a block cut needs none. Or `cuts` is a COMPRESSION.json, whose cuts are made again of its teacher.
+    `remove` is the number of the tower's dimensions to remove along `axis`: for attention the total over all heads.
+    They are scored on rows of `data`; a block cut needs none. Or `cuts` is a COMPRESSION.json, whose cuts are applied
+    to its teacher again.
 
-    Raises UserError where the cut is not legal, `out` exists, or data is needed and not given.
+    Raises UserError if the cut is not legal, `out` exists, or data is needed and not given.
     """
     with _telling(progress):
         from lmmpress.data import open_data
@@ -170,8 +171,8 @@ def evaluate(
 ) -> "Measurement":
     """Accuracy by task, samples per second and latency of a checkpoint on a split of the data: `lmmpress evaluate`.
 
-    Raises UserError for rows that do not fit the model, and where plain greedy generation would not answer what its
-    logits say.
+    Raises UserError for rows that do not fit the model, and if plain greedy generation would give other answers than
+    the model's logits.
     """
     with _telling(progress):
         from lmmpress.data import open_data
@@ -191,11 +192,11 @@ def predict(
     longest: int = 32,
     progress: Listener | None = None,
 ) -> "Answers":
-    """What a checkpoint answers, by plain greedy generation of at most `longest` tokens.
+    """A checkpoint's answers, by plain greedy generation of at most `longest` tokens.
 
-    `asked` are questions: (picture, prompt) each, the picture a path or a PIL image; or prompts alone, for a model of
-    text. Or it is the address of a data set, of which a `split` is answered, or at most `rows` of it; then each answer
-    says whether it is right.
+    `asked` are questions: (picture, prompt) each, the picture a path or a PIL image; or only prompts, for a text model.
+    Or it is the address of a data set: then the rows of its `split` are answered, at most `rows` of them, and each
+    answer says whether it is right.
 
     Raises UserError for pictures that cannot be read, and for questions that do not fit the model.
     """
@@ -210,7 +211,7 @@ def predict(
 
 
 def report(directory: Path | str) -> Path:
-    """Write report.html anew from a run's result.json, and return where it is: `lmmpress report`."""
+    """Write report.html anew from a run's result.json, and return its path: `lmmpress report`."""
     from lmmpress.reporting import report_of
 
     return report_of(Path(directory))
@@ -225,25 +226,25 @@ def open_checkpoint(address: Path | str) -> Path:
 
 
 def locate(address: str) -> str:
-    """Where a model of the registry lies, by its name models:/Name/3 or models:/Name@alias; the registry is that of
-    MLFLOW_TRACKING_URI. Any other address is returned as it is."""
+    """The address of a registered model, by its name models:/Name/3 or models:/Name@alias; the registry is that of
+    MLFLOW_TRACKING_URI. Any other address is returned unchanged."""
     from lmmpress.tracking.registry import located
 
     return located(address)
 
 
 def name_of_compressed(model: str) -> str:
-    """What the compressed model of a plan's `model` is registered as; never the name of its teacher."""
+    """The registered name of the compressed model, from a plan's `model`; never the name of its teacher."""
     from lmmpress.tracking.registry import name_of_compressed
 
     return name_of_compressed(model)
 
 
 def lineage(plan: AnyPlan, out: Path | str) -> "Lineage":
-    """The recorder that `compress` has by itself: MLflow's store in the folder `out`, where the compressed model is
-    registered under a name made of the plan's model.
+    """The default recorder of `compress`: MLflow's store in the folder `out`, where the compressed model is registered
+    under a name made of the plan's model.
 
-    For another store: `Lineage(tracking_uri, model_name)`. Raises UserError where mlflow is not installed.
+    For another store: `Lineage(tracking_uri, model_name)`. Raises UserError if mlflow is not installed.
     """
     if not is_installed("mlflow"):
         raise missing("mlflow", "lineage")
@@ -263,9 +264,9 @@ def _lineage(tracking_uri: str | None, name: str) -> "Lineage | None":
 
 
 def _tracking_uri(recorder: str, out: Path) -> str | None:
-    """Where lineage is recorded; None, and a line says so, where mlflow is not installed.
+    """The tracking URI of the lineage; None, with a message, if mlflow is not installed.
 
-    Raises UserError where it is not, and somebody asks for tracking.
+    Raises UserError if mlflow is not installed, and the recorder or MLFLOW_TRACKING_URI names a store.
     """
     if is_installed("mlflow"):
         from lmmpress.tracking.client import local_store
@@ -280,10 +281,10 @@ def _tracking_uri(recorder: str, out: Path) -> str | None:
 
 
 def as_plan(plan: AnyPlan, overrides: Iterable[str] = (), *, with_data: bool = True) -> Plan:
-    """The checked plan. A string that is the name of a preset is the preset: a file of that name is given as a Path.
+    """The checked plan. A string that is the name of a preset means the preset: give a file of that name as a Path.
 
-    The preset `sample` brings its data, which is made at first use unless `with_data` is false. Raises UserError, with
-    a line for each fault.
+    The preset `sample` has its own data, which is created at first use unless `with_data` is false. Raises UserError,
+    with a line for each fault.
     """
     changes = tuple(overrides)
     if isinstance(plan, Plan):

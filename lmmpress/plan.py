@@ -1,4 +1,4 @@
-"""The plan: everything a user asks of a run, checked when it is read.
+"""The plan: all settings of a run, checked when it is read.
 
 A plan is YAML. Unknown keys are refused with the nearest known one, so that a misspelt setting never silently keeps
 its default; so are addresses with credentials in them, since a plan is kept and shown. Steps and maxima are totals:
@@ -33,7 +33,7 @@ from lmmpress.settings.overrides import parse_override, resolved, with_setting
 from lmmpress.settings.plain_yaml import Document, Place, read_document
 
 ADDRESSES = ("model", "data", "store")
-"""The settings that say where something lies."""
+"""The settings that are addresses or paths."""
 
 MOST_STEPS = 10_000
 """Of a stage."""
@@ -54,7 +54,7 @@ def _without_secrets(address: str) -> str:
 
 
 def _known_key(name: str) -> str:
-    """An axis where it is a key."""
+    """Check the name of an axis that is a key."""
     known = [axis.name for axis in axes()]
     if name not in known:
         raise ValueError(f"unknown key; {nearest(name, known)}")
@@ -77,7 +77,7 @@ class Settings(BaseModel):
 
 
 class Splits(Settings):
-    """The names that the data gives to the four disjoint sets of rows a run needs."""
+    """The names, in the data, of the four disjoint splits that a run needs."""
 
     score: str = "score"
     distill: str = "distill"
@@ -88,12 +88,12 @@ class Splits(Settings):
 class Tolerance(Settings):
     """When a step is accepted (Algorithm 1): its accuracy drop is below `alpha`.
 
-    `reference` names what the drop is taken from: the `stage`'s own start, as printed, or the `original`.
-    `on_violation` says what becomes of the step that breaks alpha: `rollback` to the last accepted checkpoint, or
-    `keep` it, as printed; the stage ends either way. With a `confidence` the gate compares the upper end of that
-    two-sided paired interval of the drop instead of the drop itself. `split` is the split the gate measures on; the
-    paper measures on the distillation set. A run whose original answers no row of it right is refused, since its gate
-    would accept everything; `allow_zero` lets it go on, which is of use for tests on random models only.
+    `reference` is the model that the drop is measured from: the start of the `stage`, as printed in the paper, or the
+    `original`. `on_violation` says what happens to a step that breaks alpha: `rollback` to the last accepted
+    checkpoint, or `keep` it, as printed; the stage ends in both cases. With a `confidence` the gate compares the upper
+    end of that two-sided paired interval of the drop instead of the drop itself. `split` is the split the gate measures
+    on; the paper measures on the distillation set. A run is refused if its original answers no row of that split right,
+    because its gate would accept everything; `allow_zero` allows it, which is useful only for tests on random models.
     """
 
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.15
@@ -108,9 +108,9 @@ class Importance(Settings):
     """How dimensions are scored (Eq. 1-4).
 
     `accumulation` says where the absolute value of Eq. 1 is taken: of the gradient of the whole data set, as printed,
-    of each batch's, or of each sample's. `owned` says which parameters a dimension sums: the weight matrices of
+    of each batch, or of each sample. `owned` says which parameters a dimension's score sums: the weight matrices of
     Eq. 2-4, or `all` (biases, norms and embeddings too). `magnitude` and `random` are controls that use no data.
-    `passes` splits a data-set gradient over several passes, each holding only its share in memory.
+    `passes` splits a data-set gradient over several passes; each holds only its share in memory.
     """
 
     criterion: Literal["taylor", "magnitude", "random"] = "taylor"
@@ -122,7 +122,7 @@ class Importance(Settings):
 
 
 class Amounts(Settings):
-    """How much one step of a stage removes, and how much the whole stage may."""
+    """How much one step of a stage removes, and how much the whole stage may remove."""
 
     step: Annotated[int, Field(gt=0)]
     max: Annotated[int, Field(gt=0)]
@@ -134,7 +134,7 @@ class Amounts(Settings):
         return self
 
     def removals(self) -> list[int]:
-        """What each step of the stage removes: `step` each, and a smaller last one where it does not divide `max`."""
+        """The amount of each step of the stage: `step`, and a smaller last one if `step` does not divide `max`."""
         whole, rest = divmod(self.max, self.step)
         return [self.step] * whole + ([rest] if rest else [])
 
@@ -142,7 +142,7 @@ class Amounts(Settings):
 class Stage(Amounts):
     """A loop of steps along one axis, of the plan's towers or of a `tower` of its own.
 
-    Its `name` is unique in its plan: that of the axis, for the second stage along the same axis with -2, and so on.
+    Its `name` is unique in its plan: the axis' name, with -2 for the second stage along the same axis, and so on.
     """
 
     axis: Annotated[str, AfterValidator(_known_axis)]
@@ -202,11 +202,11 @@ class Distillation(Settings):
     """How a pruned model learns from the teacher after every step (Eq. 5, section 4.2).
 
     `kl` is `reverse` as Eq. 5 prints it, KL(student, teacher), or `forward`. `pairwise` is the hinge of Eq. 5, the
-    `margin` of the correct token over the strongest wrong one, or `none`; `gamma` weighs it. `hard_labels` is the
-    weight of the cross-entropy on the answers, as a supplement. `batch_size` rows make one update, in portions of
-    `micro_batch_size`; `rows` of the split are used, evenly taken, or all (Fig. 7). `processes` starts that many, one
-    per GPU where there are GPUs. `caches` computes the teacher's hidden states and, while they cannot change, the
-    visual features once per run instead of in every step.
+    `margin` of the correct token over the strongest wrong one, or `none`; `gamma` is its weight. `hard_labels` is the
+    weight of an additional cross-entropy on the answers. One update uses `batch_size` rows, in portions of
+    `micro_batch_size`; `rows` of the split are used, taken evenly, or all (Fig. 7). `processes` is the number of
+    processes, one per GPU if there are GPUs. With `caches`, the teacher's hidden states and, while they cannot change,
+    the visual features are computed once per run instead of in every step.
     """
 
     epochs: Annotated[int, Field(ge=0)] = 4
@@ -234,7 +234,7 @@ class Evaluation(Settings):
 
 
 class Plan(Settings):
-    """What the user asks for. See docs/plan.md for every key.
+    """The plan of a run. See docs/plan.md for every key.
 
     `data_checks` says when rows are checked: `all` of every split before the first step, or each split only when it is
     first used (`lazy`).
@@ -262,18 +262,18 @@ class Plan(Settings):
         return len(set(used)) == len(used) and all(stage.tower is None for stage in self.stages)
 
     def stage(self, name: str) -> Stage:
-        """The stage of that name; UserError with the nearest one where there is none."""
+        """The stage of that name; UserError with the nearest name if there is none."""
         found = {stage.name: stage for stage in self.stages}
         if name not in found:
             raise UserError(f"the plan has no stage {name!r}; {nearest(name, list(found))}")
         return found[name]
 
     def stage_towers(self, stage: Stage) -> list[str | None]:
-        """The towers that a stage goes through in turn; None stands for whichever is the largest at each step."""
+        """The towers that a stage goes through in turn; None stands for the largest tower at each step."""
         return [None if name == "largest" else name for name in ([stage.tower] if stage.tower else self.towers)]
 
     def towers_in_use(self) -> list[TowerName]:
-        """Every tower that some stage goes through; the plan's where there is no stage."""
+        """Every tower that some stage goes through; the plan's towers if there is no stage."""
         own = [stage.tower for stage in self.stages if stage.tower]
         shared = self.towers if len(own) < len(self.stages) or not self.stages else []
         return list(dict.fromkeys([*shared, *own]))
@@ -284,14 +284,14 @@ class Plan(Settings):
 
     @field_serializer("stages")
     def _as_written(self, stages: list[Stage]) -> dict[str, Any] | list[dict[str, Any]]:
-        """A mapping where one can express the stages, as plans of older versions have it; else a list."""
+        """The stages as a mapping if one can express them, as in plans of older versions; else as a list."""
         if self.is_mapping:
             return {stage.axis: _amounts(stage) for stage in stages}
         return [stage.as_written() for stage in stages]
 
     def key_settings(self) -> dict[str, Any]:
-        """The settings that a run's outcome depends on: all but where things lie, what is checked before it begins, and
-        how speed is measured."""
+        """The settings that a run's outcome depends on: all except addresses, the checks before the run, and the
+        measurement of speed."""
         left_out = {"model", "data", "store", "evaluation", "data_checks"}
         checks = {"tolerance": {"allow_zero": True}}
         return self.model_dump(mode="json", exclude=checks | dict.fromkeys(left_out, True)) | {
@@ -299,7 +299,7 @@ class Plan(Settings):
         }
 
     def _own_tower(self, stage: Stage) -> dict[str, str]:
-        """A stage's tower, where it is not the one that the plan names anyway."""
+        """A stage's own tower, if it differs from the plan's."""
         return {"tower": stage.tower} if stage.tower and [stage.tower] != self.towers else {}
 
 
@@ -310,7 +310,7 @@ def _amounts(stage: Stage) -> dict[str, int]:
 def read_plan(path: Path, overrides: tuple[str, ...] = ()) -> Plan:
     """Read a plan file; relative `model`, `data` and `store` paths are taken from the file's own folder.
 
-    Raises UserError, with a line for each fault, where the file is no mapping or settings are unknown or out of their
+    Raises UserError, with a line for each fault, if the file is no mapping, or settings are unknown or out of their
     ranges.
     """
     document = read_document(path, "plan")
@@ -332,17 +332,17 @@ def digest_of(value: Any) -> str:
 
 
 def _is_path(address: str) -> bool:
-    """Whether an address is a path of this machine; one with a password in it is to be refused as it is."""
+    """Whether an address is a path of this machine. One with a password is not: it stays as written, to be refused."""
     return not ("://" in address or address.startswith("models:/") or address_holds_credentials(address))
 
 
 def _names_of(stages: list[Any]) -> list[str]:
-    """The names of stages as they are written in a list, whatever they are."""
+    """The names of stages in a raw list, not checked yet."""
     return stage_names(str(stage.get("axis")) if isinstance(stage, dict) else "" for stage in stages)
 
 
 def _with_axis(raw: dict[str, Any], keys: Place, value: Any) -> Any:
-    """What takes the place of a stage in a list; it has that stage's axis, unless it names another."""
+    """The entry that replaces a stage in a list; it keeps that stage's axis, unless it names another."""
     stages = raw.get("stages")
     if keys[:-1] == ("stages",) and isinstance(stages, list) and isinstance(value, dict):
         before = stages[int(keys[-1])]

@@ -1,4 +1,4 @@
-"""What a run leaves behind as data: the records that result.json, the report and the lineage are made of."""
+"""The results of a run as data: the records that result.json, the report and the lineage are made of."""
 
 from pathlib import Path
 from typing import Literal, Protocol, get_args
@@ -12,7 +12,7 @@ from lmmpress.printing.sheet import Grid, Part, Shown
 Decision = Literal["accepted", "rolled back", "kept"]
 Role = Literal["score", "distill", "gate", "test"]
 ROLES: tuple[Role, ...] = get_args(Role)
-"""What the four disjoint sets of rows that a run needs are for."""
+"""The roles of the four disjoint splits that a run needs."""
 
 
 class Record(BaseModel):
@@ -29,9 +29,9 @@ class Latency(Record):
 class Speed(Record):
     """Samples per second from pixels to answer at the stated batch size, and latency at batch 1.
 
-    Both are taken at the lengths of the right answers, `tokens` on average (in a batch at that of the longest); the
-    model's own answers have `natural_tokens` on average. Both count the end token. What older versions measured, each
-    model at its own lengths, has None in both.
+    Both are measured at the lengths of the right answers, `tokens` on average (in a batch at that of the longest); the
+    model's own answers have `natural_tokens` on average. Both counts include the end token. Both are None in results of
+    older versions, which measured each model at its own lengths.
     """
 
     batch_size: int
@@ -68,7 +68,7 @@ class Headline(Record):
 
 class StepResult(Record):
     """One step. `accuracy_pruned` is before distilling, `accuracy` after; `drop` is from `reference`, all on the gate's
-    split; `seconds` by part (importance, prune, distill, evaluate). A step that never got to a part has None there."""
+    split; `seconds` by part (importance, prune, distill, evaluate). Values of parts that did not run are None."""
 
     stage: str
     index: int
@@ -118,7 +118,7 @@ class Result(Shown, Record):
     __str__ = __repr__
 
     def shown(self) -> tuple[Part, ...]:
-        """The closing table: original against compressed; and how many steps were kept."""
+        """The closing table, original against compressed, and the number of kept steps."""
         return self._closing_table(), f"{self._kept()}, {self.seconds:.0f} s"
 
     def _kept(self) -> str:
@@ -153,7 +153,7 @@ class Result(Shown, Record):
 
 
 class DataInfo(Record):
-    """One split of the data as a run used it."""
+    """One split of the data, and its role in a run."""
 
     split: str
     role: Role
@@ -162,7 +162,7 @@ class DataInfo(Record):
 
 
 class RunInfo(Record):
-    """What a run starts from. `gate_accuracy` is the original's, on the gate's split."""
+    """The start of a run. `gate_accuracy` is the original's accuracy on the gate's split."""
 
     run_key: str
     plan: Plan
@@ -174,10 +174,9 @@ class RunInfo(Record):
 
 
 class Recorder(Protocol):
-    """Is told of a run as it goes; lineage in MLflow is one. A resumed run tells the same things again.
+    """Records a run while it proceeds, such as the lineage in MLflow. A resumed run repeats the earlier calls.
 
-    `take_over` comes first, as soon as the run of that key is this process's alone: before what it starts from is
-    measured.
+    `take_over` is called first, as soon as this process holds the run alone, before the original is measured.
     """
 
     def take_over(self, run_key: str) -> None: ...
@@ -190,7 +189,7 @@ class Recorder(Protocol):
 
 
 class NotRecorded:
-    """The recorder of a run that nobody records."""
+    """The recorder of a run without lineage: it does nothing."""
 
     def take_over(self, run_key: str) -> None:
         pass

@@ -12,7 +12,7 @@ from lmmpress.plan import Stage
 
 
 def by_stage(stages: Sequence[Stage], interface: Interface) -> GraphComponent:
-    """The pipeline of these stages, in their order. The first measures the original, the last the result."""
+    """The pipeline of these stages, in their order. The first task measures the original, the last the result."""
 
     def body(store: Any, begun: PipelineTask) -> PipelineTask:
         before = begun

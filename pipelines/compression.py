@@ -1,7 +1,7 @@
-"""Granularity `step`: a loop for each stage, whose every part of a step is a task of its own.
+"""Granularity `step`: a loop for each stage, in which every part of a step is a task of its own.
 
 The loop is bounded by the plan's number of steps and runs in order. Before each step the run's state is read: once the
-gate has closed, what is left of the loop passes in seconds without a GPU.
+stage has ended, the rest of the loop takes seconds and no GPU.
 """
 
 import importlib
@@ -41,8 +41,8 @@ def compression(stages: Sequence[Stage], interface: Interface) -> GraphComponent
 
 
 def _stage(stage: Stage, place: Place) -> GraphComponent:
-    """The loop of one stage, over the numbers of its steps. It is a pipeline of its own, in which the store and the run
-    are parameters: the body of a loop may use nothing else from outside."""
+    """The loop of one stage, over the numbers of its steps. It is a pipeline of its own, with the store and the run as
+    parameters: the body of a loop may use nothing else from outside."""
     name = stage.name
 
     @dsl.pipeline(name=f"stage-{name}")
@@ -79,7 +79,7 @@ def _step(stage: Stage, place: Place, step: Mapping[str, Any]) -> None:
 
 
 def pruner(axis: Axis) -> Any:
-    """The component that cuts along an axis; UserError where it cannot be imported."""
+    """The component that cuts along an axis; UserError if it cannot be imported."""
     module, _, function = axis.component.rpartition(":")
     try:
         return getattr(importlib.import_module(module or f"lmmpress.components.{function}"), function)

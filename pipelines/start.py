@@ -1,4 +1,4 @@
-"""What every pipeline begins and ends with, and how its parameters come from a plan's."""
+"""The first and last task of every pipeline, and the pipeline's parameters."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -15,13 +15,13 @@ from lmmpress.plan import Stage
 from lmmpress.tasks.parameters import AMOUNTS, amounts_text
 
 Place = Callable[[PipelineTask], PipelineTask]
-"""Says where a task runs and with what; for one that is to be run here, nothing but that it is never cached."""
+"""Sets where a task runs and its resources; a task of this machine is only excluded from caching."""
 
 
 @dataclass(frozen=True)
 class Interface:
     """The parameters of a pipeline with their types; those in `defaults` may be left out. `place` says where its tasks
-    run. What is left of a pipeline that has ended is removed after `ttl` seconds."""
+    run. The objects of a pipeline that has ended are removed after `ttl` seconds."""
 
     types: Mapping[str, type]
     defaults: Mapping[str, Any]
@@ -39,11 +39,11 @@ def pipeline(
 ) -> GraphComponent:
     """A pipeline of these stages.
 
-    Of its parameters the first task takes the amounts of stages as one text: which there are depends on the plan, and
-    a component's inputs do not.
+    The first task takes the amounts of all stages as one text: the number of amounts depends on the plan, but the
+    inputs of a component are fixed.
 
-    `body` is given the store as a channel and the task that prepared the run, adds what makes the steps and measures
-    the result, and returns the last task of it.
+    `body` gets the store as a channel and the task that prepared the run, adds the tasks that make the steps and
+    measure the result, and returns the last of them.
     """
     types, defaults, place = interface.types, interface.defaults, interface.place
     order = sorted(types, key=lambda key: key in defaults)

@@ -1,4 +1,4 @@
-"""Progress of long work, as events for whoever listens. Where nobody listens, nothing is printed.
+"""Progress of long work, as events for a listener. Without a listener nothing is printed.
 
     with listening(print):
         ...

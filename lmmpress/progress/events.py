@@ -22,9 +22,9 @@ class Said:
 
 @dataclass(frozen=True)
 class Work:
-    """How far a piece of work has come: `done` of `total`, counted in `unit`. `total` is None where it is not known.
+    """The progress of a piece of work: `done` of `total`, counted in `unit`. `total` is None if it is not known.
 
-    `number` tells pieces of work apart whose labels are equal. The first event of a piece has `done` 0, the last one
+    `number` distinguishes pieces of work with equal labels. The first event of a piece has `done` 0, the last one
     `over`.
     """
 
@@ -38,7 +38,7 @@ class Work:
 
 Event = Said | Work
 Listener = Callable[[Event], None]
-"""It is called in the thread that does the work. What it raises ends the work."""
+"""It is called in the thread that does the work. An exception that it raises ends the work."""
 
 
 @dataclass
@@ -53,8 +53,8 @@ _numbers = itertools.count()
 
 @contextmanager
 def listening(listener: Listener | None) -> Iterator[None]:
-    """Send the events of this block to `listener`. None changes nothing: whoever listens outside of the block, if
-    anybody does, gets them."""
+    """Send the events of this block to `listener`. None changes nothing: the listener outside of the block, if there
+    is one, gets them."""
     if listener is None:
         yield
         return
@@ -89,28 +89,28 @@ def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[
 
 @contextmanager
 def counter(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Work on `total` items: yields a function that takes how many more are done, and may be called in any thread."""
+    """Work on `total` items: yields a function to call, in any thread, with the number of further items done."""
     with _work(Work(next(_numbers), fit(label), 0, total)) as change:
         yield lambda amount: change(amount, None)
 
 
 @contextmanager
 def transfer(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Work on `total` bytes: yields a function that takes how many more went by, and may be called in any thread."""
+    """Work on `total` bytes: yields a function to call, in any thread, with the number of further bytes done."""
     with _work(Work(next(_numbers), fit(label), 0, total, "bytes")) as change:
         yield lambda amount: change(amount, None)
 
 
 @contextmanager
 def doing(label: str) -> Iterator[Callable[[str], None]]:
-    """Work of unknown length: yields a function that takes what is being done from now on."""
+    """Work of unknown length: yields a function to call with the label of what is done from now on."""
     with _work(Work(next(_numbers), fit(label), 0, None)) as change:
         yield lambda label: change(0, fit(label))
 
 
 @contextmanager
 def _work(begun: Work) -> Iterator[Callable[[int, str | None], None]]:
-    """Send the events of one piece of work; yields a function that takes how much more is done, and a new label."""
+    """Send the events of one piece of work; yields a function to call with how much more is done, and a new label."""
     heard = _listening.get()
     if heard is None:
         yield lambda amount, label: None

@@ -1,4 +1,4 @@
-"""The listener of the command line: shows events on stderr, with bars and the time left where that is a terminal."""
+"""The listener of the command line: shows events on stderr, with bars and the time left if that is a terminal."""
 
 from rich.progress import (
     BarColumn,
@@ -16,11 +16,11 @@ from rich.progress import (
 from lmmpress.printing.terminal import Status, Terminal
 from lmmpress.progress.events import Event, Listener, Said, Work
 
-_WORTH_SHOWING = 32 << 20  # bytes; what is over in a moment only flickers
+_WORTH_SHOWING = 32 << 20  # bytes; a bar for less would only flicker
 
 
 def on_terminal(terminal: Terminal | None = None) -> Listener:
-    """A listener that shows on stderr, or on another `terminal`, what it hears of."""
+    """A listener that shows its events on stderr, or on another `terminal`."""
     return _Shown(terminal or Terminal(stderr=True))
 
 
@@ -52,7 +52,7 @@ class _Bar:
 
 
 class _Spinner:
-    """What is being done, where nobody knows for how long."""
+    """Work in progress whose length is not known."""
 
     def __init__(self, terminal: Terminal, work: Work) -> None:
         self._status: Status = terminal.status(work.label)
