@@ -20,7 +20,9 @@ def registry(lineage_in: Callable[[Path], str], tmp_path_factory: pytest.TempPat
 
 
 def test_the_way_back_leads_to_the_teacher(registry: str) -> None:
-    said = run_example("lineage.py", "models:/antgmm@compressed", "models:/antgmm/1", environment={"MLFLOW_TRACKING_URI": registry})
+    said = run_example(
+        "lineage.py", "models:/antgmm@compressed", "models:/antgmm/1", environment={"MLFLOW_TRACKING_URI": registry}
+    )
     first, second = said.split("models:/antgmm/1: ", 1)
     lines = [line.strip() for line in first.splitlines() if line.startswith("  ")]
     d, b, a, original = (SHA[name][:12] for name in ("d-final", "b-second", "a-first", "original"))
