@@ -1,4 +1,4 @@
-"""For the type checker: what a test knows to be there."""
+"""For the type checker: values that a test knows to exist."""
 
 from typing import TypeVar
 
@@ -6,6 +6,6 @@ Thing = TypeVar("Thing")
 
 
 def certain(thing: Thing | None) -> Thing:
-    """The same; the test fails where there is none."""
+    """The value; the test fails if it is None."""
     assert thing is not None
     return thing

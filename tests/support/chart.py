@@ -131,7 +131,7 @@ def program() -> tuple[Path | None, str]:
 
 
 def unavailable(why: str) -> NoReturn:
-    """What is not here can be gone without by a person; not where everything is to be tested."""
+    """Skip a test whose tool is missing; in CI, which tests everything, fail it."""
     if os.environ.get("CI"):
         pytest.fail(why)
     pytest.skip(why)
@@ -163,7 +163,7 @@ def parsed(text: str) -> list[Object]:
 
 
 class Strict(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
-    """Refuses a key that is there twice, which YAML's loaders pass over."""
+    """Refuses a duplicate key, which YAML's loaders accept."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         keys = [key.value for key, _ in node.value]
@@ -182,7 +182,7 @@ def render(case: str, version: str = "1.34.0") -> list[Object]:
 
 
 def pods(objects: list[Object]) -> dict[str, Object]:
-    """The pods that objects make, by the object's name: metadata and spec."""
+    """The pods that objects create, by the object's name: metadata and spec."""
     found = {}
     for one in objects:
         if one["kind"] == "Pod":
@@ -202,7 +202,7 @@ def one(objects: list[Object], kind: str, name: str) -> Object:
 
 
 def run_script(name: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """A file as it lies in the ConfigMap, by the interpreter of the tests."""
+    """Run a file of the ConfigMap with the interpreter of the tests."""
     data = one(render("minimal"), "ConfigMap", "press-lmmpress-scripts")["data"]
     command = [sys.executable, "-c", data[f"{name}.py"]]
     return subprocess.run(

@@ -1,4 +1,4 @@
-"""Faults of a cluster, one at a time: how each is made, and what the doctor says of it."""
+"""Faults of a cluster, one at a time: how each is made, and what the doctor reports."""
 
 import json
 from base64 import b64encode
@@ -30,7 +30,7 @@ Break = Callable[[Kubernetes, Json], Any]
 
 @dataclass(frozen=True)
 class Fault:
-    """What breaks a cluster or its profile, the one check that finds it, and words of what it says and advises."""
+    """A function that breaks a cluster or its profile, the one check that finds it, and words of message and advice."""
 
     broken: Break
     check: str
@@ -178,8 +178,8 @@ def pull_secret_of_a_wrong_type(k: Kubernetes, p: Json) -> None:
 
 @fault("pull secret registry", "warning", "logs in to quay.io; the image is from registry.ex", "docker-reg")
 def pull_secret_of_another_registry(k: Kubernetes, p: Json) -> None:
-    told = b64encode(json.dumps({"auths": {"quay.io": {}}}).encode()).decode()
-    k.answers[f"{HOME}/secrets/registry"]["data"] = {".dockerconfigjson": told}
+    login = b64encode(json.dumps({"auths": {"quay.io": {}}}).encode()).decode()
+    k.answers[f"{HOME}/secrets/registry"]["data"] = {".dockerconfigjson": login}
 
 
 @fault("claim ads", "failed", "there is none", "kubectl get pvc")
@@ -219,8 +219,8 @@ def queue_held(k: Kubernetes, p: Json) -> None:
 
 @fault("queue gpu-team-ads", "failed", "is not active: its flavor is gone", "kubectl describe clusterqueue gpus")
 def queue_inactive(k: Kubernetes, p: Json) -> None:
-    told = {"type": "Active", "status": "False", "message": "its flavor is gone"}
-    k.answers[f"{KUEUE}/clusterqueues/gpus"]["status"]["conditions"] = [told]
+    condition = {"type": "Active", "status": "False", "message": "its flavor is gone"}
+    k.answers[f"{KUEUE}/clusterqueues/gpus"]["status"]["conditions"] = [condition]
 
 
 @fault("queue gpu-team-ads", "failed", "gives 2 nvidia.com/gpu; distill asks for 4", "nominalQuota")

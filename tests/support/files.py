@@ -14,7 +14,7 @@ def names_in(folder: Path) -> set[str]:
 
 
 def nameable(names: list[str]) -> list[str]:
-    """Those of some names that files can have here: where the locale says ASCII alone, Python makes no others."""
+    """Those of some names that files can have here: with an ASCII locale Python creates no others."""
 
     def can_be(name: str) -> bool:
         try:
@@ -26,9 +26,9 @@ def nameable(names: list[str]) -> list[str]:
 
 
 def edit_json(path: Path, **changes: object) -> None:
-    """Change keys of a JSON file, which is made if need be."""
-    told = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    path.write_text(json.dumps(told | changes), "utf-8")
+    """Change keys of a JSON file, which is created if missing."""
+    before = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    path.write_text(json.dumps(before | changes), "utf-8")
 
 
 def change_config(checkpoint: Path, part: str | None = "text_config", **changes: object) -> Path:

@@ -26,7 +26,7 @@ class Forks:
         self._server.wait()
 
     def call(self, module: str, function: str, *arguments: Any) -> int:
-        """Wait for a call with arguments that JSON can say; the signal that ended it, negative, or its exit code."""
+        """Wait for a call with JSON arguments; return the signal that ended it, negative, or its exit code."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         self._server.stdin.write(json.dumps([module, function, arguments]).encode() + b"\n")

@@ -14,7 +14,7 @@ from support.tasks import walk
 
 
 def resume_and_die(raw: dict[str, Any], out: str, after: int) -> None:
-    """Carry a run on until it is about to change something in its store for the so-manieth time, and be killed."""
+    """Continue a run, and kill it just before change number `after` in its store."""
     changes = {"os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir"}
     seen = 0
 

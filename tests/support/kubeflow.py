@@ -1,4 +1,4 @@
-"""As much of Kubeflow Pipelines' API as its own client asks for, over real HTTP: what a test says becomes of a run."""
+"""The part of Kubeflow Pipelines' API that its own client uses, over real HTTP; the test sets the states of a run."""
 
 import json
 import threading
@@ -10,8 +10,8 @@ API = "/apis/v2beta1"
 
 
 class Kubeflow:
-    """Answers with `states` one after the other; the last one stays. `token` is asked for where it is set; `faults` are
-    HTTP statuses that the next answers have."""
+    """Answers with `states` one after the other; the last one stays. `token` is required if it is set; `faults` are the
+    HTTP statuses of the next answers."""
 
     def __init__(self, states: list[str], token: str | None = None) -> None:
         self.states, self.token = states, token

@@ -1,4 +1,5 @@
-"""As much of Kubernetes' API as a doctor asks, over real HTTP: a healthy cluster, of which a test breaks one thing."""
+"""The part of Kubernetes' API that the doctor uses, over real HTTP: a healthy cluster, in which a test breaks one
+thing."""
 
 import copy
 import json
@@ -22,7 +23,7 @@ REVIEWS = "/apis/authorization.k8s.io/v1"
 
 @dataclass
 class Raw:
-    """An answer as it is: a status, a body, and whether it is cut off."""
+    """A raw answer: a status, a body, and whether it is cut off."""
 
     status: int
     body: bytes
@@ -31,8 +32,8 @@ class Raw:
 
 
 def refusal(status: int, message: str) -> Raw:
-    told = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": status}
-    return Raw(status, json.dumps(told).encode())
+    status_object = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": status}
+    return Raw(status, json.dumps(status_object).encode())
 
 
 def listed(*items: Object) -> Object:
@@ -88,7 +89,7 @@ def active() -> Object:
 
 
 def healthy() -> dict[str, Any]:
-    """What a cluster answers that lacks nothing, by path."""
+    """The answers of a cluster that lacks nothing, by path."""
     login = {"auths": {"registry.example.com": {"auth": "eDp5"}}}
     flavor = {
         "name": "h100",
@@ -136,8 +137,8 @@ def healthy() -> dict[str, Any]:
 
 
 class Kubernetes:
-    """Answers what `answers` holds by path: JSON, or a `Raw`. `denied` are (verb, resource) that nobody may, and
-    `denied_pods` those that the pods' service account may not. `token` is asked for where it is set."""
+    """Answers with the entry of `answers` for the path: JSON, or a `Raw`. `denied` are (verb, resource) that nobody may
+    use, `denied_pods` those that the pods' service account may not use. `token` is required if it is set."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Any] = copy.deepcopy(healthy())
@@ -159,7 +160,7 @@ class Kubernetes:
 
     def kubeconfig(self, folder: Path, **user: Any) -> Path:
         """Written as kubectl does it."""
-        told = {
+        config = {
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "test",
@@ -168,7 +169,7 @@ class Kubernetes:
             "contexts": [{"name": "test", "context": {"cluster": "c", "user": "u"}}],
         }
         path = folder / "kubeconfig"
-        path.write_text(yaml.safe_dump(told), "utf-8")
+        path.write_text(yaml.safe_dump(config), "utf-8")
         return path
 
     def answer(self, method: str, path: str, body: Any) -> Any:

@@ -1,5 +1,5 @@
-"""A small server that keeps objects as Kubernetes' API does, as far as Helm asks: enough to install, upgrade, roll back
-and uninstall a release with Helm itself. It runs nothing, checks nothing, and knows the kinds that the chart has."""
+"""A small server that keeps objects as Kubernetes' API does, as far as Helm needs it to install, upgrade, roll back and
+uninstall a release. It runs nothing, checks nothing, and knows only the kinds of objects in the chart."""
 
 import base64
 import json
@@ -29,7 +29,7 @@ def plural(kind: str) -> str:
 
 
 class Kubernetes:
-    """Listens on loopback. `objects` by path; `unknown` is what was asked for and is not answered."""
+    """Listens on loopback. `objects` by path; `unknown` are requests that it has no answer for."""
 
     def __init__(self, folder: Path) -> None:
         self.objects: dict[str, Object] = {}
@@ -79,12 +79,12 @@ class Kubernetes:
         self._server.server_close()
 
     def secret(self, namespace: str, name: str) -> dict[str, str]:
-        """What a Secret holds."""
+        """The values of a Secret."""
         data = self.objects[f"/api/v1/namespaces/{namespace}/secrets/{name}"]["data"]
         return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
     def put(self, namespace: str, found: Object) -> None:
-        """An object that someone else has made."""
+        """Add an object that was not created by Helm."""
         version = found["apiVersion"]
         above = "/api/v1" if version == "v1" else f"/apis/{version}"
         path = f"{above}/namespaces/{namespace}/{plural(found['kind'])}/{found['metadata']['name']}"
@@ -202,12 +202,12 @@ def _merge(old: Any, new: Any) -> Any:
 
 
 def _status(code: int, reason: str) -> Object:
-    told = "Success" if code < 400 else "Failure"
-    return {"kind": "Status", "apiVersion": "v1", "status": told, "reason": reason, "code": code, "message": reason}
+    outcome = "Success" if code < 400 else "Failure"
+    return {"kind": "Status", "apiVersion": "v1", "status": outcome, "reason": reason, "code": code, "message": reason}
 
 
 def _discover(path: str) -> Object | None:
-    """What the server says of itself."""
+    """The server's version and API groups."""
     if path == "/version":
         return {"major": "1", "minor": "34", "gitVersion": "v1.34.0"}
     if path == "/api":

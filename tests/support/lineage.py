@@ -1,4 +1,4 @@
-"""A run of four steps as it is recorded in MLflow, without a model: what is told, and what is found afterwards."""
+"""A run of four steps as it is recorded in MLflow, without a model: the calls, and the records found afterwards."""
 
 import sqlite3
 from contextlib import closing
@@ -106,7 +106,7 @@ def tell(lineage: Lineage, run_key: str, steps: list[StepResult] = STEPS, final:
 
 
 def again(lineage: Lineage) -> Lineage:
-    """What another process makes, or the same resumed: the same store, nothing remembered."""
+    """The lineage as another or a resumed process opens it: the same store, an empty memory."""
     return Lineage(lineage.tracking_uri, lineage.model_name, lineage.experiment)
 
 
@@ -121,7 +121,7 @@ def parent_run(lineage: Lineage) -> "Run":
 
 
 def rows(folder: Path) -> dict[str, int]:
-    """How many rows each table of the database has."""
+    """The number of rows of each table in the database."""
     with closing(sqlite3.connect(folder / "mlflow.db")) as database:
         tables = [name for (name,) in database.execute("select name from sqlite_master where type = 'table'")]
         return {name: database.execute(f'select count(*) from "{name}"').fetchone()[0] for name in tables}

@@ -1,4 +1,4 @@
-"""As much of MLflow's server as a doctor asks, over real HTTP, for what a real one seldom says."""
+"""The part of MLflow's server that the doctor uses, over real HTTP, for answers that a real one seldom gives."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

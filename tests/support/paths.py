@@ -1,4 +1,4 @@
-"""Where things lie in the tree."""
+"""Paths of folders and files in the repository."""
 
 from pathlib import Path
 

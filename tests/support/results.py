@@ -1,4 +1,4 @@
-"""Results of runs: what two of them must agree on, and some that no run has made."""
+"""Results of runs: the values that two of them must share, and results that are not from a run."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ TOWERS = {"vision": 3_214_080, "qformer": 1_905_664, "language": 7_340_544}
 
 
 def essence(result: Result) -> list[tuple[str, int, str, str | None]]:
-    """What two runs of one plan must agree on."""
+    """The values that two runs of one plan must share."""
     return [(step.stage, step.index, step.decision, step.checkpoint) for step in result.steps]
 
 

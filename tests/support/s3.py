@@ -81,7 +81,7 @@ class MiniStack:
 
 
 def wait_for(endpoint: str, seconds: float = 60) -> None:
-    """Return when something answers there."""
+    """Wait until a server answers there."""
     for _ in range(int(seconds * 20)):
         try:
             urllib.request.urlopen(endpoint, timeout=5)
@@ -122,11 +122,11 @@ class _Front:
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        """What becomes of a connection."""
+        """What the proxy does to a connection."""
 
 
 class Proxy(_Front):
-    """Stands before a server. What it does to those who pass is set at any time:
+    """A proxy before a server. What it does to connections can be set at any time:
 
     `reset_after`   cut each connection, hard, after so many bytes in both directions together
     `answers`       the next requests get these bytes instead of the server's answer
@@ -151,7 +151,7 @@ class Proxy(_Front):
         super().__init__(target)
 
     def _serve(self, client: socket.socket) -> None:
-        """Pass on what comes, in both directions; a request begins with a read of its own."""
+        """Pass on data in both directions; a request begins with a read of its own."""
         try:
             server = socket.create_connection(self._target)
         except OSError:
@@ -171,8 +171,8 @@ class Proxy(_Front):
                             self.requests.append(first.decode().removesuffix(" HTTP/1.1"))
                             while self.silent or len(self.requests) > (self.silent_after or math.inf):
                                 time.sleep(0.05)
-                            if told := self._told_instead(first.decode()):
-                                self._answer(client, data, told.pop(0))
+                            if answers := self._answer_instead(first.decode()):
+                                self._answer(client, data, answers.pop(0))
                                 return
                         self.sent += len(data)
                     else:
@@ -192,17 +192,17 @@ class Proxy(_Front):
                         return
                     (server if source is client else client).sendall(data)
 
-    def _told_instead(self, first: str) -> list[bytes]:
-        for (word, method), told in self.instead.items():
-            if told and first.startswith(method) and word in first:
-                return told
+    def _answer_instead(self, first: str) -> list[bytes]:
+        for (word, method), answers in self.instead.items():
+            if answers and first.startswith(method) and word in first:
+                return answers
         return self.answers
 
     def _reset(self, client: socket.socket) -> None:
         # linger of no time: the other side sees a reset and not an end
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    def _answer(self, client: socket.socket, data: bytes, told: bytes) -> None:
+    def _answer(self, client: socket.socket, data: bytes, reply: bytes) -> None:
         """Read the request to its end, so that the client sees the answer and not a broken pipe."""
         head, _, body = data.partition(b"\r\n\r\n")
         lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
@@ -211,11 +211,11 @@ class Proxy(_Front):
         with suppress(OSError):
             while left > 0 and (more := client.recv(1 << 16)):
                 left -= len(more)
-            client.sendall(told)
+            client.sendall(reply)
 
 
-def answer(status: str, code: str, message: str = "told so by the test") -> bytes:
-    """An error as S3 servers tell it."""
+def answer(status: str, code: str, message: str = "set by the test") -> bytes:
+    """An error in the form of S3 servers."""
     body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n"
     return f"{head}Connection: close\r\n\r\n".encode() + body

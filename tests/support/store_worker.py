@@ -1,4 +1,4 @@
-"""A process that stores checkpoints until it is killed, forked from one that has everything imported already."""
+"""A process that stores checkpoints until it is killed, forked from one that has already imported everything."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def opened(address: str, limit: int = 10**12, **settings: float) -> Store:
 
 
 def make_checkpoint(folder: Path, seed: int, sizes: dict[str, int] | None = None) -> Path:
-    """A directory of files: what a store sees of a checkpoint. Shards are listed by an index."""
+    """A directory of files, as a store sees a checkpoint. An index lists the shards."""
     chance = random.Random(seed)
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(f'{{"seed": {seed}}}', "utf-8")
@@ -34,14 +34,14 @@ def make_checkpoint(folder: Path, seed: int, sizes: dict[str, int] | None = None
 
 
 def write_step(folder: Path, number: int) -> Path:
-    """The checkpoint of a step: some files of its own and one that all share."""
+    """The checkpoint of a step: some files of its own, and one that all steps share."""
     made = make_checkpoint(folder, number, {f"model-{index}.safetensors": 40_000 + number for index in range(3)})
     (made / "vocab.txt").write_bytes(b"frozen" * 1000)
     return made
 
 
 def write_until_killed(address: str) -> None:
-    """One checkpoint and decision after the other; a line for each that was accepted."""
+    """Store one checkpoint and decision after the other; print a line for each accepted one."""
     store = open_store(address)
     with store.run_state("key") as state:
         number = len(state.history())

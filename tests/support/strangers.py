@@ -1,4 +1,4 @@
-"""What a stranger may put into a checkpoint: code that leaves a mark where it runs, and configs that ask for it."""
+"""Untrusted content of a checkpoint: code that leaves a mark if it runs, and configs that request it."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ FOREIGN = (
 
 
 def add_foreign(checkpoint: Path) -> None:
-    """What a stranger may put beside a checkpoint: code that leaves a mark where it runs, and pickles."""
+    """Add untrusted files to a checkpoint: code that leaves a mark if it runs, and pickles."""
     for name in FOREIGN:
         (checkpoint / name).parent.mkdir(exist_ok=True)
         (checkpoint / name).write_text(
@@ -38,7 +38,7 @@ def add_foreign(checkpoint: Path) -> None:
 
 
 def point_at_code(checkpoint: Path) -> None:
-    """Let every config ask for the code in evil.py, on every level."""
+    """Let every config request the code in evil.py, on every level."""
     names = {
         f"Auto{kind}": "evil.X" for kind in ("Config", "Model", "ModelForImageTextToText", "Tokenizer", "Processor")
     }

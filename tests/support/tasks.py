@@ -1,4 +1,4 @@
-"""The tasks of a pipeline, called one after the other as Kubeflow would, and what they leave."""
+"""The tasks of a pipeline, called one after the other as Kubeflow would, and their results."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -22,7 +22,7 @@ PARTS = ("importance", "prune", "distill", "evaluate", "gate")
 
 
 def asked_by(plan: Plan, name: str) -> dict[str, Any]:
-    """What a pipeline that was compiled from a plan gives to its first task."""
+    """The arguments of the first task of a pipeline that was compiled from a plan."""
     amounts = amounts_of(plan)
     given = {key: value for key, value in arguments_of(plan, name).items() if key not in amounts}
     compiled = [stage.as_written() for stage in plan.stages]
@@ -55,17 +55,17 @@ def walk(raw: dict[str, Any]) -> Iterator[tuple[str, Callable[[], tasks.Outcome]
 
 
 def result_of(raw: dict[str, Any]) -> Result:
-    """What the store knows of a run that its tasks have ended."""
+    """The records in the store of a run that its tasks have ended."""
     store = open_store(raw["store"])
     (entry,) = [entry.name for entry in store.objects.entries("records/submission-")][:1]
-    told = read_submission(store, entry.removeprefix("records/submission-").removesuffix(".json"))
-    with store.run_state(told.key) as state:
-        run = open_run(told.plan, store, told.key, told.original, makes=frozenset())
+    submission = read_submission(store, entry.removeprefix("records/submission-").removesuffix(".json"))
+    with store.run_state(submission.key) as state:
+        run = open_run(submission.plan, store, submission.key, submission.original, makes=frozenset())
         return close(run, known_steps(run, state))
 
 
 class RecordedStep(NamedTuple):
-    """What MLflow holds of a step; models: the checkpoints that it came from and led to."""
+    """MLflow's records of a step; models: the checkpoints before and after it."""
 
     position: str
     tags: tuple[tuple[str, str], ...]
@@ -80,7 +80,7 @@ class RegisteredVersion(NamedTuple):
 
 
 def chain(folder: Path, name: str = "antgmm") -> tuple[list[RecordedStep], RegisteredVersion]:
-    """A run's lineage as its readers follow it: each step, what it came from and what it led to."""
+    """A run's lineage as its readers follow it: each step with the checkpoints before and after it."""
     lineage = Lineage(local_store(folder), "antgmm")
     from lmmpress.tracking.client import open_client
 
@@ -88,13 +88,13 @@ def chain(folder: Path, name: str = "antgmm") -> tuple[list[RecordedStep], Regis
     experiment = certain(client.get_experiment_by_name(lineage.experiment)).experiment_id
     found = []
     for run in client.search_runs([experiment], "tags.`lmmpress.kind` = 'step'"):
-        told = client.get_run(run.info.run_id)
+        whole = client.get_run(run.info.run_id)
         models = [
             [client.get_logged_model(one.model_id).tags["lmmpress.checkpoint"] for one in side]
-            for side in (certain(told.inputs).model_inputs, told.outputs.model_outputs if told.outputs else [])
+            for side in (certain(whole.inputs).model_inputs, whole.outputs.model_outputs if whole.outputs else [])
         ]
-        tags = {key: told.data.tags[f"lmmpress.{key}"] for key in ("position", "step", "decision", "run_key")}
-        values = {key: told.data.metrics.get(key) for key in ("accuracy", "drop", "parameters", "accuracy_pruned")}
+        tags = {key: whole.data.tags[f"lmmpress.{key}"] for key in ("position", "step", "decision", "run_key")}
+        values = {key: whole.data.metrics.get(key) for key in ("accuracy", "drop", "parameters", "accuracy_pruned")}
         found.append(RecordedStep(tags["position"], tuple(tags.items()), str(models), tuple(values.items())))
     (version,) = client.search_model_versions(f"name='{name}'")
     registered = version.tags["lmmpress.checkpoint"], version.tags["lmmpress.run_key"], version.aliases

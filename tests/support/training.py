@@ -1,4 +1,4 @@
-"""Training of tiny models: for a moment, or until they answer."""
+"""Training of tiny models: a few updates, or until they answer."""
 
 import torch
 
@@ -9,7 +9,7 @@ from lmmpress.pruning.importance import answer_loss
 
 
 def train_for_a_moment(model: torch.nn.Module, examples: Examples, anatomy: Anatomy) -> None:
-    """A few updates, so that some rows are answered right and some are not."""
+    """Train for a few updates, so that the model answers some rows right and some wrong."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     batch = make_batch(examples, list(range(len(examples.rows))))
     for _ in range(12):
@@ -20,7 +20,7 @@ def train_for_a_moment(model: torch.nn.Module, examples: Examples, anatomy: Anat
 
 
 def train_until_it_answers(model: torch.nn.Module, examples: Examples) -> None:
-    """Until the loss is so small that every row is answered right: tens of epochs, a few more or less by processor."""
+    """Train until the model answers every row right: tens of epochs, a few more or less depending on the processor."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     generator = torch.Generator().manual_seed(0)
     loss, epochs = 1.0, 0
