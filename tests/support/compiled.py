@@ -88,8 +88,8 @@ class Compiled:
         self.ran.append(" ".join([name, *(str(given[key]) for key in ("stage", "index") if key in given)]))
         Executor(executor_input=json.loads(json.dumps(asked)), function_to_execute=namespace[name]).execute()
         written = place / "output.json"
-        outputs: Node = json.loads(written.read_text("utf-8")) if written.is_file() else {}
-        found: Node = outputs.get("parameterValues", {})
+        content: Node = json.loads(written.read_text("utf-8")) if written.is_file() else {}
+        found: Node = content.get("parameterValues", {})
         return found
 
 
