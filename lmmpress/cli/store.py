@@ -89,7 +89,7 @@ def store_verify(
     if done.faults and not discard:
         raise UserError(
             f"{address}: {len(done.faults)} faults; --discard removes what is damaged and what needs it; after that a "
-            "run carried on with --resume, or a copy from another store, makes it whole"
+            "run resumed with --resume, or a copy from another store, makes it whole"
         )
     if not done.faults and not as_json:
         out.print("every file matches its name")

@@ -1,1 +1,1 @@
-"""What tests share: servers, small models, plain references of what is tested."""
+"""Helpers that tests share: servers, small models, plain reference implementations."""

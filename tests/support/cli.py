@@ -13,14 +13,14 @@ from lmmpress.errors import UserError
 
 
 def run(*arguments: object, code: int = 0) -> str:
-    """Run a command in this process; errors of users reach the test as they are."""
+    """Run a command in this process; a UserError reaches the test unchanged."""
     result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
     assert result.exit_code == code, result.output
     return result.stdout
 
 
 def fail(*arguments: object, cwd: Path | None = None) -> str:
-    """Run the real program; its one line of error."""
+    """Run the real program, and return its one line of error."""
     command = [sys.executable, "-m", "lmmpress.cli", *map(str, arguments)]
     environment = os.environ | {"COLUMNS": "400"}
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=cwd, env=environment)
@@ -31,7 +31,7 @@ def fail(*arguments: object, cwd: Path | None = None) -> str:
 
 
 def refused(*arguments: object) -> str:
-    """The one line that a command is refused with."""
+    """The one line of error of a command that is refused."""
     with pytest.raises(UserError) as caught:
         run(*arguments)
     message = str(caught.value)

@@ -1,4 +1,4 @@
-"""A compiled pipeline, run in this process: its own wiring and the code that stands in it, without Kubeflow.
+"""A compiled pipeline, run in this process: its own wiring and the code in it, without Kubeflow.
 
 It does for each task what Kubeflow's driver and launcher do: resolves the inputs, loops and conditions that the file
 has, and runs the executor's source with the executor of Kubeflow's SDK.
@@ -19,7 +19,7 @@ _CONDITION = re.compile(r"inputs\.parameter_values\['([^']+)'\] == '([^']*)'")
 
 
 class Compiled:
-    """`ran` names the tasks that were run, each by its component and the stage and the step that it was given."""
+    """`ran` lists the tasks that were run, each by its component, stage and step."""
 
     def __init__(self, file: Path, folder: Path) -> None:
         spec = next(yaml.safe_load_all(file.read_text("utf-8")))
@@ -30,7 +30,7 @@ class Compiled:
         self.ran: list[str] = []
 
     def run(self, arguments: Mapping[str, Any]) -> None:
-        """Run the pipeline with these parameters; those that are not given have the file's defaults."""
+        """Run the pipeline with these parameters; missing ones have the file's defaults."""
         unknown = arguments.keys() - self.root["inputDefinitions"]["parameters"].keys()
         assert not unknown, unknown
         self._component(self.root, dict(arguments))
@@ -64,7 +64,7 @@ class Compiled:
         return self._component(component, given)
 
     def _execute(self, component: Node, given: Node) -> Node:
-        """Run an executor's source as a pod does; the parameters that it gives."""
+        """Run an executor's source as a pod does, and return its output parameters."""
         container = self.executors[component["executorLabel"]]["container"]
         name = container["args"][container["args"].index("--function_to_execute") + 1]
         place = self.folder / f"{len(self.ran):03d}-{name}"
@@ -88,13 +88,13 @@ class Compiled:
         self.ran.append(" ".join([name, *(str(given[key]) for key in ("stage", "index") if key in given)]))
         Executor(executor_input=json.loads(json.dumps(asked)), function_to_execute=namespace[name]).execute()
         written = place / "output.json"
-        told: Node = json.loads(written.read_text("utf-8")) if written.is_file() else {}
-        found: Node = told.get("parameterValues", {})
+        content: Node = json.loads(written.read_text("utf-8")) if written.is_file() else {}
+        found: Node = content.get("parameterValues", {})
         return found
 
 
 def _in_order(tasks: Node) -> Iterator[tuple[str, Node]]:
-    """Tasks after those that they depend on."""
+    """Tasks in an order in which each is after those that it depends on."""
     done: set[str] = set()
     while len(done) < len(tasks):
         ready = [name for name, one in tasks.items() if name not in done and set(one.get("dependentTasks", ())) <= done]
@@ -105,7 +105,7 @@ def _in_order(tasks: Node) -> Iterator[tuple[str, Node]]:
 
 
 def _value(one: Node, around: Node, made: Node) -> Any:
-    """What a task's input is."""
+    """The value of a task's input."""
     if "componentInputParameter" in one:
         return around[one["componentInputParameter"]]
     if "taskOutputParameter" in one:
@@ -115,5 +115,5 @@ def _value(one: Node, around: Node, made: Node) -> Any:
 
 
 def _filled(value: Any, given: Node) -> Any:
-    """A text in which other inputs stand, with their values."""
+    """A text, with references to other inputs replaced by their values."""
     return _PLACE.sub(lambda found: str(given[found[1]]), value) if isinstance(value, str) else value

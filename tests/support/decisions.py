@@ -1,4 +1,4 @@
-"""Decisions as a run records them: what a store's history holds."""
+"""Decisions as a run records them in a store's history."""
 
 from typing import Any
 

@@ -64,7 +64,7 @@ def by_kubeflows_runner(raw: dict[str, Any], granularity: Granularity, out: Path
 
 
 def assert_same(raw: dict[str, Any], found: Result, folder: Path, wanted: Result, other: Path) -> None:
-    """Two engines came to the same, and their lineage says the same."""
+    """Check that two engines have equal results and equal lineage."""
     name = name_of_compressed(raw["model"])
     assert essence(found) == essence(wanted)
     assert found.compressed.checkpoint == wanted.compressed.checkpoint

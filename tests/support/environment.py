@@ -1,4 +1,4 @@
-"""What tests and the processes that they start see of the machine that runs them."""
+"""The environment of tests and of the processes that they start."""
 
 import logging
 import os
@@ -8,7 +8,7 @@ from hypothesis import settings
 
 
 def isolate() -> None:
-    """Hide the settings of whoever runs the tests, talk to local servers directly, and compute on one thread."""
+    """Hide the settings of the user who runs the tests, use no proxy for local servers, and compute on one thread."""
     for name in list(os.environ):
         if name.startswith(("AWS_", "MLFLOW_", "KFP_", "KUBE", "LMMPRESS_")):
             del os.environ[name]

@@ -10,8 +10,8 @@ Json = dict[str, Any]
 
 def findings(found: Result) -> list[Json]:
     assert found.exception is None or isinstance(found.exception, SystemExit), found.exception
-    told: list[Json] = json.loads(found.stdout)["findings"]
-    return told
+    findings: list[Json] = json.loads(found.stdout)["findings"]
+    return findings
 
 
 def only(found: list[Any]) -> Any:

@@ -1,5 +1,5 @@
-"""MinIO's API for users and policies, as far as the chart's hook asks: bodies are encrypted with the root's secret key
-by the client's own code."""
+"""The part of MinIO's API for users and policies that the chart's hook uses. The client's own code encrypts bodies with
+the root's secret key."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""What users do: the checkpoint's processor makes the inputs, `generate` the answer, without lmmpress."""
+"""Generation without lmmpress, as users do it: the checkpoint's processor makes the inputs, `generate` the answer."""
 
 from collections.abc import Sequence
 from typing import Any

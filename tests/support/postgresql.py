@@ -22,7 +22,7 @@ def programs() -> Path | None:
 
 @contextmanager
 def postgresql(bin: Path, user: str, password: str, database: str) -> Iterator[int]:
-    """The port of a server as its image makes one: one user with a password, one database."""
+    """Start a server as its image does, with one user with a password and one database, and return its port."""
     # it refuses to be root
     user_of, group_of = ("nobody", "nogroup") if os.geteuid() == 0 else (None, None)
     with tempfile.TemporaryDirectory(prefix="postgresql-") as name:

@@ -1,4 +1,4 @@
-"""Tiny random models of the real classes, one config for each family, whose every parameter is alive."""
+"""Tiny random models of the real classes, one config for each family; every parameter has an effect."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -127,7 +127,7 @@ def config_of(name: str, vocabulary: int = 64, **changes: Any) -> dict[str, Any]
 
 
 def make_model(config: dict[str, Any], seed: int = 0) -> torch.nn.Module:
-    """A model of that config whose every parameter is random and alive, norms and biases too."""
+    """A model of that config, in which all parameters are random and have an effect, norms and biases too."""
     import transformers
 
     from lmmpress.lmm.families.registry import family_of
@@ -154,13 +154,13 @@ def generate(model: torch.nn.Module, **inputs: Any) -> torch.Tensor:
 
 
 def input_embedding(model: torch.nn.Module) -> torch.nn.Parameter:
-    """The weight that tokens are read with."""
+    """The weight of the token embedding."""
     weight: torch.nn.Parameter = model.get_input_embeddings().weight  # type: ignore[operator]
     return weight
 
 
 def output_embedding(model: torch.nn.Module) -> torch.nn.Parameter:
-    """The weight that makes logits."""
+    """The weight of the output head."""
     weight: torch.nn.Parameter = model.get_output_embeddings().weight  # type: ignore[operator]
     return weight
 

@@ -1,4 +1,4 @@
-"""The functions that do the work of a step, where the engine calls them: a test counts or forbids their calls."""
+"""Where the engine calls the functions that do the work of a step: a test patches them to count or forbid calls."""
 
 WORK = (
     "lmmpress.engine.parts.training.distill",
