@@ -39,13 +39,14 @@ def registered(client: MlflowClient, name: str) -> Registered:
     version = (
         client.get_model_version_by_alias(model, alias) if alias else client.get_model_version(number[0], number[2])
     )
-    return Registered(name, version, client.get_run(version.run_id))
+    return Registered(name, version, client.get_run(str(version.run_id)))
 
 
 def steps_of(client: MlflowClient, run: Run) -> list[Run]:
     """The nested runs of the steps, those that were rolled back too, in their order."""
     wanted = f"tags.`mlflow.parentRunId` = '{run.info.run_id}' and tags.`lmmpress.kind` = 'step'"
-    found, token = [], None
+    found: list[Run] = []
+    token = None
     while True:
         page = client.search_runs([run.info.experiment_id], wanted, page_token=token)
         found += page
@@ -75,7 +76,7 @@ def show(client: MlflowClient, model: Registered) -> None:
     print(f"{model.name}: version {model.version.version} of {model.version.name}")
     print(f"  checkpoint {model.tag('checkpoint')[:12]} at {lmmpress.locate(model.name)}")
     print(f"  test accuracy {metrics['test.accuracy']:.4f}, lost {metrics['test.drop']:.4f}")
-    for used in model.run.inputs.dataset_inputs:
+    for used in model.run.inputs.dataset_inputs if model.run.inputs else []:
         tags = {tag.key: tag.value for tag in used.tags}
         print(f"  data: {used.dataset.name} as {tags['mlflow.data.context']}, digest {tags['lmmpress.digest'][:12]}")
     for digest, step in way_back(client, model):
