@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from lmmpress.axes import axes, axis_named
+from lmmpress.axes import axes, axis_named, unusable
 from lmmpress.errors import UserError
 from lmmpress.printing.credentials import address_holds_credentials, address_without_credentials
 from lmmpress.settings.faults import faults_of, lines_of, nearest, without_followers
@@ -56,6 +56,8 @@ def _without_secrets(address: str) -> str:
 def _known_key(name: str) -> str:
     """Check the name of an axis that is a key."""
     known = [axis.name for axis in axes()]
+    if name in unusable():
+        return _known_axis(name)
     if name not in known:
         raise ValueError(f"unknown key; {nearest(name, known)}")
     return name

@@ -56,6 +56,7 @@ class Axis:
 
 
 _axes: dict[str, Axis] = {}
+_unusable: dict[str, str] = {}  # why an axis of another package cannot be used, by its name
 
 
 def register(axis: Axis) -> Axis:
@@ -69,14 +70,23 @@ def register(axis: Axis) -> Axis:
 
 
 def axes() -> tuple[Axis, ...]:
-    """Every axis, by rank and name."""
+    """Every axis that can be used, by rank and name."""
     _load_all()
     return tuple(sorted(_axes.values(), key=lambda axis: (axis.rank, axis.name)))
 
 
-def axis_named(name: str) -> Axis:
-    """The axis of that name; UserError with the nearest name if there is none."""
+def unusable() -> frozenset[str]:
+    """The names of the axes of other packages that cannot be used; `axis_named` says why."""
     _load_all()
+    return frozenset(_unusable)
+
+
+def axis_named(name: str) -> Axis:
+    """The axis of that name. Raises UserError with the nearest name if there is none, and with the reason if it is
+    another package's and cannot be used."""
+    _load_all()
+    if name in _unusable:
+        raise UserError(_unusable[name])
     if name not in _axes:
         raise UserError(f"there is no axis {name!r}; {nearest(name, [axis.name for axis in axes()])}")
     return _axes[name]
@@ -84,7 +94,10 @@ def axis_named(name: str) -> Axis:
 
 @lru_cache(maxsize=1)
 def _load_all() -> None:
-    """Import this package's axes, then register those that installed packages offer."""
+    """Import this package's axes, then register those that installed packages offer.
+
+    A package whose axis cannot be used is in the way of nobody who does not use that axis.
+    """
     import lmmpress.axes as package
 
     for module in pkgutil.iter_modules(package.__path__):
@@ -97,7 +110,7 @@ def _load_all() -> None:
             register(axis)
         except Exception as error:  # for any exception of another package the message names that package
             package_name = offered.dist.name if offered.dist else offered.value
-            raise UserError(
+            _unusable[offered.name] = (
                 f"axis {offered.name!r} of package {package_name} cannot be used: {type(error).__name__}: {error}; "
                 "mend the package or remove it"
-            ) from error
+            )

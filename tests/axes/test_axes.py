@@ -1,5 +1,6 @@
 """The registry of axes: each is said once, in one file, and found by its name."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -69,9 +70,21 @@ def test_another_package_offers_an_axis_by_an_entry_point(tmp_path: Path) -> Non
 def test_a_package_whose_axis_cannot_be_used_is_named(tmp_path: Path, source: str) -> None:
     folder = offer(tmp_path, "newcomer:AXIS")
     (folder / "newcomer.py").write_text(source, "utf-8")
-    said = known_to_a_process(folder).stdout.strip()
-    assert said.startswith("axis 'newcomer' of package newcomer cannot be used: ")
-    assert "\n" not in said
+    assert known_to_a_process(folder).stdout.strip() == "block ffn attention io", "others are not disturbed"
+    plan = tmp_path / "plan.yaml"
+    for stages in ("{newcomer: {step: 1, max: 1}}", "[{axis: newcomer, step: 1, max: 1}]"):
+        plan.write_text(f"{{model: m, data: d, stages: {stages}}}", "utf-8")
+        done = subprocess.run(
+            [sys.executable, "-m", "lmmpress.cli", "plan", str(plan)],
+            env=os.environ | {"PYTHONPATH": str(folder), "COLUMNS": "400"},
+            capture_output=True,
+            text=True,
+            check=False,
+            encoding="utf-8",
+        )
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert "axis 'newcomer' of package newcomer cannot be used: " in line
 
 
 def test_the_axes_need_no_torch() -> None:
