@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,7 +12,18 @@ _VERBOSITY = "TRANSFORMERS_VERBOSITY"
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Within this context transformers prints errors only, unless the environment says how much it prints."""
+    """Within this context transformers prints errors only, unless the environment says how much it prints.
+
+    In a notebook tqdm, which transformers imports, warns where ipywidgets are not installed: nothing here needs them.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        with _with_errors_only():
+            yield
+
+
+@contextmanager
+def _with_errors_only() -> Iterator[None]:
     if _VERBOSITY in os.environ:
         yield
         return

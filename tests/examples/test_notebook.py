@@ -25,6 +25,8 @@ def run_notebook(folder: Path, **parameters: Any) -> list[str]:
     client = nbclient.NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(folder)}})
     client.execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    warned = [output.text for output in outputs if output.output_type == "stream" and output.name == "stderr"]
+    assert warned == [], "what the notebook prints itself goes to stdout"
     return [output.data["text/html"] for output in outputs if output.output_type == "execute_result"]
 
 
