@@ -144,7 +144,12 @@ def test_an_environment_with_only_what_lmmpress_requires(plan: dict[str, Any], p
     assert INSTALL.format("mlflow") in done.stderr
     command[-1] = str(tmp_path / "other")
     done = subprocess.run(
-        [*command, "--set", "store=s3://b/p"], capture_output=True, text=True, cwd=tmp_path, check=False
+        [*command, "--set", "store=s3://b/p"],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        cwd=tmp_path,
+        check=False,
     )
     assert done.returncode == 2
     assert INSTALL.format("s3") in done.stderr

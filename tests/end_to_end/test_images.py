@@ -208,4 +208,4 @@ def test_the_image_built_by_the_recipe_runs_compiled_tasks(tmp_path: Path) -> No
     lines = done.stdout.splitlines()
     assert lines[-1] == "proved"
     tasks = [line.split(":")[0] for line in lines if line.startswith("task ")]
-    assert tasks == ["task prepare", "task due", "task due", "task importance", "task ffn-prune"]
+    assert tasks == ["task prepare", "task steps", "task due", "task due", "task importance", "task ffn-prune"]

@@ -29,7 +29,7 @@ def block(packages: Sequence[str]) -> None:
     def find_spec(name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
         return None if name.partition(".")[0] in packages else found(name, path, target)
 
-    PathFinder.find_spec = find_spec  # type: ignore[assignment,method-assign]
+    PathFinder.find_spec = staticmethod(find_spec)  # type: ignore[assignment,method-assign]
 
 
 def without(packages: Sequence[str], module: str, function: str, cwd: Path, **arguments: Any) -> Any:
