@@ -5,19 +5,14 @@
 Filling the caches counts as distillation, since the first batch of a step fills them.
 """
 
-import argparse
-
-from common import show, spread
+from common import sample_arguments, show, spread
 from sample_run import run
 
 from lmmpress.presets import preset
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--set", action="append", default=[], dest="overrides")
-    arguments = parser.parse_args()
+    arguments = sample_arguments(__doc__, 1)
     preset("sample")  # the data is generated before the clock starts
     pairs = [
         [

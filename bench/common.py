@@ -1,5 +1,6 @@
 """Functions that the benches share: paired ratios, peak memory, and the sample's materials."""
 
+import argparse
 import json
 import os
 import resource
@@ -33,6 +34,14 @@ def paired(first: Callable[[], Any], second: Callable[[], Any], rounds: int) -> 
 def spread(values: list[float]) -> dict[str, float]:
     """Median, minimum and maximum."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values), "count": len(values)}
+
+
+def sample_arguments(description: str | None, runs: int) -> argparse.Namespace:
+    """The arguments of a bench that runs the sample: `--runs`, and `--set` for settings of its plan (`overrides`)."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--runs", type=int, default=runs)
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
+    return parser.parse_args()
 
 
 def sample_materials(**changes: str) -> Materials:

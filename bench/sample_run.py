@@ -3,7 +3,6 @@
 python bench/sample_run.py [--runs 3] [--set KEY=VALUE ...]
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -12,16 +11,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import show, spread
+from common import sample_arguments, show, spread
 
 from lmmpress.presets import preset
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--set", action="append", default=[], dest="overrides")
-    arguments = parser.parse_args()
+    arguments = sample_arguments(__doc__, 3)
     preset("sample")  # the data is generated before the clock starts
     runs = [run(arguments.overrides) for _ in range(arguments.runs)]
     last = runs[-1][2]

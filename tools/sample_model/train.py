@@ -58,6 +58,18 @@ class Batch(NamedTuple):
 Log = Callable[..., None]
 
 
+def update(
+    loss: torch.Tensor, optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler
+) -> float:
+    """Change the weights once, with clipped gradients; returns the loss."""
+    loss.backward()
+    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
+    optimizer.step()
+    scheduler.step()
+    optimizer.zero_grad()
+    return loss.item()
+
+
 def make_log(path: Path) -> Log:
     """A function that prints its fields and appends them to a JSON Lines file, with the seconds since this call."""
     start = time.perf_counter()
@@ -140,12 +152,7 @@ def train_eyes(model: Blip2ForConditionalGeneration, train: Adverts, check: Adve
             loss = torch.stack(
                 [cross_entropy(head(outputs[:, t]), targets[chosen, t]) for t, head in enumerate(heads)]
             ).sum()
-            loss.backward()
-            nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad()
-            losses.append(loss.item())
+            losses.append(update(loss, optimizer, scheduler))
             if step % 100 == 99:
                 log(stage="eyes", epoch=epoch, step=step + 1, loss=round(float(np.mean(losses[-100:])), 4))
         queries = all_query_outputs(model, check.pixels)
@@ -267,12 +274,7 @@ def train_language(
         model.train()
         logits = answer_logits(model, batch, queries[batch.images])
         loss = cross_entropy(logits, batch.labels[batch.labels != IGNORED])
-        loss.backward()
-        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
-        optimizer.step()
-        scheduler.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
+        losses.append(update(loss, optimizer, scheduler))
         if step % 25 == 0:
             fields: dict[str, object] = {"step": step, "loss": round(float(np.mean(losses[-25:])), 4)}
             if step % 200 == 0 or step == LANGUAGE_STEPS:
