@@ -4,6 +4,7 @@ Their texts may be untrusted: in HTML they are escaped, with control characters 
 """
 
 import base64
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
@@ -33,12 +34,12 @@ class Grid:
 Part = str | Grid
 
 
-class Shown:
+class Shown(ABC):
     """A result that a notebook shows as lines and tables."""
 
+    @abstractmethod
     def shown(self) -> tuple[Part, ...]:
         """The lines and tables that the command line prints for this result."""
-        raise NotImplementedError
 
     def _repr_html_(self) -> str:
         return html(self.shown())
