@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from shlex import quote
 
 import pytest
 from support.cli import run_store
@@ -342,7 +343,7 @@ def test_a_store_on_a_disk_that_cannot_be_written_is_read(tmp_path: Path) -> Non
     with store.run_state("a" * 64) as state:
         state.decide(0, decision(digest, None))
     (tmp_path / "mount").mkdir()
-    lmmpress = f"{sys.executable} -m lmmpress.cli.app store"
+    lmmpress = f"{quote(sys.executable)} -m lmmpress.cli store"
     script = (
         f"mount --bind {tmp_path}/store {tmp_path}/mount && mount -o remount,bind,ro {tmp_path}/mount || exit 77\n"
         f"{lmmpress} ls {tmp_path}/mount && {lmmpress} verify {tmp_path}/mount && "
