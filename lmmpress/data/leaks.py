@@ -1,6 +1,7 @@
 """Checks that accuracy is not measured on data that was trained on."""
 
-from lmmpress.data.rows import METADATA, Split
+from lmmpress.data.address import METADATA
+from lmmpress.data.rows import Split
 from lmmpress.errors import UserError
 
 

@@ -4,6 +4,7 @@ The file is untrusted: every row is checked when it is read, and an error names 
 """
 
 import hashlib
+import io
 import json
 import os
 import posixpath
@@ -11,13 +12,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 from PIL import Image
 
+from lmmpress.data.address import METADATA, bring
 from lmmpress.data.pictures import MOST_BYTES, is_plain, picture_of
 from lmmpress.data.text import read_lines
 from lmmpress.errors import UserError
@@ -26,11 +28,11 @@ from lmmpress.files.bounded import check_file, read_bytes
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-METADATA = "metadata.jsonl"
 LONGEST_TEXT = 1_000_000  # characters of a question or an answer
 _LONGEST_NAME = 200  # characters of a task or a split
 _TEXTS = {"question": LONGEST_TEXT, "answer": LONGEST_TEXT, "task": _LONGEST_NAME, "split": _LONGEST_NAME}
 _PIXELS_VERSION = 2  # version of the decoding of pictures that are not plain
+_TEST, _GATE = "test", "gate"
 _USUAL_GATES = ("validation", "val", "valid", "dev")
 _AHEAD = 4  # how many items each worker may compute ahead of the consumer
 
@@ -58,7 +60,8 @@ class Row:
 class Split:
     """The rows of one split, in the file's order, and a digest of their texts and images.
 
-    `pictures` holds the sha256 of each image file, by its normalised path.
+    `pictures` holds the sha256 of each image file, by its normalised path; `stamp` is the modification time of the
+    file with the rows.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Split:
     rows: tuple[Row, ...]
     digest: str
     pictures: dict[str, str] = field(default_factory=dict, compare=False)
+    stamp: int = field(default=0, compare=False)
 
     def image_names(self) -> list[str]:
         """The normalised paths of the distinct images, in order of first use."""
@@ -76,13 +80,41 @@ class Split:
         return f"{self.folder / METADATA}, line {row.line}, asking {row.question[:40]!r}"
 
 
-def read_split(folder: Path, name: str, limit: int | None = None) -> Split:
-    """The rows of a split, at most `limit`: images are chosen evenly over the split, each with all its rows.
+def read_split(folder: Path, name: str, limit: int | None = None, tasks: Iterable[str] = ()) -> Split:
+    """The rows of a split, at most `limit`: images are chosen evenly over the split, each with all its rows. With
+    `tasks` only rows of these tasks.
 
     Raises UserError for a missing or malformed metadata.jsonl, an image that is missing, not a regular file or outside
-    the folder, a split without rows, and a split in which only some rows have an image.
+    the folder, a split without rows or without rows of a task, and a split in which only some rows have an image.
     """
-    return _split(folder, _stamp(folder), name, limit)
+    return _split(folder, _stamp(folder), name, limit, tuple(tasks))
+
+
+def check_unchanged(split: Split) -> None:
+    """Raise UserError if the images of a split, or the file with its rows, are no longer what they were when the split
+    was read."""
+    if _stamp(split.folder) != split.stamp:
+        raise UserError(f"{split.folder / METADATA} has changed since its rows were read; start again")
+    for name, sha256 in zip(split.pictures, _by_workers(partial(_sha256, split.folder), split.pictures), strict=True):
+        if sha256 != split.pictures[name]:
+            raise UserError(f"{split.folder / name} has changed since the rows were read; start again")
+
+
+def split_for_measuring(folder: Path) -> str:
+    """The split to measure accuracy on if nobody names one: `test`; where there is none, the rows that the gate or
+    validation uses, or the only split. Never one of several that a model may have learned from.
+
+    Raises UserError if that leaves none.
+    """
+    names = _split_names(folder, _stamp(folder))
+    for name in (_TEST, _GATE, *_USUAL_GATES):
+        if name in names:
+            return name
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise UserError(f"{folder / METADATA} holds no rows")
+    raise UserError(f"{folder}: there is no split 'test'; say by --split which one to use: {', '.join(names)}")
 
 
 def usual_splits(folder: Path) -> dict[str, str]:
@@ -110,6 +142,16 @@ def open_image(split: Split, name: str) -> Image.Image:
         ) from None
 
 
+def thumbnail(split: Split, name: str, side: int) -> bytes:
+    """An image of a split as a small PNG of new pixels, no side above `side`: nothing of the file itself is in it."""
+    image = open_image(split, name)
+    image.thumbnail((side, side))
+    image.info.clear()  # profiles and comments, which would be written too
+    written = io.BytesIO()
+    image.save(written, "PNG")
+    return written.getvalue()
+
+
 def open_images(split: Split) -> Iterator[Image.Image]:
     """All images of a split in the order of `image_names`, read ahead by several threads."""
     return _by_workers(lambda name: open_image(split, name), split.image_names())
@@ -123,7 +165,7 @@ def _stamp(folder: Path) -> int:
 
 
 @lru_cache(maxsize=32)
-def _split(folder: Path, stamp: int, name: str, limit: int | None) -> Split:
+def _split(folder: Path, stamp: int, name: str, limit: int | None, tasks: tuple[str, ...]) -> Split:
     rows = [row for row, split in _read(folder, stamp) if split == name]
     if not rows:
         names = ", ".join(_split_names(folder, stamp))
@@ -133,6 +175,12 @@ def _split(folder: Path, stamp: int, name: str, limit: int | None) -> Split:
             f"{folder}: split {name!r} has no rows; the splits are {names}; choose among them, by splits in a plan, or "
             "by --split"
         )
+    present = sorted({row.task for row in rows})
+    for task in tasks:
+        if task not in present:
+            raise UserError(f"{folder}: split {name!r} has no task {task!r}; its tasks are {', '.join(present)}")
+    if tasks:
+        rows = [row for row in rows if row.task in tasks]
     if limit is not None and limit < len(rows):
         rows = _evenly(rows, limit)
     with_image, without = ([row for row in rows if (row.file_name is None) is none] for none in (False, True))
@@ -141,12 +189,14 @@ def _split(folder: Path, stamp: int, name: str, limit: int | None) -> Split:
             f"{folder}: some rows of split {name!r} have an image and some have none, for instance those of lines "
             f"{with_image[0].line} and {without[0].line} of {METADATA}; give a split one kind"
         )
-    checked = _checked_pictures(folder, stamp)
     images = list(dict.fromkeys(row.picture for row in rows if row.picture is not None))
+    bring(folder, images)
+    _check_images_are_there(folder, rows)
+    checked = _checked_pictures(folder, stamp)
     new = [image for image in images if image not in checked]
     checked.update(zip(new, _by_workers(lambda image: _check_picture(folder, image), new), strict=True))
     pictures = {image: checked[image].sha256 for image in images}
-    return Split(name, folder, tuple(rows), _digest(rows, checked), pictures)
+    return Split(name, folder, tuple(rows), _digest(rows, checked), pictures, stamp)
 
 
 def _split_names(folder: Path, stamp: int) -> list[str]:
@@ -166,16 +216,13 @@ def _evenly(rows: list[Row], limit: int) -> list[Row]:
 def _read(folder: Path, stamp: int) -> list[tuple[Row, str]]:
     """All rows with their splits."""
     path = folder / METADATA
-    images: set[str] = set()
     return [
-        _row(line, folder, f"{path}, line {number}", number, images)
-        for number, line in read_lines(folder, METADATA)
-        if line.strip()
+        _row(line, f"{path}, line {number}", number) for number, line in read_lines(folder, METADATA) if line.strip()
     ]
 
 
-def _row(line: str, folder: Path, place: str, number: int, images: set[str]) -> tuple[Row, str]:
-    """Parse one row; returns it with its split. `images` holds the file names that were already checked."""
+def _row(line: str, place: str, number: int) -> tuple[Row, str]:
+    """Parse one row; returns it with its split. Whether its image is there is checked when its split is read."""
     try:
         raw = json.loads(line, object_pairs_hook=_once_each)
     except _TwiceError as error:
@@ -199,9 +246,8 @@ def _row(line: str, folder: Path, place: str, number: int, images: set[str]) -> 
             raise UserError(f"{place}: {key} has {len(text):,} characters, more than {longest:,}; shorten it")
         _check_characters(key, text, place)
     file_name = raw.get("file_name")
-    if file_name is not None and (not isinstance(file_name, str) or file_name not in images):
-        _check_image_name(file_name, folder, place)
-        images.add(file_name)
+    if file_name is not None:
+        _check_image_name(file_name, place)
     return Row(file_name, raw["question"], raw["answer"], raw["task"], number), raw["split"]
 
 
@@ -227,17 +273,23 @@ def _check_characters(key: str, text: str, place: str) -> None:
         ) from None
 
 
-def _check_image_name(file_name: object, folder: Path, place: str) -> None:
+def _check_image_name(file_name: object, place: str) -> None:
     if not isinstance(file_name, str) or not file_name or "\0" in file_name:
         raise UserError(f"{place}: file_name is no text; it is the path of one image, and a row without image has none")
     _check_characters("file_name", file_name, place)
     if "://" in file_name:
         raise UserError(f"{place}: image {file_name!r} is an address; fetch it into the data set and name the file")
-    try:
-        check_file(folder, file_name)
-    except UserError as error:
-        hint = "; write / between folders" if "\\" in file_name else ""
-        raise UserError(f"{place}: image {error}{hint}") from None
+
+
+def _check_images_are_there(folder: Path, rows: Iterable[Row]) -> None:
+    """Raise UserError, with the line of the row, unless each row's image is a regular file of the data set."""
+    first = {row.file_name: row for row in reversed(list(rows)) if row.file_name is not None}
+    for file_name, row in sorted(first.items(), key=lambda one: one[1].line):
+        try:
+            check_file(folder, file_name)
+        except UserError as error:
+            hint = "; write / between folders" if "\\" in file_name else ""
+            raise UserError(f"{folder / METADATA}, line {row.line}: image {error}{hint}") from None
 
 
 @dataclass(frozen=True)
@@ -260,6 +312,10 @@ def _check_picture(folder: Path, name: str) -> _Picture:
     except UserError as error:
         raise UserError(f"{folder}: image {error}") from None
     return _Picture(hashlib.sha256(raw).hexdigest(), is_plain(raw))
+
+
+def _sha256(folder: Path, name: str) -> str:
+    return hashlib.sha256(read_bytes(folder, name, MOST_BYTES)).hexdigest()
 
 
 def _digest(rows: Iterable[Row], pictures: dict[str, _Picture]) -> str:

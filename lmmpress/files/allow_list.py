@@ -166,6 +166,11 @@ def may_belong(name: str) -> bool:
     return _limit(name) is not None or bool(_SHARD.fullmatch(name)) or name == "adapter_config.json"
 
 
+def is_small(name: str) -> bool:
+    """Whether a file of a checkpoint is none of its weight files."""
+    return not name.endswith(".safetensors")
+
+
 def say_what_is_left(checkpoint: Path, files: Files) -> None:
     """Print one line that lists what is left out of a directory, if anything is."""
     names = [visible(name) for name in files.left]

@@ -5,7 +5,20 @@ import importlib.util
 
 from lmmpress.errors import UserError
 
-EXTRA_OF = {"kfp": "kubeflow", "kubernetes": "kubeflow", "minio": "s3", "mlflow": "mlflow"}
+EXTRA_OF = {
+    "apprise": "trigger",
+    "authlib": "trigger",
+    "cronsim": "trigger",
+    "fastapi": "trigger",
+    "hera": "argo",
+    "kfp": "kubeflow",
+    "kubernetes": "kubeflow",
+    "minio": "s3",
+    "mlflow": "mlflow",
+    "prometheus_client": "trigger",
+    "pydantic_settings": "trigger",
+    "uvicorn": "trigger",
+}
 
 
 def is_installed(package: str) -> bool:

@@ -149,6 +149,56 @@ def save_trained(model: torch.nn.Module, source: Path, anatomy: Anatomy, target:
     _write(source, target, list(trained()), config, record)
 
 
+def add_difference(
+    source: Path, anatomy: Anatomy, plus: Path, minus: Path, target: Path, record: dict[str, Any]
+) -> None:
+    """Write `source` + (`plus` - `minus`) into the new directory `target`, tensor by tensor, in the dtypes of `source`.
+
+    All three are checkpoints of the same shape; `anatomy` is that of `source`, whose other files are copied. Each sum
+    is computed in float64 and rounded once, so equal weights give back `plus`. Raises UserError where one of them lacks
+    a tensor, or has another shape.
+    """
+    config = read_config(source)
+    others = [_Values(folder) for folder in (plus, minus)]
+
+    def summed() -> Iterator[_Tensor]:
+        for file in map(WeightFile, weight_files(source)):
+            for stored in file:
+                name = name_in_model(config, stored)
+                if stored.endswith(_COMPUTED):
+                    continue
+                shape, dtype = file.shape(stored), file.dtype(stored)
+                for other in others:
+                    other.check(name, shape)
+
+                def value(file: WeightFile = file, stored: str = stored, name: str = name) -> torch.Tensor:
+                    mine, (more, less) = file.tensor(stored), (other.tensor(name).double() for other in others)
+                    return (mine.double() + (more - less)).to(mine.dtype)
+
+                yield _Tensor(stored, _shard_of(anatomy, anatomy.ties.get(name, name)), shape, dtype, value)
+
+    _write(source, target, list(summed()), config, record)
+
+
+class _Values:
+    """The tensors of a checkpoint by their names in the model."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self._checkpoint, config = checkpoint, read_config(checkpoint)
+        files = [WeightFile(path) for path in weight_files(checkpoint)]
+        self._held = {name_in_model(config, stored): (file, stored) for file in files for stored in file}
+
+    def check(self, name: str, shape: Shape) -> None:
+        """Raise UserError unless there is a tensor of this name and shape."""
+        file, stored = self._held.get(name, (None, ""))
+        if file is None or file.shape(stored) != shape:
+            raise UserError(f"{self._checkpoint} has no {name} of the shape {list(shape)}: it is of another model")
+
+    def tensor(self, name: str) -> torch.Tensor:
+        file, stored = self._held[name]
+        return file.tensor(stored)
+
+
 @dataclass(frozen=True)
 class _Tensor:
     """One tensor to write: its stored name, its shard, and a function that computes its value."""

@@ -20,6 +20,7 @@ class _Entry(BaseModel):
 
     pruned_from: str | None = None
     distilled_from: str | None = None
+    carried_from: str | None = None
     cut: Cut | None = None
 
 
@@ -79,10 +80,10 @@ def parse_record(path: Path, where: str) -> dict[str, Any]:
     return {"history": []} | record
 
 
-def continued(checkpoint: Path, entry: dict[str, Any]) -> dict[str, Any]:
-    """The COMPRESSION.json of a new checkpoint made from `checkpoint`: its history with `entry` added at the end."""
+def continued(checkpoint: Path, *entries: dict[str, Any]) -> dict[str, Any]:
+    """The COMPRESSION.json of a new checkpoint made from `checkpoint`: its history with `entries` added at the end."""
     before = read_record(checkpoint) or {"format": 1, "history": []}
-    return before | {"history": [*before["history"], entry]}
+    return before | {"history": [*before["history"], *entries]}
 
 
 def stages_of(plan: dict[str, Any]) -> list[tuple[str, int]]:

@@ -77,8 +77,7 @@ class Inspection(Shown):
     def _changes(self) -> Grid:
         rows = []
         for entry in self.history:
-            what = "distilled" if entry.get("distilled") else f"{entry['axis']} of {entry['tower']} -{entry['removed']}"
-            rows.append((str(entry["made_from"])[:12], what))
+            rows.append((str(entry["made_from"])[:12], _what(entry)))
         return Grid(("from", "what"), tuple(rows))
 
 
@@ -101,8 +100,16 @@ def inspect_checkpoint(directory: Path) -> Inspection:
     )
 
 
+def _what(change: dict[str, Any]) -> str:
+    if change.get("carried"):
+        return "what distilling had changed there, carried over"
+    return "distilled" if change.get("distilled") else f"{change['axis']} of {change['tower']} -{change['removed']}"
+
+
 def _change(entry: dict[str, Any]) -> dict[str, Any]:
-    """One entry of a record: the checkpoint it started from, and the cut or `distilled`."""
+    """One entry of a record: the checkpoint it started from, and the cut, `distilled` or `carried`."""
+    if carried := entry.get("carried_from"):
+        return {"made_from": carried, "carried": True}
     made_from = {"made_from": entry.get("pruned_from") or entry.get("distilled_from")}
     cut = entry.get("cut")
     if not cut:

@@ -10,7 +10,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import psutil
 import torch
 from safetensors.torch import save_file
 
@@ -18,6 +17,7 @@ from lmmpress.axes.cut import Cut, Kept
 from lmmpress.errors import UserError
 from lmmpress.files.allow_list import choose, lay_out
 from lmmpress.files.own_types import MODELING, has_own_type, modeling_code
+from lmmpress.host.memory import available_memory
 from lmmpress.host.processes import environment
 from lmmpress.lmm import reload
 from lmmpress.lmm.anatomy import Anatomy
@@ -121,8 +121,7 @@ def _exact(anatomy: Anatomy, cuts: list[Cut]) -> bool:
 def _fits(*anatomies: Anatomy) -> bool:
     """Whether these models fit into memory at the same time, in float32 and each with a copy of its weights."""
     needed = sum(2 * 4 * anatomy.parameters for anatomy in anatomies)
-    available: int = psutil.virtual_memory().available
-    return needed < _SHARE_OF_MEMORY * available
+    return needed < _SHARE_OF_MEMORY * available_memory()
 
 
 def _compare_values(source: Path, anatomy: Anatomy, kept: Kept, target: Path, after: Anatomy) -> None:

@@ -1,5 +1,7 @@
 """Formats numbers for users."""
 
+import math
+
 
 def in_bytes(number: int) -> str:
     """Format a number of bytes: 1.50 GB."""
@@ -7,6 +9,11 @@ def in_bytes(number: int) -> str:
         if number >= size:
             return f"{number / size:.2f} {unit}"
     return f"{number} B"
+
+
+def in_gib(number: int) -> str:
+    """Format a number of bytes as a limit of Kubernetes that is not below it: 1.5Gi."""
+    return f"{math.ceil(10 * number / 2**30) / 10:.1f}Gi"
 
 
 def in_short(number: int) -> str:

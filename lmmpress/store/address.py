@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from lmmpress.errors import UserError
-from lmmpress.files.allow_list import may_belong
+from lmmpress.files.allow_list import is_small, may_belong
 from lmmpress.store.directory import DirectoryObjects
 from lmmpress.store.kinds import BLOBS, CHECKPOINTS, RECORDS, RUNS, TENSORS
 from lmmpress.store.plain_folder import fetch_folder, open_bucket, refuse_credentials
@@ -72,9 +72,10 @@ def lies_in(address: str, store: str) -> bool:
     return Path(found["root"]).resolve() == Path(store).resolve()
 
 
-def open_checkpoint(address: str) -> Path:
+def open_checkpoint(address: str, weights: bool = True) -> Path:
     """A local directory with the files of the checkpoint at an address. Only read it.
 
+    Without `weights` only the small files are fetched: config, tokenizer, processor.
     Raises UserError where there is no checkpoint, or where it is damaged.
     """
     refuse_credentials(address)
@@ -83,9 +84,9 @@ def open_checkpoint(address: str) -> Path:
     if found := _IN_STORE.fullmatch(address):
         root = found["root"]
         if "://" in root or Path(root).is_dir():
-            return open_store(root, make=False).checkpoint(found["digest"])
+            return open_store(root, make=False).checkpoint(found["digest"], weights)
     if address.startswith("s3://"):
-        return fetch_folder(address, _CONFIG, "checkpoint", may_belong)
+        return fetch_folder(address, _CONFIG, "checkpoint", may_belong, None if weights else is_small)
     if address.startswith("models:/"):
         raise UserError(f"{address}: the store knows no names of the registry; look it up with lmmpress.locate first")
     raise UserError(

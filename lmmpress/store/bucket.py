@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from lmmpress.errors import UserError
+from lmmpress.host.patience import first_patience
+from lmmpress.host.patience import patience as usual_patience
 from lmmpress.store.connection import SILENCE, connect
 from lmmpress.store.download import Downloader
 from lmmpress.store.kinds import BLOBS
@@ -47,10 +49,10 @@ class BucketObjects:
     """Objects of a bucket whose names start with a prefix: all but a workspace, which `cache.CachedObjects` adds.
 
     `part` in bytes, at least 5 MiB as S3 asks for. A request that hears nothing for `silence` seconds is made again,
-    and so is one that failed, until nothing has moved for `patience` seconds.
+    and so is one that failed, until nothing has moved for `patience` seconds; see lmmpress.host.patience.
     """
 
-    def __init__(self, address: str, part: int = PART, patience: float = 60.0, silence: float = SILENCE) -> None:
+    def __init__(self, address: str, part: int = PART, patience: float | None = None, silence: float = SILENCE) -> None:
         self.address = address.rstrip("/")
         bucket, _, prefix = self.address.removeprefix("s3://").partition("/")
         if "@" in address or not _BUCKET.fullmatch(bucket):
@@ -58,7 +60,10 @@ class BucketObjects:
             raise UserError("a store in a bucket is written s3://bucket/prefix; credentials come from the environment")
         self._part = part
         self._bucket = S3Bucket(connect(silence), bucket)
-        self._requests = BucketRequests(self._bucket, self.address, f"{prefix}/" if prefix else "", patience)
+        seconds = usual_patience() if patience is None else patience
+        self._requests = BucketRequests(
+            self._bucket, self.address, f"{prefix}/" if prefix else "", seconds, first_patience()
+        )
         self._quote = '"'
         pool = ThreadPoolExecutor(_AT_A_TIME, "store")
         self._uploader = Uploader(self._requests, pool, part, _AT_A_TIME)

@@ -6,6 +6,14 @@ tensors/NAME.json         a manifest of one file of tensors
 records/NAME.json         what a part of a step found
 runs/KEY.json             the state of a run: its decisions, and which process works on it
 copies/ID.json            the state of a copy into the store, while it is under way
+claims/MODEL.json         the claims of a registered model: which questions the trigger answers, and has answered
+hints/ID.json             a delivery of MLflow's webhook, for half an hour
+acts/TIME-ID.json         who has done what to a model in the registry, and why
+serving/MODEL.json        which versions of a compressed model were in service, and the moves of its alias
+comparisons/A-B-ID.json   what a comparison of two checkpoints found, for the rule of promotion
+online/MODEL-DAY.json     how many answers were right in production, of an original and its compressed model
+notices/MODEL.json        which notices about a model were sent, and which are still to be sent
+pins/ID.json              what somebody outside still needs of this store, and for what
 damaged/KIND/NAME.json    bytes of damaged objects that `verify --discard` has set aside
 """
 
@@ -13,7 +21,9 @@ import re
 from dataclasses import dataclass
 
 HOUSEKEEPING = "housekeeping.json"
-"""The one object outside of all folders: its lease is held while objects are removed."""
+"""An object outside of all folders: its lease is held while objects are removed."""
+RECONCILER = "reconciler.json"
+"""An object outside of all folders: its lease is held while the trigger compares the registry with the claims."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,14 @@ TENSORS = Kind("tensors")
 RECORDS = Kind("records")
 RUNS = Kind("runs")
 COPIES = Kind("copies")
+CLAIMS = Kind("claims")
+HINTS = Kind("hints")
+ACTS = Kind("acts")
+SERVING = Kind("serving")
+COMPARISONS = Kind("comparisons")
+ONLINE = Kind("online")
+NOTICES = Kind("notices")
+PINS = Kind("pins")
 DAMAGED = Kind("damaged", r".*")
 
 

@@ -4,7 +4,7 @@ import hashlib
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from lmmpress.host.extras import needs
 from lmmpress.printing.credentials import address_holds_credentials, address_without_credentials
 from lmmpress.progress import transfer
 from lmmpress.store.manifest import File, Manifest, parse_manifest, safe_names
-from lmmpress.store.objects import DamagedError, MissingError, UnreadableError
+from lmmpress.store.objects import Advance, DamagedError, MissingError, UnreadableError
 from lmmpress.store.parallel import each
 from lmmpress.store.workspace import own_folder
 
@@ -42,64 +42,90 @@ def open_bucket(address: str) -> "CachedObjects":
     return CachedObjects(BucketObjects(address), cache_folder(), cache_limit())
 
 
-def fetch_folder(address: str, landmark: str, what: str, wanted: Callable[[str], bool]) -> Path:
-    """A local directory with the files of a directory in a bucket, those whose names are `wanted`.
+def fetch_folder(
+    address: str,
+    landmark: str,
+    what: str,
+    wanted: Callable[[str], bool],
+    only: Callable[[str], bool] | None = None,
+) -> Path:
+    """A local directory with the files of a directory in a bucket, those whose names are `wanted`; of these `only`
+    some, if that is given.
 
     UserError where it does not hold the file `landmark`; `what` names it in errors.
+    """
+    folder = BucketFolder(address, landmark, what, wanted)
+    folder.bring(name for name in folder.names if only is None or only(name))
+    return folder.path
+
+
+class BucketFolder:
+    """A directory in a bucket whose files are fetched when they are asked for, into the local directory `path`.
 
     No sha256 is known of these files before they are fetched. Those that were computed then are noted, under a hash of
     the bucket's list of names, sizes and tags. As long as the list stays the same, files in the cache are used, and the
     list is the only request.
     """
-    objects = open_bucket(address)
-    listed = [one for one in objects.remote.tagged("") if wanted(one.name)]
-    if not any(one.name == landmark for one in listed):
-        raise UserError(f"{address}: there is no {what}: it has no {landmark}")
-    try:
-        safe_names(one.name for one in listed)
-    except ValueError as error:
-        raise UserError(f"{address} is not the folder of a {what}: {error}") from None
-    content = [(one.name, one.size, one.tag) for one in listed]
-    key = hashlib.sha256(repr((address, content)).encode()).hexdigest()
-    noted = objects.workspace.parent / "folders" / f"{key}.json"
-    folder = Path(tempfile.mkdtemp(dir=own_folder(objects.workspace)))
-    known: dict[str, File] = {}
-    with suppress(FileNotFoundError, UnreadableError):
-        known = parse_manifest(noted.read_bytes(), str(noted.parent), noted.name).files
-    files: dict[str, File] = {}
-    noting = threading.Lock()
-    noted_at = time.monotonic()
 
-    def note() -> None:
-        noted.parent.mkdir(exist_ok=True)
-        aside = noted.with_name(f"{noted.name}.{folder.name}")
-        aside.write_text(Manifest(files=files).model_dump_json(), "utf-8")
-        aside.replace(noted)
+    def __init__(self, address: str, landmark: str, what: str, wanted: Callable[[str], bool]) -> None:
+        self._address = address
+        self._objects = open_bucket(address)
+        self._listed = {one.name: one for one in self._objects.remote.tagged("") if wanted(one.name)}
+        if landmark not in self._listed:
+            raise UserError(f"{address}: there is no {what}: it has no {landmark}")
+        try:
+            safe_names(self._listed)
+        except ValueError as error:
+            raise UserError(f"{address} is not the folder of a {what}: {error}") from None
+        content = [(one.name, one.size, one.tag) for one in self._listed.values()]
+        key = hashlib.sha256(repr((address, content)).encode()).hexdigest()
+        self._noted = self._objects.workspace.parent / "folders" / f"{key}.json"
+        self._files: dict[str, File] = {}
+        with suppress(FileNotFoundError, UnreadableError):
+            self._files = parse_manifest(self._noted.read_bytes(), str(self._noted.parent), self._noted.name).files
+        self._noting, self._noted_at = threading.Lock(), time.monotonic()
+        self._brought: set[str] = set()
+        self.path = Path(tempfile.mkdtemp(dir=own_folder(self._objects.workspace)))
 
-    def fetch(item: "TaggedObject") -> None:
-        nonlocal noted_at
-        name = item.name
-        path = folder / name
+    @property
+    def names(self) -> list[str]:
+        """The names of all files, in the order of the bucket's list."""
+        return list(self._listed)
+
+    def bring(self, names: Iterable[str]) -> None:
+        """Fetch the files of these names that are not here yet; names that the bucket does not have are left out."""
+        lacking = self._listed.keys() - self._brought
+        missing = [self._listed[name] for name in dict.fromkeys(names) if name in lacking]
+        if not missing:
+            return
+        with transfer("fetching", sum(one.size for one in missing)) as advance:
+            try:
+                each(lambda item: self._fetch(item, advance), missing)
+            finally:
+                self._note()
+
+    def _fetch(self, item: "TaggedObject", advance: Advance) -> None:
+        path, known = self.path / item.name, self._files.get(item.name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if name in known and objects.take(known[name].blob, path):
-            file = known[name]
+        if known and self._objects.take(known.blob, path):
+            file = known
             advance(item.size)
         else:
             try:
-                sha256 = objects.remote.fetch_object(item, path, advance)
+                sha256 = self._objects.remote.fetch_object(item, path, advance)
             except (DamagedError, MissingError):
-                raise UserError(f"{address}: {name} changed while it was being fetched; try again") from None
+                raise UserError(f"{self._address}: {item.name} changed while it was being fetched; try again") from None
             file = File(sha256=sha256, size=item.size)
-            objects.keep(path, file.blob)
-        with noting:
-            files[name] = file
-            if time.monotonic() - noted_at > _NOTE_EVERY:  # a process that is killed loses no more than these seconds
-                note()
-                noted_at = time.monotonic()
+            self._objects.keep(path, file.blob)
+        with self._noting:
+            self._files[item.name] = file
+            self._brought.add(item.name)
+            if time.monotonic() - self._noted_at > _NOTE_EVERY:  # a process that is killed loses no more than this
+                self._note()
 
-    with transfer("fetching", sum(one.size for one in listed)) as advance:
-        try:
-            each(fetch, listed)
-        finally:
-            note()
-    return folder
+    def _note(self) -> None:
+        self._noted.parent.mkdir(exist_ok=True)
+        aside = self._noted.with_name(f"{self._noted.name}.{self.path.name}")
+        aside.write_text(Manifest(files=self._files).model_dump_json(), "utf-8")
+        aside.replace(self._noted)
+        self._noted_at = time.monotonic()

@@ -8,14 +8,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lmmpress.plan import MOST_STEPS, Schedule, ScheduledStep
 from lmmpress.store.manifest import first_fault
 
 OF = "of"
 """The key under which a record lists its `Subjects`."""
 IMPORTANCE = "importance-"
 """How the names begin of the records of importance scores. The scores are tensors of the same name."""
-RUN, DTYPE, SUBMISSION = "run-", "dtype-", "submission-"
+MEASURED = "measured-"
+"""How the names begin of the records of steps that await the gate."""
+RUN, DTYPE, SUBMISSION, SPLITS, LINEAGE = "run-", "dtype-", "submission-", "splits-", "lineage-"
+APPROVAL, ENDED = "approval-", "ended-"
+RESULT, COMPARED, UNCOMPARED = "result-", "compared-", "uncompared-"
 """How the names of records of a whole run begin. The run key follows, or its beginning."""
+TRIED = "tried-"
+"""How the names begin of the notes of tasks that failed; `run` is the submission that the task worked for."""
+WARM = "warm-"
+"""How the names begin of the records that keep which run a warm run started from."""
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -82,6 +91,52 @@ class _Submission(BaseModel):
     submission: str
 
 
+class EndedNote(BaseModel):
+    """A run that has ended, for runs that start from it: its plan as JSON, its original with family and `shape`, its
+    result, and the steps that led to it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    plan: str
+    teacher: Digest
+    result: Digest
+    family: str
+    shape: Digest
+    steps: Annotated[list[ScheduledStep], Field(max_length=MOST_STEPS)]
+
+
+class _Result(BaseModel):
+    result: dict[str, Any]
+
+
+class _Compared(BaseModel):
+    comparison: dict[str, Any]
+    pictures: list[str | None]
+    of: Subjects | None = None
+
+
+class _Uncompared(BaseModel):
+    why: str
+
+
+class WarmNote(BaseModel):
+    """What was found for a run that asked to start from another: a schedule, or none. `run_key` is the asking run's."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    run_key: Digest
+    schedule: Schedule | None
+
+
+class LineageNote(BaseModel):
+    """Where MLflow has a run: the numbers of its experiment and of its MLflow run, which become part of a link."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    experiment: Annotated[str, Field(pattern="^[0-9A-Za-z]{1,64}$")]
+    run: Annotated[str, Field(pattern="^[0-9A-Za-z]{1,64}$")]
+
+
 _SHAPES: dict[str, type[BaseModel]] = {
     IMPORTANCE: _Importance,
     "prune-": _Prune,
@@ -92,6 +147,12 @@ _SHAPES: dict[str, type[BaseModel]] = {
     RUN: RunNote,
     DTYPE: _Dtype,
     SUBMISSION: _Submission,
+    LINEAGE: LineageNote,
+    ENDED: EndedNote,
+    RESULT: _Result,
+    COMPARED: _Compared,
+    UNCOMPARED: _Uncompared,
+    WARM: WarmNote,
 }
 _NAME = re.compile("([a-z]+-)([0-9a-f]{64}|[0-9a-f]{12}-[0-9a-f]{8})")
 

@@ -5,13 +5,14 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from lmmpress.errors import UserError
+from lmmpress.errors import AwayError, UserError
+from lmmpress.progress import say
 from lmmpress.store.objects import DeniedError
 from lmmpress.store.s3_calls import RequestError, S3Bucket, seconds_of
 
 T = TypeVar("T")
 
-_FIRST_PATIENCE = 10.0  # seconds for the first answer ever: a wrong address should not take a minute to be noticed
+_EVERY = 60.0  # seconds between two lines for people while nothing moves
 
 
 class Patience:
@@ -24,6 +25,7 @@ class Patience:
     def moved(self) -> None:
         """Some bytes came through: count the seconds from the next failure on."""
         self._since: float | None = None
+        self._said = 0.0
         self._pause = 0.05
 
     def failed(self, error: RequestError) -> None:
@@ -33,7 +35,11 @@ class Patience:
         now = time.monotonic()
         self._since = now if self._since is None else self._since
         if now - self._since > self._seconds:
-            raise UserError(f"{self._where}: {error.message}; tried for {self._seconds:.0f} s") from error
+            raise AwayError(f"{self._where}: {error.message}; tried for {self._seconds:.0f} s") from error
+        if now - self._since - self._said > _EVERY:
+            self._said = now - self._since
+            left = (self._seconds - self._said) / 60
+            say(f"{self._where}: {error.message}; tried for {self._said:.0f} s, and for {left:.0f} more minutes")
         time.sleep(self._pause * random.uniform(0.5, 1.5))
         self._pause = min(2 * self._pause, 5.0)
 
@@ -60,12 +66,13 @@ def user_error(error: RequestError, where: str) -> UserError:
 class BucketRequests:
     """Requests for the objects of a bucket whose names start with a prefix, each with patience.
 
-    `patience` in seconds. Names are those of objects: without the prefix.
+    `patience` in seconds, of which `first` until the server has answered for the first time. Names are those of
+    objects: without the prefix.
     """
 
-    def __init__(self, bucket: S3Bucket, address: str, prefix: str, patience: float) -> None:
+    def __init__(self, bucket: S3Bucket, address: str, prefix: str, patience: float, first: float) -> None:
         self.bucket, self.address, self.prefix = bucket, address, prefix
-        self._seconds = patience
+        self._seconds, self._first = patience, min(first, patience)
         self._answered = False
         self._ahead: float | None = None
 
@@ -80,7 +87,7 @@ class BucketRequests:
 
     def patience(self) -> Patience:
         """Patience for one request; less of it until the server has answered for the first time."""
-        return Patience(self._seconds if self._answered else min(_FIRST_PATIENCE, self._seconds), self.address)
+        return Patience(self._seconds if self._answered else self._first, self.address)
 
     def answered(self, date: str | None = None) -> None:
         """Note that the server has answered, and the time that it gave."""

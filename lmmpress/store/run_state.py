@@ -8,19 +8,19 @@ Times are those of the store's own clock, so no machine's clock has to be right.
 import json
 import os
 import re
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lmmpress.errors import UserError
+from lmmpress.host.this_machine import machine as _host
+from lmmpress.host.this_machine import started as _started
 from lmmpress.printing.visible import visible
 from lmmpress.progress import say
 from lmmpress.result import StepResult
@@ -75,6 +75,10 @@ class StateRead:
     def tag(self) -> str | None:
         """What `Objects.write` replaces this state by."""
         return self.found.tag if self.found else None
+
+
+class HeldError(UserError):
+    """Another process holds the lease of a state."""
 
 
 class RunState:
@@ -181,17 +185,20 @@ def is_live(objects: Objects, read: StateRead) -> bool:
 
 
 @contextmanager
-def hold(objects: Objects, name: str, seconds: float = LEASE, holder: str | None = None) -> Iterator[RunState]:
+def hold(
+    objects: Objects, name: str, seconds: float = LEASE, holder: str | None = None, wait: bool = True
+) -> Iterator[RunState]:
     """Take the lease of a state, renew it while the block runs, and give it back.
 
-    Raises UserError where another process holds the lease and renews it. If it does not renew it, this waits until the
-    lease has run out. The lease of a process that has ended on this machine is taken at once.
+    Raises HeldError where another process holds the lease and renews it. If it does not renew it, this waits until the
+    lease has run out; without `wait`, HeldError is raised at once. The lease of a process that has ended on this
+    machine is taken at once.
 
     Several processes may work one after the other under one `holder`. Each takes the lease from the one before, and
     does not give it back, so that no other process can take it between two of them. The last one gives it back with
     `RunState.release`.
     """
-    state = _take(objects, name, _new_lease(seconds, holder))
+    state = _take(objects, name, _new_lease(seconds, holder), wait)
     ended = threading.Event()
 
     def beat() -> None:
@@ -210,15 +217,15 @@ def hold(objects: Objects, name: str, seconds: float = LEASE, holder: str | None
             state.release() if holder is None else state.renew()
 
 
-def _take(objects: Objects, name: str, mine: Lease) -> RunState:
+def _take(objects: Objects, name: str, mine: Lease, wait: bool) -> RunState:
     waited_for: tuple[str, int] | None = None
     while True:
         read = read_state(objects, name)
         lease = read.stored.lease
         if lease is not None and read.found is not None and lease.holder != mine.holder and is_live(objects, read):
             seen = (lease.holder, lease.beat)
-            if _runs_here(lease) or (waited_for is not None and waited_for != seen):
-                raise UserError(
+            if not wait or _runs_here(lease) or (waited_for is not None and waited_for != seen):
+                raise HeldError(
                     f"{objects.address}: another process works on this run ({lease.machine}, process {lease.pid}); "
                     "wait for it or end it"
                 )
@@ -244,25 +251,6 @@ def write_state(objects: Objects, name: str, read: StateRead) -> None:
 def _new_lease(seconds: float, holder: str | None) -> Lease:
     pid = os.getpid()
     return Lease(holder=holder or uuid.uuid4().hex, host=_host(), pid=pid, started=_started(pid), seconds=seconds)
-
-
-def _host() -> str:
-    """This machine since its last start, or this container: within it, a pid means one process."""
-    parts = [socket.gethostname()]
-    with suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip())
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return " ".join(parts)
-
-
-def _started(pid: int) -> str:
-    """When a process was started, in ticks since the machine's start; empty where it has ended, or is unknown."""
-    try:
-        # the fields after the name of the program, which is in brackets and may hold any character
-        state, *fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
-    except (OSError, ValueError):
-        return ""
-    return "" if state == "Z" else fields[18]
 
 
 def _ended_here(lease: Lease) -> bool:

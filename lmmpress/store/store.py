@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmmpress.errors import UserError
-from lmmpress.files.allow_list import choose, say_what_is_left
+from lmmpress.files.allow_list import choose, is_small, say_what_is_left
 from lmmpress.files.digest import sha256_of
 from lmmpress.progress import transfer
 from lmmpress.store.kinds import CHECKPOINTS, HOUSEKEEPING, RECORDS, RUNS, TENSORS
@@ -150,6 +150,10 @@ class Store:
         self._write_manifest(CHECKPOINTS.name(manifest.digest), manifest)
         return manifest.digest
 
+    def holds(self, digest: str) -> bool:
+        """Whether the store has a checkpoint. UserError where its list of files is damaged."""
+        return bool(DIGEST.fullmatch(digest)) and self._read_manifest(CHECKPOINTS.name(digest)) is not None
+
     def manifest(self, digest: str) -> Manifest:
         """The files of a checkpoint; UserError where the store has none of that digest."""
         name = CHECKPOINTS.name(digest)
@@ -168,7 +172,7 @@ class Store:
         """
         manifest = self.manifest(digest)
         if not weights:
-            small = {name: file for name, file in manifest.files.items() if not name.endswith(".safetensors")}
+            small = {name: file for name, file in manifest.files.items() if is_small(name)}
             manifest = Manifest(files=small)
         return self._tree(f"checkpoint {digest[:12]}", manifest)
 

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -28,6 +29,7 @@ _QUIET = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": f"{_ANSWER:.0f}",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "PGCONNECT_TIMEOUT": f"{_CONNECT:.0f}",
 }
@@ -98,6 +100,22 @@ def resolving_models_in(client: "MlflowClient") -> Iterator[None]:
         yield
     finally:
         mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None unsets it
+
+
+def time_of(tracking_uri: str) -> float | None:
+    """The time of a server's own clock, in seconds since the epoch and to the second, as its answers say it; None for a
+    database, which has none. UserError if the server does not answer, or does not say it."""
+    if _scheme(tracking_uri) not in ("http", "https"):
+        return None
+    needs("mlflow", f"MLflow at {without_credentials(tracking_uri)}")
+    import requests
+
+    with explained(tracking_uri):
+        answer = requests.head(tracking_uri, timeout=(_CONNECT, _ANSWER), allow_redirects=False)
+    try:
+        return parsedate_to_datetime(answer.headers["Date"]).timestamp()
+    except (KeyError, ValueError):
+        raise UserError(f"MLflow at {without_credentials(tracking_uri)} does not say what time it is") from None
 
 
 def _ask(tracking_uri: str) -> None:

@@ -53,7 +53,8 @@ class Lineage:
     `within` is the MLflow run of this task, if Kubeflow has created one, below a run for the whole pipeline. The first
     pipeline that works on this run key records into its pipeline's MLflow run, in that experiment; pipelines that
     resume the run name that MLflow run. `holder` is who works on the run: this process, or the submission that this
-    task belongs to.
+    task belongs to. `about` are further tags of the run; `model` among
+    them, the registered name of the original, is a tag of the version too.
     """
 
     tracking_uri: str
@@ -61,6 +62,7 @@ class Lineage:
     experiment: str = "lmmpress"
     within: str | None = None
     holder: str = field(default_factory=lambda: uuid.uuid4().hex)
+    about: Mapping[str, str] = field(default_factory=dict)
     client: "MlflowClient" = field(init=False, default=None, repr=False)  # type: ignore[assignment]
     experiment_id: str = field(init=False, repr=False)
     run: "Run | None" = field(init=False, default=None, repr=False)
@@ -166,7 +168,7 @@ class Lineage:
 
     def _parent_run(self, info: RunInfo) -> "Run":
         found = run_of(self.client, self.experiment_id, info.run_key)
-        ours = values.tags(kind="run", run_key=info.run_key, original=info.teacher, holder=self.holder)
+        ours = values.tags(kind="run", run_key=info.run_key, original=info.teacher, holder=self.holder, **self.about)
         if self._pipeline:
             known = (found or self._pipeline).info.run_id
             for run_id in {str(self.within), self._pipeline.info.run_id} - {known}:
@@ -179,7 +181,7 @@ class Lineage:
             return self.client.create_run(self.experiment_id, tags=ours, run_name=values.title(name))
         if not is_recorded(found):
             self.client.update_run(found.info.run_id, "RUNNING")
-            log(self.client, found.info.run_id, tags=values.tags(holder=self.holder))
+            log(self.client, found.info.run_id, tags=values.tags(holder=self.holder, **self.about))
         return self.client.get_run(found.info.run_id)
 
     def _record_beginning(self, run: "Run", info: RunInfo) -> None:
@@ -209,12 +211,14 @@ class Lineage:
             index=step.index,
             tower=step.tower,
             removed=step.removed,
+            jump=step.title if step.jump else None,
             decision=step.decision,
             reason=step.reason,
             parent=step.parent,
+            **values.machine_tags(step),
         ) | {PARENT: parent.info.run_id}
         began = round(1000 * (time.time() - sum(step.seconds.values())))
-        title = f"{step.stage} {step.index} {step.tower}"
+        title = f"{step.stage} {step.index + 1} {step.tower}"
         return self.client.create_run(self.experiment_id, began, tags, values.title(title))
 
     def _record_step(self, run: "Run", step: StepResult) -> None:
@@ -241,6 +245,7 @@ class Lineage:
         shared = values.metrics(measured | counts | (bounds or {}), ended, position)
         shared += self._accuracies({"accuracy": step.accuracy}, ended, position, "gate", model)
         own = values.metrics(values.by("seconds", step.seconds), ended, position)
+        own += values.metrics(values.machine_values(step), ended, position)
         own += values.metrics({"score_reliability": step.score_reliability}, ended, position)
         own += self._accuracies(values.by("accuracy", step.accuracy_by_task), ended, position, "gate", model)
         own += [one for update, loss in enumerate(step.loss) for one in values.metrics({"loss": loss}, ended, update)]
@@ -284,6 +289,7 @@ class Lineage:
             address=result.compressed.address,
             path=checkpoint,
             original=result.original.checkpoint,
+            model=self.about.get("model"),
         )
         versions = self.client.search_model_versions(f"name='{name}'")
         known = [version for version in versions if version.tags.get("lmmpress.run_key") == result.run_key]

@@ -6,6 +6,9 @@ Every function and command that takes the address of a checkpoint looks it up he
 """
 
 import os
+import shutil
+import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -23,6 +26,13 @@ if TYPE_CHECKING:
 TAG = "lmmpress.address"
 _SCHEME, _LOGGED, _RUNS = "models:/", "models:/m-", "runs:/"
 _MOST_REFERENCES = 8
+_WITH_LOGIN = ("http", "https", "mlflow-artifacts")
+"""The schemes of artifacts that MLflow asks for with its login: MLFLOW_TRACKING_USERNAME, _PASSWORD, _TOKEN."""
+_fetched_into: dict[str, Path] = {}  # the folder of each checkpoint that was fetched, by its address
+
+
+class FetchedInVainError(UserError):
+    """What was fetched for a version, which may have taken long, is no checkpoint."""
 
 
 def is_registered(address: str) -> bool:
@@ -35,13 +45,13 @@ def located(address: str) -> str:
     return address_of(address) if is_registered(address) else address
 
 
-def open_checkpoint(address: str) -> Path:
+def open_checkpoint(address: str, weights: bool = True) -> Path:
     """A local directory with the files of the checkpoint at an address, to be read only; a name in the registry is
-    looked up first.
+    looked up first. Without `weights` only the small files need be there.
 
     Raises UserError if there is no checkpoint, or a damaged one.
     """
-    return store.open_checkpoint(located(address))
+    return store.open_checkpoint(located(address), weights)
 
 
 def name_of_compressed(model: str) -> str:
@@ -120,29 +130,67 @@ def _followed(client: "MlflowClient", name: str, source: str) -> str:
                 "address"
             )
         return str(_checkpoint_in(folder, name))
-    return str(_checkpoint_in(_fetched(client, name, place), name))
+    return str(_fetched(client, name, place))
+
+
+def forget(address: str) -> None:
+    """Remove a checkpoint that `address_of` has fetched; nothing happens for any other address."""
+    if folder := _fetched_into.pop(address, None):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fetched(client: "MlflowClient", name: str, place: str) -> Path:
-    """A local folder with artifacts that MLflow keeps elsewhere, or serves itself."""
+    """A local folder with the checkpoint among artifacts that MLflow keeps elsewhere, or serves itself. Where there is
+    none, nothing that was fetched stays: a service asks again and again."""
     import mlflow
 
     from lmmpress.store.cache import cache_folder
-    from lmmpress.store.store import own_folder
 
-    workspace, otherwise = cache_folder() / "work", f"set the tag {TAG} of {name} to where it can be read"
+    _refuse_other_server(client, name, place)
+    otherwise = f"set the tag {TAG} of {name} to where it can be read"
+    folder: Path | None = None
     try:
-        workspace.mkdir(parents=True, exist_ok=True)
-        folder = str(own_folder(workspace))
+        folder = Path(tempfile.mkdtemp(dir=_own(cache_folder() / "work", os.getpid())))
         with explained(place, otherwise), resolving_models_in(client):
             fetched = mlflow.artifacts.download_artifacts(
-                artifact_uri=place, dst_path=folder, tracking_uri=client.tracking_uri
+                artifact_uri=place, dst_path=str(folder), tracking_uri=client.tracking_uri
             )
-    except UserError:
-        raise
-    except Exception as error:  # any exception of MLflow means that the address is wrong
+        try:
+            found = _checkpoint_in(Path(fetched), name)
+        except UserError as error:
+            raise FetchedInVainError(*error.lines) from None
+    except BaseException as error:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, UserError) or not isinstance(error, Exception):
+            raise
+        # any exception of MLflow means that the address is wrong
         raise UserError(f"{name} cannot be fetched from {without_credentials(place)}: {error}; {otherwise}") from error
-    return Path(fetched)
+    _fetched_into[str(found)] = folder
+    return found
+
+
+@lru_cache(maxsize=8)
+def _own(workspace: Path, pid: int) -> Path:
+    """The one folder of this process for what it fetches; each folder of a process keeps a lock open."""
+    from lmmpress.store.store import own_folder
+
+    workspace.mkdir(parents=True, exist_ok=True)
+    return own_folder(workspace)
+
+
+def _refuse_other_server(client: "MlflowClient", name: str, place: str) -> None:
+    """UserError where MLflow would send its login to another server: whoever registers a version names the place."""
+    there, here = urlsplit(place), urlsplit(client.tracking_uri)
+    if there.scheme in ("models", "runs"):  # artifacts are not; MLflow would follow it to any server
+        raise UserError(f"{name} leads from {without_credentials(place)} to elsewhere; set its tag {TAG}")
+    if there.scheme not in _WITH_LOGIN or (there.scheme == "mlflow-artifacts" and not there.netloc):
+        return
+    if there.netloc != here.netloc or there.scheme not in ("mlflow-artifacts", here.scheme):
+        raise UserError(
+            f"{name} is said to be at {without_credentials(place)}, which is not the registry's own server; it is not "
+            f"asked, because it would get the login of MLflow: set the tag {TAG} to a directory or s3:// address"
+        )
 
 
 def _checkpoint_in(folder: Path, name: str) -> Path:

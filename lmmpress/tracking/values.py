@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lmmpress.printing.visible import visible
-from lmmpress.result import Headline, Result, RunInfo
+from lmmpress.result import Headline, Result, RunInfo, StepResult
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Metric
@@ -97,6 +97,24 @@ def dataset_inputs(info: RunInfo) -> "list[DatasetInput]":
         )
         for (name, digest, rows), used in roles.items()
     ]
+
+
+def machine_tags(step: StepResult) -> dict[str, str]:
+    """The pods of a step by part, and its nodes and GPUs."""
+    pods = {f"pod.{part}": machine.pod for part, machine in step.machines.items()}
+    machines = step.machines.values()
+    nodes, gpus = ({getattr(machine, key) for machine in machines} for key in ("node", "gpu"))
+    shared = {"node": ", ".join(sorted(nodes - {""})), "gpu": ", ".join(sorted(gpus - {""}))}
+    return {name: text for name, text in (pods | shared).items() if text}
+
+
+def machine_values(step: StepResult) -> dict[str, float | None]:
+    """The most memory in bytes that each part of a step took, of its process and of its GPUs."""
+    found: dict[str, float | None] = {}
+    for part, machine in step.machines.items():
+        found[f"peak_memory.{part}"] = machine.peak_memory
+        found[f"peak_gpu_memory.{part}"] = machine.peak_gpu_memory
+    return found
 
 
 def closing_values(result: Result) -> dict[str, float | None]:

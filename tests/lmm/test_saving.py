@@ -16,7 +16,7 @@ from support.tiny import config_of, make_model, save_model
 
 from lmmpress.errors import UserError
 from lmmpress.files.own_types import MODELING
-from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
+from lmmpress.lmm.checkpoint import add_difference, apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.probe_inputs import probe_inputs, probe_logits
 from lmmpress.lmm.tensor_cut import Cut
 from lmmpress.lmm.verify import verify_cut, verify_for_users, verify_saved
@@ -233,3 +233,28 @@ def test_the_compressed_checkpoint_exports_where_the_original_does(tmp_path: Pat
         program = torch.export.export(model, (), inputs | {"use_cache": False}, strict=False)
         logits = program.module()(**inputs, use_cache=False).logits
         assert torch.allclose(logits, probe_logits(model, inputs), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_difference_of_two_checkpoints_is_added_to_a_third(dtype: torch.dtype, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("source", "plus", "minus")]
+    for seed, folder in enumerate(folders):
+        torch.manual_seed(seed)
+        save_model(make_model(config_of("blip2-llama")).to(dtype), folder)
+    anatomy = read_checkpoint(folders[0])
+    add_difference(folders[0], anatomy, folders[1], folders[2], tmp_path / "sum", {"format": 1, "history": []})
+    source, plus, minus, found = (load_file(folder / "model.safetensors") for folder in (*folders, tmp_path / "sum"))
+    assert found.keys() == source.keys()
+    for name, value in found.items():
+        wanted = source[name].double() + (plus[name].double() - minus[name].double())
+        assert torch.equal(value, wanted.to(dtype)), name
+    add_difference(folders[2], anatomy, folders[1], folders[2], tmp_path / "back", {"format": 1, "history": []})
+    back = load_file(tmp_path / "back" / "model.safetensors")
+    assert all(torch.equal(value, plus[name]) for name, value in back.items()), "x + (y - x) is y, to the last bit"
+
+
+def test_a_difference_with_another_model_is_refused_and_names_the_tensor(saved: Saved, tmp_path: Path) -> None:
+    source, cut, _ = saved("blip2-llama", "language", "ffn")
+    with pytest.raises(UserError, match=r"has no language_model\S* of the shape .*: it is of another model"):
+        add_difference(source, read_checkpoint(source), source, cut, tmp_path / "sum", {"format": 1, "history": []})
+    assert not (tmp_path / "sum").exists()

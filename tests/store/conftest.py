@@ -22,21 +22,6 @@ def store(address: str) -> Store:
 
 
 @pytest.fixture
-def bucket_address(new_bucket: Callable[[], str]) -> str:
-    """The address of an empty store in a bucket."""
-    return new_bucket()
-
-
-@pytest.fixture
-def proxy(bucket_address: str, s3_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """A proxy between this test and the server."""
-    proxy = Proxy(s3_server.endpoint)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-    yield proxy
-    proxy.close()
-
-
-@pytest.fixture
 def own_server(
     tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Server, Proxy, str]]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from support.buckets import forget_cache
 from support.files import contents
 from support.s3 import Proxy
 from support.store_worker import opened, random_checkpoint
@@ -75,3 +76,20 @@ def test_a_prefix_may_have_any_characters(bucket_address: str, tmp_path: Path, p
     digest = store.add_checkpoint(made)
     assert contents(open_checkpoint(f"s3://{bucket}/{prefix}/checkpoints/{digest}")) == contents(made)
     assert verify_store(store) == []
+
+
+def test_sizes_are_planned_without_fetching_weights(proxy: Proxy, bucket_address: str, tmp_path: Path) -> None:
+    """A plain directory costs a list and its small files; a checkpoint in a store its manifest and the same."""
+    made = random_checkpoint(tmp_path / "made", 0, {"model.safetensors": 3000, "tokenizer.json": 10})
+    bucket = bucket_address.removeprefix("s3://").partition("/")[0]
+    for name, data in contents(made).items():
+        connect()._put_object(bucket, f"teachers/antgmm/{name}", data)
+    digest = opened(bucket_address).add_checkpoint(made)
+    small = {name: data for name, data in contents(made).items() if name != "model.safetensors"}
+    forget_cache()
+    for address, others in ((f"s3://{bucket}/teachers/antgmm", 1), (f"{bucket_address}/checkpoints/{digest}", 1)):
+        proxy.requests.clear()
+        assert contents(open_checkpoint(address, weights=False)) == small
+        assert len(proxy.requests) == others + len(small)
+        assert contents(open_checkpoint(address)) == contents(made), "asked for later, they are fetched"
+        forget_cache()

@@ -15,6 +15,7 @@ from support.s3 import Proxy
 from support.store_worker import opened, random_checkpoint
 
 from lmmpress.data import open_data
+from lmmpress.data.address import bring
 from lmmpress.store.bucket import BucketObjects
 from lmmpress.store.cache import cache_folder
 
@@ -89,6 +90,7 @@ def test_a_data_set_of_many_files_does_not_count_the_cache_for_each(
 
     monkeypatch.setattr("lmmpress.store.cache.lock_of", lock_of)
     folder = open_data(f"{bucket_address}/data")
+    bring(folder, names)
     assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == set(names)
     assert 1 <= looked.count("room") < 20
 

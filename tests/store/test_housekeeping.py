@@ -4,13 +4,14 @@ import errno
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from shlex import quote
 
 import pytest
-from support.cli import run_store
+from support.cli import refused, run_store
 from support.decisions import decision
 from support.files import contents, nameable
 from support.store_worker import random_checkpoint
@@ -268,6 +269,44 @@ def test_a_copy_adds_decisions_and_never_replaces_them(store: Store, digests: li
         state.decide(1, {"parent": digests[1], "checkpoint": digests[0]})
     with pytest.raises(UserError, match="has other decisions"):
         copy_store(store, target)
+
+
+TOLD = ["claims/m.json", "acts/2026-1.json", "serving/m.json", "comparisons/a-b-1.json", "online/m-1.json"]
+
+
+def test_what_the_trigger_has_written_down_is_copied_where_that_is_asked_for(
+    address: str, store: Store, digests: list[str], tmp_path: Path
+) -> None:
+    target = str(tmp_path / "target")
+    for name in [*TOLD, "notices/m.json", "hints/1.json", "pins/m.json", "reconciler.json"]:
+        store.objects.write(name, b"{}", None)
+    assert json.loads(run_store("cp", address, target, "--json"))["of_the_trigger"] == 0
+    copy = open_store(target).objects
+    assert copy.read("claims/m.json") is None
+    assert "6 objects of the trigger" in run_store("cp", address, target, "--with-trigger")
+    found = [
+        entry.name for kind in ("claims", "acts", "hints", "pins", "notices") for entry in copy.entries(f"{kind}/")
+    ]
+    assert found == ["claims/m.json", "acts/2026-1.json", "notices/m.json"], "what is of this store alone stays"
+    assert "0 objects of the trigger" in run_store("cp", address, target, "--with-trigger")
+
+    time.sleep(1.1)  # a bucket's times are in whole seconds
+    changed = store.objects.read("claims/m.json")
+    assert changed is not None
+    store.objects.write("claims/m.json", b'{"a": 1}', changed.tag)
+    assert "1 objects of the trigger" in run_store("cp", address, target, "--with-trigger"), "a newer one replaces"
+
+
+def test_an_older_object_of_the_trigger_replaces_none(
+    address: str, store: Store, digests: list[str], tmp_path: Path
+) -> None:
+    store.objects.write("claims/m.json", b"{}", None)
+    target = open_store(str(tmp_path / "target"))
+    time.sleep(1.1)
+    target.objects.write("claims/m.json", b'{"a": 1}', None)
+    said = refused("store", "cp", address, tmp_path / "target", "--with-trigger")
+    assert f"has a newer claims/m.json than {address}, so nothing was copied" in said
+    assert list(target.objects.entries("checkpoints/")) == []
 
 
 def test_a_single_checkpoint_is_copied_from_wherever_it_lies(

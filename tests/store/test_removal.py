@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cli import run_store
+from support.cli import refused, run_store
 from support.decisions import decision
 from support.store_worker import random_checkpoint
 
@@ -14,6 +14,7 @@ from lmmpress.errors import UserError
 from lmmpress.plan import parse_plan
 from lmmpress.store import Store, open_store
 from lmmpress.store.housekeeping import list_store, remove_run, verify_store
+from lmmpress.store.pins import Pin, write_pin
 from lmmpress.store.records import OF, RUN, RunNote, Subjects
 
 OURS, THEIRS = "a" * 64, "b" * 64
@@ -63,9 +64,12 @@ def test_removing_a_run_removes_all_that_only_it_uses(store: Store, address: str
     steps = Steps(store, tmp_path)
     store.write_record(f"dtype-{OURS}", {"dtype": "float32"})
     store.write_record("submission-" + OURS[:12] + "-12345678", {"submission": json.dumps({"key": OURS})})
+    for submission in (OURS[:12], THEIRS[:12]):
+        store.write_record(f"tried-{submission}-gate-0", {"why": "failed", "run": f"{submission}-12345678"})
     before = names(store)
     removed = {
         f"runs/{OURS}.json",
+        f"records/tried-{OURS[:12]}-gate-0.json",
         f"records/{RUN}{OURS}.json",
         f"records/dtype-{OURS}.json",
         f"records/submission-{OURS[:12]}-12345678.json",
@@ -142,6 +146,41 @@ def test_nothing_is_removed_while_a_run_is_worked_on(store: Store, tmp_path: Pat
     for key in (OURS, THEIRS):
         with store.run_state(key), pytest.raises(UserError, match=f"works on runs/{key}.json; nothing is removed"):
             remove_run(store, OURS, dry_run=False)
+
+
+def test_what_is_pinned_is_refused_in_one_line_that_says_for_what(store: Store, address: str, tmp_path: Path) -> None:
+    steps = Steps(store, tmp_path)
+    before = names(store)
+    write_pin(store.objects, "m", Pin(checkpoints={steps.ours: "version 5 of AntGMM-compressed is in service"}))
+    said = refused("store", "rm", address, OURS)
+    assert said == (
+        f"{address}: checkpoint {steps.ours[:12]} is still needed: version 5 of AntGMM-compressed is in service; "
+        "nothing is removed; --force removes the run all the same"
+    )
+    write_pin(store.objects, "m", Pin(runs={OURS: "claim lmmpress-antgmm-8-1 is not at its end"}))
+    assert f": run {OURS[:12]} is still needed: claim lmmpress-antgmm-8-1" in refused("store", "rm", address, OURS)
+    assert names(store) == before
+    write_pin(store.objects, "m", Pin(checkpoints={steps.theirs: "theirs", steps.teacher: "stays", "e" * 64: "gone"}))
+    assert "removed run aaaaaaaaaaaa" in run_store("rm", address, OURS), "nothing that goes with it is pinned"
+    assert "theirs" in refused("store", "rm", address, THEIRS)
+    assert "removed run bbbbbbbbbbbb" in run_store("rm", address, THEIRS, "--force")
+
+
+def test_a_pin_that_cannot_be_read_holds_everything(store: Store, tmp_path: Path) -> None:
+    Steps(store, tmp_path)
+    for damaged in (b"{]", b'{"checkpoints": {"x": "y"}}'):
+        store.objects.write("pins/m.json", damaged, None)
+        with pytest.raises(UserError, match=r"pins/m\.json says what is still needed, and cannot be read") as caught:
+            remove_run(store, OURS, dry_run=False)
+        assert len(caught.value.lines) == 1
+        store.objects.delete("pins/m.json")
+    write_pin(store.objects, "m", Pin(runs={OURS: "x\x1b[31m"}))
+    with pytest.raises(UserError, match="needed: x") as caught:
+        remove_run(store, OURS, dry_run=False)
+    assert "\x1b" not in str(caught.value)
+    write_pin(store.objects, "m", Pin())
+    assert list(store.objects.entries("pins/")) == [], "nothing is left of a pin that says nothing"
+    remove_run(store, OURS, dry_run=False)
 
 
 @pytest.mark.parametrize(

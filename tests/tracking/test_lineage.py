@@ -111,7 +111,7 @@ def test_hostile_text_is_recorded_visibly(lineage: Lineage) -> None:
     assert parent.data.params["plan.data"] == SHOWN
     assert certain(parent.inputs).dataset_inputs[0].dataset.name == SHOWN
     assert run.data.tags["lmmpress.reason"] == SHOWN
-    assert run.info.run_name == f"block 1 {SHOWN}"
+    assert run.info.run_name == f"block 2 {SHOWN}"
     (metric,) = [name for name in run.data.metrics if name.startswith("accuracy.")]
     assert metric.isprintable()
     (version,) = lineage.client.search_model_versions(f"name='{lineage.model_name}'")

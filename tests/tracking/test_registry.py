@@ -13,7 +13,7 @@ from support.mlflow_server import new_database, serving
 from lmmpress.errors import UserError
 from lmmpress.tracking.client import open_client, resolving_models_in
 from lmmpress.tracking.database import uri_of
-from lmmpress.tracking.registry import address_of
+from lmmpress.tracking.registry import address_of, forget
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +157,55 @@ def test_a_version_that_leads_to_no_checkpoint_is_a_one_line_error(
     ):
         with pytest.raises(UserError, match=said):
             address_of(name, database)
+
+
+@pytest.mark.parametrize("scheme", ["mlflow-artifacts", "http", "https"])
+def test_the_login_of_mlflow_is_sent_to_no_other_server(
+    client: MlflowClient, database: str, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", lambda **more: asked.append(more))
+    name = register(client, f"{scheme} elsewhere", f"{scheme}://evil.example:80/api/2.0/mlflow-artifacts/artifacts/x")
+    with pytest.raises(UserError, match="not the registry's own server"):
+        address_of(name, database)
+    assert not asked
+
+
+def test_mlflow_follows_no_name_to_another_server(
+    client: MlflowClient, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", lambda **more: asked.append(more))
+    run = client.create_run(experiment(client, "sly", "models:/evil/1"))
+    with pytest.raises(UserError, match="to elsewhere"):
+        address_of(register(client, "sly", f"runs:/{run.info.run_id}/model"), database)
+    assert not asked
+
+
+def test_what_was_fetched_and_is_no_checkpoint_does_not_stay(
+    client: MlflowClient, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(artifact_uri: str, dst_path: str, tracking_uri: str) -> str:
+        Path(dst_path, "weights").write_bytes(b"many")
+        if artifact_uri.endswith("good"):
+            Path(dst_path, "config.json").write_text("{}", "utf-8")
+        return dst_path
+
+    def kept() -> list[Path]:
+        return list((tmp_path / "cache").rglob("weights"))
+
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", fetch)
+    bad = register(client, "no checkpoint", "ftp://x/bad")
+    for _ in range(3):
+        with pytest.raises(UserError, match=r"no config\.json"):
+            address_of(bad, database)
+    assert kept() == []
+    found = address_of(register(client, "a checkpoint", "ftp://x/good"), database)
+    assert len(kept()) == 1
+    forget(found)
+    assert kept() == []
+    forget(str(tmp_path))
+    assert tmp_path.is_dir(), "only what was fetched"
 
 
 def test_nothing_is_written_where_a_name_is_looked_up(client: MlflowClient, database: str, folder: Path) -> None:

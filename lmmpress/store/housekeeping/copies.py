@@ -12,19 +12,37 @@ from lmmpress.errors import UserError
 from lmmpress.files.allow_list import choose
 from lmmpress.progress import transfer
 from lmmpress.store.housekeeping.contents import entries, manifests, states
-from lmmpress.store.kinds import BLOBS, CHECKPOINTS, COPIES, RECORDS, stem
+from lmmpress.store.kinds import (
+    ACTS,
+    BLOBS,
+    CHECKPOINTS,
+    CLAIMS,
+    COMPARISONS,
+    COPIES,
+    NOTICES,
+    ONLINE,
+    RECORDS,
+    SERVING,
+    stem,
+)
 from lmmpress.store.manifest import Manifest
 from lmmpress.store.objects import ChangedError, DamagedError, MissingError
 from lmmpress.store.run_state import read_state, write_state
 from lmmpress.store.store import Store
 
+OF_THE_TRIGGER = (CLAIMS, ACTS, SERVING, COMPARISONS, ONLINE, NOTICES)
+"""The kinds of objects that the trigger needs again in another store. Hints live for minutes; pins are about this store
+alone."""
+
 
 class Moved(BaseModel):
-    """What a copy did: addresses of the checkpoints in the target, bytes sent, and bytes that were there already."""
+    """What a copy did: addresses of the checkpoints in the target, bytes sent, bytes that were there already, and how
+    many objects of the trigger were written."""
 
     addresses: list[str]
     sent: int
     there: int
+    of_the_trigger: int = 0
 
 
 @dataclass(frozen=True)
@@ -35,14 +53,15 @@ class _Copied:
     there: int
 
 
-def copy_store(source: Store, target: Store) -> Moved:
-    """Copy all of a store into another.
+def copy_store(source: Store, target: Store, with_trigger: bool = False) -> Moved:
+    """Copy all of a store into another; what the trigger has written down only `with_trigger`.
 
     Blobs go first, then the manifests that name them, then records and states of runs. UserError where the target has
-    the same run with other decisions.
+    the same run with other decisions; and before anything is copied, where it has a newer object of the trigger.
     """
     listed, runs = list(manifests(source)), list(states(source))
     with _copying(target):
+        told = list(_told(source, target)) if with_trigger else []
         copied = _copy_blobs(source, target, [manifest for _, manifest in listed])
         for name, _ in listed:
             _copy_object(source, target, name)
@@ -50,8 +69,10 @@ def copy_store(source: Store, target: Store) -> Moved:
             _copy_object(source, target, entry.name)
         for name, _ in runs:
             _copy_run(source, target, name)
+        _write_told(target, told)
     digests = [stem(name) for name, _ in listed if CHECKPOINTS.has(name)]
-    return Moved(addresses=[target.address(digest) for digest in digests], sent=copied.sent, there=copied.there)
+    addresses = [target.address(digest) for digest in digests]
+    return Moved(addresses=addresses, sent=copied.sent, there=copied.there, of_the_trigger=len(told))
 
 
 def copy_checkpoint(directory: Path, target: Store) -> Moved:
@@ -124,3 +145,27 @@ def _copy_run(source: Store, target: Store, name: str) -> None:
             return
         except ChangedError:
             continue
+
+
+def _told(source: Store, target: Store) -> Iterator[tuple[str, bytes, str | None]]:
+    """What the trigger has written down in the source and the target lacks: name, bytes, and what they replace."""
+    for name in (entry.name for kind in OF_THE_TRIGGER for entry in entries(source, kind)):
+        theirs, ours = source.objects.read(name), target.objects.read(name)
+        if theirs is None or (ours is not None and ours.data == theirs.data):
+            continue
+        if ours is not None and ours.modified >= theirs.modified:
+            raise UserError(
+                f"{target.root_address} has a newer {name} than {source.root_address}, so nothing was copied; is this "
+                "the right way round? If it is, remove that one first"
+            )
+        yield name, theirs.data, ours.tag if ours else None
+
+
+def _write_told(target: Store, told: list[tuple[str, bytes, str | None]]) -> None:
+    for name, data, tag in told:
+        try:
+            target.objects.write(name, data, tag)
+        except ChangedError:
+            raise UserError(
+                f"{target.root_address}: somebody has just changed {name}: stop the trigger there"
+            ) from None

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from lmmpress.errors import UserError
+from lmmpress.printing.one_line import printable
 from lmmpress.store.housekeeping.contents import (
     Faults,
     delete,
@@ -23,10 +24,28 @@ from lmmpress.store.housekeeping.garbage import refuse_what_is_unknown
 from lmmpress.store.kinds import CHECKPOINTS, RECORDS, RUNS, TENSORS, stem
 from lmmpress.store.manifest import Manifest
 from lmmpress.store.objects import Blob
-from lmmpress.store.records import DTYPE, RUN, SUBMISSION, RunNote, Subjects, subjects_of
+from lmmpress.store.pins import read_pins
+from lmmpress.store.records import (
+    APPROVAL,
+    COMPARED,
+    DTYPE,
+    ENDED,
+    LINEAGE,
+    RESULT,
+    RUN,
+    SPLITS,
+    SUBMISSION,
+    TRIED,
+    UNCOMPARED,
+    WARM,
+    RunNote,
+    Subjects,
+    subjects_of,
+)
 from lmmpress.store.run_state import digests_of
 from lmmpress.store.store import Store
 
+_OF_A_RUN = (RUN, DTYPE, SPLITS, LINEAGE, ENDED, RESULT, COMPARED, UNCOMPARED)
 _SHORTEST = 4
 """The fewest characters of a run key: an empty variable in a script must not name a run."""
 
@@ -44,11 +63,12 @@ class Removal(BaseModel):
     kept: dict[str, list[str]]
 
 
-def remove_run(store: Store, run_key: str, dry_run: bool) -> Removal:
+def remove_run(store: Store, run_key: str, dry_run: bool, force: bool = False) -> Removal:
     """Remove the run whose key begins with `run_key`, and what no other run uses.
 
     UserError, and nothing is removed, where no run or several runs have such a key, while a process works on any run,
-    or where an object cannot be read: it may name what others use. If a removal was cut off, the same call finishes it.
+    or where an object cannot be read: it may name what others use. Also where something of it is pinned, unless that is
+    to be removed by `force`. If a removal was cut off, the same call finishes it.
     """
     with store.cleaning() as lease:
         refuse_while_anyone_works(store)
@@ -60,9 +80,31 @@ def remove_run(store: Store, run_key: str, dry_run: bool) -> Removal:
         )
         refuse_what_is_unknown(store, faults)
         removal = _removal(held, _one_run(store, held, run_key))
+        if not force:
+            _refuse_what_is_pinned(store, removal)
         if not dry_run:
             delete(store, removal.names, lease)
         return removal
+
+
+def _refuse_what_is_pinned(store: Store, removal: Removal) -> None:
+    """UserError where somebody outside of the store still needs the run, or one of the checkpoints that go with it."""
+    goes = {stem(name) for name in removal.names if CHECKPOINTS.has(name)}
+    needed: dict[str, str] = {}
+    try:
+        for pin in read_pins(store.objects):
+            if removal.run_key in pin.runs:
+                needed[f"run {removal.run_key[:12]}"] = pin.runs[removal.run_key]
+            needed |= {f"checkpoint {digest[:12]}": pin.checkpoints[digest] for digest in goes & pin.checkpoints.keys()}
+    except UserError as error:
+        raise UserError(f"{error}; nothing is removed; --force removes the run all the same") from None
+    if needed:
+        what, why = next(iter(sorted(needed.items(), reverse=True)))  # the run first, where it is needed itself
+        more = f" (and {len(needed) - 1} more)" if len(needed) > 1 else ""
+        raise UserError(
+            f"{store.root_address}: {what} is still needed: {printable(why)}{more}; nothing is removed; --force "
+            "removes the run all the same"
+        )
 
 
 @dataclass(frozen=True)
@@ -112,18 +154,24 @@ def _removal(held: _Held, key: str) -> Removal:
     if teacher and not (note and note.taken_in):
         stays.add(teacher)
     lost = mine.checkpoints - stays
+    submissions = {name for name, record in held.records.items() if _submitted_for(name, record) == key}
     goes = {CHECKPOINTS.name(digest) for digest in lost} & held.manifests.keys()
     gone = [
         name
         for name, record in held.records.items()
-        if name in (f"{RUN}{key}", f"{DTYPE}{key}")
-        or (name.startswith(SUBMISSION) and _submitted_for(record) == key)
+        if name in (f"{kind}{key}" for kind in _OF_A_RUN)
+        or name.startswith(f"{APPROVAL}{key}-")
+        or name in submissions
+        or (name.startswith(TRIED) and f"{SUBMISSION}{record.get('run')}" in submissions)
+        or (name.startswith(WARM) and record.get("run_key") == key)
         or lost & _results(record)
         or (_is_of(record, mine) and not any(_is_of(record, other) for other in uses.values()))
     ]
     tensors = sorted(TENSORS.name(name) for name in gone if TENSORS.name(name) in held.manifests)
     blobs = _blobs(held, goes | set(tensors))
-    names = [*sorted(goes), *tensors, *sorted(RECORDS.name(name) for name in gone)]
+    # a submission goes after the notes of its tasks, which it leads to
+    records = sorted(gone, key=lambda name: (name in submissions, name))
+    names = [*sorted(goes), *tensors, *(RECORDS.name(name) for name in records)]
     kept = {digest: sorted(users[digest]) for digest in sorted(stays) if CHECKPOINTS.name(digest) in held.manifests}
     return Removal(
         run_key=key,
@@ -198,8 +246,10 @@ def _note(held: _Held, key: str) -> RunNote | None:
         return None
 
 
-def _submitted_for(record: dict[str, Any]) -> str | None:
-    """The key of the run that a pipeline was submitted for."""
+def _submitted_for(name: str, record: dict[str, Any]) -> str | None:
+    """The key of the run that a pipeline was submitted for, if this is the record of a submission."""
+    if not name.startswith(SUBMISSION):
+        return None
     try:
         submission = from_json(str(record.get("submission", "")))
     except ValueError:
