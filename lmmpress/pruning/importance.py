@@ -54,7 +54,7 @@ def score(
     `loss` maps a batch to a scalar, averaged over its samples. With accumulation `sample` every batch must be one
     sample. The model's gradients are empty afterwards.
     """
-    groups = list(anatomy.groups([*(axis.name for axis in axes() if axis.always_scored), *others]).values())
+    groups = list(anatomy.groups(scored_axes(others)).values())
     sums = _Sums(model, groups, counted_only=settings.owned == "equations")
     if settings.criterion == "random":
         return Scored(
@@ -72,6 +72,11 @@ def score(
         return _of_dataset(sums, halves, loss, samples, settings.passes)
     parts = [_of_each(sums, half, loss, samples) for half in halves]
     return Scored({name: parts[0][name] + parts[1][name] for name in parts[0]}, agreement(*parts))
+
+
+def scored_axes(others: Iterable[str]) -> list[str]:
+    """The axes along which dimensions are scored: those that always are, and `others`."""
+    return [*(axis.name for axis in axes() if axis.always_scored), *others]
 
 
 def other_axes(used: Iterable[str]) -> list[str]:

@@ -1,20 +1,26 @@
-"""The sizes that a plan leads to, as a table."""
+"""The sizes that a plan leads to and the memory that its parts need, as tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
 from lmmpress.axes import axes
-from lmmpress.printing.numbers import in_short
+from lmmpress.printing.numbers import in_gib, in_short
 from lmmpress.printing.sheet import Grid, Part, Shown
+from lmmpress.pruning.memory import Need
 from lmmpress.pruning.sizes import Size
+
+_NOTE = "memory at least: processes, weights, gradients and optimizer states; rows come on top"
 
 
 @dataclass(frozen=True, repr=False)
 class Sizes(Shown, Sequence[Size]):
-    """The uncut model, and the model after every step of a plan if the gate accepts them all."""
+    """The uncut model, and the model after every step of a plan if the gate accepts them all; and the memory that each
+    part of a step needs at least. `start` says which run a warm run starts from, or why it starts from none."""
 
     sizes: tuple[Size, ...]
+    memory: tuple[Need, ...] = ()
+    start: str = ""
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -35,7 +41,8 @@ class Sizes(Shown, Sequence[Size]):
         return f"<{len(self) - 1} planned steps: {first} -> {last} parameters if all are accepted>"
 
     def shown(self) -> tuple[Part, ...]:
-        """A row for each step; the uncut model has one for each tower that the plan cuts."""
+        """A row for each step, of which the uncut model has one for each tower that the plan cuts; then one for each
+        part."""
         names, rows = [axis.name for axis in axes()], []
         for size in self.sizes:
             label, removed = (f"{size.stage} {size.index + 1}", str(size.removed)) if size.removed else (size.stage, "")
@@ -44,8 +51,17 @@ class Sizes(Shown, Sequence[Size]):
                 counts = [in_short(size.parameters_by_tower[tower]), in_short(_all(size))]
                 rows.append(("" if number else label, tower, removed, *widths, *counts))
         head = ("step", "tower", "removes", *names, "tower parameters", "all parameters")
-        return (Grid(head, tuple(rows)),)
+        start = (self.start,) if self.start else ()
+        return (Grid(head, tuple(rows)), *start, *((_memory_table(self.memory), _NOTE) if self.memory else ()))
 
 
 def _all(size: Size) -> int:
     return sum(size.parameters_by_tower.values())
+
+
+def _memory_table(needs: tuple[Need, ...]) -> Grid:
+    rows = [
+        (need.part, in_gib(need.process), in_gib(need.process_with_gpu), in_gib(need.gpu) if need.gpu else "")
+        for need in needs
+    ]
+    return Grid(("part", "without a GPU", "beside a GPU", "on each GPU"), tuple(rows))

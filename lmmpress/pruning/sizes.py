@@ -1,6 +1,7 @@
 """The sizes of a model after every step of a plan, from configs alone."""
 
 from dataclasses import dataclass
+from math import prod
 
 import torch
 
@@ -10,6 +11,8 @@ from lmmpress.lmm.anatomy import Anatomy, count_by_tower
 from lmmpress.lmm.read_anatomy import anatomy_after
 from lmmpress.plan import Plan, Stage
 from lmmpress.pruning.choose import check_removed, choose
+from lmmpress.pruning.importance import other_axes, scored_axes
+from lmmpress.pruning.memory import Need, Weights, needs_of
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,34 @@ def towers_of(plan: Plan, anatomy: Anatomy) -> list[str]:
     """The towers that a plan may cut: those it names, or all if it says `largest`."""
     used = plan.towers_in_use()
     return list(anatomy.towers) if "largest" in used else list(used)
+
+
+def frozen_side(plan: Plan, anatomy: Anatomy) -> tuple[str, ...]:
+    """Prefixes of the tensors that no step changes: the image side, unless one of its towers is cut."""
+    cut = set(towers_of(plan, anatomy)) & set(anatomy.image_towers)
+    return () if cut else anatomy.image_side
+
+
+def predict_memory(anatomy: Anatomy, plan: Plan, sizes: list[Size], processes: int | None = None) -> tuple[Need, ...]:
+    """What each part of a plan needs at least, with these sizes of its steps. `processes` distil on one machine; as
+    many as the plan says by default."""
+    frozen = frozen_side(plan, anatomy)
+    cut = max((sum(size.parameters_by_tower.values()) for size in sizes[1:]), default=anatomy.parameters)
+    groups = anatomy.groups(scored_axes(other_axes(stage.axis for stage in plan.stages))).values()
+    every = plan.importance.owned == "all"
+    scored = {piece.tensor for group in groups for piece in group.slices if piece.counted or every}
+    sees_once = plan.distillation.caches and bool(frozen)
+    reached = {name for name in scored if not (sees_once and name.startswith(frozen))}
+    numbers = {name: prod(shape) for name, shape in anatomy.shapes.items()}
+    weights = Weights(
+        original=anatomy.parameters,
+        cut=cut,
+        trained=cut - sum(count for name, count in numbers.items() if frozen and name.startswith(frozen)),
+        scored=sum(numbers[name] for name in scored),
+        reached=sum(numbers[name] for name in reached),
+        largest=max(numbers.values()),
+    )
+    return needs_of(weights, plan, sees_once, processes)
 
 
 def _any_cut(anatomy: Anatomy, tower: str, axis: str, removed: int) -> Cut:

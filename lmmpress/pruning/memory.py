@@ -1,0 +1,169 @@
+"""The least memory that each part of a step needs, from the sizes of the models alone.
+
+Rows come on top: pictures, visual features, activations and logits grow with the data and the batch sizes, not with the
+parameters. Neither torch nor transformers is imported here. bench/memory.py compares these formulas with what parts
+take.
+"""
+
+from dataclasses import dataclass
+
+from lmmpress.plan import Importance, Plan
+
+_MIB = 1 << 20
+LIGHT = 52 * _MIB
+"""A process that reads the state of a run, without torch: due, steps, gate."""
+
+COPYING = 400 * _MIB
+"""A process that has imported torch and transformers."""
+
+BASE = 520 * _MIB
+"""The same with MLflow's client, rows and what torch keeps for its computations."""
+
+BASE_CUDA = 2048 * _MIB
+"""The same with CUDA's libraries and their buffers in this machine's memory."""
+
+CONTEXT = 512 * _MIB
+"""What CUDA takes of a GPU before the first tensor."""
+
+_SINGLE = 4  # bytes of a number in float32
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How many parameters are held: all of the `original`; of what a step leaves at most, all (`cut`) and those that
+    distillation trains (`trained`); those whose importance is summed (`scored`), and those of them that a gradient
+    reaches (`reached`): none reaches an image side that is not run; and the `largest` tensor's."""
+
+    original: int
+    cut: int
+    trained: int
+    scored: int
+    reached: int
+    largest: int
+
+
+@dataclass(frozen=True)
+class Need:
+    """The least memory of a part in bytes: of its processes on a machine without a GPU, of its processes on one with
+    GPUs, and of each GPU. The last two are equal to the first and 0 for parts that use no GPU."""
+
+    part: str
+    process: int
+    process_with_gpu: int
+    gpu: int
+
+
+def needs_without_model() -> tuple[Need, ...]:
+    """What the parts need before they load a model: all that is known if the model is out of reach."""
+    light = (_without_gpu(part, LIGHT) for part in ("steps", "due", "gate"))
+    whole = (_without_gpu("prepare", BASE), _without_gpu("prune", COPYING), _without_gpu("publish", BASE))
+    computing = (
+        Need(part, BASE, BASE_CUDA, CONTEXT) for part in ("importance", "distill", "evaluate", "stage", "compare")
+    )
+    return (*light, *whole, *computing)
+
+
+def needs_of(weights: Weights, plan: Plan, sees_once: bool, processes: int | None = None) -> tuple[Need, ...]:
+    """What each part needs at least, in the order of a pipeline.
+
+    `sees_once`: visual features are computed once per run, so a part that finds none computes them with the teacher.
+    `processes` distil together on one machine, each with a GPU if there are any; as many as the plan says by default.
+    """
+    evaluate = _evaluate(weights, plan)
+    distill = _distill(weights, plan, processes or plan.distillation.processes)
+    # one process makes all parts of a stage, and keeps the teacher that it has loaded
+    most = (_importance(weights, plan, teacher=True), distill, evaluate)
+    stage = Need(
+        "stage",
+        # and the C library keeps about a model's worth of the small tensors that the parts before have freed
+        max(need.process for need in most) + _widths(plan)[0] * weights.original,
+        max(need.process_with_gpu for need in most),
+        max(need.gpu for need in most),
+    )
+    # weights are read through a map of their file and written tensor by tensor: one while the next is made
+    two = 2 * _SINGLE * weights.largest
+    return (
+        _without_gpu("prepare", BASE + two),
+        *(_without_gpu(part, LIGHT) for part in ("steps", "due")),
+        _importance(weights, plan, teacher=sees_once),
+        _without_gpu("prune", COPYING + two),
+        distill,
+        evaluate,
+        _without_gpu("gate", LIGHT),
+        stage,
+        _without_gpu("publish", BASE + two),
+        *((_compare(weights, plan),) if plan.compare else ()),
+    )
+
+
+def _importance(weights: Weights, plan: Plan, teacher: bool) -> Need:
+    """The model with the gradients that are kept, and the teacher where it computes the visual features."""
+    models = weights.original * (2 if teacher else 1)  # the first step scores a second copy of the original
+    numbers = models + _kept_gradients(weights, plan.importance)
+    here, there = _widths(plan)
+    passing = there * weights.original  # models are loaded one after the other, and then moved to the GPU
+    return Need("importance", BASE + here * numbers, BASE_CUDA + passing, CONTEXT + there * numbers)
+
+
+def _kept_gradients(weights: Weights, settings: Importance) -> int:
+    """How many numbers of gradients scoring keeps."""
+    if settings.criterion != "taylor" or settings.accumulation != "dataset":
+        return 0  # there are none, or each is freed as soon as its layer has it
+    share = -(-weights.scored // settings.passes)  # of the parameters of a pass, one for each half of the rows
+    return share + min(share, weights.reached)
+
+
+def _evaluate(weights: Weights, plan: Plan) -> Need:
+    """Two models: the last measurement has original and result at once."""
+    numbers = weights.original + weights.cut
+    here, there = _widths(plan)
+    passing = there * weights.original
+    return Need("evaluate", BASE + here * numbers, BASE_CUDA + passing, CONTEXT + there * numbers)
+
+
+def _compare(weights: Weights, plan: Plan) -> Need:
+    """One model: where two do not fit into memory, they take turns there too."""
+    here, there = _widths(plan)
+    passing = there * weights.original
+    return Need("compare", BASE + here * weights.original, BASE_CUDA + passing, CONTEXT + there * weights.original)
+
+
+def _distill(weights: Weights, plan: Plan, processes: int) -> Need:
+    """Teacher, student, and for each number that is trained its gradient and AdamW's two averages, all but the teacher
+    in float32."""
+    if plan.distillation.epochs == 0:
+        return Need("distill", BASE, BASE_CUDA, CONTEXT)
+    here, there = _widths(plan)
+    # what is written is loaded again and compared; gradients and averages are gone by then
+    compared = 2 * _SINGLE * weights.cut
+    alone = max(_trained(weights, here, processes), compared)
+    process = BASE + here * weights.original + alone
+    gpu = CONTEXT + there * weights.original + _trained(weights, there, processes)
+    passing = max(there * weights.original, compared)
+    if processes == 1:
+        return Need("distill", process, BASE_CUDA + passing, gpu)
+    # beside the processes that train: the one that has started them, whose teacher filled the caches
+    starting, first = BASE + here * weights.original, there * weights.original
+    moving = max(there * weights.original, _SINGLE * weights.cut)
+    together = BASE_CUDA * (processes + 1) + max(processes * moving, passing)
+    return Need("distill", starting + processes * process, together, gpu + CONTEXT + first)
+
+
+def _trained(weights: Weights, width: int, processes: int) -> int:
+    """The bytes of a student that learns, where computation has numbers of `width` bytes."""
+    student = _SINGLE * weights.cut + 3 * _SINGLE * weights.trained
+    if width < _SINGLE:
+        student += width * weights.trained  # autocast keeps a copy of each weight until the backward pass has used it
+    if processes > 1:
+        student += _SINGLE * weights.trained  # the buffers in which gradients travel between processes
+    return student
+
+
+def _widths(plan: Plan) -> tuple[int, int]:
+    """The bytes of a number of computation, without a GPU and on one. `auto` is float32 and bfloat16."""
+    half = _SINGLE // 2
+    return {"auto": (_SINGLE, half), "float32": (_SINGLE, _SINGLE), "bfloat16": (half, half)}[plan.dtype]
+
+
+def _without_gpu(part: str, process: int) -> Need:
+    return Need(part, process, process, 0)

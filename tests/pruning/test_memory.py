@@ -1,0 +1,105 @@
+"""The memory that parts need: what the formulas must hold for any model. bench/memory.py measures them."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.tiny import config_of
+
+from lmmpress.lmm.read_anatomy import anatomy_of
+from lmmpress.plan import Plan, parse_plan
+from lmmpress.pruning.memory import BASE, COPYING, Need, Weights, needs_of, needs_without_model
+from lmmpress.pruning.sizes import predict, predict_memory
+
+MODEL = Weights(
+    original=900_000_000,
+    cut=800_000_000,
+    trained=700_000_000,
+    scored=600_000_000,
+    reached=600_000_000,
+    largest=50_000_000,
+)
+COUNT = st.integers(1, 10**11)
+
+
+def plan_of(**changes: Any) -> Plan:
+    return parse_plan({"model": "m", "data": "d", "stages": {"ffn": {"step": 8, "max": 8}}} | changes)
+
+
+def of(weights: Weights, plan: Plan | None = None, sees_once: bool = False, **given: Any) -> dict[str, Need]:
+    return {need.part: need for need in needs_of(weights, plan or plan_of(), sees_once, **given)}
+
+
+def amounts(need: Need) -> tuple[int, int, int]:
+    return need.process, need.process_with_gpu, need.gpu
+
+
+@given(COUNT, st.floats(0.1, 1), st.floats(0, 1), st.integers(1, 8), st.sampled_from(["auto", "float32", "bfloat16"]))
+def test_what_holds_for_every_model(count: int, left: float, trained: float, processes: int, dtype: str) -> None:
+    cut = max(1, int(count * left))
+    weights = Weights(count, cut, max(1, int(cut * trained)), count, count, count)
+    plan = plan_of(dtype=dtype)
+    needs, larger = (of(one, plan, processes=processes) for one in (weights, replace(weights, original=2 * count)))
+    without = {need.part: need for need in needs_without_model()}
+    for part, need in needs.items():
+        assert all(less <= more for less, more in zip(amounts(need), amounts(larger[part]), strict=True))
+        assert all(least <= own for least, own in zip(amounts(without[part]), amounts(need), strict=True))
+    for part in ("importance", "distill", "evaluate"):
+        assert all(own <= whole for own, whole in zip(amounts(needs[part]), amounts(needs["stage"]), strict=True))
+    assert needs["distill"].process > needs["evaluate"].process, "the student is held, and what trains it"
+    assert needs["distill"].gpu > needs["evaluate"].gpu
+    assert needs["gate"].process == needs["due"].process < COPYING <= needs["prune"].process
+
+
+def test_what_is_frozen_costs_no_gradient_and_no_optimizer_state() -> None:
+    frozen, thawed = (of(replace(MODEL, trained=count))["distill"] for count in (400_000_000, 800_000_000))
+    assert thawed.process - frozen.process == 400_000_000 * (4 + 8)
+    assert thawed.gpu - frozen.gpu == 400_000_000 * (4 + 8 + 2), "and the copy that autocast keeps"
+    assert thawed.process_with_gpu == frozen.process_with_gpu, "it is trained on the GPU"
+
+
+def test_importance_keeps_gradients_only_where_its_criterion_does() -> None:
+    held = {}
+    for name, settings in {
+        "dataset": {},
+        "passes": {"passes": 4},
+        "batch": {"accumulation": "batch"},
+        "magnitude": {"criterion": "magnitude"},
+    }.items():
+        held[name] = of(MODEL, plan_of(importance=settings))["importance"].process
+    assert held["dataset"] - held["batch"] == 4 * 2 * MODEL.scored
+    frozen = of(replace(MODEL, reached=100_000_000))["importance"].process
+    assert frozen - held["batch"] == 4 * (MODEL.scored + 100_000_000), "zeros stand for gradients that nothing reaches"
+    assert held["passes"] - held["batch"] == 4 * 2 * MODEL.scored // 4
+    assert held["magnitude"] == held["batch"] == BASE + 4 * MODEL.original
+    seeing = of(MODEL, sees_once=True)["importance"].process
+    assert seeing - held["dataset"] == 4 * MODEL.original, "the teacher computes what the student will see"
+
+
+def test_without_epochs_nothing_is_distilled() -> None:
+    assert of(MODEL, plan_of(distillation={"epochs": 0}))["distill"].process == BASE
+
+
+def test_processes_on_one_machine_share_its_memory() -> None:
+    one, four = (of(MODEL, processes=count)["distill"] for count in (1, 4))
+    assert four.process > 4 * one.process
+    assert four.process_with_gpu > 2 * one.process_with_gpu
+    assert one.gpu < four.gpu < 2 * one.gpu
+
+
+@pytest.mark.parametrize(("name", "tower", "axis"), [("blip2-llama", "language", "ffn"), ("llama", "language", "ffn")])
+def test_a_plan_trains_what_is_not_frozen(name: str, tower: str, axis: str) -> None:
+    anatomy = anatomy_of(config_of(name))
+    found = []
+    for towers in ([tower], ["largest"]):
+        plan = plan_of(towers=towers)
+        sizes = predict(anatomy, plan)
+        found.append({need.part: need for need in predict_memory(anatomy, plan, sizes)})
+    language, every = found
+    if name.startswith("blip2"):
+        assert language["distill"].process < every["distill"].process, "the image side is frozen"
+        assert language["importance"].process > every["importance"].process, "the teacher computes visual features"
+    else:
+        assert language == every
