@@ -5,13 +5,24 @@ answer's token, with an end token at the last position. So accuracy needs no gen
 make a difference are refused (greedy.py).
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 
-from lmmpress.data import Split
 from lmmpress.lmm.anatomy import Projector
-from lmmpress.lmm.examples import Examples, batches, make_batch
+from lmmpress.lmm.examples import Batch, Examples, batches, make_batch
 from lmmpress.lmm.forward import answer_logits
 from lmmpress.progress import track
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a model makes of each row, in the examples' order: whether greedy decoding answers it exactly, booleans
+    [rows], and the logarithm of the probability of the right answer, float64 [rows]."""
+
+    right: torch.Tensor
+    likelihood: torch.Tensor
 
 
 @torch.no_grad()
@@ -28,35 +39,55 @@ def answered_right(
     `ends` are further tokens that end generation, beside the end token of the examples. Each of them is right at the
     end of an answer. An answer that contains one of them earlier is never right.
     """
-    device = next(model.parameters()).device
     right = torch.ones(len(examples.rows), dtype=torch.bool)
-    order = batches(examples, batch_size)
-    ending = torch.tensor(sorted(ends), dtype=torch.long, device=device)
-    for chosen in track(order, f"evaluate {examples.split.name}", len(order)):
-        batch = make_batch(examples, chosen).to(device)
-        logits = answer_logits(model, batch, examples, projector, features)
-        predicted = logits.argmax(-1)
-        last = torch.ones_like(batch.owner, dtype=torch.bool)
-        last[:-1] = batch.owner[1:] != batch.owner[:-1]
-        hit = torch.where(
-            last,
-            (predicted == batch.targets) | torch.isin(predicted, ending),
-            (predicted == batch.targets) & ~torch.isin(batch.targets, ending),
-        )
-        missed = batch.owner[~hit].cpu()
-        right[torch.tensor(chosen)[missed]] = False
+    for batch, logits in _passes(model, examples, projector, features, batch_size):
+        right[_missed(batch, logits, ends)] = False
     return right
 
 
-def by_task(split: Split, right: torch.Tensor) -> dict[str, float]:
-    """Accuracy of each task, in alphabetical order."""
-    tasks = sorted({row.task for row in split.rows})
-    of_task = {task: [index for index, row in enumerate(split.rows) if row.task == task] for task in tasks}
-    return {task: float(right[torch.tensor(indices)].double().mean()) for task, indices in of_task.items()}
+@torch.no_grad()
+def judged(
+    model: torch.nn.Module,
+    examples: Examples,
+    projector: Projector | None,
+    features: torch.Tensor | None,
+    batch_size: int,
+    ends: frozenset[int] = frozenset(),
+) -> Judged:
+    """Which rows are answered right, as `answered_right` says it, and how likely the right answers are."""
+    right = torch.ones(len(examples.rows), dtype=torch.bool)
+    likelihood = torch.zeros(len(examples.rows), dtype=torch.float64)
+    for batch, logits in _passes(model, examples, projector, features, batch_size):
+        right[_missed(batch, logits, ends)] = False
+        each = logits.gather(-1, batch.targets[:, None])[:, 0].float() - logits.float().logsumexp(-1)
+        likelihood.index_add_(0, torch.tensor(batch.examples)[batch.owner.cpu()], each.double().cpu())
+    return Judged(right, likelihood)
 
 
-def image_of_row(split: Split) -> torch.Tensor:
-    """The index of each row's image, [rows]; a row without an image gets an index of its own."""
-    numbers = {name: number for number, name in enumerate(split.image_names())}
-    rows = enumerate(split.rows)
-    return torch.tensor([index if row.picture is None else numbers[row.picture] for index, row in rows])
+def _passes(
+    model: torch.nn.Module,
+    examples: Examples,
+    projector: Projector | None,
+    features: torch.Tensor | None,
+    batch_size: int,
+) -> Iterator[tuple[Batch, torch.Tensor]]:
+    """Every batch on the model's device, with its logits [positions, vocabulary]."""
+    device = next(model.parameters()).device
+    order = batches(examples, batch_size)
+    for chosen in track(order, f"evaluate {examples.split.name}", len(order)):
+        batch = make_batch(examples, chosen).to(device)
+        yield batch, answer_logits(model, batch, examples, projector, features)
+
+
+def _missed(batch: Batch, logits: torch.Tensor, ends: frozenset[int]) -> torch.Tensor:
+    """The indices of a batch's examples that are not answered right; an example may come several times."""
+    predicted = logits.argmax(-1)
+    ending = torch.tensor(sorted(ends), dtype=torch.long, device=logits.device)
+    last = torch.ones_like(batch.owner, dtype=torch.bool)
+    last[:-1] = batch.owner[1:] != batch.owner[:-1]
+    hit = torch.where(
+        last,
+        (predicted == batch.targets) | torch.isin(predicted, ending),
+        (predicted == batch.targets) & ~torch.isin(batch.targets, ending),
+    )
+    return torch.tensor(batch.examples)[batch.owner[~hit].cpu()]

@@ -1,19 +1,19 @@
 """Generates a checkpoint's answers with plain greedy generation, to the rows of a data set or to any questions."""
 
-import io
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from lmmpress.data import Row, Split, open_image, open_picture, read_split
+from lmmpress.data import Row, Split, open_picture, read_split
 from lmmpress.data.pictures import as_rgb
+from lmmpress.data.rows import thumbnail
 from lmmpress.errors import UserError
 from lmmpress.evaluation.generate import generate, lengths, questions
 from lmmpress.evaluation.greedy import check_greedy, end_tokens
@@ -167,8 +167,4 @@ def _small(split: Split, row: Row, number: int) -> Picture | None:
     """A thumbnail of a row's picture for a notebook; None for rows that the notebook does not show."""
     if row.file_name is None or number >= _SHOWN:
         return None
-    image: Any = open_image(split, row.file_name)
-    image.thumbnail((_SIDE, _SIDE))
-    written = io.BytesIO()
-    image.save(written, "PNG")
-    return Picture(written.getvalue())
+    return Picture(thumbnail(split, row.file_name, _SIDE))

@@ -2,17 +2,13 @@
 
 from pathlib import Path
 
-from accelerate import Accelerator
-
 from lmmpress.data import read_split
-from lmmpress.evaluation.accuracy import answered_right, by_task
-from lmmpress.evaluation.greedy import check_greedy, end_tokens
+from lmmpress.data.facts import facts_of
+from lmmpress.evaluation.accuracy import answered_right
+from lmmpress.evaluation.opened import open_to_measure
 from lmmpress.evaluation.speed import Subject, measure_speeds, sampled
 from lmmpress.lmm.anatomy import count_by_tower
-from lmmpress.lmm.checkpoint import load_model, read_checkpoint
-from lmmpress.lmm.examples import encode
 from lmmpress.lmm.forward import visual_features
-from lmmpress.lmm.processor import load_processor, tokenizer_of
 from lmmpress.plan import Evaluation
 from lmmpress.printing.numbers import in_short
 from lmmpress.printing.sheet import Grid, Part, Shown
@@ -58,24 +54,21 @@ def evaluate_checkpoint(checkpoint: Path, data: Path, split: str, settings: Eval
 
     Raises UserError where plain greedy generation would not answer what the model's logits say.
     """
-    anatomy = read_checkpoint(checkpoint)
-    processor = load_processor(checkpoint)
-    tokenizer, ends = tokenizer_of(processor), end_tokens(checkpoint)
-    check_greedy(checkpoint, tokenizer)
+    opened = open_to_measure(checkpoint)
     rows = read_split(data, split)
-    examples = encode(rows, processor, anatomy.config)
-    model = load_model(checkpoint).to(Accelerator().device)
+    examples = opened.encoded(rows)
+    model, anatomy = opened.load(), opened.anatomy
     features = visual_features(model, examples, anatomy, settings.batch_size)
-    right = answered_right(model, examples, anatomy.projector, features, settings.batch_size, ends)
-    asked = encode(sampled(rows, settings), processor, anatomy.config)
-    (speed,) = measure_speeds([Subject(model, tokenizer, asked, ends)], settings)
+    right = answered_right(model, examples, anatomy.projector, features, settings.batch_size, opened.ends)
+    asked = opened.encoded(sampled(rows, settings))
+    (speed,) = measure_speeds([Subject(model, opened.tokenizer, asked, opened.ends)], settings)
     assert speed.tokens is not None
     assert speed.natural_tokens is not None
     counts = count_by_tower(anatomy)
     return Measurement(
         rows=len(rows.rows),
         accuracy=float(right.double().mean()),
-        accuracy_by_task=by_task(rows, right),
+        accuracy_by_task=facts_of(rows).by_task(right.numpy()),
         samples_per_second=speed.samples_per_second,
         batch_size=speed.batch_size,
         latency_ms=speed.latency_ms,

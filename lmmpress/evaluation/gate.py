@@ -3,11 +3,16 @@
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
-import torch
+import numpy as np
 
+from lmmpress.data.facts import Marks
 from lmmpress.plan import Tolerance
 from lmmpress.result import Decision, Interval
+
+Owners = np.ndarray[Any, np.dtype[np.int64]]
+"""The index of each row's image, [rows]."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +28,7 @@ class Verdict:
 REPORTED_CONFIDENCE = 0.95
 
 
-def decide(
-    reference: torch.Tensor, measured: torch.Tensor | None, owner: torch.Tensor, tolerance: Tolerance
-) -> Verdict:
+def decide(reference: Marks, measured: Marks | None, owner: Owners, tolerance: Tolerance) -> Verdict:
     """Accept a step if its drop in accuracy is below alpha (Algorithm 1, lines 3, 8, 14 and 20).
 
     `reference` and `measured` are booleans [rows]: which rows each model answers right; `measured` is None if the
@@ -56,7 +59,7 @@ class Drop:
     interval: Interval
 
 
-def paired_drop(before: torch.Tensor, after: torch.Tensor, owner: torch.Tensor, confidence: float) -> Drop:
+def paired_drop(before: Marks, after: Marks, owner: Owners, confidence: float) -> Drop:
     """The accuracy lost between two models on the same rows.
 
     The interval is Bonett and Price's (2012) adjusted Wald interval: it adds one lost and one gained row, so that its
@@ -64,12 +67,12 @@ def paired_drop(before: torch.Tensor, after: torch.Tensor, owner: torch.Tensor, 
     from sums over images. From one image no variance can be estimated: the interval is then the whole range -1 to 1.
     """
     rows = len(before)
-    lost = before.long() - after.long()
+    lost = before.astype(np.int64) - after.astype(np.int64)
     # a single division of integers, so that a drop of exactly alpha compares equal to alpha
     drop = int(lost.sum()) / rows
     if not bool((owner != owner[0]).any()):
         return Drop(drop, Interval(low=-1.0, high=1.0, confidence=confidence))
-    by_image = torch.zeros(int(owner.max()) + 1, dtype=torch.float64).index_add_(0, owner, lost.double() - drop)
+    by_image = np.bincount(owner, weights=lost - drop)
     centre = int(lost.sum()) / (rows + 2)
     error = math.sqrt(float((by_image**2).sum()) + 2) / (rows + 2)
     reach = NormalDist().inv_cdf((1 + confidence) / 2) * error

@@ -1,5 +1,6 @@
-"""The report: one self-contained HTML page about a run."""
+"""One self-contained HTML page about a run, and one about two checkpoints that were compared."""
 
+from lmmpress.reporting.comparison_page import check_folder, write_comparison
 from lmmpress.reporting.page import report_of, write_report
 
-__all__ = ["report_of", "write_report"]
+__all__ = ["check_folder", "report_of", "write_comparison", "write_report"]

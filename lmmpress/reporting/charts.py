@@ -1,13 +1,15 @@
 """The charts of the report, as SVG that takes its colours from the page.
 
 Each is drawn twice, for a page and for a phone, and the page's style shows the one that fits: text keeps its size.
-Shapes and words carry the meaning, colours only repeat it. All text goes through `_markup`, which escapes it.
+Shapes and words carry the meaning, colours only repeat it. All text goes through `_markup`, which escapes it. Where a
+function takes `say`, that gives each English phrase in the language of the page.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Protocol
 
 from markupsafe import Markup
 
@@ -19,6 +21,22 @@ from lmmpress.result import Result, StepResult
 TOP, BOTTOM = 44, 44
 PARTS = ("importance", "prune", "distill", "evaluate")
 Point = tuple[float, float]
+Say = Callable[[str], str]
+
+
+class Measured(Protocol):
+    """What the chart of accuracy is drawn from: the steps so far of a run, finished or not, and its alpha."""
+
+    @property
+    def steps(self) -> list[StepResult]: ...
+
+    @property
+    def alpha(self) -> float: ...
+
+
+def in_english(phrase: str) -> str:
+    """The `say` of an English page."""
+    return phrase
 
 
 @dataclass(frozen=True)
@@ -56,8 +74,9 @@ class Frame:
         return linear(-0.5, len(self.steps) + 0.5, self.paper.left, self.paper.right)(position)
 
 
-def accuracy_chart(result: Result, paper: Paper = PAGE) -> Markup:
-    """Accuracy on the gate's split before and after distilling, with the reference and the line of alpha."""
+def accuracy_chart(result: Measured, paper: Paper = PAGE, say: Say = in_english) -> Markup:
+    """Accuracy on the gate's split before and after distilling, with the reference and the line of alpha. There is at
+    least one step."""
     frame = Frame(result.steps, 380, paper)
     steps = list(enumerate(frame.steps, 1))
     start = frame.steps[0].reference
@@ -66,7 +85,7 @@ def accuracy_chart(result: Result, paper: Paper = PAGE) -> Markup:
     margin = max(0.08 * (high - low), 0.02)
     low, high = max(low - margin, 0.0), min(high + margin, 1.0)
     y = linear(low, high, frame.floor, TOP + 12)
-    parts = [_grid(frame, [(y(tick), f"{100 * tick:g} %") for tick in round_ticks(low, high)]), _stages(frame)]
+    parts = [_grid(frame, [(y(tick), f"{100 * tick:g} %") for tick in round_ticks(low, high)], say), _stages(frame)]
 
     for name, lowered in (("reference", 0.0), ("alpha", result.alpha)):
         line = [(x, y(s.reference - lowered)) for at, s in steps for x in (frame.x(at - 0.5), frame.x(at + 0.5))]
@@ -74,7 +93,7 @@ def accuracy_chart(result: Result, paper: Paper = PAGE) -> Markup:
     path = [(frame.x(0), y(start))]
     path += [(frame.x(at), y(s.accuracy)) for at, s in steps if s.accuracy is not None and s.decision != "rolled back"]
     parts.append(_line(path, "main"))
-    parts.append(_dot(path[0], "accepted", f"original: {percent(start)}"))
+    parts.append(_dot(path[0], "accepted", say("original: {}").format(percent(start))))
 
     for at, step in steps:
         x = frame.x(at)
@@ -82,25 +101,26 @@ def accuracy_chart(result: Result, paper: Paper = PAGE) -> Markup:
         if before is not None and after is not None:
             parts.append(_line([(x, y(before)), (x, y(after))], "climb"))
         if before is not None:
-            parts.append(_dot((x, y(before)), "pruned", f"{_name(at, step)}, before distilling: {percent(before)}"))
+            words = say("{}, before distilling: {}").format(_name(at, step), percent(before))
+            parts.append(_dot((x, y(before)), "pruned", words))
         if after is not None:
-            words = f"{_name(at, step)}, after distilling: {percent(after)}, {step.decision}"
+            words = say("{}, after distilling: {}, {}").format(_name(at, step), percent(after), say(step.decision))
             parts.append(_dot((x, y(after)), step.decision, words))
             # a label at every dot, unless the labels would overlap
             if frame.pitch >= 24:
                 parts.append(_text(x, y(after) - 10, f"{100 * after:.0f}", "value"))
         if step.decision != "accepted":
             place = y(after if after is not None else step.reference) + 20
-            parts.append(_text(x, place, step.decision, f"mark {_css(step.decision)}"))
+            parts.append(_text(x, place, say(step.decision), f"mark {_css(step.decision)}"))
 
     last = frame.steps[-1].reference
-    ends = [(y(last), "reference", "reference"), (y(last - result.alpha), "reference − alpha", "alpha")]
-    ends.append((path[-1][1], "distilled", "main"))
+    ends = [(y(last), say("reference"), "reference"), (y(last - result.alpha), say("reference − alpha"), "alpha")]
+    ends.append((path[-1][1], say("distilled"), "main"))
     pruned = next((s.accuracy_pruned for s in reversed(frame.steps) if s.accuracy_pruned is not None), None)
     if pruned is not None:
-        ends.append((y(pruned), "pruned", "pruned"))
+        ends.append((y(pruned), say("pruned"), "pruned"))
     parts.append(_end_labels(frame, ends))
-    return _svg(paper, frame.height, "Accuracy over the steps", _summary(result), parts)
+    return _svg(paper, frame.height, say("Accuracy over the steps"), _summary(result.steps, say), parts)
 
 
 def parameters_chart(result: Result, paper: Paper = PAGE) -> Markup:
@@ -192,22 +212,27 @@ def _in_order(seconds: dict[str, float]) -> list[tuple[str, float]]:
     return sorted(seconds.items(), key=lambda item: PARTS.index(item[0]) if item[0] in PARTS else len(PARTS))
 
 
-def _summary(result: Result) -> str:
-    undone = sum(step.decision == "rolled back" for step in result.steps)
-    last = next((step.accuracy for step in reversed(result.steps) if step.decision != "rolled back"), None)
-    first = percent(result.steps[0].reference)
-    return f"From {first} to {percent(last)} on the gate's split in {len(result.steps)} steps, {undone} rolled back."
+def _summary(steps: Sequence[StepResult], say: Say) -> str:
+    undone = sum(step.decision == "rolled back" for step in steps)
+    last = next((step.accuracy for step in reversed(steps) if step.decision != "rolled back"), None)
+    words = say("From {} to {} on the gate's split in {} steps, {} rolled back.")
+    return words.format(percent(steps[0].reference), percent(last), len(steps), undone)
 
 
 def _name(position: int, step: StepResult) -> str:
-    return f"{position} {step.stage} {step.tower}"
+    return f"{position} {_kind(step)}" if step.jump else f"{position} {step.stage} {step.tower}"
+
+
+def _kind(step: StepResult) -> str:
+    """The stage of a step, or how many steps a jump goes over."""
+    return f"jump over {len(step.jump)}" if step.jump else step.stage
 
 
 def _css(name: str) -> str:
     return name.replace(" ", "-")
 
 
-def _grid(frame: Frame, ticks: list[tuple[float, str]]) -> Markup:
+def _grid(frame: Frame, ticks: list[tuple[float, str]], say: Say = in_english) -> Markup:
     left, right = frame.paper.left, frame.paper.right
     lines = [
         _markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>', left, right, at, at)
@@ -215,18 +240,18 @@ def _grid(frame: Frame, ticks: list[tuple[float, str]]) -> Markup:
         for at, words in ticks
     ]
     every = math.ceil(24 / frame.pitch)
-    first = "original" if frame.pitch >= 28 else "0"
+    first = say("original") if frame.pitch >= 28 else "0"
     numbers = [
         _text(frame.x(at), frame.floor + 18, first if at == 0 else str(at), "axis")
         for at in range(0, len(frame.steps) + 1, every)
     ]
-    return Markup("").join([*lines, *numbers, _text((left + right) / 2, frame.height - 6, "step", "axis")])
+    return Markup("").join([*lines, *numbers, _text((left + right) / 2, frame.height - 6, say("step"), "axis")])
 
 
 def _stages(frame: Frame) -> Markup:
     """A band behind the steps of each stage, with as much of the stage's name on top as fits."""
     bands, at = [], 1
-    for number, (stage, group) in enumerate(groupby(frame.steps, key=lambda step: step.stage)):
+    for number, (stage, group) in enumerate(groupby(frame.steps, key=_kind)):
         size = len(list(group))
         left, right = frame.x(at - 0.5), frame.x(at + size - 0.5)
         bands.append(

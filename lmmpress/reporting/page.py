@@ -3,19 +3,21 @@
 Names of models, tasks, splits and stages are untrusted: they are escaped, with control characters visible.
 """
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import TemplateError
 from markupsafe import Markup
 from pydantic import BaseModel, ValidationError
 
 from lmmpress.errors import UserError
+from lmmpress.host.whole_file import write_whole
 from lmmpress.plan import Plan
 from lmmpress.printing.visible import visible
 from lmmpress.reporting import charts, words
+from lmmpress.reporting.templates import template
 from lmmpress.result import Result
 
 M = TypeVar("M", bound=BaseModel)
@@ -33,10 +35,7 @@ class Row(NamedTuple):
 
 def write_report(result: Result, plan: Plan, path: Path) -> None:
     """Write the report of a run to `path`, whole or not at all."""
-    page = render(result, plan)
-    aside = path.with_name(f".{path.name}.new")
-    aside.write_text(page, "utf-8")
-    os.replace(aside, path)
+    write_whole(path, render(result, plan))
 
 
 def report_of(directory: Path) -> Path:
@@ -45,29 +44,31 @@ def report_of(directory: Path) -> Path:
     Raises UserError if one of the two is missing or not in the form that lmmpress writes.
     """
     path = directory / "report.html"
-    result, plan = _read(directory / "result.json", Result), _read(directory / "plan.json", Plan)
-    try:
-        write_report(result, plan, path)
-    except (ArithmeticError, ValueError, LookupError):  # an hour of NaN minutes, a model of 10**400 parameters
-        raise UserError(f"{directory / 'result.json'}: not what lmmpress writes: no run has its numbers") from None
+    write_whole(path, report_html(directory))
     return path
+
+
+def report_html(directory: Path) -> str:
+    """The report as HTML, from a run's result.json and plan.json.
+
+    Raises UserError if one of the two is missing or not in the form that lmmpress writes.
+    """
+    result, plan = _read(directory / "result.json", Result), _read(directory / "plan.json", Plan)
+    return render_untrusted(lambda: render(result, plan), str(directory / "result.json"))
+
+
+def render_untrusted(draw: Callable[[], str], where: str) -> str:
+    """What `draw` renders of records from `where`. Raises UserError if they have numbers that no run has."""
+    try:
+        return draw()
+    except (ArithmeticError, ValueError, LookupError, TypeError, TemplateError):
+        # an hour of NaN minutes, 10**400 parameters, turns of a model without a speed
+        raise UserError(f"{where}: not what lmmpress writes: no run has its numbers") from None
 
 
 def render(result: Result, plan: Plan) -> str:
     """The page as HTML."""
-    environment = Environment(
-        loader=PackageLoader("lmmpress.reporting", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        name: getattr(words, name)
-        for name in ("count", "short_count", "percent", "points", "interval", "duration", "short_digest")
-    }
-    return environment.get_template("page.html").render(
+    return template("page.html").render(
         result=result,
         rows=closing_table(result),
         factor=words.factor,
@@ -75,11 +76,6 @@ def render(result: Result, plan: Plan) -> str:
         plan=_lines(yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, allow_unicode=True)),
         parts=charts.PARTS,
     )
-
-
-def _shown(value: object) -> object:
-    """A value as the template prints it; the template escapes everything except markup."""
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _lines(text: str) -> Markup:

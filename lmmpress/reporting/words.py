@@ -52,6 +52,16 @@ def short_digest(digest: str | None) -> str:
     return MISSING if digest is None else digest.removeprefix("sha256:")[:12]
 
 
+def chance(p: float) -> str:
+    """A p-value in two digits."""
+    return "< 0.0001" if p < 0.0001 else f"{p:.2g}"
+
+
+def brief(text: str, most: int = 400) -> str:
+    """A text; of a long one the beginning."""
+    return text if len(text) <= most else f"{text[:most]} …"
+
+
 def _signed(number: str) -> str:
     """A number with a typographic minus, and without one before zero."""
     zero = not number.strip("+-0.")

@@ -16,14 +16,24 @@ from lmmpress.cli.app import app
 
 CLI = ROOT / "lmmpress" / "cli"
 PRINTING = ("lmmpress.printing", "lmmpress.errors", "lmmpress.progress", "lmmpress.cli")
+CLUSTER = ("lmmpress.tasks.cluster_profile", "lmmpress.tasks.granularity", "lmmpress.tasks.pod_memory")
 ROOMS = {
     "app.py": ("lmmpress.host.full_disk",),
+    "approve.py": ("lmmpress.argo", "lmmpress.pods", "lmmpress.doctor", "lmmpress.tasks", "lmmpress.host.extras"),
+    "argo.py": ("lmmpress.argo", "lmmpress.pods", "lmmpress.doctor", "lmmpress.plan", *CLUSTER),
     "checkpoints.py": ("lmmpress.axes", "lmmpress.plan"),
-    "doctor.py": ("lmmpress.doctor", "lmmpress.plan", "lmmpress.tasks.cluster_profile", "lmmpress.host.extras"),
-    "kubeflow.py": ("lmmpress.kubeflow",),
+    "compare.py": ("lmmpress.plan",),
+    "doctor.py": ("lmmpress.doctor", "lmmpress.pods", "lmmpress.plan", "lmmpress.host.extras", *CLUSTER),
+    "findings.py": ("lmmpress.doctor",),
+    "kubeflow.py": ("lmmpress.kubeflow", "lmmpress.pods", "lmmpress.doctor", *CLUSTER),
+    "lineage.py": ("lmmpress.tracking", "lmmpress.trigger"),
+    "promotion.py": ("lmmpress.trigger",),
     "run.py": ("lmmpress.host.full_disk",),
     "shared.py": ("lmmpress.tasks.cluster_profile",),
-    "store.py": ("lmmpress.store",),
+    "store.py": ("lmmpress.store", "lmmpress.tasks.late_lineage"),
+    "task.py": ("lmmpress.tasks.by_name",),
+    "trigger.py": ("lmmpress.trigger",),
+    "trigger_shared.py": ("lmmpress.trigger", "lmmpress.doctor", "lmmpress.host.extras"),
 }
 """What a module may import beside the API and what prints: its own room; and where errors and options come from."""
 
@@ -65,6 +75,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {
     "prune": (api.prune, {"target": "out"}),
     "inspect": (api.inspect, {}),
     "evaluate": (api.evaluate, {}),
+    "compare": (api.compare, {"target": "out"}),
     "report": (api.report, {}),
 }
 """Each command's function, and how the API calls what is called otherwise on the command line."""
@@ -97,5 +108,5 @@ def test_a_command_has_the_defaults_of_its_function(name: str) -> None:
 
 
 def test_every_command_is_known_here() -> None:
-    assert set(registered()) == {*COMMANDS, "compile", "submit", "doctor"}
+    assert set(registered()) == {*COMMANDS, "compile", "submit", "approve", "task", "doctor"}
     assert isinstance(app, typer.Typer)

@@ -7,7 +7,8 @@ import torch
 from support.plain import plain_answers
 
 from lmmpress.data import read_split
-from lmmpress.evaluation.accuracy import answered_right, by_task
+from lmmpress.data.facts import facts_of
+from lmmpress.evaluation.accuracy import answered_right
 from lmmpress.evaluation.evaluate_checkpoint import evaluate_checkpoint
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.examples import encode
@@ -72,6 +73,6 @@ def test_a_checkpoint_is_measured_as_a_whole(adverts: Path) -> None:
 def test_accuracy_by_task_averages_to_the_whole(adverts: Path) -> None:
     examples = encode(read_split(adverts, "gate"), load_processor(MODEL), read_checkpoint(MODEL).config)
     right = torch.arange(len(examples.rows)) % 3 > 0
-    tasks = by_task(examples.split, right)
+    tasks = facts_of(examples.split).by_task(right.numpy())
     assert len(tasks) == 5
     assert sum(tasks.values()) / 5 == pytest.approx(float(right.double().mean()))

@@ -2,20 +2,21 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
 from support.certain import certain
 
+from lmmpress.data.facts import Marks
 from lmmpress.engine.algorithm import ends_stage, takes_over
 from lmmpress.evaluation.gate import Verdict, decide, paired_drop
 from lmmpress.plan import Tolerance
 
 ROWS = 1000
-OWNER = torch.arange(ROWS)
+OWNER = np.arange(ROWS)
 
 
-def right(count: int) -> torch.Tensor:
-    return torch.arange(ROWS) < count
+def right(count: int) -> Marks:
+    return np.arange(ROWS) < count
 
 
 def verdict(reference: int, measured: int | None, **tolerance: Any) -> Verdict:
@@ -68,25 +69,25 @@ def test_the_bound_can_decide_instead_of_the_drop() -> None:
 def test_the_interval_is_paired() -> None:
     """With equal accuracies the interval is narrow where the same rows are right, and wide where others are."""
     same = paired_drop(right(900), right(900), OWNER, 0.95)
-    other = paired_drop(right(900), right(900).flip(0), OWNER, 0.95)
+    other = paired_drop(right(900), right(900)[::-1], OWNER, 0.95)
     assert same.value == other.value == 0
     assert same.interval.high < 0.003
     assert other.interval.high > 0.02
 
 
 def test_rows_about_one_image_do_not_count_as_independent() -> None:
-    lost_together = torch.arange(ROWS) % 50 >= 5
+    lost_together = np.arange(ROWS) % 50 >= 5
     by_row = paired_drop(right(ROWS), lost_together, OWNER, 0.95).interval
     by_image = paired_drop(right(ROWS), lost_together, OWNER // 5, 0.95).interval
     assert by_image.high - by_image.low > 2 * (by_row.high - by_row.low)
 
 
 def test_the_interval_covers_the_true_drop_as_often_as_its_level() -> None:
-    generator = torch.Generator().manual_seed(0)
+    generator = np.random.default_rng(0)
     covered = 0
     for _ in range(400):
-        before = torch.rand(ROWS, generator=generator) < 0.95
-        after = before & (torch.rand(ROWS, generator=generator) < 0.98)
+        before = generator.random(ROWS) < 0.95
+        after = before & (generator.random(ROWS) < 0.98)
         interval = paired_drop(before, after, OWNER, 0.95).interval
         covered += interval.low <= 0.95 * 0.02 <= interval.high
     assert 0.91 <= covered / 400 <= 0.98
@@ -95,22 +96,23 @@ def test_the_interval_covers_the_true_drop_as_often_as_its_level() -> None:
 @pytest.mark.parametrize("rows", [1, 2, 100])
 def test_one_image_gives_the_widest_interval(rows: int) -> None:
     """Whatever the number of rows about it: a narrow interval would hold for this image alone."""
-    drop = paired_drop(torch.ones(rows) > 0, torch.ones(rows) > 0, torch.zeros(rows, dtype=torch.long), 0.95)
+    ones, owner = np.ones(rows, dtype=bool), np.zeros(rows, dtype=np.int64)
+    drop = paired_drop(ones, ones, owner, 0.95)
     assert (drop.value, drop.interval.low, drop.interval.high) == (0, -1, 1)
-    found = decide(torch.ones(rows) > 0, torch.ones(rows) > 0, torch.zeros(rows).long(), Tolerance(confidence=0.95))
+    found = decide(ones, ones, owner, Tolerance(confidence=0.95))
     assert found.decision == "rolled back"
 
 
 def test_no_interval_is_wider_than_a_drop_can_be() -> None:
     for rows in (2, 3, 10):
         for before, after in ((1, 0), (0, 1), (1, 1)):
-            owner, ones = torch.arange(rows), torch.ones(rows)
+            owner, ones = np.arange(rows), np.ones(rows)
             drop = paired_drop(ones * before > 0, ones * after > 0, owner, 0.999)
             assert -1 <= drop.interval.low <= drop.value <= drop.interval.high <= 1
 
 
 def test_images_that_all_lose_the_same_keep_the_uncertainty_of_few_rows() -> None:
     """The rows show no variance, but a few rows could miss it, so the interval keeps a width."""
-    few, many = (paired_drop(torch.ones(n) > 0, torch.ones(n) > 0, torch.arange(n), 0.95).interval for n in (4, 400))
+    few, many = (paired_drop(np.ones(n) > 0, np.ones(n) > 0, np.arange(n), 0.95).interval for n in (4, 400))
     assert few.high > 0.3
     assert many.high < 0.01

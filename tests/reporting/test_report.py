@@ -3,11 +3,11 @@
 import json
 import re
 import unicodedata
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.parsed_page import Page
 from support.results import TOWERS, fabricated
 
 from lmmpress.errors import UserError
@@ -18,38 +18,7 @@ from lmmpress.reporting.words import count, duration, percent, points, short_cou
 from lmmpress.result import Result
 
 PLAN = parse_plan({"model": "/models/original", "data": "/data/adverts", "stages": {"block": {"step": 1, "max": 3}}})
-VOID = {"meta", "br", "link", "img", "input", "hr"}
 HOSTILE = "<script>alert('x')</script>\"&"
-
-
-class Page(HTMLParser):
-    """Well-formed HTML: every element that is opened is closed, in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.texts: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
-        self.tags: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attrs
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
 
 
 def written(result: Result, tmp_path: Path) -> tuple[str, Page]:
@@ -99,6 +68,7 @@ def test_the_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
     assert not {"script", "link", "img", "iframe", "object", "a"} & set(page.tags)
     assert not {"src", "href", "style", "onload"} & {name for name, _ in page.attributes}
     assert not re.search(r"https?:|url\(|@import", text)
+    assert ("content", "default-src 'none'; img-src data:; style-src 'unsafe-inline'") in page.attributes
 
 
 def test_hostile_text_is_shown_as_text(tmp_path: Path) -> None:
