@@ -8,10 +8,9 @@ from lmmpress.engine.parts.evaluate import Evaluated, evaluate
 from lmmpress.engine.parts.speed import Speeds, speed
 from lmmpress.engine.run import Run
 from lmmpress.errors import UserError
-from lmmpress.evaluation.accuracy import by_task, image_of_row
 from lmmpress.evaluation.gate import REPORTED_CONFIDENCE, paired_drop
 from lmmpress.lmm.anatomy import count_by_tower
-from lmmpress.result import Headline, Result, Speed, StepResult
+from lmmpress.result import Headline, Result, Speed, StartedFrom, StepResult
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,10 @@ def measure_ends(run: Run, known: list[StepResult]) -> Ends:
 def close(run: Run, known: list[StepResult], seconds: float | None = None) -> Result:
     """The result of a run whose stages have ended. `seconds` is the duration of the run; the default is the sum of its
     parts."""
-    ends, materials = measure_ends(run, known), run.materials
+    ends, materials, schedule = measure_ends(run, known), run.materials, run.plan.schedule
     checkpoints, answers = (run.original, ends.final), (ends.answers_before, ends.answers_after)
     headlines = [_headline(materials, *each) for each in zip(checkpoints, answers, ends.speeds.speeds, strict=True)]
-    owner = image_of_row(materials.split("test"))
+    owner = materials.facts("test").owners()
     drop = paired_drop(ends.answers_before.right, ends.answers_after.right, owner, REPORTED_CONFIDENCE)
     before, after = (headline.parameters_by_tower for headline in headlines)
     reduction = {name: before[name] / after[name] for name in before if after[name]}
@@ -62,6 +61,7 @@ def close(run: Run, known: list[StepResult], seconds: float | None = None) -> Re
         seconds_by_part=parts,
         alpha=run.plan.tolerance.alpha,
         environment=ends.speeds.environment,
+        started_from=StartedFrom(run=schedule.run, steps=len(schedule.steps)) if schedule else None,
     )
 
 
@@ -82,7 +82,7 @@ def _headline(materials: Materials, checkpoint: str, answers: Evaluated, speed: 
         parameters=sum(counts.values()),
         parameters_by_tower=counts,
         accuracy=answers.accuracy,
-        accuracy_by_task=by_task(materials.split("test"), answers.right),
+        accuracy_by_task=materials.facts("test").by_task(answers.right),
         batch_size=speed.batch_size,
         samples_per_second=speed.samples_per_second,
         latency_ms=speed.latency_ms,

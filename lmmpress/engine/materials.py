@@ -7,8 +7,11 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from lmmpress.data import Split, open_data, read_split, usual_splits
+from lmmpress.data import Split
+from lmmpress.data.facts import SplitFacts, facts_of
 from lmmpress.engine.part_names import PARTS, Part
+from lmmpress.engine.run_splits import RunSplits, split_of
+from lmmpress.errors import UserError
 from lmmpress.evaluation.greedy import end_tokens
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.checkpoint import load_model
@@ -17,27 +20,14 @@ from lmmpress.lmm.examples import Batch, Examples, batches, encode, from_tensors
 from lmmpress.lmm.forward import answer_logits, answer_states, visual_features
 from lmmpress.lmm.processor import load_processor
 from lmmpress.lmm.read_anatomy import anatomy_of, read_config
-from lmmpress.plan import Plan, Splits, digest_of
-from lmmpress.pruning.sizes import towers_of
-from lmmpress.result import ROLES, Role
+from lmmpress.plan import Plan, digest_of
+from lmmpress.pruning.sizes import frozen_side
+from lmmpress.result import Role
 from lmmpress.store import Store
 from lmmpress.store.records import Subjects
 
 _CACHE_VERSION = 1
 _BATCH = 64
-
-
-def split_names(plan: Plan) -> dict[Role, str]:
-    """The name of the data's split for each role: from the plan, or the usual names if the plan names no splits and the
-    data has none of ours."""
-    usual = usual_splits(open_data(plan.data)) if plan.splits == Splits() else {}
-    return {role: usual.get(role) or getattr(plan.splits, role) for role in ROLES}
-
-
-def split_of(plan: Plan, role: Role) -> Split:
-    """The rows of a role in a plan."""
-    limits = {"score": plan.importance.rows, "distill": plan.distillation.rows}
-    return read_split(open_data(plan.data), split_names(plan)[role], limits.get(role))
 
 
 def automatic_dtype() -> torch.dtype:
@@ -52,13 +42,15 @@ class Materials:
     never encodes data or loads the teacher.
 
     `original` is the digest of the teacher, which is in the store. `makes` are the parts that this process may compute;
-    results of all other parts are only read from the store.
+    results of all other parts are only read from the store. `splits` is what the store knows of the run's rows; without
+    it, the data is read.
     """
 
     plan: Plan
     store: Store
     original: str
     makes: frozenset[Part] = PARTS
+    splits: RunSplits | None = None
 
     @cached_property
     def accelerator(self) -> Accelerator:
@@ -85,11 +77,27 @@ class Materials:
         self._anatomies[checkpoint] = anatomy
 
     def split(self, role: Role) -> Split:
-        """The rows of a role; their digest is part of the names of results."""
+        """The rows of a role. UserError if they are not those that the run began with."""
         split = split_of(self.plan, role)
-        if self._was_blind:
-            return replace(split, digest=digest_of({"data": split.digest, "fitted": FITTED}))
-        return split
+        if self.splits and split.digest != self.splits.info(role).digest:
+            raise UserError(
+                f"{self.plan.data}: the rows of split {split.name!r} have changed since this run began; restore them, "
+                "or begin a new run with the changed ones"
+            )
+        return replace(split, digest=self._fitted(split.digest))
+
+    def digest(self, role: Role) -> str:
+        """The digest of a role's rows, which is part of the names of results. No row is read if the store knows it."""
+        return self._fitted(self.splits.info(role).digest) if self.splits else self.split(role).digest
+
+    def facts(self, role: Role) -> SplitFacts:
+        """The facts of a role's rows. No row is read if the store has them."""
+        if self.splits and role in self.splits.facts:
+            return self.splits.facts[role]
+        return facts_of(self.split(role))
+
+    def _fitted(self, digest: str) -> str:
+        return digest_of({"data": digest, "fitted": FITTED}) if self._was_blind else digest
 
     @cached_property
     def _was_blind(self) -> bool:
@@ -133,8 +141,7 @@ class Materials:
     @cached_property
     def frozen(self) -> tuple[str, ...]:
         """Prefixes of the tensors that no step changes: the image side, unless one of its towers is cut."""
-        cut = set(towers_of(self.plan, self.anatomy)) & set(self.anatomy.image_towers)
-        return () if cut else self.anatomy.image_side
+        return frozen_side(self.plan, self.anatomy)
 
     @cached_property
     def sees_once(self) -> bool:

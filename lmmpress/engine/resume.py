@@ -31,13 +31,15 @@ def read_step(store: Store, planned: Planned | str, number: int, entry: dict[str
             f"{store.root_address}: step {number + 1} of this run cannot be read; `lmmpress store verify --discard` "
             "sets the state of the run aside, and the steps are then rebuilt from their records"
         ) from None
-    expected = (planned.parent, planned.stage.name, planned.removed) if isinstance(planned, Planned) else None
-    if (step.parent, step.stage, step.removed) != expected:
+    expected = None
+    if isinstance(planned, Planned):
+        expected = (planned.parent, planned.stage.name, planned.removed, list(planned.jump))
+    if (step.parent, step.stage, step.removed, step.jump) != expected:
         raise UserError(f"{store.root_address}: step {number + 1} of this run is of another plan")
     # addresses are not stored, since a store may move
     return step.model_copy(update={"address": store.address(step.checkpoint) if step.checkpoint else None})
 
 
 def write_step(step: StepResult) -> dict[str, Any]:
-    """A step as an entry of a run state."""
-    return step.model_dump(mode="json", exclude={"address"})
+    """A step as an entry of a run state. One that is no jump has the form that older versions read, too."""
+    return step.model_dump(mode="json", exclude={"address"} if step.jump else {"address", "jump"})

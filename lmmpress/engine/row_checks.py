@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lmmpress.data import Split
 from lmmpress.data.leaks import check_leak
-from lmmpress.engine.materials import split_names, split_of
+from lmmpress.engine.run_splits import split_names, split_of
 from lmmpress.files.allow_list import INDEX, RECORD, choose
 from lmmpress.files.digest import sha256_by_name
 from lmmpress.lmm.examples import check_rows

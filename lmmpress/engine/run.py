@@ -1,6 +1,6 @@
 """Begins, opens and describes a run, and makes its steps: in a single process, or in the tasks of a pipeline."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,12 +8,13 @@ import torch
 from pydantic import BaseModel
 
 from lmmpress.engine.algorithm import Planned, next_step
-from lmmpress.engine.materials import Materials, automatic_dtype, split_of
+from lmmpress.engine.decisions import decided_steps, enter, report_step
+from lmmpress.engine.materials import Materials, automatic_dtype
 from lmmpress.engine.part_names import PARTS, Part
 from lmmpress.engine.parts.evaluate import evaluate
 from lmmpress.engine.parts.original import original_says, original_sees
-from lmmpress.engine.resume import read_history, read_step, write_step
 from lmmpress.engine.row_checks import read_splits
+from lmmpress.engine.run_splits import RunSplits, note_splits, noted_splits, splits_of
 from lmmpress.engine.step import Step
 from lmmpress.errors import UserError
 from lmmpress.evaluation.greedy import check_greedy
@@ -25,9 +26,8 @@ from lmmpress.lmm.read_anatomy import read_config
 from lmmpress.lmm.weights import check_finite
 from lmmpress.plan import Plan, digest_of
 from lmmpress.printing.visible import shortened
-from lmmpress.progress import note, say
 from lmmpress.pruning.sizes import Size, predict
-from lmmpress.result import ROLES, DataInfo, RunInfo, StepResult
+from lmmpress.result import RunInfo, StepResult
 from lmmpress.store import Store, open_checkpoint
 from lmmpress.store.address import lies_in
 from lmmpress.store.records import DTYPE, RUN, RunNote
@@ -77,7 +77,11 @@ class RunIdentity(BaseModel):
 
 def identity_of(plan: Plan, teacher: Path, original: str) -> RunIdentity:
     """The identity of the run of a plan with the teacher in this directory, whose digest is `original`."""
-    data = {str(info.role): info.digest for info in _data_infos(plan)}
+    return _identity(plan, teacher, original, splits_of(plan))
+
+
+def _identity(plan: Plan, teacher: Path, original: str, splits: RunSplits) -> RunIdentity:
+    data = {str(info.role): info.digest for info in splits.data}
     fitting = {"fitted": FITTED} if was_blind(teacher, read_config(teacher)) else {}
     key = digest_of({"teacher": original, "data": data, "plan": plan.key_settings()} | fitting)
     return RunIdentity(run_key=key, teacher=original, data=data)
@@ -92,9 +96,11 @@ class Begun:
 
 
 def begin(plan: Plan, store: Store, teacher: Path) -> Begun:
-    """Add the teacher to the store, and write the record of the run."""
+    """Add the teacher to the store, and write the records of the run and of its splits."""
     original = store.add_checkpoint(teacher)
-    identity = identity_of(plan, teacher, original)
+    splits = splits_of(plan)
+    identity = _identity(plan, teacher, original, splits)
+    note_splits(store, identity.run_key, splits)
     taken_in = not lies_in(plan.model, store.root_address)
     about = RunNote(teacher=original, data=sorted(set(identity.data.values())), taken_in=taken_in)
     store.write_record(f"{RUN}{identity.run_key}", about.model_dump())
@@ -109,11 +115,12 @@ def open_run(
     makes: frozenset[Part] = PARTS,
     settles: bool = True,
     every_gpu: bool = False,
+    halvings: int = 0,
 ) -> Run:
     """Open the run with this key. `makes` are the parts of steps that this process may compute.
 
-    With `every_gpu`, distillation uses one process for each GPU of this machine if the plan has fewer processes: this
-    changes only rounding.
+    With `every_gpu`, distillation uses one process for each GPU of this machine if the plan has fewer processes; the
+    micro-batch is halved `halvings` times, to take less memory. Both change only rounding.
 
     The first process that computes for the run resolves `dtype: auto` and stores the dtype, so that a task without a
     GPU finds the parts that were made on a GPU. With `settles`, this process may resolve it.
@@ -126,11 +133,12 @@ def open_run(
             record = store.write_record(name, {"dtype": str(automatic_dtype()).removeprefix("torch.")})
         if record is not None:
             plan = Plan.model_validate(plan.model_dump() | record)
-    if every_gpu:
-        processes = max(plan.distillation.processes, torch.cuda.device_count())
-        distillation = plan.distillation.model_copy(update={"processes": processes})
-        plan = plan.model_copy(update={"distillation": distillation})
-    return Run(user_plan, key, original, Materials(plan, store, original, makes))
+    settings = plan.distillation
+    processes = max(settings.processes, torch.cuda.device_count()) if every_gpu else settings.processes
+    size = max(1, settings.micro_batch_size >> halvings)
+    distillation = settings.model_copy(update={"processes": processes, "micro_batch_size": size})
+    plan = plan.model_copy(update={"distillation": distillation})
+    return Run(user_plan, key, original, Materials(plan, store, original, makes, noted_splits(store, key)))
 
 
 def check_original(run: Run) -> None:
@@ -139,7 +147,7 @@ def check_original(run: Run) -> None:
     Raises UserError if other images do not change its logits. Raises UserError if it answers no row of the gate's split
     right, since the gate would then accept every step, unless the plan allows it. Stored measurements are reused.
     """
-    split = run.materials.split(run.plan.tolerance.split).name
+    split = run.materials.facts(run.plan.tolerance.split).split
     if not original_sees(run.materials):
         raise UserError(
             f"{run.plan.model}: no picture reaches the model: rows of split {split!r} get the same logits with other "
@@ -170,24 +178,14 @@ def describe(run: Run) -> RunInfo:
         teacher=run.original,
         teacher_address=run.store.address(run.original),
         parameters_by_tower=count_by_tower(run.materials.anatomy),
-        data=list(_data_infos(run.plan)),
+        data=(run.materials.splits or splits_of(run.plan)).data,
         gate_accuracy=answers.accuracy,
     )
 
 
 def known_steps(run: Run, state: RunState) -> list[StepResult]:
     """The steps decided so far."""
-    return read_history(run.store, run.plan, run.original, state.history())
-
-
-def make_step(run: Run, state: RunState, known: list[StepResult], planned: Planned) -> StepResult:
-    """Make the step after the known ones and write it to the run state. If another process has decided it first, that
-    process's result is returned."""
-    result = Step(run.materials, planned).result
-    entry = state.decide(len(known), write_step(result))
-    step = read_step(run.store, planned, len(known), entry)
-    _report(step, len(known) + 1, run.plan)
-    return step
+    return decided_steps(run.store, run.plan, run.original, state)
 
 
 def make_steps(
@@ -199,28 +197,12 @@ def make_steps(
     """
     known = known_steps(run, state)
     for number, step in enumerate(known, start=1):
-        _report(step, number, run.plan)
+        report_step(step, number, run.plan)
         tell(step)
     while isinstance(planned := next_step(run.plan, run.original, known), Planned):
         if stage not in (None, planned.stage.name):
             break
-        known.append(make_step(run, state, known, planned))
+        result = Step(run.materials, planned).result
+        known.append(enter(run.store, run.plan, state, len(known), planned, result))
         tell(known[-1])
     return known
-
-
-def _data_infos(plan: Plan) -> Iterator[DataInfo]:
-    for role in ROLES:
-        split = split_of(plan, role)
-        yield DataInfo(split=split.name, role=role, rows=len(split.rows), digest=split.digest)
-
-
-def _report(step: StepResult, number: int, plan: Plan) -> None:
-    after = "not finite" if step.accuracy is None else f"{step.accuracy:.4f}"
-    most = sum(map(plan.most_steps, plan.stages))
-    line = (
-        f"step {number}/{most} {step.stage} -{step.removed}: {step.parameters:,} parameters, accuracy "
-        f"{step.accuracy_pruned:.4f} pruned, {after} distilled: {step.decision} ({step.reason})"
-    )
-    say(line)
-    note(step=line)

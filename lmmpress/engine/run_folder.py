@@ -7,8 +7,10 @@ from pathlib import Path
 
 from lmmpress.engine.row_checks import check_all_rows
 from lmmpress.engine.run import RunIdentity, check, identity_of
+from lmmpress.engine.warm import warmed
 from lmmpress.errors import UserError
 from lmmpress.files.digest import digest_checkpoint
+from lmmpress.host.whole_file import draft_of, write_whole
 from lmmpress.plan import Plan
 from lmmpress.result import Result
 from lmmpress.store import Store, open_store
@@ -19,10 +21,12 @@ PLAN, IDENTITY, RESULT, COMPRESSED = "plan.json", "question.json", "result.json"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A folder that was claimed for a run: the directory of the teacher, and the store of the run."""
+    """A folder that was claimed for a run: the directory of the teacher, the store of the run, and its plan, with the
+    schedule that was found for a warm run."""
 
     teacher: Path
     store: Store
+    plan: Plan
 
 
 def take_folder(plan: Plan, out: Path, resume: bool) -> RunFolder:
@@ -34,12 +38,15 @@ def take_folder(plan: Plan, out: Path, resume: bool) -> RunFolder:
     check_folder(out)
     teacher = check(plan).teacher
     plan_store = open_store(plan.store) if plan.store else None
-    checked = check_all_rows(plan, teacher, plan_store or held_store(out))
-    claim(out, plan, teacher, resume)
+    known = plan_store or held_store(out)
+    checked = check_all_rows(plan, teacher, known)
+    warm = warmed(plan, known, teacher)
+    claim(out, warm.plan, teacher, resume)
     store = plan_store or open_store(str(out / "store"))
+    warm.note(store)
     if checked:
         checked.note(store)
-    return RunFolder(teacher, store)
+    return RunFolder(teacher, store, warm.plan)
 
 
 def held_store(out: Path) -> Store | None:
@@ -85,7 +92,7 @@ def check_folder(out: Path) -> None:
             raise UserError(f"{out} cannot be used as the run's folder: {existing} is not writable")
         if (out / PLAN).is_file() or existing != out:
             return
-        if any(entry.name not in ("mlflow.db", _draft(out / PLAN).name) for entry in out.iterdir()):
+        if any(entry.name not in ("mlflow.db", draft_of(out / PLAN).name) for entry in out.iterdir()):
             raise UserError(f"{out} is not empty and holds no run; choose an empty or new folder with --out")
     except PermissionError as error:
         raise UserError(f"{out} cannot be used as the run's folder: {error.strerror}") from None
@@ -135,14 +142,4 @@ def _held_run(out: Path) -> HeldRun | None:
 
 def write(path: Path, text: str) -> None:
     """Write a file of the folder atomically."""
-    draft = _draft(path)
-    try:
-        draft.write_text(text + "\n", "utf-8")
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _draft(path: Path) -> Path:
-    """The temporary file that replaces `path` when it is complete."""
-    return path.with_name(f".{path.name}.new")
+    write_whole(path, text + "\n")

@@ -2,24 +2,47 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 
 from lmmpress.axes import axis_named
 from lmmpress.engine.algorithm import Planned
 from lmmpress.engine.materials import Materials
+from lmmpress.engine.measured import Measured, decided
 from lmmpress.engine.parts.distill import Distilled, distill
 from lmmpress.engine.parts.evaluate import Evaluated, evaluate
 from lmmpress.engine.parts.importance import Importances, importance
-from lmmpress.engine.parts.prune import Pruned, prune
-from lmmpress.evaluation.accuracy import by_task, image_of_row
-from lmmpress.evaluation.gate import decide
+from lmmpress.engine.parts.prune import Pruned, carry, prune
 from lmmpress.lmm.anatomy import count_by_tower
+from lmmpress.plan import Plan
+from lmmpress.pruning.importance import Scores
 from lmmpress.result import Role, StepResult
+
+
+@dataclass(frozen=True)
+class Made:
+    """What one cut made: the scores that it went by, None for an axis that needs none, and the pruned checkpoint."""
+
+    importances: Importances | None
+    pruned: Pruned
+
+
+@dataclass(frozen=True)
+class _Move:
+    """One cut of a step. `tower` None means the largest tower."""
+
+    axis: str
+    tower: str | None
+    removed: int
 
 
 @dataclass
 class Step:
     """One step of a run. Each part is computed on first use, after the parts that it needs. A part that was computed
-    before, on any machine, is read from the store."""
+    before, on any machine, is read from the store.
+
+    A jump makes several cuts, one for each stage that it goes over, each with scores of its own; then it is distilled
+    and measured once.
+    """
 
     materials: Materials
     planned: Planned
@@ -36,16 +59,36 @@ class Step:
             return None
         return importance(self.materials, self.planned.parent)
 
-    @cached_property
+    @property
     def pruned(self) -> Pruned:
         """The pruned checkpoint."""
-        planned, scores = self.planned, self.importances.scored.scores if self.importances else None
-        return prune(self.materials, planned.parent, self.tower, planned.stage.axis, planned.removed, scores)
+        return self.cuts[-1].pruned
+
+    @cached_property
+    def cuts(self) -> list[Made]:
+        """What each cut made, in their order. A jump that carries over what an earlier run has learned makes that run's
+        cuts at once, without scores."""
+        planned = self.planned
+        if ends := self.materials.plan.carried_over(len(planned.jump)):
+            return [Made(None, carry(self.materials, planned.parent, ends))]
+        scores = self.importances
+        moves = _merged(planned, self.materials.plan)
+        found = prune(self.materials, planned.parent, self.tower, moves[0].axis, moves[0].removed, _scores(scores))
+        made = [Made(scores, found)]
+        for move in moves[1:]:
+            checkpoint = made[-1].pruned.checkpoint
+            tower = move.tower or self.materials.anatomy_of(checkpoint).largest_tower()
+            scores = importance(self.materials, checkpoint) if axis_named(move.axis).needs_scores else None
+            found = prune(self.materials, checkpoint, tower, move.axis, move.removed, _scores(scores))
+            made.append(Made(scores, found))
+        return made
 
     @cached_property
     def distilled(self) -> Distilled:
         """The distilled checkpoint."""
-        return distill(self.materials, self.pruned.checkpoint)
+        plan = self.materials.plan
+        epochs = plan.epochs_over(len(self.planned.jump) or 1)
+        return distill(self.materials, self.pruned.checkpoint, plan.distillation.model_copy(update={"epochs": epochs}))
 
     @cached_property
     def answers_pruned(self) -> Evaluated:
@@ -59,41 +102,76 @@ class Step:
         return None if checkpoint is None else evaluate(self.materials, checkpoint, self._gate)
 
     @cached_property
-    def result(self) -> StepResult:
-        """The result of the whole step, with the gate's decision."""
-        planned, split, tolerance = self.planned, self.materials.split(self._gate), self.materials.plan.tolerance
+    def measured(self) -> Measured:
+        """All that the parts of the step found."""
+        planned, facts = self.planned, self.materials.facts(self._gate)
         pruned, distilled, before, after = self.pruned, self.distilled, self.answers_pruned, self.answers
-        reference = evaluate(self.materials, planned.reference, self._gate)
-        verdict = decide(reference.right, after.right if after else None, image_of_row(split), tolerance)
         counts = count_by_tower(self.materials.anatomy_of(pruned.checkpoint))
-        return StepResult(
+        records = {"prune": pruned.record, "distill": distilled.record, "evaluate": (after or before).record}
+        scored = [cut.importances for cut in self.cuts if cut.importances]
+        if scored:
+            records["importance"] = scored[-1].record
+        return Measured(
             stage=planned.stage.name,
             index=planned.index,
             tower=self.tower,
             removed=planned.removed,
-            decision=verdict.decision,
-            reason=verdict.reason,
             parent=planned.parent,
+            pruned=pruned.checkpoint,
             checkpoint=distilled.checkpoint,
-            address=None,
             parameters=sum(counts.values()),
             parameters_by_tower=counts,
             accuracy_pruned=before.accuracy,
             accuracy=after.accuracy if after else None,
-            accuracy_by_task=by_task(split, after.right) if after else {},
-            reference=reference.accuracy,
-            drop=verdict.drop,
-            drop_interval=verdict.interval,
-            score_reliability=self.importances.scored.reliability if self.importances else None,
+            accuracy_by_task=facts.by_task(after.right) if after else {},
+            reference=self.reference.accuracy,
+            score_reliability=min(
+                (each.scored.reliability for each in scored if each.scored.reliability is not None), default=None
+            ),
             loss=distilled.loss,
             seconds={
-                "importance": self.importances.seconds if self.importances else 0.0,
-                "prune": pruned.seconds,
+                "importance": sum(each.seconds for each in scored),
+                "prune": sum(cut.pruned.seconds for cut in self.cuts),
                 "distill": distilled.seconds,
                 "evaluate": before.seconds + (after.seconds if after else 0.0),
             },
+            machines={part: record.machine for part, record in records.items() if record and record.machine},
+            answers=after.record.name if after else None,
+            reference_answers=self.reference.record.name,
         )
+
+    @cached_property
+    def reference(self) -> Evaluated:
+        """The answers of the model that the step is compared with."""
+        return evaluate(self.materials, self.planned.reference, self._gate)
+
+    @property
+    def result(self) -> StepResult:
+        """The result of the whole step, with the gate's decision."""
+        materials, after = self.materials, self.answers
+        facts, right = materials.facts(self._gate), after.right if after else None
+        marks, jump = (self.reference.right, right), self.planned.jump
+        return decided(self.measured, materials.plan, facts, *marks, materials.store, jump)
 
     @property
     def _gate(self) -> Role:
         return self.materials.plan.tolerance.split
+
+
+def _merged(planned: Planned, plan: Plan) -> list[_Move]:
+    """The cuts of a step: one, or for a jump one for each stage and tower. Steps on the largest tower stay apart, since
+    another may be the largest after each."""
+    if not planned.jump:
+        return [_Move(planned.stage.axis, planned.tower, planned.removed)]
+    moves = []
+    for (stage, tower), steps in groupby(planned.jump, key=lambda step: (step.stage, step.tower)):
+        axis, removed = plan.stage(stage).axis, [step.removed for step in steps]
+        if tower == "largest":
+            moves += [_Move(axis, None, one) for one in removed]
+        else:
+            moves.append(_Move(axis, tower, sum(removed)))
+    return moves
+
+
+def _scores(importances: Importances | None) -> Scores | None:
+    return importances.scored.scores if importances else None

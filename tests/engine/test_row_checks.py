@@ -13,9 +13,9 @@ from support.tasks import asked_by
 from lmmpress.data import Split
 from lmmpress.engine import row_checks as checks
 from lmmpress.engine.compression import compress
-from lmmpress.engine.materials import split_names, split_of
 from lmmpress.engine.row_checks import check_all_rows, read_splits
 from lmmpress.engine.run import begin, check
+from lmmpress.engine.run_splits import split_names, split_of
 from lmmpress.errors import UserError
 from lmmpress.plan import Plan, parse_plan
 from lmmpress.store import open_store

@@ -70,7 +70,9 @@ def test_our_file_is_delivered_with_a_teacher_that_points_elsewhere(
     apply_cuts(hostile, read_checkpoint(hostile), [cut_of(read_checkpoint(hostile), "vision", "attention")], apart)
     add_foreign(apart)
     point_at_code(apart)
-    monkeypatch.setattr("lmmpress.engine.step.decide", lambda *_: Verdict("rolled back", "for this test", 0.0, None))
+    monkeypatch.setattr(
+        "lmmpress.engine.measured.decide", lambda *_: Verdict("rolled back", "for this test", 0.0, None)
+    )
     plan = on_vision(raw_plan, apart) | {"towers": ["language"], "stages": stages}
     result = compress(Plan.model_validate(plan), tmp_path / "out")
     delivered = tmp_path / "out" / "compressed"

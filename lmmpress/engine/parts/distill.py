@@ -5,32 +5,39 @@ from typing import Any
 
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.launch import train_in_processes
-from lmmpress.engine.parts.once import inputs_of, once
+from lmmpress.engine.parts.once import Record, inputs_of, once
 from lmmpress.engine.parts.training import lasting, train
+from lmmpress.plan import Distillation
 
 
 @dataclass(frozen=True)
 class Distilled:
     """The digest of the distilled checkpoint (None if the loss was not finite), the mean loss of each epoch, and the
-    seconds that distilling took."""
+    part's record; None if there were no epochs."""
 
     checkpoint: str | None
     loss: list[float]
-    seconds: float
+    record: Record | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long distilling took."""
+        return self.record.seconds if self.record else 0.0
 
 
-def distill(materials: Materials, checkpoint: str) -> Distilled:
-    """Distil a checkpoint from the teacher, in the plan's number of processes; with 0 epochs it stays unchanged."""
-    settings = materials.plan.distillation
+def distill(materials: Materials, checkpoint: str, settings: Distillation | None = None) -> Distilled:
+    """Distil a checkpoint from the teacher with the plan's settings, or with others, in the settings' number of
+    processes; with 0 epochs it stays unchanged."""
+    settings = settings or materials.plan.distillation
     if settings.epochs == 0:
-        return Distilled(checkpoint, [], 0.0)
+        return Distilled(checkpoint, [])
 
     def work(seed: int) -> dict[str, Any]:
         if settings.processes > materials.accelerator.num_processes:
-            return train_in_processes(materials, checkpoint, seed).model_dump()
-        return train(materials, checkpoint, seed).model_dump()
+            return train_in_processes(materials, checkpoint, seed, settings).model_dump()
+        return train(materials, checkpoint, seed, settings).model_dump()
 
-    data = materials.split("distill").digest
+    data = materials.digest("distill")
     inputs = inputs_of(materials, checkpoint, data, settings=lasting(settings), frozen=materials.frozen)
     record = once(materials, "distill", inputs, work)
-    return Distilled(record.values["checkpoint"], record.values["loss"], record.seconds)
+    return Distilled(record.values["checkpoint"], record.values["loss"], record)

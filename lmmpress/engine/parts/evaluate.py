@@ -3,26 +3,30 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
+from lmmpress.data.facts import Marks
 from lmmpress.engine.materials import Materials
+from lmmpress.engine.measured import marks_of
 from lmmpress.engine.parts.models import model_of
-from lmmpress.engine.parts.once import Inputs, once, unreadable
+from lmmpress.engine.parts.once import Inputs, Record, once, unreadable
 from lmmpress.evaluation.accuracy import answered_right
 from lmmpress.result import Role
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Which rows are answered right, booleans [rows], and the seconds that measuring took."""
+    """Which rows are answered right, booleans [rows], the seconds that measuring took, and the record of both."""
 
-    right: torch.Tensor
-    seconds: float
+    right: Marks
+    record: Record
+
+    @property
+    def seconds(self) -> float:
+        return self.record.seconds
 
     @property
     def accuracy(self) -> float:
         """The share of rows that are answered right."""
-        return float(self.right.double().mean())
+        return float(self.right.mean())
 
 
 def evaluate(materials: Materials, checkpoint: str, role: Role) -> Evaluated:
@@ -32,7 +36,7 @@ def evaluate(materials: Materials, checkpoint: str, role: Role) -> Evaluated:
     """
     inputs: Inputs = {
         "checkpoint": checkpoint,
-        "data": materials.split(role).digest,
+        "data": materials.digest(role),
         "dtype": str(materials.dtype),
     }
     if len(materials.ends) > 1:  # a single end token is the one in every answer, so the name need not include it
@@ -47,7 +51,7 @@ def evaluate(materials: Materials, checkpoint: str, role: Role) -> Evaluated:
         return {"right": "".join("1" if hit else "0" for hit in right.tolist())}
 
     record = once(materials, "evaluate", inputs, work)
-    marks = record.values["right"]
-    if len(marks) != len(materials.split(role).rows):
+    right = marks_of(record.values["right"])
+    if len(right) != materials.facts(role).rows:
         raise unreadable(materials, record, "has a different number of rows than the data")
-    return Evaluated(torch.tensor([mark == "1" for mark in marks]), record.seconds)
+    return Evaluated(right, record)

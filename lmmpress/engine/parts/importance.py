@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from lmmpress.engine.materials import Materials
-from lmmpress.engine.parts.once import inputs_of, name_of, once
+from lmmpress.engine.parts.once import Record, inputs_of, name_of, once
 from lmmpress.errors import UserError
 from lmmpress.lmm.checkpoint import load_model
 from lmmpress.lmm.examples import batches, make_batch
@@ -15,10 +15,15 @@ from lmmpress.pruning.importance import Scored, answer_loss, other_axes, score
 
 @dataclass(frozen=True)
 class Importances:
-    """The scores of every group of a checkpoint, and the seconds that scoring took."""
+    """The scores of every group of a checkpoint, and the part's record."""
 
     scored: Scored
-    seconds: float
+    record: Record
+
+    @property
+    def seconds(self) -> float:
+        """How long scoring took."""
+        return self.record.seconds
 
 
 def importance(materials: Materials, checkpoint: str) -> Importances:
@@ -27,18 +32,18 @@ def importance(materials: Materials, checkpoint: str) -> Importances:
     Raises UserError if their record is in the store but their tensors are missing.
     """
     settings, others = materials.plan.importance, other_axes(stage.axis for stage in materials.plan.stages)
-    inputs = inputs_of(materials, checkpoint, materials.split("score").digest, settings=settings.model_dump())
+    inputs = inputs_of(materials, checkpoint, materials.digest("score"), settings=settings.model_dump())
     if others:  # without other axes the name stays as in earlier versions
         inputs["axes"] = others
     name = name_of("importance", inputs)
 
     def work(seed: int) -> dict[str, Any]:
-        examples = materials.examples("score")
+        examples = materials.examples("score") if settings.criterion == "taylor" else None
         model = load_model(materials.store.checkpoint(checkpoint), materials.dtype).to(materials.accelerator.device)
         size = 1 if settings.accumulation == "sample" else settings.batch_size
+        order = batches(examples, size, torch.Generator().manual_seed(seed)) if examples else []
         scoring_batches = [
-            make_batch(examples, chosen).to(materials.accelerator.device)
-            for chosen in batches(examples, size, torch.Generator().manual_seed(seed))
+            make_batch(examples, chosen).to(materials.accelerator.device) for chosen in order if examples
         ]
         scored = score(
             model,
@@ -59,4 +64,4 @@ def importance(materials: Materials, checkpoint: str) -> Importances:
             f"{materials.store.root_address}: tensors/{name}.json is missing; `lmmpress store verify --discard` "
             "removes the record that needs it, then the scores are computed again"
         )
-    return Importances(Scored(scores, record.values["reliability"]), record.seconds)
+    return Importances(Scored(scores, record.values["reliability"]), record)

@@ -17,24 +17,25 @@ from lmmpress.engine.parts.training import Trained
 from lmmpress.engine.parts.worker import Job
 from lmmpress.errors import UserError
 from lmmpress.host.processes import environment
+from lmmpress.plan import Distillation
 
 
-def train_in_processes(materials: Materials, checkpoint: str, seed: int) -> Trained:
-    """Start the plan's number of processes, wait for them, and return the result of `train` in the first one.
+def train_in_processes(materials: Materials, checkpoint: str, seed: int, settings: Distillation) -> Trained:
+    """Start the settings' number of processes, wait for them, and return the result of `train` in the first one.
 
     Raises UserError if this machine has fewer GPUs, or if a process fails.
     """
-    count = materials.plan.distillation.processes
+    count = settings.processes
     on_gpus = materials.accelerator.device.type == "cuda"
     if on_gpus and count > (gpus := torch.cuda.device_count()):
         raise UserError(f"distillation.processes is {count}, one for each GPU, but this machine has {gpus} GPUs")
     # compute the caches here once, so that the processes do not all compute them
-    if materials.plan.distillation.caches:
+    if settings.caches:
         materials.features("distill")
         _ = materials.teacher_states
     with materials.store.scratch() as folder:
         job = Job(
-            plan=materials.plan,
+            plan=materials.plan.model_copy(update={"distillation": settings}),
             original=materials.original,
             store=materials.store.root_address,
             checkpoint=checkpoint,
@@ -44,13 +45,13 @@ def train_in_processes(materials: Materials, checkpoint: str, seed: int) -> Trai
         (folder / "job.json").write_text(job.model_dump_json(), "utf-8")
         command = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
         command += ["-m", worker.__name__, str(folder / "job.json")]
-        settings = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
+        variables = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
         if materials.accelerator.device.type == "cpu":
             # hide the GPUs: a barrier fails, even on the CPU, if the processes see fewer GPUs than there are processes
-            settings |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
+            variables |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
         # torchrun starts the workers with `python -m`; this environment keeps the current directory off their path
         process = subprocess.run(
-            command, stderr=subprocess.PIPE, text=True, encoding="utf-8", env=environment(**settings), check=False
+            command, stderr=subprocess.PIPE, text=True, encoding="utf-8", env=environment(**variables), check=False
         )
         if process.returncode or not (folder / "result.json").is_file():
             # torchrun's summary at the end names no cause; the errors of the processes come before it

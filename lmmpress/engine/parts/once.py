@@ -5,10 +5,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.part_names import VERSIONS, Part
+from lmmpress.engine.parts.machine import this_machine
 from lmmpress.errors import UserError
+from lmmpress.host.peak_memory import measuring_memory
 from lmmpress.plan import digest_of
+from lmmpress.result import Machine
 from lmmpress.store.records import OF, Subjects
 
 Inputs = dict[str, Any]
@@ -16,11 +21,13 @@ Inputs = dict[str, Any]
 
 @dataclass(frozen=True)
 class Record:
-    """The stored result of a part: its values, and the seconds that computing it took."""
+    """The stored result of a part: its values, the seconds that computing it took, and the machine that computed it, if
+    that is noted."""
 
     name: str
     values: dict[str, Any]
     seconds: float
+    machine: Machine | None = None
 
 
 def once(materials: Materials, part: Part, inputs: Inputs, work: Callable[[int], dict[str, Any]]) -> Record:
@@ -34,12 +41,22 @@ def once(materials: Materials, part: Part, inputs: Inputs, work: Callable[[int],
         if part not in materials.makes:
             raise UserError(f"{materials.store.root_address}: {part} is not done yet; another task of the run does it")
         begun = time.perf_counter()
-        result = work(int(name[-15:], 16))
+        with measuring_memory() as peak:
+            result = work(int(name[-15:], 16))
         result["seconds"] = time.perf_counter() - begun
+        result["machine"] = this_machine(peak).model_dump()
         result[OF] = _subjects(inputs).model_dump()
         # if another process has written the record first, every process uses that record
         values = materials.store.write_record(name, result)
-    return Record(name, values, values["seconds"])
+    return Record(name, values, values["seconds"], _machine(values))
+
+
+def _machine(values: dict[str, Any]) -> Machine | None:
+    """The machine in a record; None in records of older versions, and if a stranger has changed it."""
+    try:
+        return Machine.model_validate(values["machine"])
+    except (KeyError, ValidationError):
+        return None
 
 
 def name_of(part: Part, inputs: Inputs) -> str:

@@ -16,13 +16,15 @@ from lmmpress.lmm.processor import load_processor
 
 def original_sees(materials: Materials) -> bool:
     """Whether other images change the original's logits on the gate's rows; True if the rows have no images."""
-    split = materials.split(materials.plan.tolerance.split)
-    rows = rows_of_different_images(split)
-    if not rows.rows or materials.anatomy.projector is None:
+    role = materials.plan.tolerance.split
+    if materials.anatomy.projector is None:
         return True
-    inputs = {"checkpoint": materials.original, "data": split.digest, "dtype": str(materials.dtype)}
+    inputs = {"checkpoint": materials.original, "data": materials.digest(role), "dtype": str(materials.dtype)}
 
     def work(_: int) -> dict[str, Any]:
+        rows = rows_of_different_images(materials.split(role))
+        if not rows.rows:
+            return {"sees": True}
         processor = load_processor(materials.store.checkpoint(materials.original, weights=False))
         return {"sees": sees(materials.teacher_model, rows, processor, materials.anatomy)}
 

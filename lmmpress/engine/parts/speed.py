@@ -1,17 +1,15 @@
 """The part `speed`: measures how fast checkpoints answer, after the last stage."""
 
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.models import subject_of
 from lmmpress.engine.parts.once import once, unreadable
-from lmmpress.evaluation.speed import measure_speeds, sampled
+from lmmpress.evaluation.speed import environment, measure_speeds, sampled
 from lmmpress.result import Speed
 
 
@@ -32,7 +30,7 @@ def speed(materials: Materials, checkpoints: Sequence[str]) -> Speeds:
     settings = materials.plan.evaluation
     inputs = {
         "checkpoints": list(checkpoints),
-        "data": materials.split("test").digest,
+        "data": materials.digest("test"),
         "dtype": str(materials.dtype),
         "settings": settings.model_dump(),
     }
@@ -40,7 +38,8 @@ def speed(materials: Materials, checkpoints: Sequence[str]) -> Speeds:
     def work(_: int) -> dict[str, Any]:
         rows = sampled(materials.split("test"), settings)
         measured = measure_speeds([subject_of(materials, checkpoint, rows) for checkpoint in checkpoints], settings)
-        return {"speeds": [one.model_dump() for one in measured], "environment": _environment(materials)}
+        about = environment(materials.accelerator.device, materials.dtype)
+        return {"speeds": [one.model_dump() for one in measured], "environment": about}
 
     record = once(materials, "speed", inputs, work)
     try:
@@ -50,16 +49,3 @@ def speed(materials: Materials, checkpoints: Sequence[str]) -> Speeds:
     if len(speeds) != len(checkpoints):
         raise unreadable(materials, record, "has speeds that this version of lmmpress cannot read")
     return Speeds(speeds, record.values["environment"], record.seconds)
-
-
-def _environment(materials: Materials) -> dict[str, str]:
-    import transformers
-
-    return {
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-        "device": str(materials.accelerator.device),
-        "dtype": str(materials.dtype).removeprefix("torch."),
-        "threads": str(torch.get_num_threads()),
-    }

@@ -22,7 +22,7 @@ class Trained(BaseModel):
     loss: list[float]
 
 
-def train(materials: Materials, checkpoint: str, seed: int) -> Trained:
+def train(materials: Materials, checkpoint: str, seed: int, settings: Distillation) -> Trained:
     """Distil in this process, or as one of the accelerator's processes; the first process saves the checkpoint."""
     source = materials.store.checkpoint(checkpoint)
     model = load_model(source).to(materials.accelerator.device)
@@ -33,7 +33,7 @@ def train(materials: Materials, checkpoint: str, seed: int) -> Trained:
         materials.teacher_logits,
         materials.student_logits,
         materials.examples("distill"),
-        materials.plan.distillation,
+        settings,
         seed,
         materials.accelerator,
     )
@@ -45,7 +45,7 @@ def train(materials: Materials, checkpoint: str, seed: int) -> Trained:
     with materials.store.scratch() as folder:
         entry = {
             "distilled_from": checkpoint,
-            "settings": lasting(materials.plan.distillation),
+            "settings": lasting(settings),
             "data": materials.examples("distill").split.digest,
         }
         anatomy = materials.anatomy_of(checkpoint)

@@ -28,7 +28,7 @@ def work(job: Job) -> None:
     materials = Materials(job.plan, open_store(job.store), job.original)
     if materials.accelerator.num_processes != materials.plan.distillation.processes:
         raise RuntimeError(f"started as one of {materials.accelerator.num_processes} processes")
-    trained = train(materials, job.checkpoint, job.seed)
+    trained = train(materials, job.checkpoint, job.seed, materials.plan.distillation)
     if materials.accelerator.is_main_process:
         job.result.write_text(trained.model_dump_json(), "utf-8")
     materials.accelerator.wait_for_everyone()

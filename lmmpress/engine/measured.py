@@ -1,0 +1,139 @@
+"""A step whose parts are done and that awaits the gate's decision, and the decision.
+
+The task that measures a step notes it in the store, so that the gate reads a few small records and needs neither the
+rows nor torch.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from lmmpress.data.facts import Marks, SplitFacts
+from lmmpress.engine.algorithm import Planned
+from lmmpress.engine.run_splits import noted_splits
+from lmmpress.errors import UserError
+from lmmpress.evaluation.gate import decide
+from lmmpress.plan import Plan, ScheduledStep, digest_of
+from lmmpress.result import Machine, StepResult
+from lmmpress.store import Store
+from lmmpress.store.records import MEASURED, OF, Digest, Subjects
+
+
+class Measured(BaseModel):
+    """All that the parts of a step found. Fields are those of StepResult.
+
+    `pruned` is the digest before distilling. `answers` and `reference_answers` are the names of the records of
+    evaluate that the gate compares; `answers` is None if the loss was not finite.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stage: str
+    index: int
+    tower: str
+    removed: int
+    parent: Digest
+    pruned: Digest
+    checkpoint: Digest | None
+    parameters: int
+    parameters_by_tower: dict[str, int]
+    accuracy_pruned: float
+    accuracy: float | None
+    accuracy_by_task: dict[str, float]
+    reference: float
+    score_reliability: float | None
+    loss: list[float]
+    seconds: dict[str, float]
+    machines: dict[str, Machine] = {}
+    answers: str | None
+    reference_answers: str
+
+
+def decided(
+    measured: Measured,
+    plan: Plan,
+    facts: SplitFacts,
+    reference: Marks,
+    right: Marks | None,
+    store: Store,
+    jump: Sequence[ScheduledStep] = (),
+) -> StepResult:
+    """The result of a measured step, with the gate's decision. `reference` and `right` [rows] are the answers of the
+    model to compare with, and of the step's; `facts` are those of the gate's rows. A `jump` that breaks alpha is rolled
+    back, whatever the plan says of steps: a shorter one is tried."""
+    tolerance = plan.tolerance.model_copy(update={"on_violation": "rollback"}) if jump else plan.tolerance
+    verdict = decide(reference, right, facts.owners(), tolerance)
+    kept = measured.model_dump(exclude={"pruned", "answers", "reference_answers"})
+    return StepResult(
+        **kept,
+        decision=verdict.decision,
+        reason=verdict.reason,
+        drop=verdict.drop,
+        drop_interval=verdict.interval,
+        address=store.address(measured.checkpoint) if measured.checkpoint else None,
+        jump=list(jump),
+    )
+
+
+def note_measured(store: Store, key: str, planned: Planned, measured: Measured) -> None:
+    """Keep a measured step of the run `key` in the store."""
+    checkpoints = {measured.parent, measured.pruned, measured.checkpoint or measured.pruned}
+    of = Subjects(checkpoints=sorted(checkpoints))
+    store.write_record(_name_of(key, planned), measured.model_dump(mode="json") | {OF: of.model_dump()})
+
+
+def noted_decision(store: Store, key: str, plan: Plan, planned: Planned) -> StepResult:
+    """The gate's decision on a step that was measured, from the store.
+
+    Raises UserError if the step is not measured yet.
+    """
+    record = store.read_record(_name_of(key, planned))
+    splits = noted_splits(store, key)
+    if record is None or splits is None:
+        raise UserError(f"{store.root_address}: evaluate is not done yet; another task of the run does it")
+    try:
+        measured = Measured.model_validate({name: value for name, value in record.items() if name != OF})
+        if (measured.parent, measured.stage, measured.index, measured.removed) != (
+            planned.parent,
+            planned.stage.name,
+            planned.index,
+            planned.removed,
+        ):
+            raise ValueError("it is of another step")
+    except ValueError:
+        raise UserError(
+            f"{store.root_address}: records/{_name_of(key, planned)}.json is no measured step of this run; remove it"
+        ) from None
+    facts = splits.facts[plan.tolerance.split]
+    answers = _answers(store, facts)
+    return decided(
+        measured,
+        plan,
+        facts,
+        answers(measured.reference_answers),
+        answers(measured.answers) if measured.answers else None,
+        store,
+    )
+
+
+def marks_of(text: str) -> Marks:
+    """Booleans [rows] from a text of 0 and 1."""
+    marks: Marks = np.frombuffer(text.encode(), dtype=np.uint8) == ord("1")
+    return marks
+
+
+def _answers(store: Store, facts: SplitFacts) -> Callable[[str], Marks]:
+    def read(name: str) -> Marks:
+        record = store.read_record(name)
+        right = marks_of(str((record or {}).get("right", "")))
+        if len(right) != facts.rows:
+            raise UserError(f"{store.root_address}: records/{name}.json does not hold the answers to {facts.rows} rows")
+        return right
+
+    return read
+
+
+def _name_of(key: str, planned: Planned) -> str:
+    inputs = {"run": key, "stage": planned.stage.name, "index": planned.index, "parent": planned.parent}
+    return f"{MEASURED}{digest_of(inputs)}"
