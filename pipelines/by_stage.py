@@ -19,6 +19,7 @@ def by_stage(stages: Sequence[Stage], interface: Interface) -> GraphComponent:
         for stage in stages:
             made = whole_stage(store=store, run=begun.outputs["run"], stage=stage.name)
             before = interface.place(made).after(before).set_display_name(stage.name)
+            before = interface.approved(stage.name, store, begun.outputs["run"], before)
         return before
 
-    return pipeline("lmmpress-by-stage", stages, interface, body)
+    return pipeline(stages, interface, body)

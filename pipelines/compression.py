@@ -34,10 +34,11 @@ def compression(stages: Sequence[Stage], interface: Interface) -> GraphComponent
         before = place(evaluate(store=store, run=run, stage="original")).set_display_name("evaluate the original")
         for name, loop in loops.items():
             before = loop(store=store, run=run).after(before).set_display_name(name)
+            before = interface.approved(name, store, run, before)
         measured = place(evaluate(store=store, run=run, stage="result")).set_display_name("evaluate the result")
         return measured.after(before)
 
-    return pipeline("lmmpress-compression", stages, interface, body)
+    return pipeline(stages, interface, body)
 
 
 def _stage(stage: Stage, place: Place) -> GraphComponent:
@@ -50,7 +51,7 @@ def _stage(stage: Stage, place: Place) -> GraphComponent:
         numbers = place(steps(store=store, run=run, stage=name)).set_display_name(f"steps of {name}")
         with dsl.ParallelFor(items=numbers.output, parallelism=1, name=f"{name} steps") as index:
             step = {"store": store, "run": run, "stage": name, "index": index}
-            asked = place(due(**step)).set_display_name(f"is a {name} step due")
+            asked = place(due(**step)).set_display_name(f"{name} due")
             with dsl.If(asked.output == "open", name=f"{name} step"):
                 _step(stage, place, step)
 

@@ -1,7 +1,7 @@
-"""The first and last task of every pipeline, and the pipeline's parameters."""
+"""The first and the last tasks of every pipeline, and the pipeline's parameters."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +9,16 @@ from kfp import dsl
 from kfp.dsl.graph_component import GraphComponent
 from kfp.dsl.pipeline_task import PipelineTask
 
+from lmmpress.components.approval import approval
+from lmmpress.components.compare import compare
 from lmmpress.components.prepare import prepare
 from lmmpress.components.publish import publish
 from lmmpress.plan import Stage
-from lmmpress.tasks.parameters import AMOUNTS, amounts_text
+from lmmpress.tasks.parameters import AMOUNTS, amounts_text, as_compiled
 
+NAME = "lmm"
+"""The name of every pipeline. Argo makes host names of pods from it, which end at 63 characters:
+NAME-xxxxx-metadata-0-N-retry-system-container-impl-NNNNNNNNNN leaves five for it."""
 Place = Callable[[PipelineTask], PipelineTask]
 """Sets where a task runs and its resources; a task of this machine is only excluded from caching."""
 
@@ -21,12 +26,22 @@ Place = Callable[[PipelineTask], PipelineTask]
 @dataclass(frozen=True)
 class Interface:
     """The parameters of a pipeline with their types; those in `defaults` may be left out. `place` says where its tasks
-    run. The objects of a pipeline that has ended are removed after `ttl` seconds."""
+    run. The objects of a pipeline that has ended are removed after `ttl` seconds. After the stages in `approve` the
+    pipeline waits for a person; with `compare` the result is compared with the original after it is published."""
 
     types: Mapping[str, type]
     defaults: Mapping[str, Any]
     place: Place
     ttl: int | None = None
+    approve: Collection[str] = ()
+    compare: bool = False
+
+    def approved(self, stage: str, store: Any, run: Any, before: PipelineTask) -> PipelineTask:
+        """The task after which the next stage begins: `before`, or one that waits for the approval of this stage."""
+        if stage not in self.approve:
+            return before
+        waits = self.place(approval(store=store, run=run, stage=stage))
+        return waits.after(before).set_display_name(f"approval of {stage}")
 
 
 def here(task: PipelineTask) -> PipelineTask:
@@ -35,7 +50,7 @@ def here(task: PipelineTask) -> PipelineTask:
 
 
 def pipeline(
-    name: str, stages: Sequence[Stage], interface: Interface, body: Callable[[Any, PipelineTask], PipelineTask]
+    stages: Sequence[Stage], interface: Interface, body: Callable[[Any, PipelineTask], PipelineTask]
 ) -> GraphComponent:
     """A pipeline of these stages.
 
@@ -62,15 +77,17 @@ def pipeline(
         names = [f"{stage.axis}_{key}" for stage in stages for key in AMOUNTS if f"{stage.axis}_{key}" in given]
         if names:
             given["amounts"] = amounts_text({name: given.pop(name) for name in names})
-        compiled = [stage.as_written() for stage in stages]
+        compiled = as_compiled(stages, interface.approve, interface.compare)
         begun = place(prepare(compiled=compiled, **given)).set_display_name("prepare")
         about = {"store": given["store"], "run": begun.outputs["run"]}
         last = body(given["store"], begun)
-        place(publish(**about)).after(last).set_display_name("publish")
+        published = place(publish(**about)).after(last).set_display_name("publish")
+        if interface.compare:
+            place(compare(**about)).after(published).set_display_name("compare")
 
     compress.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     names = ", ".join(stage.name for stage in stages)
     described = f"Compresses a multimodal model by {names}; every step is kept only within alpha."
     config = dsl.PipelineConfig(ttl_seconds_after_finished=interface.ttl)
-    made: GraphComponent = dsl.pipeline(name=name, description=described, pipeline_config=config)(compress)
+    made: GraphComponent = dsl.pipeline(name=NAME, description=described, pipeline_config=config)(compress)
     return made

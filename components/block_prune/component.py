@@ -1,10 +1,11 @@
 """Cut the last blocks."""
 
-from kfp import dsl
 from kfp.dsl import Markdown, Metrics, Model, Output
 
+from lmmpress.components import component
 
-@dsl.component(base_image="lmmpress", install_kfp_package=False)
+
+@component
 def block_prune(
     store: str,
     run: str,

@@ -1,10 +1,11 @@
 """Let what was cut learn from the teacher."""
 
-from kfp import dsl
 from kfp.dsl import Markdown, Metrics, Model, Output
 
+from lmmpress.components import component
 
-@dsl.component(base_image="lmmpress", install_kfp_package=False)
+
+@component
 def distill(
     store: str,
     run: str,

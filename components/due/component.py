@@ -1,9 +1,9 @@
 """Read the run's state: is this step to be made?"""
 
-from kfp import dsl
+from lmmpress.components import component
 
 
-@dsl.component(base_image="lmmpress", install_kfp_package=False)
+@component
 def due(
     store: str,
     run: str,

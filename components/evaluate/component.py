@@ -1,10 +1,11 @@
 """Measure a step, the original, or the result."""
 
-from kfp import dsl
 from kfp.dsl import Markdown, Metrics, Model, Output
 
+from lmmpress.components import component
 
-@dsl.component(base_image="lmmpress", install_kfp_package=False)
+
+@component
 def evaluate(
     store: str,
     run: str,

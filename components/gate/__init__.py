@@ -1,4 +1,4 @@
-"""Decide a step, and record it."""
+"""Decide a step, and write the decision to the run's state."""
 
 from lmmpress.components.gate.component import gate
 

@@ -1,10 +1,11 @@
-"""Decide a step, and record it."""
+"""Decide a step, and write the decision to the run's state."""
 
-from kfp import dsl
 from kfp.dsl import Markdown, Metrics, Model, Output
 
+from lmmpress.components import component
 
-@dsl.component(base_image="lmmpress", install_kfp_package=False)
+
+@component
 def gate(
     store: str,
     run: str,
@@ -14,7 +15,7 @@ def gate(
     metrics: Output[Metrics],
     summary: Output[Markdown],
 ) -> None:
-    """Decide a step whose parts are in the store, and record it in the run's state and in MLflow."""
-    from lmmpress.tasks.step_parts import gate
+    """Decide a step that was measured, and write the decision to the run's state."""
+    from lmmpress.tasks.gating import gate
 
     gate(store, run, stage, index).show(model, metrics, summary)

@@ -1,10 +1,11 @@
 """Score the checkpoint that a step cuts."""
 
-from kfp import dsl
 from kfp.dsl import Markdown, Metrics, Model, Output
 
+from lmmpress.components import component
 
-@dsl.component(base_image="lmmpress", install_kfp_package=False)
+
+@component
 def importance(
     store: str,
     run: str,

@@ -2,11 +2,12 @@
 
 from typing import Any, NamedTuple
 
-from kfp import dsl
 from kfp.dsl import Markdown, Metrics, Model, Output
 
+from lmmpress.components import component
 
-@dsl.component(base_image="lmmpress", install_kfp_package=False)
+
+@component
 def prepare(
     model: str,
     data: str,

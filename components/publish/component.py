@@ -1,10 +1,11 @@
 """Check, register and report the result."""
 
-from kfp import dsl
 from kfp.dsl import HTML, Markdown, Metrics, Model, Output
 
+from lmmpress.components import component
 
-@dsl.component(base_image="lmmpress", install_kfp_package=False)
+
+@component
 def publish(
     store: str,
     run: str,

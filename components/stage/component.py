@@ -1,10 +1,11 @@
 """Make all steps of a stage."""
 
-from kfp import dsl
 from kfp.dsl import Markdown, Metrics, Model, Output
 
+from lmmpress.components import component
 
-@dsl.component(base_image="lmmpress", install_kfp_package=False)
+
+@component
 def stage(
     store: str,
     run: str,

@@ -1,9 +1,9 @@
 """Read the plan: how many steps may a stage have?"""
 
-from kfp import dsl
+from lmmpress.components import component
 
 
-@dsl.component(base_image="lmmpress", install_kfp_package=False)
+@component
 def steps(
     store: str,
     run: str,

@@ -55,7 +55,7 @@ def evaluate(store: str, run: str, stage: str, index: int = 0) -> "Outcome":
 
 
 def gate(store: str, run: str, stage: str, index: int) -> "Outcome":
-    from lmmpress.tasks.step_parts import gate
+    from lmmpress.tasks.gating import gate
 
     return gate(store, run, stage, index)
 

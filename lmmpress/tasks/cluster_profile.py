@@ -4,6 +4,7 @@ It names Secrets and never holds their values. It is applied when a pipeline is 
 """
 
 import re
+from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
@@ -11,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from lmmpress.axes import axes
 from lmmpress.errors import UserError
+from lmmpress.host.patience import seconds_of
 from lmmpress.printing.credentials import holds_credentials, names_a_secret
 from lmmpress.settings.faults import faults_of, lines_of, nearest, without_followers
 from lmmpress.settings.plain_yaml import Place, read_document
@@ -25,9 +27,11 @@ COMPONENTS = (
     "evaluate",
     "gate",
     "stage",
+    "approval",
     "publish",
+    "compare",
 )
-ON_GPU = ("importance", "distill", "evaluate", "stage")
+ON_GPU = ("importance", "distill", "evaluate", "stage", "compare")
 """The components that compute. The others copy, read and decide: a GPU would lie idle in their pods."""
 
 _DIGEST = re.compile(r".+@sha256:[0-9a-f]{64}")
@@ -48,6 +52,11 @@ def _name(text: str) -> str:
 def _path(text: str) -> str:
     if not PurePosixPath(text).is_absolute() or ".." in PurePosixPath(text).parts:
         raise ValueError("is no absolute path in a pod")
+    return text
+
+
+def _duration(text: str) -> str:
+    seconds_of(text)
     return text
 
 
@@ -74,6 +83,7 @@ def _component(name: str) -> str:
 Text = Annotated[str, AfterValidator(_text)]
 Quantity = Annotated[str, AfterValidator(_quantity)]
 Name = Annotated[str, AfterValidator(_name)]
+Duration = Annotated[str, AfterValidator(_duration)]
 PodPath = Annotated[str, AfterValidator(_path)]
 
 
@@ -193,6 +203,13 @@ class Security(Settings):
     group: Annotated[int, Field(ge=1)] = 65532
 
 
+class Engine(StrEnum):
+    """What runs the pods of a pipeline: Kubeflow Pipelines, or Argo Workflows alone."""
+
+    kubeflow = "kubeflow"
+    argo = "argo"
+
+
 class Kubeflow(Settings):
     """Where pipelines are submitted. `ui` is the address of the pages for people, if it differs; `ca` a file with the
     certificate authority of `host`; `system` the namespace of Kubeflow itself, `namespace` that of the pods. A token
@@ -206,6 +223,27 @@ class Kubeflow(Settings):
     ca: Text | None = None
 
 
+class Argo(Settings):
+    """Where workflows of Argo are submitted, if Argo runs without Kubeflow. `namespace` is that of the pods, `system`
+    that of the controller, `ui` the address of Argo's pages. `instance` is the controller's instanceID, if it has one.
+    `priority_class` is a PriorityClass for all pods, `deadline` ends a workflow after so many seconds. `report` keeps
+    report.html as an artifact: the controller must have an artifact repository."""
+
+    namespace: Name | None = None
+    system: Name = "argo"
+    ui: Text | None = None
+    instance: Name | None = None
+    priority_class: Name | None = None
+    deadline: Annotated[int, Field(ge=1)] | None = None
+    report: bool = False
+
+
+class MlflowPages(Settings):
+    """`ui` is the address at which people see MLflow: summaries of tasks link to it."""
+
+    ui: Text | None = None
+
+
 class Profile(Settings):
     """The profile of a cluster. See docs/kubeflow.md for every key."""
 
@@ -213,7 +251,11 @@ class Profile(Settings):
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     pull_secrets: list[Name] = []
     service_account: Name | None = None
+    engine: Engine = Engine.kubeflow
     kubeflow: Kubeflow = Kubeflow()
+    argo: Argo = Argo()
+    mlflow: MlflowPages = MlflowPages()
+    patience: Duration = "10m"
     queue: Text | None = None
     secrets: Secrets = Secrets()
     environment: dict[Annotated[str, AfterValidator(_variable)], Text] = {}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from lmmpress.errors import UserError, traceback_of
+from lmmpress.errors import AwayError, UserError, traceback_of
 from lmmpress.host.full_disk import system_says
 from lmmpress.printing.visible import visible
 from lmmpress.progress import listening, note
@@ -17,7 +17,8 @@ T = TypeVar("T")
 
 def for_people(task: Callable[P, T]) -> Callable[P, T]:
     """Show a task's messages on stderr. If the cause of an error is the input or the environment, end the task with a
-    line for each fault and exit code 2; if it is a fault of lmmpress, with a traceback without secrets and exit code 1.
+    line for each fault and exit code 2; if a server is away, with a line and exit code 1; if it is a fault of lmmpress,
+    with a traceback without secrets and exit code 1.
     """
 
     @wraps(task)
@@ -29,7 +30,7 @@ def for_people(task: Callable[P, T]) -> Callable[P, T]:
             for line in error.lines:
                 print(f"error: {line}", file=sys.stderr)
             note(error="; ".join(error.lines))
-            sys.exit(2)
+            sys.exit(1 if isinstance(error, AwayError) else 2)  # 2 is never tried again, 1 may be
         except OSError as error:
             line = visible(system_says(error, "run the pipeline again: it continues"))
             print(f"error: {line}", file=sys.stderr)

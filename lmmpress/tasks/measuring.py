@@ -3,8 +3,8 @@
 from typing import Any
 
 from lmmpress.tasks.exit_codes import for_people
-from lmmpress.tasks.outcome import Outcome, accuracy_text, of_result, table
-from lmmpress.tasks.session import working, working_on_step
+from lmmpress.tasks.outcome import Outcome, accuracy_text, memory, of_result, table
+from lmmpress.tasks.session import working
 
 
 @for_people
@@ -25,31 +25,38 @@ def _evaluate_original(store: str, run: str) -> Outcome:
     with working(store, run, "sight", "evaluate") as session:
         check_original(session.run)
         start = describe(session.run)
-        if session.recorder:
-            session.recorder.begin(start)
+        session.begin_recording()
         rows: list[list[Any]] = [
             ["accuracy", f"{start.gate_accuracy:.4f}"],
             *([split.role, split.rows] for split in start.data),
         ]
         metrics = {"accuracy": start.gate_accuracy, "parameters": sum(start.parameters_by_tower.values())}
         facts = {"run_key": session.run.key}
-        return Outcome(start.teacher_address, table(["original", ""], rows), metrics, facts)
+        return session.with_link(Outcome(start.teacher_address, table(["original", ""], rows), metrics, facts))
 
 
 def _evaluate_result(store: str, run: str) -> Outcome:
     from lmmpress.engine.final_result import close
-    from lmmpress.engine.run import known_steps
 
     with working(store, run, "evaluate", "speed") as session:
-        return of_result(close(session.run, known_steps(session.run, session.state)))
+        session.catch_up()
+        return session.with_link(of_result(close(session.run, session.known)))
 
 
 def _evaluate_step(store: str, run: str, stage: str, index: int) -> Outcome:
-    with working_on_step(store, run, stage, index, "evaluate") as step:
+    from lmmpress.engine.measured import note_measured
+
+    with working(store, run, "evaluate", step=(stage, index)) as session:
+        step = session.step(stage, index)
+        session.catch_up()
+        step.distilled  # noqa: B018 (a task out of order ends here, before anything is loaded)
         before, answers = step.answers_pruned.accuracy, step.answers
         after = answers.accuracy if answers else None
+        note_measured(step.materials.store, session.run.key, step.planned, step.measured)
         seconds = step.answers_pruned.seconds + (answers.seconds if answers else 0.0)
         summary = table(["", "accuracy"], [["pruned", f"{before:.4f}"], ["distilled", accuracy_text(after)]])
         metrics = {"seconds": seconds, "accuracy_pruned": before, "accuracy": after}
         left = step.distilled.checkpoint or step.pruned.checkpoint
-        return Outcome(step.materials.store.address(left), summary, metrics)
+        record = (answers or step.answers_pruned).record
+        address = step.materials.store.address(left)
+        return session.with_link(Outcome(address, summary, metrics | memory(record.machine)))

@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lmmpress.engine.algorithm import takes_over
 from lmmpress.printing.visible import visible
-from lmmpress.result import Result, StepResult
+from lmmpress.result import Machine, Result, StepResult
 from lmmpress.store import Store
 
 
@@ -35,6 +35,19 @@ class Outcome:
                 metrics.log_metric(name, float(value))
         Path(summary.path).parent.mkdir(parents=True, exist_ok=True)
         Path(summary.path).write_text(self.summary + "\n", "utf-8")
+
+    def linked(self, address: str) -> "Outcome":
+        """The same, with a link to the run's page in MLflow; unchanged without an address."""
+        return replace(self, summary=f"{self.summary}\n\n[the run in MLflow]({address})") if address else self
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it as JSON, without what was not measured."""
+        return {
+            "address": self.address,
+            "facts": {name: text for name, text in self.facts.items() if text},
+            "metrics": {name: float(value) for name, value in self.metrics.items() if value is not None},
+            "summary": self.summary,
+        }
 
 
 def of_result(result: Result) -> Outcome:
@@ -78,6 +91,12 @@ def address_left(store: Store, step: StepResult) -> str:
     """The address of the checkpoint that the run goes on from after a step."""
     goes_on = step.checkpoint if takes_over(step.decision) and step.checkpoint else step.parent
     return store.address(goes_on)
+
+
+def memory(machine: Machine | None) -> dict[str, float | None]:
+    """The most memory in bytes that a part took, as metrics."""
+    found = machine or Machine()
+    return {"peak_memory": found.peak_memory, "peak_gpu_memory": found.peak_gpu_memory}
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -7,7 +7,8 @@ that is given twice must be the same. Numbers may come back as floats: a pipelin
 mappings.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from functools import reduce
 from operator import getitem
 from typing import Any
@@ -48,6 +49,16 @@ def amounts_of(plan: Plan) -> dict[str, int]:
     return {f"{stage.axis}_{key}": getattr(stage, key) for stage in plan.stages for key in AMOUNTS}
 
 
+def as_compiled(stages: Sequence[Stage], approve: Collection[str], compare: bool = False) -> list[dict[str, Any]]:
+    """The stages of a plan as a list, which a compiled pipeline gives its first task: the pipeline's tasks are made for
+    these. A stage after which the pipeline waits for an approval says so, and the last one whether a comparison comes
+    at the end."""
+    listed = [stage.as_written() | ({"approve": True} if stage.name in approve else {}) for stage in stages]
+    if compare and listed:
+        listed[-1]["compare"] = True
+    return listed
+
+
 def amounts_text(amounts: Mapping[str, Any]) -> str:
     """Amounts as one text, the form that the first task takes; a pipeline puts channels in place of the numbers."""
     return " ".join(f"{name}={number}" for name, number in amounts.items())
@@ -56,20 +67,23 @@ def amounts_text(amounts: Mapping[str, Any]) -> str:
 def plan_of(
     compiled: Sequence[Mapping[str, Any]],
     amounts: str,
-    stages: Sequence[Any],
-    settings: dict[str, Any],
+    stages: Sequence[Any] | str,
+    settings: dict[str, Any] | str,
     **arguments: Any,
 ) -> Plan:
     """The plan that the parameters of a pipeline describe.
 
     `compiled` are the stages of the plan that it was compiled from, as a list. `amounts` are the parameters
     `<axis>_step` and `<axis>_max` in one text, `block_step=4 block_max=40`; `stages` is the parameter of that name.
+    `stages` and `settings` may be texts of JSON, because all parameters of Argo are texts.
 
     Raises UserError if the settings repeat a parameter of the pipeline, if the stages are not those that the pipeline
     was compiled for or contradict their amounts, and if the plan is not valid.
     """
     given = _amounts_in(amounts)
-    raw = {key: dict(value) if isinstance(value, dict) else value for key, value in settings.items()}
+    rest: dict[str, Any] = _decoded("settings", settings, dict)
+    stages = _decoded("stages", stages, list)
+    raw = {key: dict(value) if isinstance(value, dict) else value for key, value in rest.items()}
     if "stages" in raw:
         raise UserError("settings.stages is a parameter of the pipeline; leave it out of settings")
     asked: dict[tuple[str, ...], Any] = {path: arguments[number] for number, path in NUMBERS.items()}
@@ -87,9 +101,25 @@ def plan_of(
         place[key] = value
     plan = parse_plan(raw, where="the pipeline's parameters")
     _check_order(compiled, plan)
+    _check_approvals(compiled, plan)
+    _check_comparison(compiled, plan)
     for stage, before in zip(plan.stages, compiled, strict=True):
         _check_amounts(stage, before, given)
     return plan
+
+
+def _decoded(name: str, value: Any, form: type) -> Any:
+    """A parameter that is no text, from its text; UserError if the text is not of that form."""
+    if not isinstance(value, str):
+        return value
+    try:
+        found = json.loads(value)
+        if isinstance(found, form):
+            return found
+        reason = f"it is no {'mapping' if form is dict else 'list'}"
+    except ValueError as error:
+        reason = str(error)
+    raise UserError(f"the pipeline's parameters: {name} is no such JSON: {reason}")
 
 
 def _amounts_in(text: str) -> dict[str, float]:
@@ -120,6 +150,28 @@ def _check_order(compiled: Sequence[Mapping[str, Any]], plan: Plan) -> None:
         raise UserError(
             f"the pipeline's parameters: stages asks for {', '.join(found)}, and the pipeline was compiled for "
             f"{', '.join(wanted)}; compile the plan anew"
+        )
+
+
+def _check_approvals(compiled: Sequence[Mapping[str, Any]], plan: Plan) -> None:
+    """Raise UserError if a plan asks for other approvals than the pipeline was compiled with: it would not wait where
+    it should. Pipelines of older versions have none."""
+    waits = [name for name, stage in zip(_names(compiled), compiled, strict=True) if stage.get("approve")]
+    if sorted(plan.pipeline.approve) != sorted(waits):
+        asked, made = (", ".join(names) or "none" for names in (plan.pipeline.approve, waits))
+        raise UserError(
+            f"the pipeline's parameters: settings.pipeline.approve asks for {asked}, and the pipeline was compiled for "
+            f"{made}; compile the plan anew"
+        )
+
+
+def _check_comparison(compiled: Sequence[Mapping[str, Any]], plan: Plan) -> None:
+    """Raise UserError if a plan asks for a comparison and the pipeline has no task for it, or the other way round."""
+    made = any(stage.get("compare") for stage in compiled)
+    if compiled and plan.compare != made:
+        raise UserError(
+            f"the pipeline's parameters: settings.compare is {'true' if plan.compare else 'false'}, and the pipeline "
+            f"was compiled {'with' if made else 'without'} a comparison at its end; compile the plan anew"
         )
 
 

@@ -1,91 +1,78 @@
 """A task's work on a run: open the run, hold its state for the submission, and record lineage."""
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lmmpress.engine.algorithm import Planned, next_step
+from lmmpress.engine.decisions import decided_steps, position
 from lmmpress.errors import UserError
 from lmmpress.result import StepResult
-from lmmpress.store import open_store
-from lmmpress.tasks.submission import read_submission
+from lmmpress.tasks.lineage import link_to_lineage, note_lineage, recording_of
+from lmmpress.tasks.outcome import Outcome
+from lmmpress.tasks.submission import open_submission
+from lmmpress.tasks.tries import halvings
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a task that only reads the state does not need it
     from lmmpress.engine.part_names import Part
     from lmmpress.engine.run import Run
     from lmmpress.engine.step import Step
     from lmmpress.store.run_state import RunState
-    from lmmpress.tracking.lineage import Lineage
+    from lmmpress.tracking.background import Background
 
 
 @dataclass(frozen=True)
 class Session:
-    """A run, opened by a task. `recorder` is None if no lineage is recorded."""
+    """A run, opened by a task. `known` are the steps that were decided before the task. `recorder` is None if no
+    lineage is recorded."""
 
     run: "Run"
     state: "RunState"
-    recorder: "Lineage | None"
+    known: list[StepResult]
+    recorder: "Background | None"
 
-    def record(self, known: list[StepResult]) -> None:
-        """Record all steps, also a decided one whose task was killed before it recorded it."""
+    def step(self, stage: str, index: int) -> "Step":
+        """The step of that number."""
+        from lmmpress.engine.step import Step
+
+        _, planned = position(self.run.plan, self.run.original, self.known, stage, int(index))
+        return Step(self.run.materials, planned)
+
+    def catch_up(self) -> None:
+        """Record, beside the computation, what tasks before this one have decided."""
+        if self.recorder and self.known:
+            self.begin_recording()
+            for step in self.known:
+                self.recorder.step(step)
+
+    def begin_recording(self) -> None:
+        """Record the start of the run, which must be measured."""
         from lmmpress.engine.run import describe
 
         if self.recorder:
             self.recorder.begin(describe(self.run))
-            for step in known:
-                self.recorder.step(step)
+            self.recorder.then(lambda lineage: note_lineage(self.run.store, self.run.key, lineage))
+
+    def with_link(self, outcome: Outcome) -> Outcome:
+        """An outcome whose summary leads to the run in MLflow, if people reach it."""
+        return outcome.linked(link_to_lineage(self.run.store, self.run.key))
 
 
 @contextmanager
-def working(store: str, run: str, *makes: "Part") -> Iterator[Session]:
-    """Open the run of the submission `run`, for a task that makes some parts of its steps."""
-    from lmmpress.engine.run import open_run
+def working(store: str, run: str, *makes: "Part", step: tuple[str, int] | None = None) -> Iterator[Session]:
+    """Open the run of the submission `run`, for a task that makes some parts of its steps; of the step with this stage
+    and index, if one is given."""
+    opened, submission = open_submission(store, run)
+    with opened.run_state(submission.key, holder=run) as state, recording_of(submission, run) as recorder:
+        known = decided_steps(opened, submission.plan, submission.original, state)
+        if step:  # a task out of order ends here, before torch is imported
+            _, planned = position(submission.plan, submission.original, known, step[0], int(step[1]))
+            if planned.jump:
+                raise UserError("start_from: a pipeline by step makes no jumps; submit it with --granularity stage")
+        from lmmpress.engine.run import open_run
 
-    opened = open_store(store)
-    submission = read_submission(opened, run)
-    with opened.run_state(submission.key, holder=run) as state:
         parts = frozenset(makes)
         settles, every_gpu = "evaluate" in parts, "distill" in parts
-        made = open_run(submission.plan, opened, submission.key, submission.original, parts, settles, every_gpu)
-        recorder = _recorder(submission.name, run)
-        if recorder and recorder.within:
-            with suppress(UserError):  # other tasks record lineage, and report its errors
-                recorder.take_over(submission.key)
-        try:
-            yield Session(made, state, recorder)
-        except BaseException:
-            if recorder:
-                recorder.failed(submission.key)
-            raise
-
-
-@contextmanager
-def working_on_step(store: str, run: str, stage: str, index: int, part: "Part") -> "Iterator[Step]":
-    """The step of that number; this task makes one part of it."""
-    from lmmpress.engine.run import known_steps
-    from lmmpress.engine.step import Step
-
-    with working(store, run, part) as session:
-        _, planned = position(session.run, known_steps(session.run, session.state), stage, int(index))
-        yield Step(session.run.materials, planned)
-
-
-def position(run: "Run", known: list[StepResult], stage: str, index: int) -> tuple[int, Planned]:
-    """A step's number in the run, and the step: a known one or the next one. UserError if it is neither."""
-    for number in range(len(known) + 1):
-        planned = next_step(run.plan, run.original, known[:number])
-        if isinstance(planned, Planned) and (planned.stage.name, planned.index) == (stage, index):
-            return number, planned
-    raise UserError(f"step {index + 1} of stage {stage} is not due: {len(known)} steps of this run are decided")
-
-
-def _recorder(name: str, run: str) -> "Lineage | None":
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip()
-    if not uri:
-        return None
-    from lmmpress.tracking.lineage import Lineage
-
-    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "lmmpress")
-    return Lineage(uri, name, experiment, within=os.environ.get("MLFLOW_RUN_ID"), holder=run)
+        asked = submission.plan, opened, submission.key, submission.original
+        made = open_run(*asked, parts, settles, every_gpu, halvings())
+        yield Session(made, state, known, recorder)

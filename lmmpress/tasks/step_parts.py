@@ -1,14 +1,16 @@
-"""The tasks that make one step: importance, prune, distill, then evaluate (in measuring.py) and gate."""
+"""The tasks that compute the parts of one step: importance, prune, distill, and evaluate in measuring.py."""
 
 from lmmpress.tasks.exit_codes import for_people
-from lmmpress.tasks.outcome import Outcome, by, of_step, table
-from lmmpress.tasks.session import position, working, working_on_step
+from lmmpress.tasks.outcome import Outcome, by, memory, table
+from lmmpress.tasks.session import working
 
 
 @for_people
 def importance(store: str, run: str, stage: str, index: int) -> Outcome:
     """Score the checkpoint that a step cuts."""
-    with working_on_step(store, run, stage, index, "importance") as step:
+    with working(store, run, "importance", step=(stage, index)) as session:
+        step = session.step(stage, index)
+        session.catch_up()
         made = step.importances
         scored, seconds = (made.scored, made.seconds) if made else (None, 0.0)
         rows = []
@@ -18,7 +20,9 @@ def importance(store: str, run: str, stage: str, index: int) -> Outcome:
         address = step.materials.store.address(step.planned.parent)
         reliability = scored.reliability if scored else None
         summary = table(["group", "dimensions", "least", "median", "most"], rows)
-    return Outcome(address, summary, {"seconds": seconds, "score_reliability": reliability})
+        peak = memory(made.record.machine) if made else {}
+        metrics = {"seconds": seconds, "score_reliability": reliability} | peak
+        return session.with_link(Outcome(address, summary, metrics))
 
 
 @for_people
@@ -26,7 +30,8 @@ def prune(store: str, run: str, stage: str, index: int) -> Outcome:
     """Apply the cut of a step, by scores that are in the store."""
     from lmmpress.lmm.anatomy import count_by_tower
 
-    with working_on_step(store, run, stage, index, "prune") as step:
+    with working(store, run, "prune", step=(stage, index)) as session:
+        step = session.step(stage, index)
         pruned = step.pruned
         both = (step.planned.parent, pruned.checkpoint)
         before, after = (count_by_tower(step.materials.anatomy_of(one)) for one in both)
@@ -35,13 +40,16 @@ def prune(store: str, run: str, stage: str, index: int) -> Outcome:
         summary += table(["parameters", "before", "after"], rows)
         metrics = {"seconds": pruned.seconds, "parameters": sum(after.values())} | by("parameters", after)
         address = step.materials.store.address(pruned.checkpoint)
-        return Outcome(address, summary, metrics, {"parent": step.planned.parent})
+        facts = {"parent": step.planned.parent}
+        return session.with_link(Outcome(address, summary, metrics | memory(pruned.record.machine), facts))
 
 
 @for_people
 def distill(store: str, run: str, stage: str, index: int) -> Outcome:
     """Distil the teacher into the model that a step has cut, in one process for each GPU of this machine."""
-    with working_on_step(store, run, stage, index, "distill") as step:
+    with working(store, run, "distill", step=(stage, index)) as session:
+        step = session.step(stage, index)
+        session.catch_up()
         distilled, pruned = step.distilled, step.pruned.checkpoint
         rows = [[epoch, f"{value:.4f}"] for epoch, value in enumerate(distilled.loss, start=1)]
         summary = "The loss is not finite: the step is rolled back."
@@ -49,18 +57,5 @@ def distill(store: str, run: str, stage: str, index: int) -> Outcome:
             summary = table(["epoch", "loss"], rows)
         metrics = {"seconds": distilled.seconds, "loss": distilled.loss[-1] if distilled.loss else None}
         left = step.materials.store.address(distilled.checkpoint or pruned)
-        return Outcome(left, summary, metrics, {"parent": pruned})
-
-
-@for_people
-def gate(store: str, run: str, stage: str, index: int) -> Outcome:
-    """Decide a step whose parts are in the store, and record it."""
-    from lmmpress.engine.run import known_steps, make_step
-
-    with working(store, run) as session:
-        known = known_steps(session.run, session.state)
-        number, planned = position(session.run, known, stage, int(index))
-        if number == len(known):
-            known.append(make_step(session.run, session.state, known, planned))
-        session.record(known)
-        return of_step(session.run.store, known[number])
+        peak = memory(distilled.record.machine) if distilled.record else {}
+        return session.with_link(Outcome(left, summary, metrics | peak, {"parent": pruned}))

@@ -3,18 +3,29 @@
 from pydantic import BaseModel, ValidationError
 
 from lmmpress.errors import UserError
+from lmmpress.host.patience import be_patient_from_now
 from lmmpress.plan import Plan
-from lmmpress.store import Store
+from lmmpress.store import Store, open_store
 from lmmpress.store.records import SUBMISSION
 
 
 class Submission(BaseModel):
-    """`name` is the registered name of the compressed model, `key` the run key, `original` the teacher's digest."""
+    """`name` is the registered name of the compressed model, `key` the run key, `original` the teacher's digest.
+    `about` is what MLflow is told of the pipeline."""
 
     plan: Plan
     name: str
     key: str
     original: str
+    about: dict[str, str] = {}
+
+
+def open_submission(store: str, run: str) -> tuple[Store, Submission]:
+    """The store at an address and a submission in it. The run has begun, so this process waits for the store from its
+    first request on."""
+    be_patient_from_now()
+    opened = open_store(store)
+    return opened, read_submission(opened, run)
 
 
 def note_submission(store: Store, run: str, submission: Submission) -> None:

@@ -16,11 +16,11 @@ from support import task_functions as tasks
 from support.files import contents
 from support.forks import Forks
 from support.results import essence
-from support.tasks import chain, name_of, prepared, result_of, status_of_run, walk
+from support.tasks import chain, name_of, prepared, result_of, status_of_run, steps_in, walk
 from support.work import WORK
 
 from lmmpress.engine.compression import compress
-from lmmpress.engine.parts import launch
+from lmmpress.engine.parts import launch, training
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint, save_trained
 from lmmpress.plan import parse_plan
 from lmmpress.store import open_store
@@ -162,7 +162,7 @@ def ends_with(capsys: pytest.CaptureFixture[str], message: str) -> Iterator[None
 def test_a_task_makes_its_own_part_and_no_other(plan: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     store, run, _ = prepared(plan)
     tasks.evaluate(store, run, "original")
-    for task, missing in ((tasks.distill, "prune"), (tasks.evaluate, "prune"), (tasks.gate, "prune")):
+    for task, missing in ((tasks.distill, "prune"), (tasks.evaluate, "prune"), (tasks.gate, "evaluate")):
         with ends_with(capsys, f"{missing} is not done yet"):
             task(store, run, "block", 0)
     with ends_with(capsys, "step 1 of stage io is not due: 0 steps of this run are decided"):
@@ -215,6 +215,29 @@ def test_distillation_starts_a_process_for_each_gpu(plan: dict[str, Any], monkey
     assert asked == [2]
 
 
+def test_a_try_after_one_that_ran_out_of_memory_takes_a_smaller_micro_batch(
+    plan: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = plan | {"stages": {"block": {"step": 1, "max": 1}}}
+    sizes = []
+    original = training.train
+
+    def seeing(materials: Any, *args: Any) -> Any:
+        sizes.append(materials.plan.distillation.micro_batch_size)
+        return original(materials, *args)
+
+    monkeypatch.setattr("lmmpress.engine.parts.distill.train", seeing)
+    monkeypatch.setenv("LMMPRESS_SMALLER", "2")
+    for _, task in walk(raw):
+        task()
+    monkeypatch.delenv("LMMPRESS_SMALLER")
+    for name, task in walk(raw):
+        if name.startswith("distill"):
+            task()
+            assert sizes == [16], "its result has the name that it has at any size"
+    assert sizes == [16]
+
+
 def test_another_submission_is_waited_for_and_then_named(
     plan: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -246,31 +269,24 @@ def test_another_submission_is_waited_for_and_then_named(
     tasks.evaluate(store, run, "original")  # the other has ended; its lease runs out first
 
 
-def test_a_step_whose_task_died_before_it_was_recorded_is_recorded_by_the_next(
+def test_a_decision_is_recorded_by_the_next_task_that_computes(
     plan: dict[str, Any], lineage_in: Callable[[Path], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", lineage_in(tmp_path / "lineage"))
-    died = []
-
-    def dying(*_: Any) -> None:
-        died.append("gate")
-        raise KeyboardInterrupt
-
     for name, task in walk(plan):
-        if name == "gate block 0":
-            with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-                patched.setattr("lmmpress.tracking.lineage.Lineage.step", dying)
-                task()
-            assert tasks.due(plan["store"], name_of(plan), "block", 0) == "closed", "it was decided"
-            continue
         task()
-        if name == "prune io 0":
-            assert status_of_run(tmp_path / "lineage") == "RUNNING"
-            with pytest.raises(SystemExit):
-                tasks.distill(plan["store"], name_of(plan), "io", 7)
-            assert status_of_run(tmp_path / "lineage") == "FAILED"
+        match name:
+            case "gate block 0":
+                assert tasks.due(plan["store"], name_of(plan), "block", 0) == "closed", "it was decided"
+                assert steps_in(tmp_path / "lineage") == [], "the gate needs no MLflow"
+            case "distill block 1":
+                assert steps_in(tmp_path / "lineage") == ["block/0"]
+            case "prune io 0":
+                assert status_of_run(tmp_path / "lineage") == "RUNNING"
+                with pytest.raises(SystemExit):
+                    tasks.distill(plan["store"], name_of(plan), "io", 7)
+                assert status_of_run(tmp_path / "lineage") == "FAILED"
     assert status_of_run(tmp_path / "lineage") == "FINISHED"
-    assert died
     (first, *_), _ = chain(tmp_path / "lineage")
     assert dict(first.tags)["step"] == "block/0"
 
@@ -284,10 +300,10 @@ def test_a_pipeline_goes_on_after_a_task_of_any_component_was_killed(
     stages = {axis: raw_plan["stages"][axis] for axis in ("ffn", "attention", "io")}
     raw = raw_plan | {"model": str(taught), "stages": {"block": {"step": 1, "max": 1}} | stages}
     one = compress(parse_plan(raw), tmp_path / "one")
-    raw["store"] = str(tmp_path / "store")
+    raw |= {"store": str(tmp_path / "store"), "compare": True}
     order = ["prepare", "steps", "evaluate", "due", "block_prune", "distill", "gate", "importance"]
-    order += ["ffn_prune", "attention_prune", "io_prune", "publish"]
-    assert {*order, "stage"} == set(COMPONENTS)
+    order += ["ffn_prune", "attention_prune", "io_prune", "publish", "compare"]
+    assert {*order, "stage", "approval"} == set(COMPONENTS)
     decided: list[Any] = []
     with Forks("support.killed") as forks:
         for component in (*order, None):
