@@ -19,11 +19,11 @@ from lmmpress.engine.run_folder import take_folder
 from lmmpress.errors import UserError
 from lmmpress.host.processes import inherited
 from lmmpress.kubeflow.compile import make_pipeline, write_pipeline
-from lmmpress.plan import Plan
+from lmmpress.plan import Pipeline, Plan
 from lmmpress.printing.terminal import fit
 from lmmpress.progress import NOTES, doing, say
 from lmmpress.result import Result
-from lmmpress.tasks.granularity import Granularity
+from lmmpress.tasks.granularity import Granularity, refuse_jumps
 from lmmpress.tasks.parameters import arguments_of
 
 LOG = "tasks.log"
@@ -43,11 +43,13 @@ def compress_in_tasks(
     from kfp import local
     from kfp.components import load_component_from_file
 
+    refuse_jumps(plan, granularity)
     started = time.perf_counter()
     folder = take_folder(plan, out, resume)
-    plan = plan.model_copy(update={"store": plan.store or str(out.resolve() / "store")})
+    # nobody is waited for here: an approval between stages is for pipelines on a cluster
+    plan = folder.plan.model_copy(update={"pipeline": Pipeline(), "store": plan.store or str(out.resolve() / "store")})
     arguments = arguments_of(plan, name)
-    pipeline = make_pipeline(granularity, arguments, plan.stages)
+    pipeline = make_pipeline(granularity, arguments, plan.stages, compare=plan.compare)
     with tempfile.TemporaryDirectory() as aside, (out / LOG).open("a", encoding="utf-8") as file:
         notes, compiled = Path(aside) / "notes.jsonl", Path(aside) / "pipeline.yaml"
         given = {NOTES: str(notes), "MLFLOW_TRACKING_URI": tracking_uri or ""}

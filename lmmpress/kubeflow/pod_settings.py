@@ -4,19 +4,32 @@ from kfp import kubernetes
 from kfp.dsl.pipeline_task import PipelineTask
 from kfp.dsl.structures import ResourceSpec
 
+from lmmpress.host.patience import PATIENCE, USUAL
+from lmmpress.host.pod import IMAGE, MLFLOW_PAGES, NAMESPACE, NODE, PAGES, PIPELINE_RUN, POD, SUBMITTER, WORKFLOW
 from lmmpress.tasks.cluster_profile import ON_GPU, Pod, Profile, Resources
 
 CACHE = "/cache"
+_OWN = {POD: "metadata.name", NODE: "spec.nodeName"}
+_PIPELINES = {
+    WORKFLOW: "metadata.labels['workflows.argoproj.io/workflow']",
+    PIPELINE_RUN: "metadata.labels['pipeline/runid']",
+    NAMESPACE: "metadata.namespace",
+}
 _LONGER_THAN_ANY_TASK = "31536000s"
 """Retries, and the pod, end this long after the *first* try began: a year, so that this never happens."""
 
 
-def place(task: PipelineTask, profile: Profile) -> PipelineTask:
-    """Apply the profile's settings for a task's component to the task's pod."""
+def place(task: PipelineTask, profile: Profile, submitter: str | None = None) -> PipelineTask:
+    """Apply the profile's settings for a task's component to the task's pod, and tell the pod who it is. `submitter` is
+    who submits the pipeline; only the first task's pod is told."""
     component = task.component_spec.name.replace("-", "_")
     pod = profile.pod(component)
     task.set_caching_options(False)
+    for variable, field in _OWN.items():
+        kubernetes.use_field_path_as_env(task, variable, field)
     _container(task, pod, profile)
+    if component == "prepare":
+        _about_pipeline(task, profile, submitter)
     _scheduling(task, pod, profile)
     _disks(task, pod, profile)
     for secret in (profile.secrets.store, profile.secrets.mlflow):
@@ -40,6 +53,8 @@ def _container(task: PipelineTask, pod: Pod, profile: Profile) -> None:
     task.container_spec.image = profile.image
     # tasks write only below /tmp, so the image may be mounted read-only
     environment = {"HOME": "/tmp", "LMMPRESS_CACHE": CACHE, **profile.environment}
+    environment |= {PATIENCE: profile.patience} if profile.patience != USUAL else {}
+    environment |= {MLFLOW_PAGES: profile.mlflow.ui} if profile.mlflow.ui else {}
     task.container_spec.env = {**(task.container_spec.env or {}), **environment}
     requests, limits = pod.requests or Resources(), pod.limits or Resources()
     task.container_spec.resources = ResourceSpec(
@@ -50,6 +65,15 @@ def _container(task: PipelineTask, pod: Pod, profile: Profile) -> None:
         accelerator_type=pod.gpu_type if pod.gpus else None,
         accelerator_count=str(pod.gpus) if pod.gpus else None,
     )
+
+
+def _about_pipeline(task: PipelineTask, profile: Profile, submitter: str | None) -> None:
+    """What the first task notes of its pipeline. The other pods are not told: Argo repeats each word eight times."""
+    for variable, field in _PIPELINES.items():
+        kubernetes.use_field_path_as_env(task, variable, field)
+    told = {IMAGE: profile.image, PAGES: profile.kubeflow.ui or profile.kubeflow.host, SUBMITTER: submitter}
+    assert task.container_spec is not None
+    task.container_spec.env = {**(task.container_spec.env or {}), **{name: text for name, text in told.items() if text}}
 
 
 def _scheduling(task: PipelineTask, pod: Pod, profile: Profile) -> None:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from lmmpress.cli.app import app
 from lmmpress.errors import UserError
+from lmmpress.host.pod import SUBMITTER
 
 Submit = Callable[..., Result]
 
@@ -20,7 +21,8 @@ Submit = Callable[..., Result]
 @pytest.fixture
 def kubeflow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Kubeflow]:
     monkeypatch.setenv("HOME", str(tmp_path))  # the client notes its namespace there
-    monkeypatch.setattr("lmmpress.kubeflow.submit.PAUSE", 0.01)
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setattr("lmmpress.kubeflow.follow.PAUSE", 0.01)
     before = socket.getdefaulttimeout()
     server = Kubeflow(["PENDING", "RUNNING", "RUNNING", "SUCCEEDED"])
     yield server
@@ -49,7 +51,9 @@ def test_a_plan_is_submitted_with_its_numbers_and_its_link_is_shown(submit: Subm
     parameters = sent["runtime_config"]["parameters"]
     assert (parameters["alpha"], parameters["block_step"], parameters["store"]) == (0.15, 4, "s3://models/store")
     tasks = sent["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"]
-    assert {"prepare", "stage-block", "publish"} <= tasks.keys()
+    assert {"prepare", "block", "publish"} <= tasks.keys()
+    executors = sent["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"]
+    assert SUBMITTER in {one["name"] for one in executors["exec-prepare"]["container"]["env"]}
     assert "platforms" in sent["pipeline_spec"]["platform_spec"]
 
 
@@ -76,11 +80,23 @@ def test_waiting_follows_the_run_and_the_exit_code_is_its_outcome(submit: Submit
     assert found.stdout.splitlines()[-1] == "succeeded"
     assert found.stderr.count("prepare: succeeded") == 1
     assert "driver" not in found.stderr
+    assert "executor" not in found.stderr
+    assert "pods are not seen" in found.stderr
+    assert "the store s3://models/store cannot be read from here" in found.stderr
     for state in ("FAILED", "CANCELED"):
         kubeflow.states = ["RUNNING", state]
         found = submit("--wait", "--json")
         assert found.exit_code == 1
         assert json.loads(found.stdout)["state"] == state
+        assert ("carry the run on: lmmpress submit " in found.stderr) == (state == "FAILED")
+
+
+def test_a_run_that_is_deleted_while_it_is_followed_is_one_line(submit: Submit, kubeflow: Kubeflow) -> None:
+    kubeflow.deleted = True
+    found = submit("--wait", "--granularity", "stage")
+    assert str(found.exception) == (
+        "run r-1 was deleted in Kubeflow; nothing is lost: submit the plan again, and it carries on"
+    )
 
 
 def test_a_failed_request_is_repeated(submit: Submit, kubeflow: Kubeflow, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +108,7 @@ def test_a_failed_request_is_repeated(submit: Submit, kubeflow: Kubeflow, monkey
     def flaky(path: str, body: dict | None) -> dict | None:
         if path.endswith("/runs/r-1") and kubeflow.asked.count(path) < 2:
             kubeflow.asked.append(path)
-            return None
+            raise ConnectionResetError
         return original(path, body)
 
     monkeypatch.setattr(kubeflow, "answer", flaky)
@@ -108,6 +124,26 @@ def test_an_unreachable_kubeflow_is_a_one_line_error(submit: Submit) -> None:
         assert isinstance(found.exception, UserError)
         assert str(found.exception).startswith(f"Kubeflow at {host} cannot be reached")
         assert "\n" not in str(found.exception)
+
+
+def test_a_pod_shows_the_token_that_its_file_holds_now(
+    submit: Submit, kubeflow: Kubeflow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Kubernetes writes a pod's token anew while the pod runs."""
+    kubeflow.token, file = "first", tmp_path / "token"
+    monkeypatch.delenv("KFP_TOKEN", raising=False)
+    monkeypatch.setenv("KFP_TOKEN_FILE", str(file))
+    found = submit()
+    assert str(found.exception) == f"KFP_TOKEN_FILE: {file} cannot be read: No such file or directory"
+    file.write_text("first\n", "utf-8")
+    assert submit().exit_code == 0
+    kubeflow.token = "second"
+    assert "the token in KFP_TOKEN_FILE is not taken" in str(submit().exception)
+    file.write_text("second\n", "utf-8")
+    assert submit().exit_code == 0
+    monkeypatch.setenv("KFP_TOKEN", "second")
+    file.write_text("third\n", "utf-8")
+    assert submit().exit_code == 0, "the variable counts before the file"
 
 
 def test_an_expired_token_and_a_missing_one_have_different_errors(
