@@ -1,8 +1,9 @@
 """Checks the Kubernetes API and the namespace of the pods."""
 
-from lmmpress.doctor.cluster_reader import Cluster, UnseenError, at, text
+from lmmpress.doctor.argo import controller_of, executor_complies
 from lmmpress.doctor.finding import Finding, failed, ok, unknown, warning
-from lmmpress.doctor.pod_demands import home
+from lmmpress.doctor.pod_demands import home, system
+from lmmpress.pods.cluster_reader import Cluster, UnseenError, at, text
 from lmmpress.tasks.cluster_profile import Profile
 
 OLDEST = (1, 28)
@@ -38,7 +39,7 @@ def check_namespace(profile: Profile, cluster: Cluster) -> list[Finding]:
     name, namespace = "namespace", home(profile)
     answer = cluster.named(f"/api/v1/namespaces/{namespace}")
     if answer is None:
-        mend = f"kubectl create namespace {namespace}, or name another in kubeflow.namespace"
+        mend = f"kubectl create namespace {namespace}, or name another in {profile.engine}.namespace"
         return [failed(name, f"there is no namespace {namespace}", mend)]
     if at(answer, "status", "phase") == "Terminating":
         mend = f"kubectl get namespace {namespace} -o yaml says what blocks it; create it again when it is gone"
@@ -53,15 +54,17 @@ def check_namespace(profile: Profile, cluster: Cluster) -> list[Finding]:
         "set executor.securityContext in workflow-controller-configmap (runAsNonRoot, seccompProfile RuntimeDefault, "
         f"drop ALL), or kubectl label namespace {namespace} pod-security.kubernetes.io/enforce=baseline --overwrite"
     )
+    said = f"{namespace} is restricted; what Argo's own containers are given could not be read"
     try:
-        settings = cluster.named(
-            f"/api/v1/namespaces/{profile.kubeflow.system}/configmaps/workflow-controller-configmap"
-        )
+        controller = controller_of(profile, cluster)
     except UnseenError as error:
-        said = f"{namespace} is restricted; the settings of Argo's own containers could not be read: {error}"
-        return [unknown(name, said, mend)]
-    data = at(settings, "data")
-    written = " ".join(text(data.get(key)) for key in ("executor", "config")) if isinstance(data, dict) else ""
-    if "seccompProfile" in written and "runAsNonRoot" in written:
+        return [unknown(name, f"{said}: {error}", mend)]
+    if controller is None or controller.unseen:
+        why = controller.unseen if controller else f"there is no controller in {system(profile)}"
+        return [unknown(name, f"{said}: {why}", mend)]
+    complies = executor_complies(controller)
+    if complies is None:
+        return [unknown(name, f"{said}: {controller.image or 'its image'} shows no version", mend)]
+    if complies:
         return [ok(name, f"{namespace}, PodSecurity restricted, and Argo's containers comply")]
     return [failed(name, f"{namespace} is restricted, but Argo's own containers do not comply", mend)]

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from lmmpress.doctor import api, kubeflow, nodes, permissions, quotas, references, storage
-from lmmpress.doctor.cluster_reader import Cluster, UnseenError
+from lmmpress.doctor import api, argo, kubeflow, mlflow_plugin, nodes, permissions, quotas, references, storage
 from lmmpress.doctor.finding import Finding, unknown
 from lmmpress.doctor.pod_demands import BY_GRANULARITY
+from lmmpress.pods.cluster_reader import Cluster, UnseenError
 from lmmpress.tasks.cluster_profile import COMPONENTS, Profile
 
 Check = Callable[[Profile, Cluster], list[Finding]]
@@ -20,7 +20,11 @@ def checks(components: tuple[str, ...] = COMPONENTS) -> dict[str, Check]:
         "permissions of the pods": permissions.check_running,
         "CRDs": kubeflow.check_kinds,
         "Kubeflow and Argo": kubeflow.check_workers,
+        "Argo's controller": argo.check_controller,
+        "Argo's retries": argo.check_retries,
+        "artifact repository": argo.check_artifacts,
         "Kubeflow's API": kubeflow.check_endpoint,
+        "Kubeflow's MLflow plugin": mlflow_plugin.check_plugin,
         "service account": references.check_account,
         "secrets": references.check_secrets,
         "pull secrets": references.check_pull_secrets,
@@ -35,6 +39,8 @@ BEFORE_SUBMITTING = (
     "namespace",
     "permission to submit",
     "permissions of the pods",
+    "Argo's controller",
+    "artifact repository",
     "service account",
     "secrets",
     "pull secrets",

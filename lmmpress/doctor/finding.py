@@ -1,16 +1,12 @@
 """The result of a check, readable by users and by programs."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from lmmpress.printing.credentials import without_credentials
+from lmmpress.printing.one_line import LONGEST, printable
 
 Status = Literal["ok", "warning", "failed", "unknown"]
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e]+")
-_LONGEST = 400
 
 
 @dataclass(frozen=True)
@@ -25,7 +21,7 @@ class Finding:
 
     def __post_init__(self) -> None:
         for name in ("check", "said", "mend"):
-            object.__setattr__(self, name, printable(getattr(self, name), 2 * _LONGEST if name == "mend" else _LONGEST))
+            object.__setattr__(self, name, printable(getattr(self, name), 2 * LONGEST if name == "mend" else LONGEST))
 
 
 def ok(check: str, said: str) -> Finding:
@@ -42,13 +38,6 @@ def failed(check: str, said: str, mend: str) -> Finding:
 
 def unknown(check: str, said: str, mend: str = "") -> Finding:
     return Finding(check, "unknown", said, mend)
-
-
-def printable(text: str, most: int = _LONGEST) -> str:
-    """Text in one line that is safe for any terminal: without control characters and credentials, and shortened if it
-    is very long."""
-    text = _CONTROL.sub(" ", without_credentials(text)).encode("utf-8", "replace").decode("utf-8").strip()
-    return text if len(text) <= most else f"{text[: most - 4]} ..."
 
 
 def some(names: Iterable[object], most: int = 4) -> str:

@@ -5,13 +5,16 @@ import re
 import time
 import uuid
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
-from lmmpress.doctor.cluster_reader import Cluster, Node, UnseenError, at, mapping, mappings, text
 from lmmpress.doctor.external_services import ASKED, MARK, Addresses
 from lmmpress.doctor.finding import Finding, failed, unknown
+from lmmpress.doctor.names import resolvers_of
 from lmmpress.doctor.pod_demands import account, home
-from lmmpress.tasks.cluster_profile import Profile
+from lmmpress.doctor.resolvers import mend_of
+from lmmpress.host.pod import PART_LABEL
+from lmmpress.pods.cluster_reader import Cluster, Node, UnseenError, at, mapping, mappings, text
+from lmmpress.tasks.cluster_profile import Engine, Profile
 
 SECONDS = 300.0  # time limit for pulling the image and running the checks
 PAUSE = 2.0
@@ -76,7 +79,7 @@ def _read(cluster: Cluster, namespace: str, pod: str, phase: str) -> list[Findin
     log = cluster.text(f"/api/v1/namespaces/{namespace}/pods/{pod}/log", tailLines="200")
     found = [one for line in log.splitlines() if line.startswith(MARK) and (one := _finding(line.removeprefix(MARK)))]
     if found:
-        return found
+        return [_with_resolvers(one, cluster) for one in found]
     if re.search("No module named '?lmmpress", log):
         mend = "build the image from this version of lmmpress, or name the right one in the profile"
         return [failed("inside", "the image has no doctor: it is older than this lmmpress, or a different image", mend)]
@@ -84,6 +87,13 @@ def _read(cluster: Cluster, namespace: str, pod: str, phase: str) -> list[Findin
     if phase == "Failed":
         return [failed("inside", f"the pod failed: {last}", "run the image by hand: kubectl run -it --rm")]
     return [unknown("inside", f"the pod ended without a finding: {last}")]
+
+
+def _with_resolvers(finding: Finding, cluster: Cluster) -> Finding:
+    """Add to a finding about names which value lets pods ask the resolver: that is seen from outside only."""
+    if finding.status == "failed" and (addresses := resolvers_of(finding)):
+        return replace(finding, mend=mend_of(addresses, cluster))
+    return finding
 
 
 def _finding(line: str) -> Finding | None:
@@ -142,19 +152,24 @@ def manifest(profile: Profile, addresses: Addresses) -> Node:
         expressions = [{"matchExpressions": [one.model_dump() for one in term.expressions]} for term in terms]
         required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": expressions}}
         spec["affinity"] = {"nodeAffinity": required}
+    job_name = f"lmmpress-doctor-{uuid.uuid4().hex[:8]}"
     labels = {"app.kubernetes.io/name": "lmmpress-doctor"}
+    # the labels by which policies select the pods of pipelines; Kubeflow's writer of metadata passes over such pods
+    as_pipeline = {"workflows.argoproj.io/workflow": job_name, PART_LABEL: "doctor"}
+    if profile.engine is Engine.kubeflow:
+        as_pipeline["pipelines.kubeflow.org/v2_component"] = "true"
     queue = {"kueue.x-k8s.io/queue-name": profile.queue} if profile.queue else {}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": f"lmmpress-doctor-{uuid.uuid4().hex[:8]}", "labels": labels | queue},
+        "metadata": {"name": job_name, "labels": labels | queue},
         "spec": {
             "backoffLimit": 0,
             "activeDeadlineSeconds": int(SECONDS),
             "ttlSecondsAfterFinished": 300,
             "template": {
                 # Istio's proxy would keep the Job running after our container has ended
-                "metadata": {"labels": labels | {"sidecar.istio.io/inject": "false"}},
+                "metadata": {"labels": labels | as_pipeline | {"sidecar.istio.io/inject": "false"}},
                 "spec": spec,
             },
         },

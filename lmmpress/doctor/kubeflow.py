@@ -2,16 +2,21 @@
 
 import re
 
-from lmmpress.doctor.cluster_reader import Cluster, Node, UnseenError, at, mappings, text, whole
 from lmmpress.doctor.finding import Finding, failed, ok, unknown, warning
 from lmmpress.doctor.pod_demands import home
 from lmmpress.errors import UserError
-from lmmpress.tasks.cluster_profile import Profile
+from lmmpress.pods.cluster_reader import Cluster, Node, UnseenError, at, mappings, text, whole
+from lmmpress.tasks.cluster_profile import Engine, Profile
 
-KINDS = {
-    "Argo": ("argoproj.io", "v1alpha1", ("workflows", "workflowtaskresults", "workflowtasksets")),
-    "Kubeflow Pipelines": ("kubeflow.org", "v1beta1", ("scheduledworkflows",)),
+_OF_ARGO = ("workflows", "workflowtaskresults", "workflowtasksets")
+KINDS: dict[Engine, dict[str, tuple[str, str, tuple[str, ...]]]] = {
+    Engine.kubeflow: {
+        "Argo": ("argoproj.io", "v1alpha1", _OF_ARGO),
+        "Kubeflow Pipelines": ("kubeflow.org", "v1beta1", ("scheduledworkflows",)),
+    },
+    Engine.argo: {"Argo": ("argoproj.io", "v1alpha1", (*_OF_ARGO, "workflowtemplates"))},
 }
+"""The kinds that each engine needs: group, version, resources."""
 WORKERS = {
     "ml-pipeline": "its API",
     "ml-pipeline-persistenceagent": "without it no run ever ends in Kubeflow",
@@ -19,20 +24,22 @@ WORKERS = {
 }
 OLDEST = {"ml-pipeline": (2, 15), "workflow-controller": (3, 5)}
 """Kubeflow's as in docs/kubeflow.md; Argo's is a cautious guess from the source of 3.7 and 4.0."""
+_ARGO = "https://argo-workflows.readthedocs.io/en/latest/installation"
 _INSTALL = "https://www.kubeflow.org/docs/components/pipelines/operator-guides/installation"
 
 
 def check_kinds(profile: Profile, cluster: Cluster) -> list[Finding]:
     """Check that the API serves the resources of their CRDs; every user of the cluster may read that."""
     found = []
-    for name, (group, version, kinds) in KINDS.items():
+    for name, (group, version, kinds) in KINDS[profile.engine].items():
         served = cluster.find(f"/apis/{group}/{version}")
         names = {text(one.get("name")) for one in mappings(at(served, "resources"))}
         lacking = [f"{kind}.{group}" for kind in kinds if kind not in names]
         if served is not None and not isinstance(served.get("resources"), list):
             found.append(unknown(f"CRDs of {name}", f"{group}/{version} is served, but lists no resources"))
         elif lacking:
-            mend = f"install {name} with its cluster-scoped resources: {_INSTALL}; then kubectl get crd {lacking[0]}"
+            where = _INSTALL if profile.engine is Engine.kubeflow else _ARGO
+            mend = f"install {name} with its cluster-scoped resources: {where}; then kubectl get crd {lacking[0]}"
             found.append(failed(f"CRDs of {name}", f"the cluster has no {', '.join(lacking)} ({version})", mend))
         else:
             found.append(ok(f"CRDs of {name}", f"{group}/{version}"))
@@ -41,6 +48,8 @@ def check_kinds(profile: Profile, cluster: Cluster) -> list[Finding]:
 
 def check_workers(profile: Profile, cluster: Cluster) -> list[Finding]:
     """Check that each deployment of Kubeflow and Argo exists, is ready, and is new enough."""
+    if profile.engine is Engine.argo:
+        return []  # check_controller looks at Argo's
     return [_worker(name, why, profile, cluster) for name, why in WORKERS.items()]
 
 
@@ -83,6 +92,8 @@ def _image(deployment: Node) -> str:
 def check_endpoint(profile: Profile, cluster: Cluster) -> list[Finding]:
     """Check that Kubeflow's own API answers, which `submit` uses."""
     name = "Kubeflow's API"
+    if profile.engine is Engine.argo:
+        return []
     if not profile.kubeflow.host:
         return [warning(name, "the profile has no address to submit pipelines to", "set kubeflow.host")]
     from lmmpress.kubeflow.submit import probe

@@ -4,9 +4,9 @@ from collections import Counter
 from dataclasses import dataclass
 from decimal import Decimal
 
-from lmmpress.doctor.cluster_reader import Cluster, Node, UnseenError, amount, at, mapping, mappings, text
 from lmmpress.doctor.finding import Finding, failed, ok, some, unknown, warning
 from lmmpress.doctor.pod_demands import Demand, demands_of, in_words
+from lmmpress.pods.cluster_reader import Cluster, Node, UnseenError, amount, at, mapping, mappings, text
 from lmmpress.tasks.cluster_profile import Expression, Pod, Profile, Toleration
 
 _STEPS = ("ready", "selector", "affinity", "taint", "size")

@@ -3,10 +3,10 @@
 import os
 from dataclasses import dataclass
 
-from lmmpress.doctor.cluster_reader import Cluster, Node, UnseenError, at, mapping, text
 from lmmpress.doctor.finding import Finding, failed, ok, unknown, warning
 from lmmpress.doctor.pod_demands import account, home
-from lmmpress.tasks.cluster_profile import Profile
+from lmmpress.pods.cluster_reader import Cluster, Node, UnseenError, at, mapping, text
+from lmmpress.tasks.cluster_profile import Engine, Profile
 
 REVIEWS = "/apis/authorization.k8s.io/v1"
 
@@ -38,9 +38,17 @@ SUBMITTING = tuple(
 )
 """The permissions of the user who submits, if Kubeflow has several users; with one user it checks none."""
 
+SUBMITTING_TO_ARGO = (
+    *(Right(verb, "argoproj.io", "workflows") for verb in ("create", "get", "list", "watch")),
+    Right("list", "", "pods"),
+)
+"""The permissions of the user who submits workflows to Argo alone, and follows them."""
+
+REPORTING = tuple(Right(verb, "argoproj.io", "workflowtaskresults") for verb in ("create", "patch"))
+"""The permissions of the pods' service account with Argo alone: its executor reports results."""
+
 RUNNING = (
-    Right("create", "argoproj.io", "workflowtaskresults"),
-    Right("patch", "argoproj.io", "workflowtaskresults"),
+    *REPORTING,
     Right("get", "argoproj.io", "workflows"),
     Right("get", "", "configmaps", "kfp-launcher"),
     Right("get", "", "pods"),
@@ -59,6 +67,8 @@ INSIDE = (
 
 def check_submitting(profile: Profile, cluster: Cluster) -> list[Finding]:
     name, namespace = "permission to submit", home(profile)
+    if profile.engine is Engine.argo:
+        return [_submitting_to_argo(name, namespace, cluster)]
     if namespace == profile.kubeflow.system:
         return [ok(name, f"pipelines run in {namespace}, where Kubeflow requires none")]
     lacking = _lacking_of_ours(cluster, namespace, SUBMITTING)
@@ -69,9 +79,23 @@ def check_submitting(profile: Profile, cluster: Cluster) -> list[Finding]:
         f"kubectl create rolebinding lmmpress-submit -n {namespace} --clusterrole=kubeflow-edit --user=YOU, by an "
         "administrator"
     )
-    if os.environ.get("KFP_TOKEN"):  # Kubeflow checks the owner of the token; this check is about another user
-        return [warning(name, f"this kubeconfig's user {said}; requests to Kubeflow use KFP_TOKEN instead", mend)]
+    from lmmpress.kubeflow.submit import TOKEN, TOKEN_FILE
+
+    if used := next((one for one in (TOKEN, TOKEN_FILE) if os.environ.get(one)), None):
+        # Kubeflow checks the owner of the token; this check is about another user
+        return [warning(name, f"this kubeconfig's user {said}; requests to Kubeflow use {used} instead", mend)]
     return [failed(name, said, mend)]
+
+
+def _submitting_to_argo(name: str, namespace: str, cluster: Cluster) -> Finding:
+    lacking = _lacking_of_ours(cluster, namespace, SUBMITTING_TO_ARGO)
+    if not lacking:
+        return ok(name, f"may create and follow workflows in {namespace}")
+    mend = (
+        "by an administrator: argo.submitters in the chart's values, or kubectl create rolebinding lmmpress-submit "
+        f"-n {namespace} --role=lmmpress-submit --user=YOU"
+    )
+    return failed(name, f"may not {', '.join(map(str, lacking))} in {namespace}", mend)
 
 
 def check_inside(profile: Profile, cluster: Cluster) -> list[Finding]:
@@ -89,8 +113,11 @@ def check_running(profile: Profile, cluster: Cluster) -> list[Finding]:
     who = f"system:serviceaccount:{namespace}:{account(profile)}"
     groups = ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"]
     lacking = []
+    rights, whose = (RUNNING, "Argo and Kubeflow do")
+    if profile.engine is Engine.argo:
+        rights, whose = (REPORTING, "Argo does")
     try:
-        for right in RUNNING:
+        for right in rights:
             spec = {"user": who, "groups": groups, "resourceAttributes": right.attributes(namespace)}
             body = _review("LocalSubjectAccessReview", spec) | {"metadata": {"namespace": namespace}}
             if not _allowed(cluster, f"{REVIEWS}/namespaces/{namespace}/localsubjectaccessreviews", body):
@@ -100,7 +127,7 @@ def check_running(profile: Profile, cluster: Cluster) -> list[Finding]:
         mend = f"by an administrator: kubectl auth can-i {first.verb} {first.resource}.{first.group} -n {namespace}"
         return [unknown(name, f"cannot be checked for {account(profile)}: {error}", f"{mend} --as={who}")]
     if not lacking:
-        return [ok(name, f"{account(profile)} may do what Argo and Kubeflow do in a pod")]
+        return [ok(name, f"{account(profile)} may do what {whose} in a pod")]
     mend = " && ".join(
         _role(f"lmmpress-pods-{number}", of_group, namespace, account(profile))
         for number, of_group in enumerate(_by_group(lacking), 1)

@@ -3,24 +3,33 @@
 from dataclasses import dataclass
 from decimal import Decimal
 
-from lmmpress.doctor.cluster_reader import amount
 from lmmpress.doctor.finding import some
-from lmmpress.tasks.cluster_profile import COMPONENTS, Pod, Profile
+from lmmpress.pods.cluster_reader import amount
+from lmmpress.tasks.cluster_profile import COMPONENTS, Engine, Pod, Profile
 
 BY_GRANULARITY = {
     "step": tuple(name for name in COMPONENTS if name != "stage"),
-    "stage": ("prepare", "stage", "publish"),
+    "stage": ("prepare", "stage", "publish", "compare"),
 }
 
 
 def home(profile: Profile) -> str:
     """The namespace of the pods."""
+    if profile.engine is Engine.argo:
+        return profile.argo.namespace or "default"
     return profile.kubeflow.namespace or profile.kubeflow.system
+
+
+def system(profile: Profile) -> str:
+    """The namespace of what runs the pipelines: Kubeflow, or Argo alone."""
+    return profile.argo.system if profile.engine is Engine.argo else profile.kubeflow.system
 
 
 def account(profile: Profile) -> str:
     """The service account of the pods. Its default is Kubeflow's: `default-editor` with several users, otherwise
-    `pipeline-runner`."""
+    `pipeline-runner`; with Argo alone it is the namespace's."""
+    if profile.engine is Engine.argo:
+        return profile.service_account or "default"
     several_users = profile.kubeflow.namespace not in (None, profile.kubeflow.system)
     return profile.service_account or ("default-editor" if several_users else "pipeline-runner")
 

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from decimal import Decimal
 
-from lmmpress.doctor.cluster_reader import Cluster, Node, amount, at, mapping, mappings, text
 from lmmpress.doctor.finding import Finding, failed, ok, unknown, warning
 from lmmpress.doctor.pod_demands import Demand, demands_of, home, in_words
+from lmmpress.pods.cluster_reader import Cluster, Node, amount, at, mapping, mappings, text
 from lmmpress.tasks.cluster_profile import Profile
 
 

@@ -5,9 +5,9 @@ import binascii
 import json
 from decimal import Decimal
 
-from lmmpress.doctor.cluster_reader import Cluster, Node, UnseenError, amount, at, mapping, mappings, text
 from lmmpress.doctor.finding import Finding, failed, ok, some, unknown, warning
 from lmmpress.doctor.pod_demands import Demand, account, demands_of, home, in_words
+from lmmpress.pods.cluster_reader import Cluster, Node, UnseenError, amount, at, mapping, mappings, text
 from lmmpress.tasks.cluster_profile import COMPONENTS, Profile, Secret
 
 _LOGIN = {"kubernetes.io/dockerconfigjson": ".dockerconfigjson", "kubernetes.io/dockercfg": ".dockercfg"}

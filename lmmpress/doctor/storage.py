@@ -1,8 +1,8 @@
 """Checks the volume claims that pods mount, and their storage classes."""
 
-from lmmpress.doctor.cluster_reader import Cluster, Node, UnseenError, at, mapping, text
 from lmmpress.doctor.finding import Finding, failed, ok, unknown, warning
 from lmmpress.doctor.pod_demands import home
+from lmmpress.pods.cluster_reader import Cluster, Node, UnseenError, at, mapping, text
 from lmmpress.tasks.cluster_profile import Profile
 
 _DEFAULT = "storageclass.kubernetes.io/is-default-class"

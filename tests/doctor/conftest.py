@@ -23,7 +23,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kuberne
     server = Kubernetes()
     monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path)))
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("KFP_TOKEN", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+    for name in ("KFP_TOKEN", "KFP_TOKEN_FILE", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("lmmpress.doctor.in_cluster.PAUSE", 0.01)
     yield server

@@ -15,8 +15,8 @@ from support.kubernetes_api import (
 from typer.testing import CliRunner, Result
 
 from lmmpress.cli.app import app
-from lmmpress.doctor.finding import printable
 from lmmpress.errors import UserError
+from lmmpress.printing.one_line import printable
 
 
 def test_a_healthy_cluster_has_no_findings(doctor: Callable[..., Result]) -> None:
@@ -124,12 +124,16 @@ def test_the_context_option_selects_another_context(
 
 
 def test_with_a_token_for_kubeflow_the_kubeconfigs_user_need_not_be_allowed(
-    doctor: Callable[..., Result], cluster: Kubernetes, monkeypatch: pytest.MonkeyPatch
+    doctor: Callable[..., Result], cluster: Kubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("KFP_TOKEN", "fresh")
     cluster.denied = {("create", "runs")}
-    (one,) = [one for one in findings(doctor("--json")) if one["status"] != "ok"]
-    assert (one["check"], one["status"]) == ("permission to submit", "warning")
+    (tmp_path / "token").write_text("fresh", "utf-8")
+    for variable, value in (("KFP_TOKEN", "fresh"), ("KFP_TOKEN_FILE", str(tmp_path / "token"))):
+        with monkeypatch.context() as patched:
+            patched.setenv(variable, value)
+            (one,) = [one for one in findings(doctor("--json")) if one["status"] != "ok"]
+        assert (one["check"], one["status"]) == ("permission to submit", "warning")
+        assert one["said"].endswith(f"requests to Kubeflow use {variable} instead")
 
 
 def test_long_lists_are_read_page_by_page(doctor: Callable[..., Result], cluster: Kubernetes) -> None:

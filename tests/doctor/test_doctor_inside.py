@@ -19,15 +19,28 @@ from support.plans import PLAN, PROFILE
 from typer.testing import CliRunner
 
 from lmmpress.cli.app import app
-from lmmpress.doctor.cluster_reader import connect
 from lmmpress.doctor.external_services import Addresses, as_pods_see
 from lmmpress.doctor.in_cluster import check_from_inside, manifest
+from lmmpress.pods.cluster_reader import connect
 from lmmpress.tasks.cluster_profile import Profile
 
 pytestmark = pytest.mark.usefixtures("bare_environment")
 
 
 INSIDE = PROFILE | {"kubeflow": {"namespace": "team-ads"}}
+
+
+WITH_A_RESOLVER = """
+import runpy, socket
+ask = socket.getaddrinfo
+def answer(host, *rest, **more):
+    if str(host).endswith(".cluster.local."):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    return ask(host, *rest, **more)
+socket.getaddrinfo = answer
+runpy.run_module("{name}", run_name="__main__")
+"""
+"""The cluster's resolver, which this machine has not: it answers that there is no such name."""
 
 
 def as_kubelet(cluster: Kubernetes, own: dict[str, str] | None = None) -> Callable[[Json], None]:
@@ -44,10 +57,10 @@ def as_kubelet(cluster: Kubernetes, own: dict[str, str] | None = None) -> Callab
                 reference = one["valueFrom"]["secretKeyRef"]
                 data = cluster.answers[f"{HOME}/secrets/{reference['name']}"]["data"][reference["key"]]
                 environment[one["name"]] = b64decode(data).decode()
-        python, *arguments = container["command"]
-        assert python == "python3"
+        python, module, name = container["command"]
+        assert (python, module) == ("python3", "-m")
         done = subprocess.run(
-            [sys.executable, *arguments],
+            [sys.executable, "-c", WITH_A_RESOLVER.format(name=name)],
             env=environment | (own or {}),
             capture_output=True,
             text=True,
@@ -81,6 +94,7 @@ def test_the_pod_inside_checks_bucket_and_mlflow_with_the_secrets(
     found = CliRunner().invoke(app, [*command, "--inside", "--json"])
     told = {one["check"]: one for one in findings(found)}
     assert told["permission to look inside"]["status"] == "ok"
+    assert told["inside: names"]["status"] == "ok", told
     assert told[f"inside: store {address}"]["status"] == "ok", told
     assert told[f"inside: MLflow {mlflow.host}"]["said"] == "MLflow 3.17.2, its registry answers"
     assert any("Basic" in headers.get("Authorization", "") for headers in mlflow.headers)
@@ -109,6 +123,10 @@ def test_the_job_fits_restricted_namespaces_and_holds_no_secret() -> None:
     assert spec["serviceAccountName"] == "lmmpress"
     assert spec["nodeSelector"] == {"pool": "gpu"}
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpu-team-ads"
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    assert labels["workflows.argoproj.io/workflow"] == job["metadata"]["name"], "under the policies of pipelines"
+    assert "workflows.argoproj.io/workflow" not in job["metadata"]["labels"]
+    assert "workflows.argoproj.io/completed" not in labels, "Argo's controller leaves it alone"
     named_only = [one for one in container["env"] if re.search("KEY|PASSWORD|SECRET", one["name"])]
     assert len(named_only) == 3
     assert all(set(one) == {"name", "valueFrom"} for one in named_only)

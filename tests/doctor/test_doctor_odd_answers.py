@@ -15,8 +15,8 @@ from support.plans import PROFILE
 from typer.testing import Result
 
 from lmmpress.doctor.checks import checks, examine
-from lmmpress.doctor.cluster_reader import connect
 from lmmpress.doctor.finding import Finding
+from lmmpress.pods.cluster_reader import connect
 from lmmpress.tasks.cluster_profile import Profile
 
 JSON = st.recursive(

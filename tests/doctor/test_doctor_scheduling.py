@@ -7,10 +7,10 @@ import pytest
 from support.findings import Json
 from support.kubernetes_api import node, pod
 
-from lmmpress.doctor.cluster_reader import amount
 from lmmpress.doctor.nodes import matches, tolerates, used_by_node
 from lmmpress.doctor.nodes import refusal as refused_by
 from lmmpress.doctor.pod_demands import demands_of
+from lmmpress.pods.cluster_reader import amount
 from lmmpress.tasks.cluster_profile import Expression, Profile, Toleration
 
 

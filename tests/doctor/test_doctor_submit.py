@@ -94,7 +94,8 @@ def test_submit_warns_of_what_it_could_not_check_and_goes_on(
 
 def test_submit_checks_the_pods_that_it_starts(submit: Submit, cluster: Kubernetes, submitted: list[str]) -> None:
     too_few_gpus_on_a_node(cluster, {})
-    assert "nodes for distill" in str(submit("--granularity", "step").exception)
+    few = ("--granularity", "step", "--set", "stages={block: {step: 16, max: 16}}")
+    assert "nodes for distill" in str(submit(*few).exception)
     assert submit().exit_code == 0
     assert submitted == ["stage"]
 
