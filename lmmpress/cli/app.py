@@ -1,11 +1,13 @@
 """The command line: the app and its commands, and how a command fails."""
 
+import importlib.metadata
 import os
 import sys
+from typing import Annotated
 
 import typer
 
-from lmmpress.cli import checkpoints, doctor, kubeflow, plan, report, run, store
+from lmmpress.cli import approve, checkpoints, compare, doctor, kubeflow, plan, report, run, store, task, trigger
 from lmmpress.cli.shared import console, say
 from lmmpress.errors import UserError, traceback_of
 from lmmpress.host.full_disk import is_full, system_says
@@ -20,19 +22,34 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(store.app, name="store")
+app.add_typer(trigger.app, name="trigger")
 app.command()(kubeflow.compile)
 app.command()(kubeflow.submit)
+app.command()(approve.approve)
 app.command()(doctor.doctor)
 app.command()(run.run)
 app.command()(plan.plan)
 app.command()(checkpoints.prune)
 app.command()(checkpoints.inspect)
 app.command()(checkpoints.evaluate)
+app.command()(compare.compare)
 app.command()(report.report)
+app.command()(task.task)
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"lmmpress {importlib.metadata.version('lmmpress')}")
+        raise typer.Exit
 
 
 @app.callback()
-def listen(context: typer.Context) -> None:
+def listen(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     """Show the library's messages and progress."""
     context.with_resource(listening(on_terminal(console)))
 

@@ -1,26 +1,22 @@
-"""lmmpress doctor: find what a cluster lacks, and how to add it."""
+"""lmmpress doctor: find what a cluster and the trigger lack, and how to add it."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.text import Text
 
 from lmmpress import api
 from lmmpress.api import Granularity
-from lmmpress.cli.shared import AsJson, Context, ProfileFile, console, out, say, the_profile
+from lmmpress.cli.findings import show_findings
+from lmmpress.cli.shared import AsJson, Context, ProfileFile, console, say, the_profile
+from lmmpress.cli.trigger_shared import check_trigger
 from lmmpress.errors import UserError
 from lmmpress.host.extras import needs
-from lmmpress.printing.terminal import Table
 
 if TYPE_CHECKING:
     from lmmpress.doctor.finding import Finding
     from lmmpress.plan import Plan
     from lmmpress.tasks.cluster_profile import Profile
-
-COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "unknown": "magenta"}
 
 
 def doctor(
@@ -32,20 +28,34 @@ def doctor(
         Granularity | None, typer.Option(help="Check the pods of this pipeline only, instead of both.")
     ] = None,
     inside: Annotated[bool, typer.Option("--inside", help="Try bucket and MLflow from a pod too, by a Job.")] = False,
+    trigger: Annotated[
+        Path | None,
+        typer.Option(metavar="TRIGGER.yaml", help="Check the trigger of these settings too, as `trigger check` does."),
+    ] = None,
     context: Context = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 for warnings and unknown results too.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """What a cluster lacks for our pipelines, and how to add it. Exit code 1 if a check failed."""
-    if cluster is None:
-        raise UserError("say which: --cluster CLUSTER.yaml")
+    """What a cluster and the trigger lack, and how to add it. Exit code 1 if a check failed."""
+    if cluster is None and trigger is None:
+        raise UserError("say what to look at: --cluster CLUSTER.yaml, --trigger TRIGGER.yaml, or both")
+    found = [] if cluster is None else _of_the_cluster(cluster, plan_file, granularity, inside, context)
+    if trigger is not None:
+        found += check_trigger(trigger)
+    show_findings(found, as_json, strict)
+
+
+def _of_the_cluster(
+    cluster: Path, plan_file: Path | None, granularity: Granularity | None, inside: bool, context: str | None
+) -> "list[Finding]":
+    """What the cluster of a profile lacks. UserError if it cannot be looked at."""
     needs("kubernetes", "lmmpress doctor")
     from lmmpress.doctor.checks import checks, examine, run_check
-    from lmmpress.doctor.cluster_reader import NoClusterError, connect
     from lmmpress.doctor.external_services import Addresses, as_pods_see, check_outside
     from lmmpress.doctor.in_cluster import check_from_inside
     from lmmpress.doctor.permissions import check_inside
     from lmmpress.doctor.pod_demands import BY_GRANULARITY
+    from lmmpress.pods.cluster_reader import NoClusterError, connect
     from lmmpress.tasks.cluster_profile import COMPONENTS
 
     profile = the_profile(cluster)
@@ -70,17 +80,7 @@ def doctor(
                 found += run_check(
                     "inside", lambda *_: check_from_inside(profile, connected, addresses), profile, connected
                 )
-    counts = {status: sum(one.status == status for one in found) for status in COLOURS}
-    if as_json:
-        print(json.dumps({"findings": [asdict(one) for one in found], "counts": counts}, indent=1))
-    else:
-        out.print(_table(found))
-        for one in found:  # outside of the table, so that a command can be copied
-            if one.mend and one.status != "ok":
-                out.print(Text(f"{one.check}: ", style=COLOURS[one.status]).append(one.mend, style="bold"))
-        out.print(", ".join(f"{count} {status}" for status, count in counts.items() if count))
-    if counts["failed"] or (strict and (counts["warning"] or counts["unknown"])):
-        raise typer.Exit(1)
+    return found
 
 
 def _of_the_plan(plan: "Plan | None", profile: "Profile") -> "list[Finding]":
@@ -95,17 +95,10 @@ def _of_the_plan(plan: "Plan | None", profile: "Profile") -> "list[Finding]":
     return []
 
 
-def _table(found: "list[Finding]") -> Table:
-    table = Table("check", "", "what was found")
-    for one in found:
-        table.add_row(Text(one.check), Text(one.status, style=COLOURS[one.status]), Text(one.said))
-    return table
-
-
 def look_before(profile: "Profile", granularity: str, context: str | None) -> None:
     """Run the checks before `submit`: UserError with the doctor's message if one failed; a warning for the rest."""
     from lmmpress.doctor.checks import before_submitting
-    from lmmpress.doctor.cluster_reader import NoClusterError, connect
+    from lmmpress.pods.cluster_reader import NoClusterError, connect
 
     try:
         connected = connect(context)

@@ -1,13 +1,14 @@
 """lmmpress compile and submit: a plan as a pipeline of Kubeflow's."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lmmpress import api
-from lmmpress.api import Granularity
+from lmmpress.cli import argo
 from lmmpress.cli.shared import (
     AsJson,
     Context,
@@ -22,12 +23,20 @@ from lmmpress.cli.shared import (
 )
 from lmmpress.errors import UserError
 from lmmpress.kubeflow import needs_sdk
+from lmmpress.tasks.cluster_profile import Engine
+from lmmpress.tasks.granularity import Choice
 
 if TYPE_CHECKING:
-    from lmmpress.kubeflow.submit import Seen
+    from lmmpress.pods.cluster_reader import Cluster
 
 Sample = Annotated[bool, typer.Option("--sample", help="The built-in sample's plan.")]
-Grain = Annotated[Granularity, typer.Option(help="A task for each part of a step, or for each stage.")]
+Grain = Annotated[
+    Choice,
+    typer.Option(
+        help="A task for each part of a step, or for each stage; auto: step where the engine can hold and show it all."
+    ),
+]
+RunBy = Annotated[Engine | None, typer.Option("--engine", help="What runs the pods; else what the profile names.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Treat warnings as errors.")]
 
 
@@ -36,32 +45,43 @@ def compile(
     plan_file: PlanFile = None,
     sample: Sample = False,
     cluster: ProfileFile = None,
-    granularity: Grain = Granularity.step,
+    engine: RunBy = None,
+    granularity: Grain = Choice.auto,
     strict: Strict = False,
     overrides: Overrides = [],  # noqa: B006 (typer reads the default, nothing changes it)
     as_json: AsJson = False,
 ) -> None:
-    """Write a plan as a pipeline that any Kubeflow runs: its numbers are the pipeline's parameters."""
+    """Write a plan as a pipeline that any Kubeflow, or Argo, runs: its numbers are the pipeline's parameters."""
+    if (engine or the_profile(cluster).engine) == Engine.argo:
+        chosen = one_plan(plan_file, "sample" if sample else None)
+        return argo.compile(target, chosen, the_profile(cluster), granularity, strict, overrides, as_json)
     needs_sdk("lmmpress compile")
     from lmmpress.kubeflow.compile import compile_plan
+    from lmmpress.kubeflow.fitting import fit
+    from lmmpress.tasks.pod_memory import memory_warnings
 
     plan = api.as_plan(one_plan(plan_file, "sample" if sample else None), overrides, with_data=False)
     profile = the_profile(cluster)
-    if strict and (found := profile.warnings()):
+    fitting = fit(plan, profile, granularity)
+    short = memory_warnings(plan, profile, fitting.granularity)
+    if strict and (found := [*profile.warnings(), *short]):
         raise UserError(found[0])
-    warnings = compile_plan(plan, api.name_of_compressed(plan.model), profile, granularity, target)
+    warnings = short + compile_plan(plan, api.name_of_compressed(plan.model), profile, fitting.granularity, target)
+    warnings += [fitting.warning] if fitting.warning else []
     if as_json:
-        print(json.dumps({"pipeline": str(target), "bytes": target.stat().st_size, "warnings": warnings}))
+        about = {"granularity": fitting.granularity, "why": fitting.said, "warnings": warnings}
+        print(json.dumps({"pipeline": str(target), "bytes": target.stat().st_size} | about))
         return
     _warn(warnings)
-    out.print(f"{target}: {target.stat().st_size:,} bytes")
+    out.print(f"{target}: {target.stat().st_size:,} bytes, {fitting.said}")
 
 
 def submit(
     plan_file: PlanFile = None,
     sample: Sample = False,
     cluster: ProfileFile = None,
-    granularity: Grain = Granularity.step,
+    engine: RunBy = None,
+    granularity: Grain = Choice.auto,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run; exit code 1 if it does not succeed.")] = False,
     strict: Strict = False,
     checks: Annotated[
@@ -71,33 +91,47 @@ def submit(
     overrides: Overrides = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """Run a plan on a cluster's Kubeflow."""
-    needs_sdk("lmmpress submit")
-    from lmmpress.kubeflow.submit import follow
-    from lmmpress.kubeflow.submit import submit as submit_plan
-
+    """Run a plan on a cluster's Kubeflow, or on its Argo."""
     if cluster is None:
         raise UserError("say where: --cluster CLUSTER.yaml")
+    if (engine or the_profile(cluster).engine) == Engine.argo:
+        chosen = one_plan(plan_file, "sample" if sample else None)
+        again = _again(plan_file, cluster, granularity, overrides, Engine.argo if engine else None)
+        options = argo.Options(granularity, wait, strict, checks, context, overrides, as_json, again)
+        return argo.submit(chosen, the_profile(cluster), options)
+    needs_sdk("lmmpress submit")
+    from lmmpress.kubeflow.fitting import fit
+    from lmmpress.kubeflow.submit import submit as submit_plan
+    from lmmpress.tasks.pod_memory import memory_warnings
+
     plan = api.as_plan(one_plan(plan_file, "sample" if sample else None), overrides, with_data=False)
     profile = the_profile(cluster)
-    warnings = profile.warnings()
+    fitting = fit(plan, profile, granularity)
+    warnings = [*profile.warnings(), *memory_warnings(plan, profile, fitting.granularity)]
     if strict and warnings:
         raise UserError(warnings[0])
-    _warn(warnings)
+    _warn(warnings + ([fitting.warning] if fitting.warning else []))
     if checks:
         from lmmpress.cli.doctor import look_before
 
-        look_before(profile, granularity, context)
-    client, submitted = submit_plan(plan, api.name_of_compressed(plan.model), profile, granularity)
+        look_before(profile, fitting.granularity, context)
+    client, submitted = submit_plan(plan, api.name_of_compressed(plan.model), profile, fitting.granularity)
     if not as_json:
+        say("note", fitting.said, "dim")
         out.print(submitted.link)
     state = "SUBMITTED"
     if wait:
+        from lmmpress.doctor.external_services import as_pods_see
+        from lmmpress.kubeflow.follow import explain, follow
+
+        seen = _cluster(context)
         try:
-            with _View() as view:
-                state = follow(client, profile.kubeflow, submitted.run_id, view.tell)
+            with as_pods_see(profile.environment):
+                state = follow(client, profile, plan, submitted, console.print, seen)
         except KeyboardInterrupt:
             raise UserError(f"no longer following; the run goes on: {submitted.link}") from None
+        if state == "FAILED":
+            explain(profile, submitted, seen, _again(plan_file, cluster, granularity, overrides), console.print)
     if as_json:
         print(json.dumps({"run_id": submitted.run_id, "link": submitted.link, "state": state}))
     elif wait:
@@ -106,29 +140,25 @@ def submit(
         raise typer.Exit(1)
 
 
-class _View:
-    """A line for each task that has ended, and below them a line with the running ones."""
+def _cluster(context: str | None) -> "Cluster | None":
+    """The cluster of the kubeconfig, if there is one: it tells of pods what Kubeflow does not."""
+    from lmmpress.pods.cluster_reader import NoClusterError, connect
 
-    def __init__(self) -> None:
-        self._shown: set[str] = set()
-        self._status = console.status("submitted")
+    try:
+        return connect(context)
+    except (NoClusterError, UserError) as error:
+        say("note", f"pods are not seen, so Kubeflow's own tasks are followed: {error}", "dim")
+        return None
 
-    def __enter__(self) -> "_View":
-        self._status.__enter__()
-        return self
 
-    def __exit__(self, *error: object) -> None:
-        self._status.__exit__(None, None, None)
-
-    def tell(self, seen: "Seen") -> None:
-        for name, state in seen.tasks.items():
-            if state not in ("RUNNING", "PENDING") and name not in self._shown:
-                self._shown.add(name)
-                console.print(f"{name}: {state.lower()}")
-        running = [name for name, state in seen.tasks.items() if state == "RUNNING"]
-        self._status.update(
-            f"{seen.state.lower()}: {', '.join(running) or 'waiting for a pod'}, {len(self._shown)} done"
-        )
+def _again(
+    plan_file: Path | None, cluster: Path, granularity: Choice, overrides: list[str], engine: Engine | None = None
+) -> str:
+    """The command that submits the same plan again."""
+    words = ["lmmpress", "submit", str(plan_file) if plan_file else "--sample", "--cluster", str(cluster)]
+    words += ["--engine", engine.value] if engine else []
+    words += ["--granularity", granularity.value] if granularity != Choice.auto else []
+    return shlex.join([*words, *(word for one in overrides for word in ("--set", one)), "--wait"])
 
 
 def _warn(warnings: list[str]) -> None:

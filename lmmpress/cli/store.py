@@ -59,7 +59,9 @@ def _cells(step: dict[str, Any]) -> tuple[str, ...]:
     number = str(index + 1) if isinstance(index, int) else "?"
     shown = f"{accuracy:.4f}" if isinstance(accuracy, float) else "" if accuracy is None else str(accuracy)[:12]
     named = (str(step.get(key) or "")[:12] for key in ("decision", "parent", "checkpoint"))
-    return (f"{str(step.get('stage', '?'))[:12]} {number}", *named, shown)
+    jump = step.get("jump")
+    over = f", jump over {len(jump)}" if isinstance(jump, list) and jump else ""
+    return (f"{str(step.get('stage', '?'))[:12]} {number}{over}", *named, shown)
 
 
 @app.command("verify")
@@ -145,13 +147,16 @@ def store_rm(
     address: StoreAddress,
     run_key: Annotated[str, typer.Argument(metavar="RUN", help="The key of a run, or how it begins.")],
     dry_run: DryRun = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also what is still needed: in service, or by a claim of the trigger.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove a run and what no other run uses; refused while any run is worked on."""
+    """Remove a run and what no other run uses; refused while any run is worked on, or this one is still needed."""
     from lmmpress.store.address import existing_store
     from lmmpress.store.housekeeping import remove_run
 
-    removal = remove_run(existing_store(address), run_key, dry_run)
+    removal = remove_run(existing_store(address), run_key, dry_run, force)
     if as_json:
         print(json.dumps(removal.model_dump() | {"removed": not dry_run}, indent=1))
         return
@@ -164,10 +169,25 @@ def store_rm(
     out.print(f"{'would remove' if dry_run else 'removed'} {what}")
 
 
+@app.command("record")
+def store_record(
+    address: StoreAddress,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The key of a run, or how it begins.")],
+) -> None:
+    """Record a pipeline's run in MLflow, if MLflow did not answer while it was made."""
+    from lmmpress.tasks.late_lineage import record_run
+
+    steps, ended = record_run(address, run)
+    out.print(f"recorded: {steps} steps{', and the result' if ended else '; the run has not ended'}")
+
+
 @app.command("cp")
 def store_cp(
     source: Annotated[str, typer.Argument(metavar="FROM", help="A store, or a checkpoint: a directory, s3://..., ...")],
     target: Annotated[str, typer.Argument(metavar="TO", help="A store; created if missing.")],
+    with_trigger: Annotated[
+        bool, typer.Option("--with-trigger", help="Also claims, acts, what was in service, comparisons, notices.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Copy a store, or one checkpoint, into another store; objects that are already there are not sent."""
@@ -181,11 +201,14 @@ def store_cp(
     checkpoint = None if is_store(source) else api.open_checkpoint(source)
     if checkpoint:
         refuse_no_checkpoint(checkpoint)
+        if with_trigger:
+            raise UserError(f"{source} is a checkpoint: --with-trigger goes with a store")
     into = open_store(target)
-    moved = copy_checkpoint(checkpoint, into) if checkpoint else copy_store(existing_store(source), into)
+    moved = copy_checkpoint(checkpoint, into) if checkpoint else copy_store(existing_store(source), into, with_trigger)
     if as_json:
         print(moved.model_dump_json())
         return
     for address in moved.addresses:
         out.print(address)
-    out.print(f"{in_bytes(moved.sent)} sent, {in_bytes(moved.there)} were there")
+    also = f", {moved.of_the_trigger} objects of the trigger" if with_trigger else ""
+    out.print(f"{in_bytes(moved.sent)} sent, {in_bytes(moved.there)} were there{also}")

@@ -1,0 +1,1 @@
+"""What runs a plan for the trigger: Kubeflow Pipelines, Argo Workflows, or a process of this machine."""

@@ -1,0 +1,1 @@
+"""The server: MLflow's webhook, the REST interface, health and metrics, and the reconciler inside of it."""
