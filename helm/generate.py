@@ -16,6 +16,7 @@ import yaml
 
 from lmmpress.plan import Plan
 from lmmpress.tasks.cluster_profile import Profile
+from lmmpress.trigger.settings import TriggerSettings
 
 CHART = Path(__file__).parent / "lmmpress"
 BEGIN, END = "<!-- values: made by helm/generate.py -->", "<!-- end of values -->"
@@ -49,6 +50,20 @@ PEERS = {
         },
     },
 }
+SUBJECTS = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["kind", "name"],
+        "properties": {
+            "kind": {"enum": ["User", "Group", "ServiceAccount"]},
+            "name": {"type": "string", "minLength": 1},
+            "namespace": NAME,
+            "apiGroup": {"type": "string"},
+        },
+    },
+}
 TOLERATIONS = {
     "type": "array",
     "items": {
@@ -72,6 +87,26 @@ RESOURCES = {
     "type": "object",
     "additionalProperties": False,
     "properties": {"requests": AMOUNTS, "limits": AMOUNTS},
+}
+
+PATHS = {"type": "array", "minItems": 1, "maxItems": 16, "items": {"type": "string", "pattern": "^/[^ ]*$"}}
+EGRESS = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {"to": PEERS, "ports": {"type": "array", "items": {"type": "object"}}},
+    },
+}
+FILES = {
+    "type": "object",
+    "propertyNames": {"pattern": "^[-._a-zA-Z0-9]+$"},
+    "additionalProperties": {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["secret", "key"],
+        "properties": {"secret": NAME, "key": {"type": "string", "pattern": "^[-._a-zA-Z0-9]+$"}},
+    },
 }
 
 # By the end of a key's path: what its default does not say of its type.
@@ -105,6 +140,17 @@ KINDS: dict[str, dict[str, Any]] = {
     "kubeflow.namespace": NAME,
     "serviceAccount.name": NAME,
     "sslMode": {"enum": ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]},
+    "engine": {"enum": ["kubeflow", "argo"]},
+    "argo.namespace": NAME,
+    "argo.instance": NAME,
+    "argo.priorityClassName": NAME,
+    "argo.ui": {"type": "string", "pattern": "^(https?://[^@]+)?$"},
+    "argo.deadline": {"type": "integer", "minimum": 0},
+    "submitters": SUBJECTS,
+    "patience": {"type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?[smh]$"},
+    "retries.count": {"type": "integer", "minimum": 0, "maximum": 100},
+    "retries.seconds": {"type": "integer", "minimum": 1},
+    "retries.factor": {"type": "integer", "minimum": 1, "maximum": 10},
     "networkPolicy.scope": {"enum": ["own", "namespace"]},
     "dns": PEERS,
     "kubernetesApi": PEERS,
@@ -112,15 +158,17 @@ KINDS: dict[str, dict[str, Any]] = {
     "networkPolicy.mlflow": PEERS,
     "networkPolicy.postgresql": PEERS,
     "mlflowClients": PEERS,
-    "pipelineEgress": {
-        "type": "array",
-        "items": {
-            "type": "object",
-            "additionalProperties": False,
-            "properties": {"to": PEERS, "ports": {"type": "array", "items": {"type": "object"}}},
-        },
-    },
+    "pipelineEgress": EGRESS,
+    "triggerEgress": EGRESS,
     "minioClients": PEERS,
+    "triggerClients": PEERS,
+    "trigger.secrets": FILES,
+    "ingress.host": {"type": "string", "pattern": "^([A-Za-z0-9*]([-A-Za-z0-9.]*[A-Za-z0-9])?)?$"},
+    "className": NAME,
+    "tlsSecret": NAME,
+    "paths": PATHS,
+    "parentRefs": {"type": "array", "items": {"type": "object", "required": ["name"]}},
+    "hostnames": {"type": "array", "items": {"type": "string", "pattern": "^[-A-Za-z0-9.*]+$"}},
     "prometheus": PEERS,
     "dnsPorts": {"type": "array", "items": PORT, "minItems": 1},
     "kubernetesApiPorts": {"type": "array", "items": PORT, "minItems": 1},
@@ -240,9 +288,20 @@ def make_schema(values: list[Value]) -> dict[str, Any]:
             at = at["properties"].setdefault(part, empty)
         kind = _outside(value.path) or kind_of(value.path, value.default)
         at["properties"][key] = {"description": value.description} | kind
-    definitions = Profile.model_json_schema()["$defs"]
+    definitions: dict[str, Any] = {}
+    for model in (Profile, TriggerSettings):
+        for key, one in model.model_json_schema()["$defs"].items():
+            if definitions.setdefault(key, one) != one:
+                raise ValueError(f"{key}: the cluster profile and the trigger's settings mean different things by it")
     root["definitions"] = {key: _plain(one) for key, one in sorted(definitions.items())}
+    _leave_to_the_chart(root["definitions"])
     return root
+
+
+def _leave_to_the_chart(definitions: dict[str, Any]) -> None:
+    """Take away from the trigger's settings what the chart fills in by itself."""
+    for key in ("host", "port"):
+        del definitions["ServerSettings"]["properties"][key]
 
 
 def _outside(path: str) -> dict[str, Any] | None:
@@ -253,6 +312,12 @@ def _outside(path: str) -> dict[str, Any] | None:
     if path == "profiles":
         names = {"pattern": "^[-._a-zA-Z0-9]+$", "not": {"const": "cluster"}}
         return {"type": "object", "propertyNames": names, "additionalProperties": profile}
+    if path == "trigger.settings":
+        settings = _plain({key: one for key, one in TriggerSettings.model_json_schema().items() if key != "$defs"})
+        # the chart knows the first two, a pod has none of the others
+        for key in ("store", "tracking", "runs", "context"):
+            del settings["properties"][key]
+        return {"type": "object", "additionalProperties": False, "properties": settings["properties"]}
     if path == "plans":
         plan = {
             "type": "object",

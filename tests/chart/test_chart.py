@@ -84,7 +84,8 @@ def test_every_object_is_valid_in_kubernetes(case: str, version: str) -> None:
 
 def test_the_check_of_custom_resources_finds_unknown_keys() -> None:
     for kind in CUSTOM:
-        (found,) = (found for found in render("everything") if found["kind"] == kind)
+        case = "trigger" if kind == "HTTPRoute" else "everything"
+        (found,) = (found for found in render(case) if found["kind"] == kind)
         assert not list(custom_schema(kind).iter_errors(found))
         assert list(custom_schema(kind).iter_errors(found | {"spec": found["spec"] | {"unknown": 1}}))
 
@@ -102,6 +103,13 @@ def test_every_object_that_another_refers_to_exists(case: str) -> None:
                 wanted.append(("Secret", volume["secret"]["secretName"]))
             if "configMap" in volume:
                 wanted.append(("ConfigMap", volume["configMap"]["name"]))
+            for source in volume.get("projected", {}).get("sources", []):
+                if "secret" in source:
+                    wanted.append(("Secret", source["secret"]["name"]))
+                if "configMap" in source and source["configMap"]["name"] != "kube-root-ca.crt":
+                    wanted.append(("ConfigMap", source["configMap"]["name"]))
+                    data = one(objects, "ConfigMap", source["configMap"]["name"])["data"]
+                    assert {item["key"] for item in source["configMap"]["items"]} == data.keys()
         for container in containers(pod):
             for variable in container["env"]:
                 if "valueFrom" in variable:
@@ -149,27 +157,36 @@ def test_images_come_from_the_mirror() -> None:
 def test_the_list_of_images_is_that_of_the_values() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))
     listed = {one["image"] for one in yaml.safe_load(chart["annotations"]["artifacthub.io/images"])}
-    assert listed == {container["image"] for pod in pods(render("minimal")).values() for container in containers(pod)}
+    assert listed == {container["image"] for pod in pods(render("trigger")).values() for container in containers(pod)}
     project = (ROOT / "pyproject.toml").read_text("utf-8")
     assert f'version = "{chart["appVersion"]}"' in project
 
 
 def test_without_their_apis_custom_resources_are_left_out() -> None:
-    values = CASES["everything"][0]
-    kinds = {found["kind"] for found in parsed(render_text(values))}
-    assert not kinds & {"ServiceMonitor", "PrometheusRule", "LocalQueue"}
+    for case in ("everything", "trigger"):
+        kinds = {found["kind"] for found in parsed(render_text(CASES[case][0]))}
+        assert not kinds & set(CUSTOM)
 
 
 def test_dashboard_and_rules_can_be_read() -> None:
     objects = render("everything")
+    assert len(alerts(objects)) == 6
+    assert alerts(render("trigger")) - alerts(objects) == {"LmmpressTriggerDown", "LmmpressTriggerStands"}
     dashboard = json.loads(one(objects, "ConfigMap", "press-lmmpress-dashboard")["data"]["press-lmmpress.json"])
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
     asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     (rules,) = (found for found in objects if found["kind"] == "PrometheusRule")
     asked += [rule["expr"] for group in rules["spec"]["groups"] for rule in group["rules"]]
+    (rules,) = (found for found in render("trigger") if found["kind"] == "PrometheusRule")
+    asked += [rule["expr"] for group in rules["spec"]["groups"] for rule in group["rules"]]
     for expression in asked:
         assert 'namespace="team"' in expression
         assert "@" not in expression
         assert all(expression.count(a) == expression.count(b) for a, b in ("()", "{}", "[]"))
+
+
+def alerts(objects: list[Object]) -> set[str]:
+    (rules,) = (found for found in objects if found["kind"] == "PrometheusRule")
     names = [rule["alert"] for group in rules["spec"]["groups"] for rule in group["rules"]]
-    assert len(names) == len(set(names)) == 6
+    assert len(names) == len(set(names))
+    return set(names)

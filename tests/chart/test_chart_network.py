@@ -1,12 +1,15 @@
 """NetworkPolicies: which pods may connect to which servers."""
 
-from support.chart import Object, pods, render
+from support.chart import Object, parsed, pods, render, render_text
 
 
 def selected(selector: Object, labels: dict[str, str]) -> bool:
     if not selector.get("matchLabels", {}).items() <= labels.items():
         return False
-    return all(one["operator"] == "Exists" and one["key"] in labels for one in selector.get("matchExpressions", []))
+    return all(
+        labels.get(one["key"]) in one["values"] if one["operator"] == "In" else one["key"] in labels
+        for one in selector.get("matchExpressions", [])
+    )
 
 
 class Network:
@@ -56,9 +59,18 @@ def test_pods_reach_the_servers_they_need_and_no_others() -> None:
         "minio": found["press-lmmpress-minio"],
         "prepare": found["press-lmmpress-prepare"],
         "check": found["press-lmmpress-check-store"],
+        "engine": found["press-lmmpress-check-engine"],
         "stranger": {"app": "notebook"},
     }
-    ports = {"mlflow": 5000, "postgresql": 5432, "minio": 9000, "pipeline": 8080, "prepare": 8080, "check": 8080}
+    ports = {
+        "mlflow": 5000,
+        "postgresql": 5432,
+        "minio": 9000,
+        "pipeline": 8080,
+        "prepare": 8080,
+        "check": 8080,
+        "engine": 8080,
+    }
     network = Network(objects)
     allowed = {
         (source, target)
@@ -67,10 +79,13 @@ def test_pods_reach_the_servers_they_need_and_no_others() -> None:
         if source != target and network.passes(who[source], who[target], ports[target])
     }
     needed = {("mlflow", "postgresql"), ("mlflow", "minio")}
-    needed |= {(source, target) for source in ("pipeline", "prepare", "check") for target in ("mlflow", "minio")}
+    needed |= {
+        (source, target) for source in ("pipeline", "prepare", "check", "engine") for target in ("mlflow", "minio")
+    }
     assert allowed == needed
     # DNS, and Kubernetes' API for the pipeline alone
-    assert network.reaches(who["pipeline"], "0.0.0.0/0", 6443)
+    for name in ("pipeline", "engine"):
+        assert network.reaches(who[name], "0.0.0.0/0", 6443)
     for name in ("mlflow", "postgresql", "minio", "prepare"):
         assert not network.reaches(who[name], "0.0.0.0/0", 6443)
         assert any(
@@ -78,6 +93,39 @@ def test_pods_reach_the_servers_they_need_and_no_others() -> None:
             and any({"port": 53, "protocol": "UDP"} in rule["ports"] for rule in policy.get("egress", []))
             for policy in network.policies
         )
+
+
+def test_the_trigger_is_called_by_mlflow_and_calls_what_it_needs() -> None:
+    objects = render("trigger")
+    labels = {name: pod["metadata"]["labels"] for name, pod in pods(objects).items()}
+    trigger, check = labels["press-lmmpress-trigger"], labels["press-lmmpress-check-trigger"]
+    mlflow, minio = labels["press-lmmpress-mlflow"], labels["press-lmmpress-minio"]
+    pipeline = {"workflows.argoproj.io/workflow": "a-run"}
+    network = Network(objects)
+    for source in (trigger, check):
+        assert network.passes(source, mlflow, 5000)
+        assert network.passes(source, minio, 9000)
+        assert network.passes(source, trigger, 8080)
+        assert not network.passes(source, labels["press-lmmpress-postgresql"], 5432)
+        assert not network.reaches(source, "0.0.0.0/0", 6443), "Kubeflow runs its pipelines"
+        assert network.reaches(source, "10.4.0.0/16", 587), "further rules"
+    assert network.passes(mlflow, trigger, 8080), "webhooks"
+    for source in (pipeline, minio, {"app": "notebook"}):
+        assert not network.passes(source, trigger, 8080)
+    (policy,) = (one for one in network.policies if selected(one["podSelector"], trigger) and "ingress" in one)
+    callers = [
+        peer["namespaceSelector"]["matchLabels"]
+        for peer in policy["ingress"][0]["from"]
+        if len(peer) == 1 and "namespaceSelector" in peer
+    ]
+    assert [next(iter(one.values())) for one in callers] == ["ingress-nginx", "monitoring"]
+    kubeflow = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kubeflow"}}}
+    assert [kubeflow] in [rule["to"] for rule in policy["egress"]]
+
+    network = Network(render("trigger-argo"))
+    assert network.reaches(trigger, "0.0.0.0/0", 6443), "it makes workflows"
+    assert "kubeflow" not in str(network.policies)
+    assert not Network(render("minimal")).passes(mlflow, trigger, 8080), "without a trigger MLflow calls nobody"
 
 
 def test_outside_servers_are_reached_on_their_ports() -> None:
@@ -92,3 +140,67 @@ def test_outside_servers_are_reached_on_their_ports() -> None:
     assert network.reaches(server, "10.2.0.0/16", 6432)
     assert network.reaches(pipeline, "0.0.0.0/0", 9000)
     assert not network.reaches(pipeline, "10.2.0.0/16", 6432)
+
+
+def dns_peers(network: Network, pod: dict[str, str]) -> list[tuple[Object, list[int]]]:
+    """Whom a pod may ask for names, and on which ports."""
+    return [
+        (peer, [one["port"] for one in rule["ports"] if one.get("protocol") == "UDP"])
+        for policy in network.policies
+        if selected(policy["podSelector"], pod)
+        for rule in policy.get("egress", [])
+        for peer in rule["to"]
+        if {"UDP"} & {one.get("protocol") for one in rule["ports"]}
+    ]
+
+
+def test_names_are_asked_of_the_resolvers_of_most_clusters() -> None:
+    network = Network(render("minimal"))
+    for pod in (
+        {"workflows.argoproj.io/workflow": "a-run"},
+        pods(render("minimal"))["press-lmmpress-mlflow"]["metadata"]["labels"],
+    ):
+        said = dns_peers(network, pod)
+        assert all(ports == [53, 5353] for _, ports in said)
+        peers = [peer for peer, _ in said]
+        assert {"ipBlock": {"cidr": "169.254.20.10/32"}} in peers, "NodeLocal DNSCache"
+        named = {
+            peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+            for peer in peers
+            if "podSelector" in peer
+        }
+        assert named == {"kube-system", "openshift-dns"}
+        assert all(peer["podSelector"] for peer in peers if "podSelector" in peer), "no pod of those namespaces but DNS"
+
+
+def mlflows_callers(values: dict[str, object]) -> list[Object]:
+    (policy,) = (
+        one
+        for one in parsed(render_text(values))
+        if one["metadata"]["name"] == "press-lmmpress-mlflow" and one["kind"] == "NetworkPolicy"
+    )
+    return [peer for rule in policy["spec"]["ingress"] for peer in rule["from"]]
+
+
+def test_a_plugin_that_is_set_up_by_hand_may_call_mlflow() -> None:
+    kubeflow = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kubeflow"}}}
+    assert kubeflow not in mlflows_callers({})
+    for how in ("enabled", "byHand"):
+        assert kubeflow in mlflows_callers({"kubeflow": {"mlflowPlugin": {how: True}}})
+    by_hand = parsed(render_text({"kubeflow": {"mlflowPlugin": {"byHand": True}}}))
+    assert "kfp-launcher" not in [one["metadata"]["name"] for one in by_hand if one["kind"] == "ConfigMap"]
+
+
+def test_without_kubeflow_nothing_of_it_is_reached() -> None:
+    pipeline = {"workflows.argoproj.io/workflow": "a-run"}
+    assert "kubeflow" not in str(Network(render("argo")).policies)
+    assert Network(render("argo")).reaches(pipeline, "0.0.0.0/0", 6443), "Argo's executor reports to Kubernetes"
+
+
+def test_a_controller_in_a_namespace_that_denies_everything_still_works() -> None:
+    controller = {"app": "workflow-controller"}
+    for system, works in (("team", True), ("argo", False)):
+        values = {"engine": "argo", "argo": {"namespace": system}, "networkPolicy": {"scope": "namespace"}}
+        network = Network(parsed(render_text(values)))
+        assert network.reaches(controller, "0.0.0.0/0", 443) == works
+        assert bool(dns_peers(network, controller)) == works

@@ -16,7 +16,13 @@ def test_the_profile_is_one_that_compile_reads(case: str, tmp_path: Path) -> Non
     path = tmp_path / "cluster.yaml"
     path.write_text(one(objects, "ConfigMap", "press-lmmpress-cluster")["data"]["cluster.yaml"], "utf-8")
     profile = read_profile(path)
-    assert profile.kubeflow.namespace == "team"
+    on_argo = CASES[case][0].get("engine") == "argo"
+    assert (profile.argo if on_argo else profile.kubeflow).namespace == "team"
+    assert profile.environment["MLFLOW_EXPERIMENT_NAME"] == "lmmpress"
+    assert (profile.engine, profile.patience) == ("argo" if on_argo else "kubeflow", "30m" if case == "argo" else "10m")
+    retries = profile.pod("distill").retries
+    assert retries is not None
+    assert (retries.count, retries.seconds, retries.factor) == (5 if case == "argo" else 2, 30, 2)
     assert profile.image in [container["image"] for pod in pods(objects).values() for container in containers(pod)]
     assert bool(profile.warnings()) == ("image" not in CASES[case][0]), "without a digest there is a warning"
     if case == "everything":
@@ -36,6 +42,11 @@ def test_the_profile_is_one_that_compile_reads(case: str, tmp_path: Path) -> Non
         assert profile.secrets.mlflow is not None
         assert profile.secrets.mlflow.keys["username"] == "MLFLOW_TRACKING_USERNAME"
         assert profile.environment["AWS_ENDPOINT_URL"] == "https://s3.example.org:8443"
+    if case == "argo":
+        argo = profile.argo
+        assert (argo.system, argo.instance, argo.ui) == ("workflows", "ads", "https://argo.example.org")
+        assert (argo.deadline, argo.priority_class, argo.report) == (604800, "high", True)
+        assert "AWS_CA_BUNDLE" not in profile.environment, "only Kubeflow puts a file there"
     if case == "database":
         assert profile.secrets.store is None, "the role of the service account"
         assert "AWS_ENDPOINT_URL" not in profile.environment

@@ -68,6 +68,30 @@ def test_secrets_survive_upgrade_rollback_and_removal(kubernetes: ObjectServer) 
     assert secrets() == first
 
 
+def test_mlflow_can_read_the_secrets_of_its_webhooks_after_an_upgrade(kubernetes: ObjectServer) -> None:
+    values = CASES["trigger-argo"][0]
+    keys: list[str] = []
+    for command in ("install", "upgrade", "uninstall", "install"):
+        arguments = [command, "lmmpress", *([] if command == "uninstall" else [str(CHART)])]
+        result = release(kubernetes, *arguments, values=None if command == "uninstall" else values)
+        assert result.returncode == 0, result.stderr
+        keys += kubernetes.secret("team", "lmmpress-mlflow-webhooks").values()
+    assert len(keys) == 4
+    assert len(set(keys)) == 1
+
+
+def test_the_notes_say_where_mlflow_delivers_to(kubernetes: ObjectServer) -> None:
+    values = copy.deepcopy(CASES["trigger"][0])
+    values["trigger"]["ingress"]["enabled"] = False  # the server keeps no such objects
+    result = release(kubernetes, "install", "lmmpress", str(CHART), values=values)
+    assert result.returncode == 0, result.stderr
+    assert "http://lmmpress-trigger.team.svc.cluster.local:8080/webhooks/mlflow" in result.stdout
+    assert "The trigger watches antgmm." in result.stdout
+    assert "trigger.image.digest is empty" in result.stdout
+    assert "this cluster has no Gateway API" in result.stdout
+    assert "networkPolicy.triggerClients is empty" not in result.stdout
+
+
 def secret(name: str, **data: str) -> Object:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data}
 
@@ -177,3 +201,50 @@ def test_the_notes_show_the_next_commands(kubernetes: ObjectServer) -> None:
     ):
         assert line in result.stdout
     assert "image.digest is empty" not in result.stdout
+
+
+CLAIM = "/api/v1/namespaces/team/persistentvolumeclaims/lmmpress-cache"
+CACHED: Values = {"pipeline": {"cache": {"enabled": True, "storageClass": "shared"}}}
+
+
+def test_the_cache_outlives_its_release_and_is_taken_over(kubernetes: ObjectServer) -> None:
+    assert release(kubernetes, "install", "lmmpress", str(CHART), values=CACHED).returncode == 0
+    first = kubernetes.objects[CLAIM]["metadata"]["uid"]
+    assert release(kubernetes, "uninstall", "lmmpress").returncode == 0
+    assert CLAIM in kubernetes.objects
+    again = release(kubernetes, "install", "lmmpress", str(CHART), values=CACHED)
+    assert again.returncode == 0, again.stderr
+    assert kubernetes.objects[CLAIM]["metadata"]["uid"] == first
+    # also from a release that no longer wants it
+    assert release(kubernetes, "upgrade", "lmmpress", str(CHART)).returncode == 0
+    assert CLAIM in kubernetes.objects
+
+
+def test_a_claim_that_cannot_be_taken_over_is_refused_with_one_line(kubernetes: ObjectServer) -> None:
+    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "lmmpress-cache"}}
+    kubernetes.put("team", claim | {"spec": {"storageClassName": "old"}})
+    refused = release(kubernetes, "install", "lmmpress", str(CHART), values=CACHED)
+    assert refused.returncode != 0
+    assert 'has the storage class "old", and pipeline.cache.storageClass is "shared"' in refused.stderr
+    kubernetes.objects[CLAIM]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    refused = release(kubernetes, "install", "lmmpress", str(CHART), values=CACHED)
+    assert refused.returncode != 0
+    assert "claim lmmpress-cache of namespace team is being deleted" in refused.stderr
+    assert "kubectl describe pvc lmmpress-cache -n team names the pods" in refused.stderr
+    assert not kubernetes.named("Deployment"), "nothing is begun"
+
+
+def test_the_notes_say_who_may_submit_to_argo(kubernetes: ObjectServer) -> None:
+    result = release(kubernetes, "install", "lmmpress", str(CHART), values={"engine": "argo"})
+    assert result.returncode == 0, result.stderr
+    for line in (
+        "looked for in namespace argo.",
+        "WARNING: this cluster has no Argo Workflows",
+        "kubectl create rolebinding lmmpress-submit -n team --role=lmmpress-submit --user=...",
+        "kubectl logs -n team deployment/lmmpress-mlflow -c migrate --tail 1",
+    ):
+        assert line in result.stdout
+    result = release(kubernetes, "upgrade", "lmmpress", str(CHART), values=CASES["argo"][0])
+    assert "with instanceID ads" in result.stdout
+    assert "Nobody but administrators" not in result.stdout
+    assert "WARNING: ca.pathInPipelines is a path where only Kubeflow puts a file" in result.stdout

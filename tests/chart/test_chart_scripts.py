@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import certifi
 import pytest
-from support.chart import containers, pod_environment, pods, render, run_script, unavailable
+import trustme
+from support.chart import containers, one, pod_environment, pods, render, run_script, unavailable
 from support.minio_users import MinioUsers
 from support.paths import ROOT
 from support.postgresql import postgresql, programs
@@ -122,6 +124,78 @@ def test_mlflow_answers_by_the_names_of_its_service_and_no_other(mlflow_server: 
     assert asked("mlflow.example.org") == 403
 
 
+DATABASE_FAULTS: dict[str, tuple[dict[str, str], str]] = {
+    "a wrong password": (
+        {"PGPASSWORD": "wrong"},
+        "the user's password in Secret press-lmmpress-postgresql, key password",
+    ),
+    "an unknown user": ({"user": "somebody"}, "postgresql.username"),
+    "an unknown database": ({"database": "other"}, "postgresql.database"),
+    "no file of an authority": (
+        {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": "/ca/ca.crt"},
+        "ca.existingConfigMap, or postgresql.external.sslMode=require",
+    ),
+    "another authority": (
+        {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": certifi.where()},
+        "the server's authority has to be in the ConfigMap of ca.existingConfigMap",
+    ),
+    "another name": ({"PGSSLMODE": "verify-full", "PGSSLROOTCERT": "its own"}, "postgresql.external.sslMode=verify-ca"),
+}
+
+
+def test_a_fault_of_the_database_that_stays_ends_at_once_with_what_mends_it(tmp_path: Path) -> None:
+    bin = programs()
+    if bin is None:
+        unavailable("PostgreSQL's server is not installed: apt-get install postgresql")
+    login = containers(pods(render("minimal"))["press-lmmpress-mlflow"])[0]["env"][-1]
+
+    def last_line(changes: dict[str, str], port: int) -> str:
+        user, database = changes.get("user", "mlflow"), changes.get("database", "mlflow")
+        address = f"postgresql+psycopg2://{user}@127.0.0.1:{port}/{database}"
+        environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": address, "PGPASSWORD": "a password"}
+        done = run_script("migrate", environment | {login["name"]: login["value"]} | changes)
+        assert done.returncode == 1
+        assert "trying again" not in done.stdout
+        return done.stderr.splitlines()[-1]
+
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.crt")
+    with postgresql(bin, "mlflow", "a password", "mlflow", authority.issue_cert("db.example.org")) as port:
+        for name, (changes, mend) in DATABASE_FAULTS.items():
+            own = {"PGSSLROOTCERT": str(tmp_path / "ca.crt")} if changes.get("PGSSLROOTCERT") == "its own" else {}
+            last = last_line(changes | own, port)
+            assert mend in last, (name, last)
+            assert "127.0.0.1" in last, "the server that answered"
+    with postgresql(bin, "mlflow", "a password", "mlflow") as port:
+        assert "postgresql.external.sslMode=disable" in last_line({"PGSSLMODE": "require"}, port)
+
+
+def test_a_database_that_may_still_start_is_waited_for() -> None:
+    nobody = f"postgresql+psycopg2://mlflow@127.0.0.1:{free_port()}/mlflow"
+    done = run_script("migrate", os.environ | {"MLFLOW_BACKEND_STORE_URI": nobody, "MIGRATE_TIMEOUT": "1"})
+    assert done.returncode == 1
+    assert "refused" in done.stdout
+    assert "trying again" in done.stdout
+    assert "postgresql.external.host and .port" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.long
+def test_a_database_of_a_newer_mlflow_is_named() -> None:
+    bin = programs()
+    if bin is None:
+        unavailable("PostgreSQL's server is not installed: apt-get install postgresql")
+    with postgresql(bin, "mlflow", "a password", "mlflow") as port:
+        address = f"postgresql+psycopg2://mlflow@127.0.0.1:{port}/mlflow"
+        environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": address, "PGPASSWORD": "a password"}
+        assert run_script("migrate", environment).returncode == 0
+        there = ["-h", "127.0.0.1", "-p", str(port), "-U", "mlflow", "mlflow"]
+        newer = "update alembic_version set version_num = 'abc'"
+        subprocess.run([bin / "psql", *there, "-c", newer], check=True, capture_output=True, env=environment)
+        done = run_script("migrate", environment)
+        assert done.returncode != 0
+        assert "the database is of a newer MLflow than this image" in done.stdout.splitlines()[-1]
+
+
 @pytest.mark.long
 def test_mlflows_database_comes_back_from_its_dump(tmp_path: Path) -> None:
     """With the commands of docs/install.md, into the database of a new installation."""
@@ -168,7 +242,7 @@ def test_the_hook_retries_and_then_reports_the_reason(s3: MiniStack) -> None:
         proxy.answers = [fault] * 50
         done = run_script("prepare", environment | {"PREPARE_TIMEOUT": seconds, "BUCKETS": "other"})
         assert done.returncode == 1
-        assert done.stderr.startswith(f"bucket other: {told}"), done.stderr
+        assert done.stderr.startswith(f"bucket other at {proxy.endpoint}: {told}"), done.stderr
         assert s3.secret_key not in done.stdout + done.stderr
     proxy.close()
 
@@ -243,7 +317,7 @@ def test_a_server_without_users_is_reported_and_one_that_starts_is_waited_for(mi
     assert "the server answers 503; trying again" in done.stdout
     minio.answers = [403]
     done = run_script("prepare", users_environment(minio))
-    assert (done.returncode, done.stderr) == (1, "keys of mlflow: the server answers 403\n")
+    assert (done.returncode, done.stderr) == (1, f"keys of mlflow at {minio.endpoint}: the server answers 403\n")
 
 
 def test_a_store_that_cannot_be_used_is_reported(s3: MiniStack) -> None:
@@ -293,3 +367,34 @@ def test_a_server_that_ignores_conditions_is_reported(s3: MiniStack, monkeypatch
     proxy.close()
     assert done.returncode == 1
     assert "the server overwrites what If-None-Match forbids" in done.stderr
+
+
+def test_a_pod_that_cannot_report_to_argo_is_told_why(tmp_path: Path) -> None:
+    """The API's answers are given by a stub in the place of the client: the pod's own files lie in the image only."""
+    answer = """
+import io, socket, urllib.request
+def no_name(*_):
+    raise socket.gaierror(socket.EAI_NONAME, "no such name")
+socket.getaddrinfo = no_name
+def ask(request, **_):
+    FAULT
+    verb = json.loads(request.data)["spec"]["resourceAttributes"]["verb"]
+    return io.BytesIO(json.dumps({"status": {"allowed": verb != "DENIED"}}).encode())
+urllib.request.urlopen = ask
+from pathlib import Path
+Path.read_text = lambda *_: "a token"
+import ssl
+ssl.create_default_context = lambda **_: None
+"""
+    for fault, denied, said in (
+        ("pass", "none", ""),
+        ("pass", "patch", "may not patch workflowtaskresults.argoproj.io; pipeline.rbac.create=true"),
+        ("raise TimeoutError('timed out')", "none", "timed out; networkPolicy.kubernetesApi"),
+    ):
+        stub = answer.replace("FAULT", fault).replace("DENIED", denied)
+        text = one(render("minimal"), "ConfigMap", "press-lmmpress-scripts")["data"]["check_engine.py"]
+        kubernetes = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443", "NAMESPACE": "team"}
+        command = [sys.executable, "-c", f"import json\n{stub}\n{text}"]
+        done = subprocess.run(command, env=os.environ | kubernetes, capture_output=True, encoding="utf-8", check=False)
+        assert (done.returncode == 0) == (said == ""), done.stderr
+        assert said in done.stderr

@@ -10,7 +10,7 @@ import yaml
 from support.chart import CASES, containers, in_all_cases, one, pods, render, unavailable
 from support.real_checkov import find_checkov
 
-from lmmpress.doctor.permissions import RUNNING
+from lmmpress.doctor.permissions import RUNNING, SUBMITTING, Right
 from lmmpress.doctor.pod_demands import account, home
 from lmmpress.tasks.cluster_profile import Profile
 
@@ -36,18 +36,23 @@ def test_pods_keep_to_the_restricted_standard(case: str) -> None:
             assert context["privileged"] is False, name
             assert container["resources"]["requests"].keys() == {"cpu", "memory"}, name
             assert "memory" in container["resources"]["limits"], name
+            assert container["terminationMessagePolicy"] == "FallbackToLogsOnError", name
             assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"], name
 
 
 # Findings of checkov, the objects that they are about, and why they are accepted. Without an account checkov reports no
 # severities, so every finding counts.
-EVERY = "mlflow minio postgresql prepare check-store check-mlflow"
+CHECKS = "check-store check-mlflow check-engine check-trigger"
+EVERY = f"mlflow minio postgresql prepare trigger {CHECKS}"
 EXPLAINED = {
-    "CKV_K8S_8": ("check-store check-mlflow", "liveness of a pod that looks and ends"),
-    "CKV_K8S_9": ("check-store check-mlflow", "readiness of the same"),
+    "CKV_K8S_8": (CHECKS, "liveness of a pod that looks and ends"),
+    "CKV_K8S_9": (CHECKS, "readiness of the same"),
     "CKV_K8S_11": (EVERY, "a limit of CPU slows a server down on an idle node; memory has one"),
     "CKV_K8S_15": (EVERY, "what a digest names is the same whenever it is pulled; pullPolicy is a value"),
-    "CKV_K8S_35": (EVERY, "Secrets as variables: that is how the clients of S3, PostgreSQL and MLflow read them"),
+    "CKV_K8S_35": (
+        EVERY.replace(" check-engine", ""),
+        "Secrets as variables: that is how the clients of S3, PostgreSQL and MLflow read them",
+    ),
     "CKV_K8S_40": ("postgresql", "its image has a user below 10000; a value"),
     "CKV_K8S_43": (EVERY, "digests are given by who installs; the notes warn where ours has none"),
 }
@@ -79,6 +84,7 @@ def test_roles_name_what_they_allow(case: str) -> None:
         for rule in role["rules"]:
             assert "*" not in (*rule["apiGroups"], *rule["resources"], *rule["verbs"])
             assert "pods/exec" not in rule["resources"]
+            assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"])
             if {"secrets", "configmaps"} & set(rule["resources"]):
                 assert rule["resourceNames"], "every Secret of the namespace would be open"
                 assert rule["verbs"] == ["get"]
@@ -86,7 +92,53 @@ def test_roles_name_what_they_allow(case: str) -> None:
     accounts = {found["metadata"]["name"]: found for found in objects if found["kind"] == "ServiceAccount"}
     with_token = [name for name, found in accounts.items() if found["automountServiceAccountToken"]]
     assert len(with_token) == 1, "only the pipeline's pods call Kubernetes"
-    assert {pod["spec"]["serviceAccountName"] for pod in pods(objects).values()} == accounts.keys() - set(with_token)
+    others = {name: pod for name, pod in pods(objects).items() if not name.endswith("check-engine")}
+    assert {pod["spec"]["serviceAccountName"] for pod in others.values()} == accounts.keys() - set(with_token)
+    (as_pipeline,) = (pod for name, pod in pods(objects).items() if name not in others)
+    assert [as_pipeline["spec"]["serviceAccountName"]] == with_token
+
+
+def test_the_trigger_may_submit_follow_and_end_runs_and_nothing_else() -> None:
+    def rights(case: str) -> set[Right]:
+        role = one(render(case), "Role", "press-lmmpress-trigger")
+        return {
+            Right(verb, group, resource)
+            for rule in role["rules"]
+            for verb in rule["verbs"]
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+        }
+
+    assert rights("trigger") == {*SUBMITTING, Right("terminate", "pipelines.kubeflow.org", "runs")}
+    # it neither lists nor watches workflows, and sees no pods
+    assert rights("trigger-argo") == {Right(verb, "argoproj.io", "workflows") for verb in ("create", "get", "update")}
+    for case in ("trigger", "trigger-argo"):
+        (subject,) = one(render(case), "RoleBinding", "press-lmmpress-trigger")["subjects"]
+        for pod in ("press-lmmpress-trigger", "press-lmmpress-check-trigger"):
+            assert pods(render(case))[pod]["spec"]["serviceAccountName"] == subject["name"]
+    assert not [found for found in render("minimal") if "trigger" in found["metadata"]["name"]]
+
+
+def test_tokens_are_mounted_for_who_is_to_read_them() -> None:
+    """Kubeflow gets a token that Kubernetes does not take; without Kubeflow there is none of it."""
+
+    def tokens(case: str) -> dict[str, str]:
+        spec = pods(render(case))["press-lmmpress-trigger"]["spec"]
+        mounts = {mount["name"]: mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
+        return {
+            f"{mounts[volume['name']]}/{source['serviceAccountToken']['path']}": source["serviceAccountToken"].get(
+                "audience", ""
+            )
+            for volume in spec["volumes"]
+            for source in volume.get("projected", {}).get("sources", [])
+            if "serviceAccountToken" in source
+        }
+
+    assert tokens("trigger") == {"/var/run/secrets/kubeflow/pipelines/token": "pipelines.kubeflow.org"}
+    assert tokens("trigger-argo") == {"/var/run/secrets/kubernetes.io/serviceaccount/token": ""}
+    (container,) = pods(render("trigger"))["press-lmmpress-trigger"]["spec"]["containers"]
+    variables = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert variables["KFP_TOKEN_FILE"] in tokens("trigger")
 
 
 def test_the_rights_of_pods_are_those_that_the_doctor_asks_for() -> None:

@@ -25,6 +25,15 @@ def load(path: Path) -> ModuleType:
 
 
 generate = load(ROOT / "helm" / "generate.py")
+
+
+def trigger(server: Values | None = None, **watched: Any) -> Values:
+    """Values of a trigger that watches one model."""
+    models = {"antgmm": {"plans": {"a": {"plan": "plans/a.yaml"}}} | watched}
+    settings = {"models": models} | ({"server": server} if server else {})
+    return {"plans": {"a": PLAN}, "trigger": {"enabled": True, "settings": settings}}
+
+
 REFUSED: dict[str, tuple[Values, str]] = {
     "unknown": ({"bogus": 1}, "bogus"),
     "unknown below": ({"mlflow": {"replica": 2}}, "replica"),
@@ -55,6 +64,46 @@ REFUSED: dict[str, tuple[Values, str]] = {
     "nobody to make users": ({"prepare": {"enabled": False}}, "prepare.enabled is false and minio.enabled true"),
     "everything below a prefix": ({"objectStorage": {"prefix": "store/*"}}, "prefix"),
     "no place to read": ({"objectStorage": {"read": ["https://models"]}}, "read"),
+    "a certificate that nothing checks": (
+        {"postgresql": {"enabled": False, "external": {"host": "db.example.org"}, "existingSecret": "db"}},
+        "ca.existingConfigMap, or set postgresql.external.sslMode=require",
+    ),
+    "another engine": ({"engine": "airflow"}, "engine"),
+    "Kubeflow's plugin without Kubeflow": (
+        {"engine": "argo", "kubeflow": {"mlflowPlugin": {"byHand": True}}},
+        "the plugin belongs to Kubeflow",
+    ),
+    "the plugin by hand and not": ({"kubeflow": {"mlflowPlugin": {"enabled": True, "byHand": True}}}, "both set"),
+    "nobody": ({"argo": {"submitters": [{"kind": "Person", "name": "me"}]}}, "kind"),
+    "no patience": ({"pipeline": {"patience": "soon"}}, "patience"),
+    "a trigger that watches nothing": ({"trigger": {"enabled": True}}, "name the registered models"),
+    "unknown in the trigger's settings": (trigger(policy={"most": 1}), "most"),
+    "where its claims lie": ({"trigger": {"settings": {"store": "s3://other"}}}, "store"),
+    "where it listens": ({"trigger": {"settings": {"server": {"port": 80}}}}, "port"),
+    "a token in the values": ({"trigger": {"settings": {"server": {"tokens": [{"token": "hush"}]}}}}, "token"),
+    "a plan that is not there": (trigger(plans={"a": {"plan": "plans/b.yaml"}}), "`plans`; it has a"),
+    "a plan of somewhere else": (trigger(plans={"a": {"plan": "/plans/a.yaml"}}), "write plans/NAME.yaml"),
+    "a profile that is not there": (
+        trigger(plans={"a": {"plan": "plans/a.yaml", "cluster": "clusters/b.yaml"}}),
+        "`profiles`; it has none",
+    ),
+    "runs in the trigger's own pod": (
+        trigger(plans={"a": {"plan": "plans/a.yaml", "engine": "local"}}),
+        "neither torch nor a GPU",
+    ),
+    "a secret of no Secret": (
+        trigger(server={"webhook_secrets": [{"file": "secrets/webhook"}]}),
+        "trigger.secrets.webhook",
+    ),
+    "a Secret without a key": ({"trigger": {"secrets": {"a": {"secret": "b"}}}}, "key"),
+    "an Ingress for no host": (
+        trigger() | {"trigger": trigger()["trigger"] | {"ingress": {"enabled": True}}},
+        "trigger.ingress.host",
+    ),
+    "a route to no Gateway": (
+        trigger() | {"trigger": trigger()["trigger"] | {"httpRoute": {"enabled": True}}},
+        "trigger.httpRoute.parentRefs",
+    ),
     "no account": ({"pipeline": {"serviceAccount": {"create": False}}}, "pipeline.serviceAccount.name"),
 }
 
@@ -104,6 +153,17 @@ CHANGED: dict[str, Any] = {
     "plans": {"other": PLAN},
     "networkPolicy.mlflow": [{"ipBlock": {"cidr": "10.7.0.0/16"}}],
     "objectStorage.read": ["other", "s3://another/place"],
+    "engine": "argo",
+    "argo.ui": "https://other.example.org",
+    "trigger.settings": {"models": {"other": {"plans": {"usual": {"plan": "plans/antgmm.yaml"}}}}},
+    "trigger.secrets": {"other": {"secret": "other", "key": "other"}},
+    "triggerEgress": [{"ports": [{"port": 777}]}],
+    "ingress.host": "other.example.org",
+    "parentRefs": [{"name": "other"}],
+    "hostnames": ["other.example.org"],
+    "paths": ["/other"],
+    "submitters": [{"kind": "User", "name": "other"}],
+    "patience": "7m",
 }
 
 
@@ -138,17 +198,18 @@ def masked(text: str) -> str:
     return re.sub(r"^  (AWS_ACCESS_KEY_ID|AWS_SECRET_ACCESS_KEY|password): \S+$", "", text, flags=re.MULTILINE)
 
 
+BEFORE = ("everything", "external", "database", "argo", "trigger")
 GROUPS = sorted({value.path.split(".")[0] for value in generate.read_values()})
 
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_value_changes_something(group: str) -> None:
     """Each value, changed, changes what is rendered in at least one case."""
-    before = {case: masked(render_text(*CASES[case])) for case in ("everything", "external", "database")}
+    before = {case: masked(render_text(*CASES[case])) for case in BEFORE}
     unused = []
     for value in generate.read_values():
         if value.path.split(".")[0] == group:
-            for case, was in before.items():
+            for case, was in sorted(before.items(), key=lambda one: one[0] != group):
                 values, apis = CASES[case]
                 now = values
                 for part in value.path.split("."):

@@ -39,5 +39,5 @@ try:
 except (MlflowException, OSError) as error:
     wrong = str(error).splitlines()[0]
 if wrong:
-    sys.exit(f"MLflow: {wrong}")
+    sys.exit(f"MLflow at {os.environ['MLFLOW_TRACKING_URI']}: {wrong}")
 print("MLflow: takes runs, metrics and artifacts, and gives them back")

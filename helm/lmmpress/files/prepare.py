@@ -6,6 +6,7 @@ Runs in the image of lmmpress, after every installation, upgrade and rollback. W
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +19,11 @@ from lmmpress.store.rights import place, policy
 
 # Without this statement a MinIO user may change its own secret key, and create keys that stay valid when it is removed.
 NO_ADMINISTRATION = {"Effect": "Deny", "Action": ["admin:*"]}
+
+
+STORE = os.environ.get("AWS_ENDPOINT_URL") or "https://s3.amazonaws.com"
+MLFLOW = os.environ.get("MLFLOW_TRACKING_URI", "")
+"""The addresses that answer, for messages: a proxy or a wrong name may be in the place of the server."""
 
 
 class TemporaryError(Exception):
@@ -61,7 +67,7 @@ def make_bucket(address: str) -> str:
         if isinstance(error, S3Error) and error.code == "BucketAlreadyOwnedByYou":
             return f"bucket {name} is there"
         # the server's own message is not printed: it may contain names of accounts
-        explained = explain(error, f"bucket {name}")
+        explained = explain(error, f"bucket {name} at {STORE}")
         raise TemporaryError(str(explained)) if passing(error) else explained from None
     return f"bucket {name} made"
 
@@ -92,7 +98,7 @@ def make_user(name: str) -> str:
             if other != key and policy_name in str(details.get("policyName") or "").split(","):
                 admin.user_remove(other)
     except (MinioAdminException, *FAILURES) as error:
-        explained = explain(error, who)
+        explained = explain(error, f"{who} at {STORE}")
         raise TemporaryError(str(explained)) if passing(error) else explained from None
     return f"{who}: may write to {', '.join(places['write'])}" + (
         f" and read {', '.join(places['read'])}" if places["read"] else ""
@@ -113,7 +119,10 @@ def make_experiment(name: str) -> str:
             return f"experiment {name} was deleted, and is restored: {experiment.experiment_id}"
     except MlflowException as error:
         # if somebody else has created it in the meantime, the retry finds it
-        raise TemporaryError(f"MLflow: {str(error).splitlines()[0]}") from None
+        if refused := re.search("error code (401|403)", str(error)):
+            mend = "mlflow.external.existingSecret" if refused[1] == "401" else "mlflow.external, mlflow.allowedHosts"
+            raise UserError(f"MLflow at {MLFLOW}: {str(error).splitlines()[0]}; check {mend}") from None
+        raise TemporaryError(f"MLflow at {MLFLOW}: {str(error).splitlines()[0]}") from None
     return f"experiment {name} is there: {experiment.experiment_id}"
 
 

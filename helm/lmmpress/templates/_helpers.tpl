@@ -67,6 +67,10 @@ labels:
 {{- include "lmmpress.image" (list . .Values.mlflow.image .Chart.AppVersion) -}}
 {{- end -}}
 
+{{- define "lmmpress.triggerImage" -}}
+{{- include "lmmpress.image" (list . .Values.trigger.image .Chart.AppVersion) -}}
+{{- end -}}
+
 {{/* The first fields of every pod of the chart. (list $ user serviceAccountName scheduling) */}}
 {{- define "lmmpress.pod" -}}
 {{- $ := index . 0 -}}
@@ -105,14 +109,20 @@ affinity:
 {{- end }}
 {{- end -}}
 
-{{/* The security context of every container. */}}
+{{/* What every container has: its security context, and the last lines of its log as the reason why it failed. */}}
 {{- define "lmmpress.confined" -}}
+terminationMessagePolicy: FallbackToLogsOnError
 securityContext:
   allowPrivilegeEscalation: false
   privileged: false
   readOnlyRootFilesystem: true
   capabilities:
     drop: [ALL]
+{{- end -}}
+
+{{/* Whether Kubeflow's MLflow plugin calls the chart's MLflow. */}}
+{{- define "lmmpress.usesPlugin" -}}
+{{- if or .Values.kubeflow.mlflowPlugin.enabled .Values.kubeflow.mlflowPlugin.byHand }}yes{{ end -}}
 {{- end -}}
 
 {{/* Names of service accounts. */}}
@@ -158,7 +168,17 @@ securityContext:
 {{- default (printf "%s-postgresql" (include "lmmpress.fullname" .)) .Values.postgresql.existingSecret -}}
 {{- end -}}
 
-{{/* A generated value that is kept: the one in the cluster if there is one, else a new one. (list $ secret key length) */}}
+{{/* The key that MLflow encrypts the secrets of webhooks with; empty if the chart's MLflow needs none. */}}
+{{- define "lmmpress.webhookSecret" -}}
+{{- if .Values.mlflow.webhooks.existingSecret -}}
+{{- .Values.mlflow.webhooks.existingSecret -}}
+{{- else if .Values.trigger.enabled -}}
+{{- printf "%s-mlflow-webhooks" (include "lmmpress.fullname" .) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A generated value that is kept: the one in the cluster if there is one, else a new one. (list $ secret key length)
+With a fifth member, the value is the base64 of so many letters, which is the form of Fernet's keys. */}}
 {{- define "lmmpress.kept" -}}
 {{- $ := index . 0 -}}
 {{- $found := lookup "v1" "Secret" $.Release.Namespace (index . 1) -}}
@@ -167,6 +187,8 @@ securityContext:
 {{- index $data (index . 2) -}}
 {{- else if $found -}}
 {{- fail (printf "Secret %s exists but has no key %s: a new value could not open what the old one protects; add the key, or name another Secret" (index . 1) (index . 2)) -}}
+{{- else if eq (len .) 5 -}}
+{{- randAlphaNum (index . 3 | int) | b64enc | b64enc -}}
 {{- else -}}
 {{- randAlphaNum (index . 3 | int) | b64enc -}}
 {{- end -}}
@@ -287,6 +309,13 @@ AWS_REGION: {{ .Values.objectStorage.region }}
 {{- end }}
 {{- end -}}
 
+{{/* The path of the authorities in the pipeline's pods, if there is one: only Kubeflow puts a file at /kfp/certs. */}}
+{{- define "lmmpress.caOfPipelines" -}}
+{{- if and .Values.ca.existingConfigMap (not (and (eq .Values.engine "argo") (hasPrefix "/kfp/" .Values.ca.pathInPipelines))) -}}
+{{- .Values.ca.pathInPipelines -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "lmmpress.caMount" -}}
 {{- if .Values.ca.existingConfigMap }}
 - name: ca
@@ -344,6 +373,21 @@ AWS_REGION: {{ .Values.objectStorage.region }}
   value: {{ printf "s3://%s/%s" .Values.mlflow.artifacts.bucket .Values.mlflow.artifacts.prefix | quote }}
 - name: MLFLOW_SERVER_ALLOWED_HOSTS
   value: {{ join "," $hosts | quote }}
+{{- with include "lmmpress.webhookSecret" . }}
+# a secret that one process has encrypted has to be read by the others, and after a restart
+- name: MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: {{ $.Values.mlflow.webhooks.key }}
+{{- end }}
+{{- if .Values.trigger.enabled }}
+# the trigger is a Service of this namespace, whose address is private
+- name: MLFLOW_WEBHOOK_ALLOWED_SCHEMES
+  value: "http,https"
+- name: MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS
+  value: "true"
+{{- end }}
 {{- range $key, $value := .Values.mlflow.extraEnv }}
 - name: {{ $key }}
   value: {{ $value | quote }}
@@ -443,8 +487,64 @@ volumes:
 {{- end -}}
 {{- end -}}
 
+{{/* The cluster profile of this release, as YAML. */}}
+{{- define "lmmpress.profile" -}}
+{{- $name := include "lmmpress.fullname" . }}
+{{- $profile := dict
+  "image" (include "lmmpress.ownImage" .)
+  "pull_policy" .Values.image.pullPolicy
+  "service_account" (include "lmmpress.pipelineAccount" .)
+}}
+{{- with .Values.imagePullSecrets }}{{ $_ := set $profile "pull_secrets" . }}{{ end }}
+{{- $_ := set $profile "engine" .Values.engine }}
+{{- if eq .Values.engine "argo" }}
+{{- $argo := dict "namespace" .Release.Namespace "system" .Values.argo.namespace }}
+{{- with .Values.argo.ui }}{{ $_ := set $argo "ui" . }}{{ end }}
+{{- with .Values.argo.instance }}{{ $_ := set $argo "instance" . }}{{ end }}
+{{- with .Values.argo.priorityClassName }}{{ $_ := set $argo "priority_class" . }}{{ end }}
+{{- with .Values.argo.deadline }}{{ $_ := set $argo "deadline" (int64 .) }}{{ end }}
+{{- if .Values.argo.report }}{{ $_ := set $argo "report" true }}{{ end }}
+{{- $_ := set $profile "argo" $argo }}
+{{- else }}
+{{- $kubeflow := dict "namespace" .Release.Namespace "system" .Values.kubeflow.namespace "experiment" .Values.mlflow.experiment }}
+{{- with .Values.kubeflow.host }}{{ $_ := set $kubeflow "host" . }}{{ end }}
+{{- $_ := set $profile "kubeflow" $kubeflow }}
+{{- end }}
+{{- $_ := set $profile "patience" .Values.pipeline.patience }}
+{{- $retries := dict }}
+{{- range $key, $value := .Values.pipeline.retries }}{{ $_ := set $retries $key (int64 $value) }}{{ end }}
+{{- $_ := set $profile "defaults" (dict "retries" $retries) }}
+{{- if .Values.kueue.enabled }}{{ $_ := set $profile "queue" .Values.kueue.localQueue }}{{ end }}
+{{- $environment := include "lmmpress.plainEnv" . | fromYaml }}
+{{- $_ := set $environment "MLFLOW_TRACKING_URI" (include "lmmpress.mlflowUrl" .) }}
+{{- $_ := set $environment "MLFLOW_EXPERIMENT_NAME" .Values.mlflow.experiment }}
+{{- if include "lmmpress.caOfPipelines" . }}
+{{- $_ := set $environment "AWS_CA_BUNDLE" .Values.ca.pathInPipelines }}
+{{- $_ := set $environment "REQUESTS_CA_BUNDLE" .Values.ca.pathInPipelines }}
+{{- end }}
+{{- $_ := set $profile "environment" $environment }}
+{{- $secrets := dict }}
+{{- with include "lmmpress.pipelineSecret" . }}
+{{- $keys := dict $.Values.objectStorage.accessKeyKey "AWS_ACCESS_KEY_ID" $.Values.objectStorage.secretKeyKey "AWS_SECRET_ACCESS_KEY" }}
+{{- $_ := set $secrets "store" (dict "name" . "keys" $keys) }}
+{{- end }}
+{{- if and (not .Values.mlflow.enabled) .Values.mlflow.external.existingSecret }}
+{{- $keys := dict .Values.mlflow.external.usernameKey "MLFLOW_TRACKING_USERNAME" .Values.mlflow.external.passwordKey "MLFLOW_TRACKING_PASSWORD" }}
+{{- $_ := set $secrets "mlflow" (dict "name" .Values.mlflow.external.existingSecret "keys" $keys) }}
+{{- end }}
+{{- if $secrets }}{{ $_ := set $profile "secrets" $secrets }}{{ end }}
+{{- if .Values.pipeline.cache.enabled }}{{ $_ := set $profile "cache" (dict "claim" (printf "%s-cache" $name)) }}{{ end }}
+{{- toYaml (mergeOverwrite $profile (deepCopy .Values.profile)) -}}
+{{- end -}}
+
 {{/* Refuses values that contradict each other. */}}
 {{- define "lmmpress.validate" -}}
+{{- if and (eq .Values.engine "argo") (include "lmmpress.usesPlugin" .) -}}
+{{- fail "engine is argo, and kubeflow.mlflowPlugin is on: the plugin belongs to Kubeflow; turn it off" -}}
+{{- end -}}
+{{- if and .Values.kubeflow.mlflowPlugin.enabled .Values.kubeflow.mlflowPlugin.byHand -}}
+{{- fail "kubeflow.mlflowPlugin.enabled and .byHand are both set: the chart makes the ConfigMap kfp-launcher, or you do; set one" -}}
+{{- end -}}
 {{- if and .Values.minio.enabled (not .Values.prepare.enabled) -}}
 {{- fail "prepare.enabled is false and minio.enabled true: the hook creates the MinIO users for pipelines and MLflow; set prepare.enabled=true" -}}
 {{- end -}}
@@ -467,8 +567,14 @@ volumes:
 {{- if not .Values.postgresql.existingSecret -}}
 {{- fail "postgresql.existingSecret: name the Secret with the password of your PostgreSQL" -}}
 {{- end -}}
+{{- if and (hasPrefix "verify-" .Values.postgresql.external.sslMode) (not .Values.ca.existingConfigMap) (not (hasKey .Values.mlflow.extraEnv "PGSSLROOTCERT")) -}}
+{{- fail (printf "postgresql.external.sslMode is %s, which checks the server's certificate: name the ConfigMap with its authority in ca.existingConfigMap, or set postgresql.external.sslMode=require, which checks none" .Values.postgresql.external.sslMode) -}}
+{{- end -}}
 {{- end -}}
 {{- if and .Values.kueue.enabled .Values.kueue.create (not .Values.kueue.clusterQueue) -}}
 {{- fail "kueue.clusterQueue: name the ClusterQueue of the LocalQueue" -}}
+{{- end -}}
+{{- if .Values.trigger.enabled -}}
+{{- include "lmmpress.validateTrigger" . -}}
 {{- end -}}
 {{- end -}}
