@@ -6,13 +6,16 @@ STAMP := $(VENV)/installed
 DOCS_STAMP := $(VENV)/installed-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help sample test test-long test-radosgw check docs docs-serve clean
+.PHONY: help sample trigger-demo test test-long test-radosgw cluster-test check docs docs-serve clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 sample: $(STAMP)  ## set up, and compress the built-in sample model on this machine
 	$(BIN)/lmmpress run --sample --out out/sample --resume
+
+trigger-demo: $(STAMP)  ## MLflow, the trigger and the sample model on this machine: a new version is compressed
+	$(BIN)/python examples/trigger_demo.py out/trigger-demo
 
 test: $(STAMP)  ## set up, and run the tests
 	$(BIN)/pytest
@@ -24,6 +27,9 @@ test-radosgw: $(STAMP)  ## the tests of the store against Ceph RGW, a second S3 
 	command -v radosgw >/dev/null || \
 		{ apt-get update && apt-get install -y --no-install-recommends radosgw ceph-mon ceph-osd; }
 	$(BIN)/pytest --s3-server radosgw tests/store
+
+cluster-test: $(STAMP)  ## the chart and whole runs on the cluster of KUBECONFIG, an hour or two (CONTRIBUTING.md)
+	$(BIN)/pytest -m cluster -n 0 -s -v $(CLUSTER_TEST_OPTIONS) tests/cluster
 
 check: $(STAMP)  ## the checks that read the code: style, types, floors
 	$(BIN)/ruff check .

@@ -18,7 +18,6 @@ from lmmpress.engine.parts.distill import distill
 from lmmpress.engine.parts.evaluate import evaluate
 from lmmpress.engine.parts.importance import importance
 from lmmpress.engine.parts.prune import prune
-from lmmpress.evaluation.accuracy import by_task, image_of_row
 from lmmpress.evaluation.gate import paired_drop
 from lmmpress.pruning.sizes import predict
 
@@ -45,12 +44,12 @@ def main() -> None:
         distilled = distill(one, checkpoint)
         assert distilled.checkpoint, "the loss stays finite"
         after = evaluate(one, distilled.checkpoint, "test")
-        drop = paired_drop(before.right, after.right, image_of_row(one.examples("test").split), 0.95)
+        drop = paired_drop(before.right, after.right, one.facts("test").owners(), 0.95)
         result[name] = {
             "original": before.accuracy,
             "before_distilling": cut.accuracy,
             "accuracy": after.accuracy,
-            "by_task": by_task(one.examples("test").split, after.right),
+            "by_task": one.facts("test").by_task(after.right),
             "drop": drop.value,
             "drop_interval": [drop.interval.low, drop.interval.high],
             "last_loss": distilled.loss[-1],

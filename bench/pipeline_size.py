@@ -33,8 +33,9 @@ def main() -> None:
                 target = Path(folder) / "pipeline.yaml"
                 compiling.compile_plan(plan, "antgmm", profile, granularity, target)
                 spec, platform = yaml.safe_load_all(target.read_text("utf-8"))
-                raw, stored = estimate(spec, platform, max(found["steps"]))
-                sizes[name] = {"bytes": target.stat().st_size, "object_raw": raw, "object_stored": stored}
+                size = estimate(spec, platform, {stage.name: plan.most_steps(stage) for stage in plan.stages})
+                object_sizes = {"object_raw": size.raw, "object_stored": size.stored, "nodes": size.nodes}
+                sizes[name] = {"bytes": target.stat().st_size} | object_sizes
         found[granularity] = sizes
     show(found)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lmmpress.api import (
         as_plan,
+        compare,
         compress,
         evaluate,
         inspect,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     )
     from lmmpress.errors import UserError
     from lmmpress.evaluation.answers import Answer, Answers
+    from lmmpress.evaluation.comparison import Comparison
     from lmmpress.evaluation.evaluate_checkpoint import Measurement
     from lmmpress.lmm.inspection import Inspection
     from lmmpress.plan import Plan
@@ -43,6 +45,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Answer",
     "Answers",
+    "Comparison",
     "Inspection",
     "Lineage",
     "Measurement",
@@ -56,6 +59,7 @@ __all__ = [
     "UserError",
     "Work",
     "as_plan",
+    "compare",
     "compress",
     "evaluate",
     "inspect",
@@ -73,6 +77,7 @@ __all__ = [
 _MODULES = {
     "Answer": "lmmpress.evaluation.answers",
     "Answers": "lmmpress.evaluation.answers",
+    "Comparison": "lmmpress.evaluation.comparison",
     "Inspection": "lmmpress.lmm.inspection",
     "Lineage": "lmmpress.tracking.lineage",
     "Measurement": "lmmpress.evaluation.evaluate_checkpoint",

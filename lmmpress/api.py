@@ -5,6 +5,7 @@ Nothing is printed. `progress` is a function that gets a function's messages and
 `lmmpress.UserError`.
 """
 
+import importlib.metadata
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +25,7 @@ from lmmpress.tasks.granularity import Granularity
 
 if TYPE_CHECKING:  # torch, transformers and MLflow take seconds to import
     from lmmpress.evaluation.answers import Answers, Question
+    from lmmpress.evaluation.comparison import Comparison
     from lmmpress.evaluation.evaluate_checkpoint import Measurement
     from lmmpress.lmm.inspection import Inspection
     from lmmpress.pruning.planned import Sizes
@@ -65,6 +67,8 @@ def compress(
         if engine == "kfp-local":
             needs_sdk("engine kfp-local")
         asked = as_plan(plan, overrides)
+        if asked.pipeline.approve:
+            say("pipeline.approve: a run on this machine waits for no approval")
         from lmmpress.tracking.registry import located, name_of_compressed
 
         name = name_of_compressed(asked.model)
@@ -77,19 +81,39 @@ def compress(
                 )
             result = _compress_in_tasks(found, name, folder, granularity, resume, tracking_uri)
         else:
-            chosen = _lineage(tracking_uri, name) if isinstance(recorder, str) else recorder
+            chosen = _lineage(tracking_uri, name, asked.model) if isinstance(recorder, str) else recorder
             result = _compress_here(found, folder, chosen, resume)
         from lmmpress.reporting import write_report
 
         write_report(result, found, folder / "report.html")
+        if found.compare:
+            _write_comparison(found, folder, result)
         return result
+
+
+def _write_comparison(plan: Plan, out: Path, result: Result) -> None:
+    """Write the comparison of a run's ends that its store keeps, if it could be made."""
+    from lmmpress.engine.kept import kept_comparison
+    from lmmpress.reporting import write_comparison
+    from lmmpress.store import open_store
+
+    kept = kept_comparison(open_store(plan.store or str(out / "store")), result.run_key)
+    if kept:
+        write_comparison(kept, out)
 
 
 def _compress_here(plan: Plan, out: Path, recorder: Recorder | None, resume: bool) -> Result:
     from lmmpress.engine.compression import compress
+    from lmmpress.tracking.background import Background
+    from lmmpress.tracking.lineage import Lineage
 
+    if isinstance(recorder, Lineage):
+        recorder = Background(recorder)
     try:
-        return compress(plan, out, recorder, resume)
+        result = compress(plan, out, recorder, resume)
+        if isinstance(recorder, Background) and not recorder.finish(recorder.patience):
+            say(f"{recorder.behind}; nothing is lost: once that is mended, --resume records the run")
+        return result
     except (Exception, KeyboardInterrupt) as error:
         if interrupted := getattr(recorder, "interrupted", None):
             interrupted(error)
@@ -107,17 +131,27 @@ def _compress_in_tasks(
 
 
 def plan_sizes(plan: AnyPlan, *, overrides: Iterable[str] = (), progress: Listener | None = None) -> "Sizes":
-    """The sizes after every step, from configs alone, without weights: `lmmpress plan`.
+    """The sizes after every step, and the memory that each part needs at least (`memory`), from configs alone, without
+    weights: `lmmpress plan`.
 
-    Raises UserError if a step or a maximum is not legal for the model.
+    For a plan with `start_from`, `start` says which run it would start from. Raises UserError if a step or a maximum is
+    not legal for the model, or if it cannot start from the run that it names.
     """
     with _telling(progress):
         wanted = as_plan(plan, overrides, with_data=False)
         from lmmpress.lmm.read_anatomy import anatomy_of, read_config
         from lmmpress.pruning.planned import Sizes
-        from lmmpress.pruning.sizes import predict
+        from lmmpress.pruning.sizes import predict, predict_memory
+        from lmmpress.tracking.registry import open_checkpoint
 
-        return Sizes(tuple(predict(anatomy_of(read_config(open_checkpoint(wanted.model))), wanted)))
+        anatomy = anatomy_of(read_config(open_checkpoint(wanted.model, weights=False)))
+        sizes = predict(anatomy, wanted)
+        start = ""
+        if wanted.start_from:  # the module imports torch and transformers' models, which sizes do not need
+            from lmmpress.engine.warm import start_of
+
+            start = start_of(wanted, anatomy)
+        return Sizes(tuple(sizes), predict_memory(anatomy, wanted, sizes), start)
 
 
 def prune(
@@ -180,6 +214,47 @@ def evaluate(
 
         settings = Evaluation(batch_size=batch_size)
         return evaluate_checkpoint(open_checkpoint(checkpoint), open_data(str(data)), split, settings)
+
+
+def compare(
+    a: Path | str,
+    b: Path | str,
+    data: Path | str,
+    *,
+    split: str | None = None,
+    rows: int | None = None,
+    tasks: Iterable[str] = (),
+    batch_size: int = _AT_ONCE,
+    speed: bool = True,
+    watts: float | None = None,
+    out: Path | str | None = None,
+    progress: Listener | None = None,
+) -> "Comparison":
+    """Two checkpoints on the same rows: accuracy by task with paired intervals, equal answers, the rows that differ,
+    size, memory, speed taking turns, energy: `lmmpress compare`.
+
+    `split` is by default `test`; where the data has none, the rows of the gate or of validation, or its only split.
+    `rows` is the most to compare on, `tasks` the names of the only tasks. Without `speed` no speed is measured. `watts`
+    is the power of the device, for an estimate of the energy where nothing measures it. With `out` comparison.html and
+    comparison.json are written into that folder.
+
+    Raises UserError for checkpoints that cannot be used or do not answer the same kind of rows, for rows that do not
+    fit them, and if rows change meanwhile.
+    """
+    with _telling(progress):
+        from lmmpress.data import open_data
+        from lmmpress.evaluation.compare_checkpoints import Asked, compare_checkpoints
+        from lmmpress.reporting import check_folder, write_comparison
+
+        folder = None if out is None else _local(out)
+        if folder is not None:
+            check_folder(folder)
+        asked = Asked(split, rows, tuple(tasks), Evaluation(batch_size=batch_size), speed, watts)
+        pair = [(str(address), open_checkpoint(address)) for address in (a, b)]
+        found = compare_checkpoints(pair[0], pair[1], (str(data), open_data(str(data))), asked)
+        if folder is not None:
+            write_comparison(found, folder)
+        return found
 
 
 def predict(
@@ -255,12 +330,14 @@ def lineage(plan: AnyPlan, out: Path | str) -> "Lineage":
     return Lineage(local_store(Path(out)), name_of_compressed(as_plan(plan, with_data=False).model))
 
 
-def _lineage(tracking_uri: str | None, name: str) -> "Lineage | None":
+def _lineage(tracking_uri: str | None, name: str, model: str) -> "Lineage | None":
     if tracking_uri is None:
         return None
     from lmmpress.tracking.lineage import Lineage
+    from lmmpress.tracking.registry import is_registered
 
-    return Lineage(tracking_uri, name)
+    about = {"version": importlib.metadata.version("lmmpress")} | ({"model": model} if is_registered(model) else {})
+    return Lineage(tracking_uri, name, about=about)
 
 
 def _tracking_uri(recorder: str, out: Path) -> str | None:

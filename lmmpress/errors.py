@@ -1,4 +1,4 @@
-"""The only exception whose message is written for users."""
+"""The exceptions whose messages are written for users."""
 
 import traceback
 
@@ -19,6 +19,10 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
+
+
+class AwayError(UserError):
+    """A server that has answered before gives no answer any more: the same work may succeed later."""
 
 
 def traceback_of(error: BaseException) -> str:

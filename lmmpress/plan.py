@@ -7,6 +7,7 @@ its default; so are addresses with credentials in them, since a plan is kept and
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,6 +35,9 @@ from lmmpress.settings.plain_yaml import Document, Place, read_document
 
 ADDRESSES = ("model", "data", "store")
 """The settings that are addresses or paths."""
+
+PREVIOUS = "previous"
+"""The `start_from` that asks for the last run of the store."""
 
 MOST_STEPS = 10_000
 """Of a stage."""
@@ -235,11 +239,59 @@ class Evaluation(Settings):
     latency_samples: Annotated[int, Field(gt=0)] = 32
 
 
+class Pipeline(Settings):
+    """How a pipeline goes about a run. After a stage named in `approve` it waits for a person's approval."""
+
+    approve: list[str] = []
+
+
+class ScheduledStep(Settings):
+    """A step that an earlier run kept: the name of its stage, the tower as the plan names it, how much it removed."""
+
+    stage: str
+    tower: TowerName
+    removed: Annotated[int, Field(gt=0)]
+
+
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class RunEnds(Settings):
+    """The two ends of a run, by digest: its original, and what its steps led to."""
+
+    original: Digest
+    result: Digest
+
+
+class Schedule(Settings):
+    """The steps that the run with the key `run` kept, in their order: what a warm run jumps along. `ends` are that
+    run's, if a jump may carry over what it has learned."""
+
+    run: Digest
+    steps: Annotated[list[ScheduledStep], Field(min_length=1, max_length=MOST_STEPS)]
+    ends: RunEnds | None = None
+
+
+class Jumps(Settings):
+    """How a warm run makes its jumps.
+
+    With `carry`, the jump over all steps cuts what the earlier run has cut, adds what that run's distilling changed,
+    and distils for `carry_epochs`. Any other jump scores anew, and over n steps it distils for `share` times their
+    epochs, at least for those of one step.
+    """
+
+    carry: bool = True
+    carry_epochs: Annotated[int, Field(ge=0)] = 1
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+
 class Plan(Settings):
     """The plan of a run. See docs/plan.md for every key.
 
     `data_checks` says when rows are checked: `all` of every split before the first step, or each split only when it is
-    first used (`lazy`).
+    first used (`lazy`). With `compare` a run compares its result with its original at its end. `start_from` names an
+    earlier run, whose kept steps this run takes at once: `previous`, or the address of a run. lmmpress looks it up when
+    the run begins, and puts what it finds into `schedule`.
     """
 
     model: Address
@@ -254,8 +306,27 @@ class Plan(Settings):
     distillation: Distillation = Distillation()
     evaluation: Evaluation = Evaluation()
     data_checks: Literal["all", "lazy"] = "all"
+    compare: bool = False
+    pipeline: Pipeline = Pipeline()
     store: Address | None = None
+    start_from: Address | None = None
+    jumps: Jumps = Jumps()
+    schedule: Schedule | None = None
     trust_remote_code: Literal[False] = False
+
+    @model_validator(mode="after")
+    def _approves_known_stages(self) -> "Plan":
+        names = [stage.name for stage in self.stages]
+        for name in self.pipeline.approve:
+            if name not in names:
+                raise ValueError(f"pipeline.approve: there is no stage {name!r}; {nearest(name, names)}")
+        return self
+
+    @model_validator(mode="after")
+    def _follows_schedule(self) -> "Plan":
+        """Check that the steps of a schedule are some that the stages can make, in their order."""
+        self.schedule_loops()
+        return self
 
     @property
     def is_mapping(self) -> bool:
@@ -272,7 +343,28 @@ class Plan(Settings):
 
     def stage_towers(self, stage: Stage) -> list[str | None]:
         """The towers that a stage goes through in turn; None stands for the largest tower at each step."""
-        return [None if name == "largest" else name for name in ([stage.tower] if stage.tower else self.towers)]
+        return [None if name == "largest" else name for name in self._towers_of(stage)]
+
+    def _towers_of(self, stage: Stage) -> list[TowerName]:
+        return [stage.tower] if stage.tower else self.towers
+
+    def schedule_loops(self) -> list[int]:
+        """For each step of the schedule, which loop of steps it belongs to: the loops of all stages, one for each
+        tower, are counted from 0. ValueError if no loop makes such a step there, or if a loop would remove more than
+        its stage may."""
+        loops = [(stage.name, tower) for stage in self.stages for tower in self._towers_of(stage)]
+        left = [stage.max for stage in self.stages for _ in self._towers_of(stage)]
+        found, at = [], 0
+        for step in self.schedule.steps if self.schedule else []:
+            while at < len(loops) and loops[at] != (step.stage, step.tower):
+                at += 1
+            if at == len(loops):
+                raise ValueError(f"schedule: no stage of the plan makes a step of {step.stage} on {step.tower} there")
+            left[at] -= step.removed
+            if left[at] < 0:
+                raise ValueError(f"schedule: the steps of {step.stage} on {step.tower} remove more than that stage may")
+            found.append(at)
+        return found
 
     def towers_in_use(self) -> list[TowerName]:
         """Every tower that some stage goes through; the plan's towers if there is no stage."""
@@ -284,6 +376,19 @@ class Plan(Settings):
         """How many steps a stage makes if the gate accepts them all."""
         return len(self.stage_towers(stage)) * len(stage.removals())
 
+    def carried_over(self, steps: int) -> RunEnds | None:
+        """The ends of the earlier run if a jump over so many steps of the schedule carries over what it has learned:
+        one over all of them."""
+        schedule = self.schedule
+        return schedule.ends if schedule and self.jumps.carry and 1 < steps == len(schedule.steps) else None
+
+    def epochs_over(self, steps: int) -> int:
+        """How many epochs a step distils that goes over so many steps of a schedule; one alone is like any other."""
+        if self.carried_over(steps):
+            return self.jumps.carry_epochs
+        epochs = self.distillation.epochs
+        return max(epochs, math.ceil(epochs * steps * self.jumps.share))
+
     @field_serializer("stages")
     def _as_written(self, stages: list[Stage]) -> dict[str, Any] | list[dict[str, Any]]:
         """The stages as a mapping if one can express them, as in plans of older versions; else as a list."""
@@ -292,9 +397,12 @@ class Plan(Settings):
         return [stage.as_written() for stage in stages]
 
     def key_settings(self) -> dict[str, Any]:
-        """The settings that a run's outcome depends on: all except addresses, the checks before the run, and the
-        measurement of speed."""
-        left_out = {"model", "data", "store", "evaluation", "data_checks"}
+        """The settings that a run's outcome depends on: all except addresses, the checks before the run, the
+        measurement of speed, the comparison at the end, and the approvals that a pipeline waits for. How to jump counts
+        where there is a schedule, so that a run that found none is the run of the same plan without `start_from`."""
+        left_out = {"model", "data", "store", "evaluation", "data_checks", "compare", "pipeline", "start_from"}
+        if self.schedule is None:
+            left_out |= {"schedule", "jumps"}
         checks = {"tolerance": {"allow_zero": True}}
         return self.model_dump(mode="json", exclude=checks | dict.fromkeys(left_out, True)) | {
             "stages": [[stage.axis, _amounts(stage) | self._own_tower(stage)] for stage in self.stages]
@@ -310,15 +418,16 @@ def _amounts(stage: Stage) -> dict[str, int]:
 
 
 def read_plan(path: Path, overrides: tuple[str, ...] = ()) -> Plan:
-    """Read a plan file; relative `model`, `data` and `store` paths are taken from the file's own folder.
+    """Read a plan file; relative paths of `model`, `data`, `store` and `start_from` are taken from the file's own
+    folder.
 
     Raises UserError, with a line for each fault, if the file is no mapping, or settings are unknown or out of their
     ranges.
     """
     document = read_document(path, "plan")
-    for key in ADDRESSES:
+    for key in (*ADDRESSES, "start_from"):
         value = document.value.get(key)
-        if isinstance(value, str) and _is_path(value):
+        if isinstance(value, str) and value != PREVIOUS and _is_path(value):
             document.value[key] = str((path.parent / value).resolve())
     return _checked(document, overrides, str(path))
 

@@ -1,11 +1,12 @@
 """The results of a run as data: the records that result.json, the report and the lineage are made of."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
 from pydantic import BaseModel, ConfigDict
 
-from lmmpress.plan import Plan
+from lmmpress.plan import Plan, ScheduledStep
 from lmmpress.printing.numbers import faster, in_short
 from lmmpress.printing.sheet import Grid, Part, Shown
 
@@ -66,9 +67,22 @@ class Headline(Record):
     natural_tokens: float | None = None
 
 
+class Machine(Record):
+    """What computed a part: its pod (empty outside a cluster), node and kinds of GPU, and the most memory in bytes that
+    the part took: of the process, and of all its GPUs together."""
+
+    pod: str = ""
+    node: str = ""
+    gpu: str = ""
+    peak_memory: int | None = None
+    peak_gpu_memory: int | None = None
+
+
 class StepResult(Record):
     """One step. `accuracy_pruned` is before distilling, `accuracy` after; `drop` is from `reference`, all on the gate's
-    split; `seconds` by part (importance, prune, distill, evaluate). Values of parts that did not run are None."""
+    split; `seconds` and `machines` by part (importance, prune, distill, evaluate). Values of parts that did not run are
+    None; results of older versions have no machines. A jump of a warm run is one step: `jump` are all steps of its
+    schedule that it makes at once, and `stage`, `tower` and `removed` are those of the first of them."""
 
     stage: str
     index: int
@@ -90,10 +104,33 @@ class StepResult(Record):
     score_reliability: float | None
     loss: list[float]
     seconds: dict[str, float]
+    machines: dict[str, Machine] = {}
+    jump: list[ScheduledStep] = []
+
+    @property
+    def title(self) -> str:
+        """What the step makes smaller, in a few words."""
+        return jump_title(self.jump) if self.jump else f"{self.stage} -{self.removed}"
+
+
+def jump_title(jump: Sequence[ScheduledStep]) -> str:
+    """A jump in a few words: how many steps it goes over, and how much it removes in each stage."""
+    removed: dict[str, int] = {}
+    for step in jump:
+        removed[step.stage] = removed.get(step.stage, 0) + step.removed
+    return f"jump over {len(jump)} steps ({', '.join(f'{stage} -{much}' for stage, much in removed.items())})"
+
+
+class StartedFrom(Record):
+    """What a warm run started from: the key of an earlier run, and how many steps that kept."""
+
+    run: str
+    steps: int
 
 
 class Result(Shown, Record):
-    """result.json. `drop_interval` is that of the test accuracy lost, original minus compressed."""
+    """result.json. `drop_interval` is that of the test accuracy lost, original minus compressed. `started_from` is None
+    if the run went the gradual way."""
 
     original: Headline
     compressed: Headline
@@ -106,6 +143,7 @@ class Result(Shown, Record):
     seconds_by_part: dict[str, float]
     alpha: float
     environment: dict[str, str]
+    started_from: StartedFrom | None = None
 
     def __repr__(self) -> str:
         before, after = self.original, self.compressed
@@ -119,7 +157,8 @@ class Result(Shown, Record):
 
     def shown(self) -> tuple[Part, ...]:
         """The closing table, original against compressed, and the number of kept steps."""
-        return self._closing_table(), f"{self._kept()}, {self.seconds:.0f} s"
+        warm = f", warm from run {self.started_from.run[:12]}" if self.started_from else ""
+        return self._closing_table(), f"{self._kept()}, {self.seconds:.0f} s{warm}"
 
     def _kept(self) -> str:
         kept = sum(step.decision != "rolled back" for step in self.steps)

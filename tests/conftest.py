@@ -13,14 +13,16 @@ pytest.register_assert_rewrite("support")  # so that a failed assertion there sh
 
 from support.data import write_data
 from support.environment import isolate
+from support.kubernetes_api import Kubernetes
 from support.mlflow_server import new_database
 from support.plans import tiny_plan
-from support.s3 import Server, start_server
+from support.s3 import Proxy, Server, start_server
 from support.skipped import write_skipped
 from support.tiny import write_checkpoint
 from support.training import train_until_it_answers
 
 from lmmpress.data import read_split
+from lmmpress.host.patience import PATIENCE
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint, save_trained
 from lmmpress.lmm.examples import encode
 from lmmpress.lmm.processor import load_processor
@@ -53,6 +55,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     write_skipped(terminalreporter)
+
+
+@pytest.fixture(autouse=True)
+def begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test is a process that has not begun any run, and that waits for a server for a minute at most."""
+    monkeypatch.setenv(PATIENCE, "60s")
+    monkeypatch.setattr("lmmpress.host.patience._begun", False)
 
 
 @pytest.fixture
@@ -144,3 +153,27 @@ def new_bucket(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
         return f"s3://{name}/models"
 
     return make
+
+
+@pytest.fixture
+def bucket_address(new_bucket: Callable[[], str]) -> str:
+    """The address of an empty store in a bucket."""
+    return new_bucket()
+
+
+@pytest.fixture
+def proxy(bucket_address: str, s3_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A proxy between this test and the server."""
+    proxy = Proxy(s3_server.endpoint)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def kubernetes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kubernetes]:
+    """An API server of Kubernetes, which the kubeconfig of the environment names."""
+    server = Kubernetes()
+    monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path)))
+    yield server
+    server.stop()

@@ -58,6 +58,7 @@ def test_every_function_takes_them(
     assert lmmpress.inspect(pruned.checkpoint).teacher == digest
     assert lmmpress.evaluate(name, data).parameters == pruned.parameters_before
     assert len(lmmpress.predict(name, data, rows=1)) == 1
+    assert lmmpress.compare(name, pruned.checkpoint, data, rows=1, speed=False).a.checkpoint == digest
     assert len(lmmpress.plan_sizes(short_plan | {"model": name})) == 2
 
 
@@ -126,6 +127,7 @@ def test_a_name_that_leads_nowhere_is_one_line_everywhere(
     for attempt in (
         lambda: lmmpress.inspect(name),
         lambda: lmmpress.evaluate(name, data),
+        lambda: lmmpress.compare(name, name, data),
         lambda: lmmpress.plan_sizes(plan),
         lambda: lmmpress.compress(plan, tmp_path / "out"),
     ):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from support.paths import ROOT
 from support.without import BROUGHT, EXTRAS, without
 
@@ -74,6 +75,8 @@ def test_every_command_that_needs_an_extra_names_it(plan_file: str, plan: dict[s
         "s3 evaluate": ["evaluate", plan["model"], "--data", s3],
         "s3 ls": ["store", "ls", s3],
         "s3 cp": ["store", "cp", plan["model"], s3],
+        "trigger serve": ["trigger", "serve"],
+        "trigger check": ["trigger", "check"],
         "mlflow inspect": ["inspect", "models:/ads/1"],
         "mlflow model": ["run", plan_file, "--out", out, "--set", "model=models:/ads@champion"],
     }
@@ -103,7 +106,9 @@ def test_a_pod_without_mlflow_says_so_in_its_first_task(plan: dict[str, Any], tm
 
 
 def test_only_the_rooms_of_extras_need_them(tmp_path: Path) -> None:
-    rooms = ("lmmpress.components.", "lmmpress.pipelines.", "lmmpress.kubeflow.", "lmmpress.doctor.")
+    rooms = tuple(
+        f"lmmpress.{room}." for room in ("components", "pipelines", "kubeflow", "argo", "pods", "doctor", "trigger")
+    )
     bucket = {"bucket", "cache", "connection", "download", "rights_probe", "retries", "s3_calls", "upload"}
     found = without(ALL, "support.doors", "modules_that_cannot_be_imported", tmp_path)
     assert "lmmpress.store.s3_calls" in found
@@ -114,8 +119,10 @@ def test_only_the_rooms_of_extras_need_them(tmp_path: Path) -> None:
 def test_the_extras_install_what_they_are_named_for() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
     for package, extra in EXTRA_OF.items():
-        assert package in {Requirement(one).name for one in extras[extra]}
-    assert {Requirement(one).extras == {"kubeflow", "mlflow", "s3"} for one in extras["all"]} == {True}
+        assert canonicalize_name(package) in {Requirement(one).name for one in extras[extra]}
+    assert {Requirement(one).extras == {"argo", "kubeflow", "mlflow", "s3", "trigger"} for one in extras["all"]} == {
+        True
+    }
     assert Requirement(extras["cluster"][0]).extras == {"all"}
     assert "lmmpress[all]" in extras["dev"], "the two commands of the README install everything"
 

@@ -94,6 +94,6 @@ def test_a_wheel_says_that_it_is_typed(tmp_path: Path) -> None:
     assert "lmmpress/py.typed" in names
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["packages"]
     assert {f"{package.replace('.', '/')}/__init__.py" for package in packages} <= names
-    assert {"lmmpress/reporting/page.html", "lmmpress/presets/sample.yaml"} <= names
+    assert {"lmmpress/reporting/page.html", "lmmpress/reporting/style.css", "lmmpress/presets/sample.yaml"} <= names
     for extra in ("kubeflow", "mlflow", "s3", "all", "cluster"):
         assert f"Provides-Extra: {extra}" in told

@@ -64,6 +64,7 @@ def shown(make_checkpoint: Any, taught: Path, data: Path, tmp_path: Path) -> dic
         "Inspection": lmmpress.inspect(pruned.checkpoint),
         "Measurement": lmmpress.evaluate(taught, data),
         "Answers": lmmpress.predict(taught, data),
+        "Comparison": lmmpress.compare(taught, make_checkpoint("llama"), data, rows=4),
     }
 
 
@@ -88,6 +89,7 @@ def test_a_page_says_what_the_command_prints(shown: dict[str, Shown]) -> None:
         "Inspection": "block of language -1",
         "Measurement": "samples/s at batch",
         "Answers": "accuracy",
+        "Comparison": "4 of 4 rows have different answers",
     }.items():
         assert words in pages[name], name
     assert Reader(shown["Answers"]._repr_html_()).tags.count("img") == len(shown["Answers"])  # type: ignore[arg-type]

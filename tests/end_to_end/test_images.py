@@ -21,7 +21,7 @@ from tools.images import recipe
 
 DOCKER = ROOT / "docker"
 NO_MACHINE = cast(recipe.Machine, None)  # for a builder that only reads the recipe
-LOCKS = ("requirements", "torch-cuda", "kfp", "mlflow")
+LOCKS = ("requirements", "torch-cuda", "kfp", "mlflow", "trigger")
 BY_VARIANT = re.compile(r"torch|triton|nvidia-.*|cuda-.*")
 
 
@@ -53,7 +53,7 @@ def test_hadolint_finds_nothing() -> None:
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("target", ["lmmpress", "mlflow"])
+@pytest.mark.parametrize("target", ["lmmpress", "mlflow", "trigger"])
 @pytest.mark.parametrize("variant", ["cpu", "cuda"])
 def test_an_image_ends_without_root_and_without_tools(target: str, variant: str) -> None:
     builder = recipe.Builder(NO_MACHINE, {"VARIANT": variant})
@@ -103,7 +103,7 @@ def test_every_install_is_locked() -> None:
         for command in rest.split("&&")
         if " install --no-deps" in command
     ]
-    assert len(installs) == 6
+    assert len(installs) == 7
     free = [command for command in installs if "--require-hashes" not in command]
     assert [re.sub(r".* ", "", command.strip()) for command in free] == ['"torch==${TORCH}"', "/wheels/*.whl"]
 
@@ -131,10 +131,28 @@ def test_the_lock_covers_every_requirement() -> None:
         requirement = Requirement(text)
         version, _ = packages[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), text
+    packages |= locked("trigger")
+    for text in [*extras["argo"], *extras["kubeflow"], *extras["trigger"]]:
+        requirement = Requirement(text)
+        version, _ = packages[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), text
     (kfp,) = (text for text in extras["kubeflow"] if Requirement(text).name == "kfp")
     assert Requirement(kfp).specifier.contains(locked("kfp")["kfp"][0])
     (build,) = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["build-system"]["requires"]
     assert Requirement(build).specifier.contains(packages["setuptools"][0]), "the builder makes our wheel with it"
+
+
+def test_the_triggers_image_has_no_torch_and_no_second_version_of_anything() -> None:
+    builder = recipe.Builder(NO_MACHINE, {"VARIANT": "cuda"})
+    copied = [
+        rest.split()[0].removeprefix("--from=")
+        for instruction, rest in builder.stages["trigger"].instructions
+        if instruction == "COPY"
+    ]
+    assert copied == ["trigger-environment", "own"]
+    assert builder.stages["trigger-environment"].base == "dependencies", "which has no torch yet"
+    assert not locked("trigger").keys() & (locked("requirements") | locked("torch-cuda")).keys()
+    assert locked("trigger")["kfp"][0] == locked("kfp")["kfp"][0], "what compiles is what runs in the pods"
 
 
 def test_what_is_copied_reaches_the_builder() -> None:

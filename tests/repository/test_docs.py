@@ -11,7 +11,7 @@ from tools.site import links, pages
 FOLDERS = r"(?:lmmpress|components|pipelines|tests|bench|tools|docs|docker|helm|examples|\.ci|\.github)"
 PATH = re.compile(rf"{FOLDERS}/[\w./*{{}},-]*")
 NAMED_FILE = re.compile(r"(?<![\w./*{}<-])((?:[\w-]+/)+[\w-]+\.(?:py|md|sh))\b")
-MADE_BY_USERS = ("docker/.env",)
+MADE_BY_USERS = ("docker/.env", "lmmpress/part", "lmmpress/stage")  # the latter two are labels of pods
 SOURCES = [
     file
     for pattern in ("**/*.py", "**/*.yaml", "**/*.toml", "**/*.sh", "**/*.yml", "**/Dockerfile", "Makefile", ".ci/run")

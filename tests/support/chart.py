@@ -17,8 +17,8 @@ from support.s3 import MiniStack
 
 CHART = ROOT / "helm" / "lmmpress"
 VERSIONS = ("1.28.0", "1.31.0", "1.34.0", "1.37.0")
-APIS = ("monitoring.coreos.com/v1", "kueue.x-k8s.io/v1beta1")
-CUSTOM = ("ServiceMonitor", "PrometheusRule", "LocalQueue")
+APIS = ("monitoring.coreos.com/v1", "kueue.x-k8s.io/v1beta1", "gateway.networking.k8s.io/v1")
+CUSTOM = ("ServiceMonitor", "PrometheusRule", "LocalQueue", "HTTPRoute")
 DIGEST = "sha256:" + "1" * 64
 PLAN = {"model": "s3://models/antgmm", "data": "s3://models/maad", "stages": {"ffn": {"step": 768, "max": 6144}}}
 SCHEDULED = {
@@ -117,6 +117,123 @@ CASES: dict[str, tuple[Values, tuple[str, ...]]] = {
             "imagePullSecrets": ["mirror"],
             "image": {"digest": DIGEST},
             "mlflow": {"image": {"digest": DIGEST}},
+        },
+        (),
+    ),
+    "argo": (
+        {
+            "engine": "argo",
+            "argo": {
+                "namespace": "workflows",
+                "ui": "https://argo.example.org",
+                "instance": "ads",
+                "deadline": 604800,
+                "priorityClassName": "high",
+                "report": True,
+                "submitters": [{"kind": "Group", "name": "ads", "apiGroup": "rbac.authorization.k8s.io"}],
+            },
+            "pipeline": {"patience": "30m", "retries": {"count": 5}, "cache": {"enabled": True}},
+            "ca": {"existingConfigMap": "authorities"},
+        },
+        (),
+    ),
+    "trigger": (
+        {
+            "plans": {"antgmm": PLAN, "small": PLAN | {"store": "s3://lmmpress/store/small"}},
+            "profiles": {"small": {"components": {"distill": {"gpus": 1}}}},
+            "kubeflow": {"host": "https://kubeflow.example.org/pipeline"},
+            "mlflow": {"webhooks": {"existingSecret": "mlflow-webhooks", "key": "fernet"}},
+            "ca": {"existingConfigMap": "authorities"},
+            "trigger": SCHEDULED
+            | {
+                "enabled": True,
+                "settings": {
+                    "models": {
+                        "antgmm": {
+                            "plans": {
+                                "usual": {"plan": "plans/antgmm.yaml"},
+                                "small": {"plan": "plans/small.yaml", "cluster": "clusters/small.yaml"},
+                            },
+                            "default": "usual",
+                            "policy": {
+                                "start": "window",
+                                "window": {"opens": "0 22 * * *", "hours": 6, "zone": "Asia/Shanghai"},
+                                "most_a_day": 2,
+                            },
+                        }
+                    },
+                    "server": {
+                        "tokens": [{"name": "ci", "role": "operator", "file": "secrets/ci"}],
+                        "webhook_secrets": [{"file": "secrets/webhook"}, {"file": "secrets/webhook-before"}],
+                        "limits": {"request_bytes": 1048576},
+                        "stop_seconds": 30,
+                        "page": {
+                            "address": "https://press.example.org",
+                            "session_secret": {"file": "secrets/session"},
+                            "oidc": {
+                                "issuer": "https://login.example.org/realms/ads",
+                                "client_id": "lmmpress",
+                                "client_secret": {"file": "secrets/sign-in"},
+                            },
+                            "groups": {"ads-owners": "operator"},
+                        },
+                    },
+                },
+                "secrets": {
+                    "session": {"secret": "trigger-page", "key": "session"},
+                    "sign-in": {"secret": "trigger-page", "key": "client"},
+                    "ci": {"secret": "trigger-tokens", "key": "ci"},
+                    "webhook": {"secret": "trigger-webhook", "key": "new"},
+                    "webhook-before": {"secret": "trigger-webhook", "key": "old"},
+                },
+                "serviceAccount": {"annotations": {"role": "arn:of:a:third"}},
+                "ingress": {
+                    "enabled": True,
+                    "className": "nginx",
+                    "host": "press.example.org",
+                    "tlsSecret": "press-tls",
+                    "annotations": {"note": "an ingress"},
+                },
+                "httpRoute": {
+                    "enabled": True,
+                    "parentRefs": [{"name": "gateway", "namespace": "gateways"}],
+                    "hostnames": ["press.example.org"],
+                    "annotations": {"note": "a route"},
+                },
+                "extraEnv": {"MLFLOW_HTTP_REQUEST_TIMEOUT": 20},
+                "podAnnotations": {"note": "a"},
+                "podLabels": {"tier": "trigger"},
+                "topologySpreadConstraints": [
+                    {
+                        "maxSkew": 1,
+                        "topologyKey": "kubernetes.io/hostname",
+                        "whenUnsatisfiable": "ScheduleAnyway",
+                        "labelSelector": {"matchLabels": {"app.kubernetes.io/component": "trigger"}},
+                    }
+                ],
+            },
+            "networkPolicy": {
+                "triggerClients": [
+                    {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}}}
+                ],
+                "triggerEgress": [
+                    {"to": [{"ipBlock": {"cidr": "10.4.0.0/16"}}], "ports": [{"port": 587}]},
+                    {"to": [{"ipBlock": {"cidr": "10.5.0.1/32"}}], "ports": [{"port": 443}]},
+                ],
+            },
+        },
+        APIS,
+    ),
+    "trigger-argo": (
+        {
+            "engine": "argo",
+            "plans": {"antgmm": PLAN},
+            "trigger": {
+                "enabled": True,
+                "replicas": 2,
+                "image": {"digest": DIGEST},
+                "settings": {"models": {"antgmm": {"newest": True, "plans": {"usual": {"plan": "plans/antgmm.yaml"}}}}},
+            },
         },
         (),
     ),

@@ -30,10 +30,10 @@ Break = Callable[[Kubernetes, Json], Any]
 
 @dataclass(frozen=True)
 class Fault:
-    """What breaks a cluster or its profile, the one check that finds it, and words of what it says and advises."""
+    """What breaks a cluster or its profile, the checks that find it, and words of what one says and advises."""
 
     broken: Break
-    check: str
+    check: str | tuple[str, ...]
     status: str
     said: str
     mend: str
@@ -42,7 +42,7 @@ class Fault:
 FAULTS: dict[str, Fault] = {}
 
 
-def fault(check: str, status: str, said: str, mend: str) -> Callable[[Break], Break]:
+def fault(check: str | tuple[str, ...], status: str, said: str, mend: str) -> Callable[[Break], Break]:
     """Add a fault under the name of the function that makes it."""
 
     def add(broken: Break) -> Break:
@@ -79,12 +79,11 @@ def enforce_restricted(k: Kubernetes) -> None:
 @fault("namespace", "failed", "Argo's own containers do not", "executor.securityContext")
 def pod_security(k: Kubernetes, p: Json) -> None:
     enforce_restricted(k)
-    k.answers["/api/v1/namespaces/kubeflow/configmaps/workflow-controller-configmap"] = named(
-        "workflow-controller-configmap", data={"executor": "imagePullPolicy: IfNotPresent"}
-    )
+    settings = k.answers["/api/v1/namespaces/kubeflow/configmaps/workflow-controller-configmap"]
+    settings["data"]["executor"] = "securityContext: {runAsNonRoot: true}"
 
 
-@fault("namespace", "unknown", "could not be read: HTTP 403", "executor.securityContext")
+@fault(("namespace", "Argo's retries"), "unknown", "could not be read: HTTP 403", "executor.securityContext")
 def pod_security_unseen(k: Kubernetes, p: Json) -> None:
     enforce_restricted(k)
     path = "/api/v1/namespaces/kubeflow/configmaps/workflow-controller-configmap"

@@ -6,12 +6,15 @@ import os
 import torch
 from hypothesis import settings
 
+hidden: dict[str, str] = {}
+"""What `isolate` hides; the tests on a real cluster find it here."""
+
 
 def isolate() -> None:
     """Hide the settings of the user who runs the tests, use no proxy for local servers, and compute on one thread."""
     for name in list(os.environ):
         if name.startswith(("AWS_", "MLFLOW_", "KFP_", "KUBE", "LMMPRESS_")):
-            del os.environ[name]
+            hidden[name] = os.environ.pop(name)
     for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "COLUMNS"):
         os.environ.pop(name, None)
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"

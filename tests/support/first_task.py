@@ -3,14 +3,14 @@
 from typing import Any
 
 from lmmpress.plan import Plan
-from lmmpress.tasks.parameters import amounts_of, amounts_text, arguments_of
+from lmmpress.tasks.parameters import amounts_of, amounts_text, arguments_of, as_compiled
 
 
 def asked_by(plan: Plan, name: str) -> dict[str, Any]:
     """What a pipeline that was compiled from a plan gives to its first task."""
     amounts = amounts_of(plan)
     given = {key: value for key, value in arguments_of(plan, name).items() if key not in amounts}
-    compiled = [stage.as_written() for stage in plan.stages]
+    compiled = as_compiled(plan.stages, plan.pipeline.approve, plan.compare)
     # numbers come back as floats
     return given | {
         "compiled": compiled,

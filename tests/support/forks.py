@@ -35,10 +35,10 @@ class Forks:
 
 
 def main() -> None:
+    sys.path[0] = str(Path(__file__).parents[1])  # in place of this folder, whose html.py is not Python's
     import torch
 
     torch.set_num_threads(1)
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     modules = {name: importlib.import_module(name) for name in sys.argv[1:]}
     answers = os.dup(1)
     os.dup2(2, 1)  # printed text must not be read as an answer

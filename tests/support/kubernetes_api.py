@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import yaml
+from support.kubeconfig import write_kubeconfig
 
 Object = dict[str, Any]
 HOME = "/api/v1/namespaces/team-ads"
 DEPLOYMENTS = "/apis/apps/v1/namespaces/kubeflow/deployments"
 KUEUE = "/apis/kueue.x-k8s.io/v1beta1"
+RETRIED = {"templateDefaults": {"retryStrategy": {"limit": "2", "retryPolicy": "Always"}}}
 REVIEWS = "/apis/authorization.k8s.io/v1"
 
 
@@ -110,6 +111,11 @@ def healthy() -> dict[str, Any]:
         f"{DEPLOYMENTS}/ml-pipeline": deployment("ghcr.io/kubeflow/kfp-api-server:2.17.0"),
         f"{DEPLOYMENTS}/ml-pipeline-persistenceagent": deployment("ghcr.io/kubeflow/kfp-persistence-agent:2.17.0"),
         f"{DEPLOYMENTS}/workflow-controller": deployment("quay.io/argoproj/workflow-controller:v3.7.3"),
+        "/apis/apps/v1/namespaces/team-ads/deployments": listed(),
+        DEPLOYMENTS: listed(named("workflow-controller", **deployment("quay.io/argoproj/workflow-controller:v3.7.3"))),
+        "/api/v1/namespaces/kubeflow/configmaps/workflow-controller-configmap": named(
+            "workflow-controller-configmap", data={"workflowDefaults": json.dumps({"spec": RETRIED})}
+        ),
         f"{HOME}/serviceaccounts/lmmpress": named("lmmpress"),
         f"{HOME}/secrets/lmmpress-store": secret("lmmpress-store", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
         f"{HOME}/secrets/lmmpress-mlflow": secret(
@@ -159,18 +165,7 @@ class Kubernetes:
         self._server.server_close()
 
     def kubeconfig(self, folder: Path, **user: Any) -> Path:
-        """Written as kubectl does it."""
-        told = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "test",
-            "clusters": [{"name": "c", "cluster": {"server": self.host}}],
-            "users": [{"name": "u", "user": user or {"token": "fresh"}}],
-            "contexts": [{"name": "test", "context": {"cluster": "c", "user": "u"}}],
-        }
-        path = folder / "kubeconfig"
-        path.write_text(yaml.safe_dump(told), "utf-8")
-        return path
+        return write_kubeconfig(folder, self.host, user)
 
     def answer(self, method: str, path: str, body: Any) -> Any:
         parts = urlsplit(path)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from trustme import LeafCert
+
 from support.s3 import free_port
 
 
@@ -21,8 +23,11 @@ def programs() -> Path | None:
 
 
 @contextmanager
-def postgresql(bin: Path, user: str, password: str, database: str) -> Iterator[int]:
-    """Start a server as its image does, with one user with a password and one database, and return its port."""
+def postgresql(
+    bin: Path, user: str, password: str, database: str, certificate: LeafCert | None = None
+) -> Iterator[int]:
+    """Start a server as its image does, with one user with a password and one database, and return its port. With a
+    certificate it takes TLS connections too."""
     # it refuses to be root
     user_of, group_of = ("nobody", "nogroup") if os.geteuid() == 0 else (None, None)
     with tempfile.TemporaryDirectory(prefix="postgresql-") as name:
@@ -36,6 +41,13 @@ def postgresql(bin: Path, user: str, password: str, database: str) -> Iterator[i
         make.append(f"--pwfile={folder}/password")
         subprocess.run(make, check=True, capture_output=True, cwd=folder, user=user_of, group=group_of)
         serve = [str(bin / "postgres"), "-D", str(folder / "data"), "-h", "127.0.0.1", "-p", str(port), "-k", ""]
+        if certificate:
+            certificate.private_key_pem.write_to_path(folder / "tls.key")
+            certificate.cert_chain_pems[0].write_to_path(folder / "tls.crt")
+            (folder / "tls.key").chmod(0o600)
+            if user_of:
+                shutil.chown(folder / "tls.key", user_of, group_of)
+            serve += ["-c", "ssl=on", "-c", f"ssl_cert_file={folder}/tls.crt", "-c", f"ssl_key_file={folder}/tls.key"]
         with (folder / "log").open("wb") as log:
             server = subprocess.Popen(serve, stdout=log, stderr=log, cwd=folder, user=user_of, group=group_of)
         try:

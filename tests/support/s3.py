@@ -2,7 +2,7 @@
 
 import math
 import os
-import select
+import selectors
 import signal
 import socket
 import ssl
@@ -158,9 +158,12 @@ class Proxy(_Front):
             client.close()
             return
         passed = answered = 0
-        with client, server, suppress(OSError):
+        # not select(), which cannot wait for a descriptor above 1023
+        with client, server, selectors.DefaultSelector() as sides, suppress(OSError):
+            sides.register(client, selectors.EVENT_READ)
+            sides.register(server, selectors.EVENT_READ)
             while True:
-                for source in select.select([client, server], [], [])[0]:
+                for source in [client if key.fileobj is client else server for key, _ in sides.select()]:
                     data = source.recv(1 << 18)
                     if not data:
                         return

@@ -40,6 +40,8 @@ def walk(raw: dict[str, Any]) -> Iterator[tuple[str, Callable[[], tasks.Outcome]
     yield "evaluate result", lambda: tasks.evaluate(store, run, "result")
     report = str(Path(store).parent / "report" / "page.html") if "://" not in store else "page.html"
     yield "publish", lambda: tasks.publish(store, run, report)
+    if parse_plan(raw).compare:
+        yield "compare", lambda: tasks.compare(store, run, report.replace("page.html", "comparison.html"))
 
 
 def result_of(raw: dict[str, Any]) -> Result:
@@ -101,3 +103,14 @@ def status_of_run(folder: Path) -> str:
     experiment = certain(client.get_experiment_by_name("lmmpress")).experiment_id
     (run,) = client.search_runs([experiment], "tags.`lmmpress.kind` = 'run'")
     return str(run.info.status)
+
+
+def steps_in(folder: Path) -> list[str]:
+    """The steps that MLflow knows, in their order."""
+    from lmmpress.tracking.client import open_client
+
+    client = open_client(local_store(folder))
+    experiment = certain(client.get_experiment_by_name("lmmpress")).experiment_id
+    return sorted(
+        run.data.tags["lmmpress.step"] for run in client.search_runs([experiment], "tags.`lmmpress.kind` = 'step'")
+    )

@@ -16,7 +16,10 @@ from typing import Any
 
 from support.paths import ROOT, TESTS
 
-EXTRAS = ("kfp", "kfp_kubernetes", "kubernetes", "mlflow", "minio")
+EXTRAS = (
+    *("kfp", "kfp_kubernetes", "kubernetes", "mlflow", "minio"),
+    *("authlib", "cronsim", "fastapi", "prometheus_client", "pydantic_settings", "uvicorn"),
+)
 """The packages of extras."""
 BROUGHT = ("urllib3", "requests", "sqlalchemy", "alembic", "certifi", "boto3")
 """What comes with them, or with the tests, and is nowhere else."""

@@ -254,15 +254,18 @@ def train_language(
     train: Adverts,
     check: Adverts,
     log: Log,
+    steps: int = LANGUAGE_STEPS,
+    rate: float = LANGUAGE_RATE,
 ) -> None:
-    """Train embeddings, projection and language tower on query outputs that are computed once."""
+    """Train embeddings, projection and language tower on query outputs that are computed once; bench/warm.py trains
+    them a little further with fewer `steps` and a lower `rate`."""
     queries, check_queries = all_query_outputs(model, train.pixels), all_query_outputs(model, check.pixels)
     encoded = encode(tokenizer, [row for rows in train.rows for row in rows])
     checked = encode(tokenizer, [row for rows in check.rows for row in rows])
     log(stage="language", note="query outputs ready", rows=len(encoded))
     pad = tokenizer.pad_token_id
-    optimizer = make_optimizer([model.language_projection, model.language_model], LANGUAGE_RATE)
-    scheduler = schedule(optimizer, LANGUAGE_STEPS, warmup=100)
+    optimizer = make_optimizer([model.language_projection, model.language_model], rate)
+    scheduler = schedule(optimizer, steps, warmup=min(100, steps // 10))
     rng = random.Random(0)
 
     def endless() -> Iterator[Batch]:
@@ -270,14 +273,14 @@ def train_language(
             yield from batches(encoded, pad, LANGUAGE_BATCH, rng)
 
     losses: list[float] = []
-    for step, batch in zip(range(1, LANGUAGE_STEPS + 1), endless(), strict=False):
+    for step, batch in zip(range(1, steps + 1), endless(), strict=False):
         model.train()
         logits = answer_logits(model, batch, queries[batch.images])
         loss = cross_entropy(logits, batch.labels[batch.labels != IGNORED])
         losses.append(update(loss, optimizer, scheduler))
         if step % 25 == 0:
             fields: dict[str, object] = {"step": step, "loss": round(float(np.mean(losses[-25:])), 4)}
-            if step % 200 == 0 or step == LANGUAGE_STEPS:
+            if step % 200 == 0 or step == steps:
                 fields["accuracy"] = accuracies(model, checked, check_queries, pad)
             log(stage="language", **fields)
 
