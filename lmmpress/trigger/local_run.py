@@ -23,6 +23,9 @@ from lmmpress.printing.one_line import printable
 from lmmpress.trigger.local_files import BEAT, Begun, Ended, Ordered, RunFiles
 
 _LOOK = 0.5  # seconds between two looks for the wish to cancel
+_AGAIN = (
+    15.0  # seconds after which a run that goes on is interrupted again: a callback or a destructor may swallow that
+)
 _PATIENCE = 60.0  # seconds that a run has to end by itself once that is wanted
 
 
@@ -43,17 +46,20 @@ def _work(files: RunFiles) -> None:
     for one in (signal.SIGINT, signal.SIGTERM):  # a background process may have been started without
         signal.signal(one, signal.default_int_handler)
     _write(files.begun, Begun(machine=machine(), pid=pid, started=started(pid)))
-    threading.Thread(target=_watch, args=(files,), daemon=True).start()
-    _write(files.ended, _run(order, files))
+    imported = threading.Event()
+    threading.Thread(target=_watch, args=(files, imported), daemon=True).start()
+    _write(files.ended, _run(order, files, imported))
 
 
-def _run(order: Ordered, files: RunFiles) -> Ended:
+def _run(order: Ordered, files: RunFiles, imported: threading.Event) -> Ended:
     try:
+        import lmmpress.engine.compression  # noqa: F401  it imports torch and transformers
         from lmmpress.api import compress
         from lmmpress.progress.terminal import on_terminal
         from lmmpress.tracking.lineage import Lineage
         from lmmpress.tracking.registry import name_of_compressed
 
+        imported.set()
         # by the claim people find from MLflow's run who has asked for it; a pipeline's run has its engine's name
         about = {
             "version": importlib.metadata.version("lmmpress"),
@@ -65,6 +71,7 @@ def _run(order: Ordered, files: RunFiles) -> Ended:
         lost = result.original.accuracy - result.compressed.accuracy
         return Ended(state="succeeded", said=f"accuracy {result.compressed.accuracy:.4f}, lost {lost:.4f}")
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end is to be written
         if files.cancel.exists():
             return Ended(state="cancelled")
         return Ended(state="failed", said="stopped by a signal; a retry carries it on")
@@ -76,9 +83,10 @@ def _run(order: Ordered, files: RunFiles) -> Ended:
         return Ended(state="failed", said=f"{said}; {files.log} has more")
 
 
-def _watch(files: RunFiles) -> None:
-    """Show that this process lives, and end it if somebody wants that: as Ctrl-C does, its children too."""
-    beaten, wanted = time.monotonic(), 0.0
+def _watch(files: RunFiles, imported: threading.Event) -> None:
+    """Show that this process lives, and end it if somebody wants that: as Ctrl-C does, its children too. Not while it
+    imports: a module that is interrupted there may end in any error."""
+    beaten, wanted, asked = time.monotonic(), 0.0, -_AGAIN
     while True:
         time.sleep(_LOOK)
         now = time.monotonic()
@@ -87,6 +95,8 @@ def _watch(files: RunFiles) -> None:
             os.utime(files.begun)
         if files.cancel.exists() and not wanted:
             wanted = now
+        if wanted and imported.is_set() and now - asked > _AGAIN:
+            asked = now
             os.killpg(0, signal.SIGINT)  # this process is the leader of its group
         if wanted and now - wanted > _PATIENCE:
             os.killpg(0, signal.SIGKILL)

@@ -197,7 +197,7 @@ def test_other_claims_may_have_the_name_and_the_groups(issuer: Issuer, tmp_path:
         "groups_claim": "https://example.com/roles",
         "scopes": ["openid", "roles"],
     }
-    with serving(tmp_path, issuer.address, scopes=["openid", "roles"], **named) as server:
+    with serving(tmp_path, issuer.address, **named) as server:
         assert "0-77, operator" in signed_in(server)[0].text("/")
     assert issuer.sent["scope"] == "openid roles"
 
