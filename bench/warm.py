@@ -4,10 +4,9 @@ little further on other pictures.
     python bench/warm.py [--folder DIR] [--seeds 0 1 2] [--shares 0.5 1]
 
 The first version is compressed once. Then, for each seed, the second version is compressed in full, and warm from the
-run of the first version, one after the other: carrying over what that run has learned, with an epoch of distillation
-and without, and cut anew with each `jumps.share`. Each is a process of its own with a store of its own. Other work on
-the machine changes seconds, and processor seconds less, least with OMP_NUM_THREADS=1; both are reported. What is in DIR
-already is not made again.
+run of the first version, one after the other: carrying over what that run has learned, and cut anew with each
+`jumps.share`. Each is a process of its own with a store of its own. Other work on the machine changes seconds, and
+processor seconds less, least with OMP_NUM_THREADS=1; both are reported. What is in DIR already is not made again.
 """
 
 import argparse
@@ -60,7 +59,7 @@ def main() -> None:
 def ways(shares: list[float]) -> dict[str, list[str]]:
     """The ways to compress warm that are measured, with their settings."""
     anew = {f"anew-{share:g}": ["jumps.carry=false", f"jumps.share={share}"] for share in shares}
-    return {"carried": [], "carried-undistilled": ["jumps.carry_epochs=0"], **anew}
+    return {"carried": [], **anew}
 
 
 def train_further(target: Path) -> None:

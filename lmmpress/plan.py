@@ -275,9 +275,9 @@ class Schedule(Settings):
 class Jumps(Settings):
     """How a warm run makes its jumps.
 
-    With `carry`, the jump over all steps cuts what the earlier run has cut, adds what that run's distilling changed,
-    and distils for `carry_epochs`. Any other jump scores anew, and over n steps it distils for `share` times their
-    epochs, at least for those of one step.
+    With `carry`, the jump over all steps cuts what the earlier run has cut, and adds what distilling changed in that
+    run. If the gate does not accept it so, it is distilled for `carry_epochs`, unless they are 0. Any other jump scores
+    anew, and over n steps it distils for `share` times their epochs, at least for those of one step.
     """
 
     carry: bool = True

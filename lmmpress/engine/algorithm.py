@@ -19,7 +19,8 @@ from lmmpress.result import Decision, StepResult
 class Planned:
     """The next step of a stage. `parent` and `reference` are digests of checkpoints: the one to cut, and the one to
     compare accuracy with. `tower` None means the largest tower. `index` counts the steps of a stage from 0. `removed`
-    is how much the step removes. A jump makes all steps in `jump` at once; the other fields are those of the first."""
+    is how much the step removes. A jump makes all steps in `jump` at once; the other fields are those of the first.
+    `distils` is False for a jump that the gate is to judge as it was cut."""
 
     parent: str
     reference: str
@@ -28,6 +29,7 @@ class Planned:
     tower: str | None
     removed: int
     jump: tuple[ScheduledStep, ...] = ()
+    distils: bool = True
 
 
 Steps = Generator[Planned, StepResult, str]
@@ -54,7 +56,8 @@ def compress_stages(plan: Plan, original: str) -> Steps:
 
 
 def _jumps(plan: Plan, original: str, made: Counter[str]) -> Generator[Planned, StepResult, tuple[str, int]]:
-    """Jump along the schedule: to its end at once; if the gate does not accept that, half as far, and so on.
+    """Jump along the schedule: to its end at once; if the gate does not accept that, half as far, and so on. A jump
+    that carries over what an earlier run has learned may need no distilling: the gate says so first.
 
     Returns the checkpoint that was reached, and how many loops have ended: all of them at the end of the schedule. No
     jump is longer than half of one that was not accepted, so that few are made in vain. A jump over one step is that
@@ -67,6 +70,7 @@ def _jumps(plan: Plan, original: str, made: Counter[str]) -> Generator[Planned, 
     schedule, loops = plan.schedule.steps, plan.schedule_loops()
     current = reference = original
     done, reach = 0, len(schedule)
+    distils = plan.carried_over(reach) is None
     while done < len(schedule):
         over = schedule[done : done + reach]
         first, stage = over[0], plan.stage(over[0].stage)
@@ -75,7 +79,7 @@ def _jumps(plan: Plan, original: str, made: Counter[str]) -> Generator[Planned, 
         against = original if plan.tolerance.reference == "original" else reference
         tower = None if first.tower == "largest" else first.tower
         jump = tuple(over) if len(over) > 1 else ()
-        step = yield Planned(current, against, stage, made[stage.name], tower, first.removed, jump)
+        step = yield Planned(current, against, stage, made[stage.name], tower, first.removed, jump, distils)
         made[stage.name] += 1
         if not ends_stage(step.decision):
             done += len(over)
@@ -86,7 +90,9 @@ def _jumps(plan: Plan, original: str, made: Counter[str]) -> Generator[Planned, 
         if ends_stage(step.decision):
             if not jump:
                 return current, loops[done] + 1
-            reach = len(over) // 2
+            if distils or not plan.jumps.carry_epochs:
+                reach = len(over) // 2
+            distils = True
     return current, sum(len(plan.stage_towers(stage)) for stage in plan.stages)
 
 

@@ -87,7 +87,7 @@ class Step:
     def distilled(self) -> Distilled:
         """The distilled checkpoint."""
         plan = self.materials.plan
-        epochs = plan.epochs_over(len(self.planned.jump) or 1)
+        epochs = plan.epochs_over(len(self.planned.jump) or 1) if self.planned.distils else 0
         return distill(self.materials, self.pruned.checkpoint, plan.distillation.model_copy(update={"epochs": epochs}))
 
     @cached_property

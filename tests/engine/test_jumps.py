@@ -24,12 +24,14 @@ STAGES = {
 }
 RAW = {"model": "m", "data": "d", "stages": STAGES}
 RUN = "ab" * 32
+ENDS = {"original": "0a" * 32, "result": "0b" * 32}
 
 
-def warm(*steps: tuple[str, int], **changes: Any) -> Plan:
-    """A plan whose schedule has these steps of the language tower: stage, and how much each removes."""
+def warm(*steps: tuple[str, int], ends: dict[str, str] | None = None, **changes: Any) -> Plan:
+    """A plan whose schedule has these steps of the language tower: stage, and how much each removes. With the `ends` of
+    the earlier run a jump may carry over what that has learned."""
     found = [{"stage": stage, "tower": "language", "removed": removed} for stage, removed in steps]
-    return parse_plan(RAW | {"schedule": {"run": RUN, "steps": found}} | changes)
+    return parse_plan(RAW | {"schedule": {"run": RUN, "steps": found, "ends": ends}} | changes)
 
 
 PATH = (("block", 2), ("block", 2), ("ffn", 8), ("ffn", 8), ("attention", 8), ("attention", 8), ("io", 4))
@@ -75,6 +77,21 @@ def test_after_an_accepted_jump_the_next_is_no_longer() -> None:
     ]
     assert (steps[3].stage.name, steps[3].removed) == ("io", 4)
     assert end == "checkpoint 3"
+
+
+def test_what_is_carried_over_is_judged_as_it_is_before_it_is_distilled() -> None:
+    steps, _, end = follow(warm(*PATH, ends=ENDS), ["accepted"])
+    assert [step.distils for step in steps] == [False]
+    assert end == "checkpoint 0", "no epoch is spent where the gate asks for none"
+    refused: list[Decision] = ["rolled back", "rolled back", "accepted"]
+    steps, _, _ = follow(warm(*PATH, ends=ENDS), refused)
+    assert [(len(step.jump), step.distils, step.parent) for step in steps] == [
+        (7, False, "original"),
+        (7, True, "original"),
+        (3, True, "original"),
+    ]
+    steps, _, _ = follow(warm(*PATH, ends=ENDS, jumps={"carry_epochs": 0}), refused)
+    assert [len(step.jump) for step in steps] == [7, 3, 0], "without epochs there is nothing to try again"
 
 
 def test_a_jump_is_compared_with_the_last_checkpoint_before_the_stage_that_it_begins_in() -> None:
@@ -129,9 +146,15 @@ def test_each_tower_of_a_stage_is_a_loop_of_its_own() -> None:
     ]
 
 
-@given(st.integers(1, 7), st.lists(st.sampled_from(["accepted", "rolled back"]), max_size=30))
-def test_a_warm_history_cut_short_anywhere_leads_to_the_same_next_step(long: int, decisions: list[Decision]) -> None:
-    plan = warm(*PATH[:long])
+@given(
+    st.integers(1, 7),
+    st.sampled_from([None, ENDS]),
+    st.lists(st.sampled_from(["accepted", "rolled back"]), max_size=30),
+)
+def test_a_warm_history_cut_short_anywhere_leads_to_the_same_next_step(
+    long: int, ends: dict[str, str] | None, decisions: list[Decision]
+) -> None:
+    plan = warm(*PATH[:long], ends=ends)
     steps, history, _ = follow(plan, decisions)
     for number, step in enumerate(steps):
         assert next_step(plan, "original", history[:number]) == step

@@ -293,11 +293,25 @@ def test_what_was_learned_is_added_to_the_new_version_cut_in_the_same_way(
     assert any(not torch.equal(found[name], learned[name]) for name in found), "the second version differs"
 
 
-def test_a_carried_jump_is_distilled_for_its_own_epochs_and_inspect_says_what_was_done(
-    first: First, second: Path, shared: dict[str, Any], tmp_path: Path
+def scaled(source: Path, target: Path) -> Path:
+    """A model that answers as another does, by weights of other sizes: what was learned does not fit them."""
+    model = load_model(source)
+    for number in range(4):
+        model.get_parameter(f"language_model.model.layers.{number}.mlp.up_proj.weight").data.mul_(1e4)
+        model.get_parameter(f"language_model.model.layers.{number}.mlp.down_proj.weight").data.mul_(1e-4)
+    save_trained(model, source, read_checkpoint(source), target, {"format": 1, "history": []})
+    (target / "COMPRESSION.json").unlink()
+    return target
+
+
+def test_a_carried_jump_is_distilled_where_the_gate_asks_for_it_and_inspect_says_what_was_done(
+    first: First, taught: Path, shared: dict[str, Any], tmp_path: Path
 ) -> None:
-    result = compress(parse_plan(shared | {"model": str(second), "jumps": {"carry_epochs": 2}}), tmp_path / "out")
-    assert len(result.steps[0].loss) == 2
+    other = scaled(taught, tmp_path / "scaled")
+    changes = {"model": str(other), "jumps": {"carry_epochs": 2}, "start_from": str(first.out)}
+    result = compress(parse_plan(shared | changes | {"tolerance": {"alpha": 0.5}}), tmp_path / "out")
+    assert [(step.decision, len(step.loss)) for step in result.steps] == [("rolled back", 0), ("accepted", 2)]
+    assert result.steps[0].jump == result.steps[1].jump
     shown = inspect_checkpoint(tmp_path / "out" / "compressed")
     *cuts, carried, distilled = shown.history
     assert {"axis" in cut for cut in cuts} == {True}
