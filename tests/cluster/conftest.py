@@ -24,6 +24,7 @@ from support.cluster.kubectl import kubectl, one, why_no_cluster
 from support.cluster.measures import markdown, measured
 from support.cluster.release import CHART, NAME, Release, copy_secret, merged, secret
 from support.cluster.runs import Run, forget, reference, seed
+from support.cluster.triggers import PODS, Triggered
 from support.cluster.watched import WORKFLOW, Watched
 from support.environment import hidden
 from support.paths import ROOT
@@ -146,13 +147,13 @@ def install(installed: list[Installed], helm: Path, folder: Path) -> Proof:
     ours: dict[str, Any] = {"pipeline": {"retries": {"count": 2, "seconds": 5}}}
     egress = {"to": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "lmmpress-test-s3"}}}]}
     policies: dict[str, Any] = {"pipelineEgress": [egress | {"ports": [{"port": 9000}]}]}
-    # the pipelines of the other releases, their hook and their tests, which MLflow may send to the store for a file
+    # the pipelines of the other releases, their hook, tests and trigger, which MLflow may send to the store for a file
     pipelines = {"matchExpressions": [{"key": WORKFLOW, "operator": "Exists"}]}
     hooks = {"matchLabels": {"app.kubernetes.io/instance": NAME, "app.kubernetes.io/component": "prepare"}}
     policies["mlflowClients"] = [
         {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": other.namespace}}, "podSelector": pods}
         for other in others
-        for pods in (pipelines, hooks)
+        for pods in (pipelines, hooks, PODS)
     ]
     proxy_and_tools = [{"podSelector": {"matchLabels": {"app": name}}} for name in ("lmmpress-test-s3", TOOLS)]
     policies["minioClients"] = [*proxy_and_tools, *policies["mlflowClients"]]
@@ -281,6 +282,49 @@ def carried_on(proof: Proof) -> tuple[Run, Run]:
     run.submit()
     run.wait(LONGEST)
     return cancelled, run
+
+
+@pytest.fixture(scope="session")
+def triggered(proof: Proof) -> Iterator[dict[str, Triggered]]:
+    """The trigger of each release, and what came of a release in MLflow: a run by stage on each engine, both at once.
+    All servers were killed as soon as a run was submitted. MLflow delivers to the trigger of its own release only; the
+    other one finds the version by itself."""
+    named = proof.root.rpartition("/")[2]
+    made = {
+        one.name: Triggered(
+            proof.releases[one.name],
+            proof.first,
+            one.name,
+            f"{named}-{one.name}",
+            f"{proof.root}/{one.name}-trigger",
+        )
+        for one in proof.installed
+    }
+    seed(proof.helpers, proof.root, [f"{name}-trigger" for name in made])
+    for mine in made.values():
+        mine.make_secret()
+        mine.release.install(proof.folder, **mine.values)
+        mine.register()
+    made[proof.installed[0].name].register_webhook()
+    for mine in made.values():
+        mine.set_release()
+    for mine in made.values():
+        mine.claim("submitted", "running")
+        mine.kill_servers()
+    for mine in made.values():
+        mine.claim("succeeded", "failed", "cancelled", "lost", seconds=LONGEST)
+    yield made
+    if not variable("KEEP"):
+        for mine in made.values():
+            mine.remove_secret()
+
+
+@pytest.fixture(params=["kubeflow", "argo"])
+def engine(request: pytest.FixtureRequest, installed: list[Any]) -> str:
+    name = str(request.param)
+    if name not in [one.name for one in installed]:
+        pytest.skip(f"{name} is not tried on this cluster")
+    return name
 
 
 @pytest.fixture(scope="session")

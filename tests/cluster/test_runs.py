@@ -10,14 +10,6 @@ from support.cluster.runs import Run, compared, decided
 pytestmark = pytest.mark.cluster
 
 
-@pytest.fixture(params=["kubeflow", "argo"])
-def engine(request: pytest.FixtureRequest, installed: list[Any]) -> str:
-    name = str(request.param)
-    if name not in [one.name for one in installed]:
-        pytest.skip(f"{name} is not tried on this cluster")
-    return name
-
-
 def test_the_last_step_is_rolled_back(alone: list[dict[str, Any]]) -> None:
     """The plan's tolerance is tight enough for it; otherwise the runs below would prove less."""
     assert [one["decision"] for one in alone] == ["accepted", "accepted", "rolled back"]

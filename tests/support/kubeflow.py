@@ -37,7 +37,7 @@ class Kubeflow:
         self.asked: list[str] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.host = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=lambda: self._server.serve_forever(0.05), daemon=True).start()
 
     def stop(self) -> None:
         self._server.shutdown()

@@ -60,7 +60,7 @@ class ObjectServer:
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=lambda: self._server.serve_forever(0.05), daemon=True).start()
         address = f"http://127.0.0.1:{self._server.server_address[1]}"
         self.config = folder / "kubeconfig"
         named = {"name": "tests"}

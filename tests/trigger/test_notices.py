@@ -494,7 +494,7 @@ def receiver() -> Iterator[tuple[int, list[tuple[str, str, dict[str, Any]]]]]:
     """A real web server: its port, and what has come."""
     Receiver.got = []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=lambda: server.serve_forever(0.05), daemon=True).start()
     yield server.server_port, Receiver.got
     server.shutdown()
     server.server_close()
