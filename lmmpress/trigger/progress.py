@@ -133,10 +133,10 @@ def _resume(trigger: Trigger, claim: Claim, key: str, stage: str, by: str) -> st
     from lmmpress.argo.cluster import connect
     from lmmpress.argo.resume import resume
 
+    name = claim.sent.id if claim.sent else ""
     try:
-        names = resume(
-            connect(trigger.order(claim.question, claim.attempt).profile, trigger.settings.context), key, stage, by
-        )
+        workflows = connect(trigger.order(claim.question, claim.attempt).profile, trigger.settings.context)
+        names = resume(workflows, key, stage, by, name)
     except UserError as error:
         return f"the workflow was not resumed: {error.lines[0]}"
     return f"workflow {', '.join(names)} goes on" if names else "no workflow was suspended"

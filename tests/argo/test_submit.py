@@ -137,6 +137,20 @@ def test_an_approval_resumes_the_suspended_node(submit: Submit, argo: ArgoApi, c
     assert resume(api, RUN[:12] + "f" * 52, "block", "ada") == []
 
 
+def test_a_workflow_that_is_named_is_resumed_without_the_right_to_list(submit: Submit, argo: ArgoApi) -> None:
+    """The trigger's account has no more than it needs."""
+    submit()
+    (name,) = argo.workflows
+    waits = node("5", "wait-for-approval", "Running", stage="block", run=RUN) | {"type": "Suspend"}
+    argo.workflows[name]["status"] = status("Running", PREPARED, waits)
+    argo.lists = False
+    api, key = connect(Profile()), RUN[:12] + "f" * 52
+    with pytest.raises(UserError, match="forbidden"):
+        resume(api, key, "block", "ada")
+    assert resume(api, key, "block", "ada", "another") == []
+    assert resume(api, key, "block", "ada", name) == [name]
+
+
 def _without_argo(argo: ArgoApi) -> None:
     argo.installed = False
 

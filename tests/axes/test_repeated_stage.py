@@ -1,4 +1,7 @@
-"""A stage that comes twice, and one with a tower of its own, work in every engine under names of their own."""
+"""A stage that comes twice, and one with a tower of its own, work in every engine under names of their own.
+
+test_toy_axis.py has such stages, too, in the processes of Kubeflow's local runner.
+"""
 
 import json
 from collections.abc import Callable
@@ -11,12 +14,10 @@ from support.cli import run
 from support.engines import (
     GRANULARITIES,
     assert_same,
-    by_kubeflows_runner,
     by_the_tasks_of_a_pipeline,
     by_this_process,
 )
 
-from lmmpress.kubeflow.compile import Granularity
 from lmmpress.plan import Plan, parse_plan
 from lmmpress.reporting.page import render
 from lmmpress.tracking.client import local_store, open_client
@@ -71,16 +72,6 @@ def test_every_engine_comes_to_the_same(
         ("ffn/0", "ffn"),
         ("block-2/0", "block-2"),
     }
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("granularity", GRANULARITIES)
-def test_kubeflows_runner_comes_to_the_same(
-    granularity: Granularity, raw: dict[str, Any], lineage_in: Callable[[Path], str], tmp_path: Path
-) -> None:
-    one = by_this_process(raw, tmp_path / "one", lineage_in)
-    found = by_kubeflows_runner(raw, granularity, tmp_path / "run")
-    assert_same(raw, found, tmp_path / "run", one, tmp_path / "one")
 
 
 def test_plan_shows_the_sizes_after_each(raw: dict[str, Any], tmp_path: Path) -> None:

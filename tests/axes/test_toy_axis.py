@@ -43,6 +43,11 @@ from lmmpress.reporting.page import render
 from lmmpress.tasks.parameters import arguments_of
 
 PACKAGE = Path(__file__).parent / "tail"
+TWICE = [
+    {"axis": "tail", "step": 16, "max": 16},
+    {"axis": "ffn", "tower": "vision", "step": 16, "max": 16},
+    {"axis": "tail", "step": 8, "max": 8},
+]
 ENTRY = "[lmmpress.axes]\ntail = tail_axis:AXIS\n"
 
 
@@ -105,7 +110,14 @@ def test_every_engine_comes_to_the_same(
 def test_processes_find_the_axis_by_its_entry_point(
     granularity: Granularity, raw: dict[str, Any], lineage_in: Callable[[Path], str], tmp_path: Path
 ) -> None:
+    """In a plan whose stages are a list: one comes twice, and one has a tower of its own."""
+    raw |= {"stages": TWICE}
     one = by_this_process(raw, tmp_path / "one", lineage_in)
+    assert [(step.stage, step.tower) for step in one.steps] == [
+        ("tail", "language"),
+        ("ffn", "vision"),
+        ("tail-2", "language"),
+    ]
     found = by_kubeflows_runner(raw, granularity, tmp_path / "run")
     assert_same(raw, found, tmp_path / "run", one, tmp_path / "one")
 

@@ -91,6 +91,19 @@ REFUSED: dict[str, tuple[Values, str]] = {
         trigger(plans={"a": {"plan": "plans/a.yaml", "engine": "local"}}),
         "neither torch nor a GPU",
     ),
+    "no order of plans": (
+        trigger(plans={"a": {"plan": "plans/a.yaml"}, "b": {"plan": "plans/a.yaml"}}),
+        "antgmm.default: there are several plans",
+    ),
+    "no order of stages": (
+        {"plans": {"a": {"stages": {"ffn": {"step": 1, "max": 1}, "block": {"step": 1, "max": 1}}}}},
+        "plans.a.stages: Helm does not keep the order",
+    ),
+    "runs for which the release is not made": (
+        trigger(plans={"a": {"plan": "plans/a.yaml", "engine": "argo"}}),
+        "made for kubeflow",
+    ),
+    "a profile for which the release is not made": ({"profiles": {"a": {"engine": "argo"}}}, "made for kubeflow"),
     "a secret of no Secret": (
         trigger(server={"webhook_secrets": [{"file": "secrets/webhook"}]}),
         "trigger.secrets.webhook",

@@ -20,7 +20,8 @@ SETTINGS = "/api/v1/namespaces/argo/configmaps/workflow-controller-configmap"
 
 class ArgoApi:
     """`states` are the statuses that a workflow takes on, one after the other; `deleted` removes it after them.
-    `denied` are the verbs that the pods' service account may not for workflowtaskresults."""
+    `denied` are the verbs that the pods' service account may not for workflowtaskresults. Without `lists` nobody may
+    list workflows."""
 
     def __init__(self, *states: Object) -> None:
         self.states, self.deleted, self.installed = list(states), False, True
@@ -28,6 +29,7 @@ class ArgoApi:
         self.settings: Object = {}
         self.denied: set[str] = set()
         self.conflicts = 0
+        self.lists = True
         self.invalid = False
         self.workflows: dict[str, Object] = {}
         self.lock = threading.Lock()
@@ -79,6 +81,8 @@ class ArgoApi:
             self.workflows[made] = body | {"metadata": body["metadata"] | {"name": made, "resourceVersion": "1"}}
             return 201, self.workflows[made]
         if not name:
+            if not self.lists:
+                return 403, {"message": "workflows.argoproj.io is forbidden"}
             return 200, {"items": list(self.workflows.values())}
         if name not in self.workflows:
             return 404, {"message": f'workflows.argoproj.io "{name}" not found'}

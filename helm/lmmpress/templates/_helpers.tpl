@@ -539,6 +539,16 @@ volumes:
 
 {{/* Refuses values that contradict each other. */}}
 {{- define "lmmpress.validate" -}}
+{{- range $name, $plan := .Values.plans -}}
+{{- if and (kindIs "map" $plan.stages) (gt (len $plan.stages) 1) -}}
+{{- fail (printf "plans.%s.stages: Helm does not keep the order of keys, and the order of stages counts: write a list, such as [{axis: block, step: 4, max: 16}, {axis: ffn, step: 768, max: 6144}]" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $profile := .Values.profiles -}}
+{{- if and $profile.engine (ne $profile.engine $.Values.engine) -}}
+{{- fail (printf "profiles.%s.engine is %s, and this release is made for %s: the rights of its pods are; install another release for %s" $name $profile.engine $.Values.engine $profile.engine) -}}
+{{- end -}}
+{{- end -}}
 {{- if and (eq .Values.engine "argo") (include "lmmpress.usesPlugin" .) -}}
 {{- fail "engine is argo, and kubeflow.mlflowPlugin is on: the plugin belongs to Kubeflow; turn it off" -}}
 {{- end -}}

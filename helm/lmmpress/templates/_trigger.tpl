@@ -42,7 +42,8 @@
 {{- $profile := index . 1 -}}
 {{- if eq $profile.engine "kubeflow" -}}
 {{- $kubeflow := $profile.kubeflow -}}
-{{- if and $kubeflow.host (not $kubeflow.ui) }}{{ $_ := set $kubeflow "ui" $kubeflow.host }}{{ end -}}
+{{- /* links are for people: what only the machine of one of them reaches is none */ -}}
+{{- if and $kubeflow.host (not $kubeflow.ui) (not (regexMatch "//(localhost|127\\.|\\[)" $kubeflow.host)) }}{{ $_ := set $kubeflow "ui" $kubeflow.host }}{{ end -}}
 {{- $own := printf "http://ml-pipeline.%s.svc.%s:8888" $.Values.kubeflow.namespace $.Values.clusterDomain -}}
 {{- $_ := set $kubeflow "host" (default $own $.Values.trigger.kubeflow.host) -}}
 {{- end -}}
@@ -163,10 +164,16 @@
 {{- fail "trigger.settings.models: trigger.enabled is true, so name the registered models that are watched" -}}
 {{- end -}}
 {{- range $model, $watched := $trigger.settings.models -}}
+{{- if and (gt (len $watched.plans) 1) (not $watched.default) -}}
+{{- fail (printf "trigger.settings.models.%s.default: there are several plans, and Helm keeps no order: name the one that is used where nobody names one" $model) -}}
+{{- end -}}
 {{- range $plan, $said := $watched.plans -}}
 {{- $place := printf "trigger.settings.models.%s.plans.%s" $model $plan -}}
 {{- if eq (default "" $said.engine) "local" -}}
 {{- fail (printf "%s.engine: local runs plans in the trigger's own pod, which has neither torch nor a GPU; leave it out, or name kubeflow or argo" $place) -}}
+{{- end -}}
+{{- if and $said.engine (ne $said.engine $.Values.engine) -}}
+{{- fail (printf "%s.engine is %s, and this release is made for %s: the rights of its pods and its profiles are; install another release for %s" $place $said.engine $.Values.engine $said.engine) -}}
 {{- end -}}
 {{- $file := regexFind "^plans/.+\\.yaml$" $said.plan | trimPrefix "plans/" | trimSuffix ".yaml" -}}
 {{- if or (not $file) (not (hasKey $.Values.plans $file)) -}}

@@ -46,6 +46,7 @@ class Triggered:
                 "usual": {"plan": "plans/usual.yaml", "granularity": "stage"},
                 "other": {"plan": "plans/other.yaml", "granularity": "stage"},
             },
+            "default": "usual",
             "policy": {"start": "every-release", "most_a_day": 5},
         }
         server = {
