@@ -17,7 +17,7 @@ def resume(workflows: Workflows, run_key: str, stage: str, by: str, name: str = 
     the name of a workflow only that one is looked at, which needs no right to list them."""
     try:
         ours = [workflows.get(name)] if name else workflows.having(_OURS)
-        return [name for one in ours if (name := _resumed(workflows, one, run_key, stage, by))]
+        return [done for one in ours if (done := _resumed(workflows, one, run_key, stage, by))]
     except UnseenError as error:
         raise UserError(f"{workflows.cluster.host}: {error}") from None
 

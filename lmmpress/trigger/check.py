@@ -8,6 +8,7 @@ from pathlib import Path
 from lmmpress import api
 from lmmpress.doctor.finding import Finding, failed, ok, unknown, warning
 from lmmpress.errors import UserError
+from lmmpress.host.extras import is_installed
 from lmmpress.printing.one_line import printable
 from lmmpress.store.kinds import HINTS
 from lmmpress.store.objects import ChangedError, Objects
@@ -195,6 +196,9 @@ def check_plan(trigger: Trigger, model: str, plan: str, release: Release | None)
         return [failed(name, error.lines[0], f"correct {allowed.plan}")]
     if release is None:
         found.append(unknown(name, "not tried on a version, because there is none"))
+    elif not is_installed("torch"):  # as in the image of the trigger
+        said = f"not held against the shape of version {release.version}, which needs torch: `lmmpress plan` does that"
+        found.append(unknown(name, said))
     else:
         try:
             sizes = api.plan_sizes(asked.model_copy(update={"model": release.address}))
@@ -246,8 +250,9 @@ def _engine(trigger: Trigger, model: str, plan: str, engine: EngineName) -> Find
 
 
 def _is_refused(objects: Objects, name: str, tag: str | None) -> bool:
+    """Whether a write is refused whose bytes are not those that are there: a store may take equal ones for its own."""
     try:
-        objects.write(name, b"{}", tag)
+        objects.write(name, b'{"b": 1}', tag)
     except ChangedError:
         return True
     return False

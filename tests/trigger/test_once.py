@@ -101,17 +101,23 @@ class Played:
             self.claimed.add(answer.key)
 
     def calm_down(self) -> list[Claim]:
-        """All that is at work ends, and nothing goes wrong any more: the claims after some rounds of the reconciler."""
+        """All that is at work ends, and nothing goes wrong any more: the claims after some rounds of the reconciler, of
+        which the last one changes nothing."""
         self.world.settle()
         self.world.calm = True
         self.scene.registry.up = self.scene.engine.up = True
+        claims = None
         for _ in range(12):
+            before = claims
             self.world.time += 400
             done = self.world.run(lambda: reconcile(self.scene.replica))
             assert not done.faults, done.faults
             for number in range(len(self.scene.engine.runs)):
                 self.scene.engine.progress(2 * number)
-        return self.scene.trigger.claims.all(MODEL)
+            claims = self.scene.trigger.claims.all(MODEL)
+            if claims == before and not any(claim.is_open for claim in claims):
+                break
+        return claims or []
 
 
 def play(made: Scene, events: list[Event]) -> None:

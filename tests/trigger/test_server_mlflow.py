@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from support.cli import run
 from support.mlflow_server import new_database, serving
 from support.trigger_server import OLD_SECRET, SECRET, Running, running, settings_of, until
+from support.without import without
 
 from lmmpress.errors import UserError
 from lmmpress.store import open_store
@@ -187,6 +188,22 @@ def test_the_clock_is_held_against_mlflows(mlflow: Mlflow, tmp_path: Path) -> No
     assert re.fullmatch(r"this machine's clock is \d+ s behind that of MLflow", behind[1].said)
     assert [one.status for one in check_clock(objects, "http://127.0.0.1:9", time.time)] == ["ok", "unknown"]
     assert [one.status for one in check_clock(objects, "sqlite:///mlflow.db", time.time)] == ["ok"], "it has no clock"
+
+
+@pytest.mark.usefixtures("cache")
+def test_without_torch_as_in_its_image_it_still_looks_at_clusters_and_engines(mlflow: Mlflow, tmp_path: Path) -> None:
+    mlflow.client.create_registered_model("bee")
+    mlflow.release("bee", "release")
+    file = tmp_path / "trigger.yaml"
+    file.write_text(settings(mlflow, tmp_path, "bee", alias="release").model_dump_json(), "utf-8")
+    found = without(["torch"], "support.trigger_checked", "checked", tmp_path, settings=str(file))
+    told = {check: (status, said) for check, status, said in found}
+    assert told["model bee"][0] == "ok"
+    plan = next(name for name in told if name.startswith("plan "))
+    assert told[plan][0] == "unknown"
+    assert "needs torch" in told[plan][1]
+    assert told["engine local"][0] == "ok"
+    assert not [check for check, status, _ in found if status == "failed"]
 
 
 def test_the_doctor_makes_the_checks_of_the_trigger(mlflow: Mlflow, tmp_path: Path) -> None:
