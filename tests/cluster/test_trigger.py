@@ -44,12 +44,23 @@ def test_from_the_version_in_service_everything_leads_back(engine: str, triggere
     assert [one for one in found["acts"] if "promote" in one]
 
 
-def test_what_is_cancelled_ends_at_the_engine(engine: str, triggered: dict[str, Triggered]) -> None:
+def test_the_page_shows_it(engine: str, triggered: dict[str, Triggered]) -> None:
+    page = triggered[engine].page()
+    assert "ann, operator" in page
+    assert f"{triggered[engine].compressed}" in page
+
+
+def test_a_run_goes_on_once_it_is_approved_and_ends_at_its_engine_when_it_is_cancelled(
+    engine: str, triggered: dict[str, Triggered]
+) -> None:
     mine = triggered[engine]
     mine.lmmpress("fire", mine.model, "--plan", "other", "--why", "to be cancelled")
     begun = mine.claim("running", plan="other")
-    (workflow,) = wait_for("its workflow", lambda: mine.workflows(begun), 120)
-    assert workflow["status"]["phase"] in ("Pending", "Running")
+    assert "stage block is approved by ann" in (said := mine.approve("block"))
+    assert engine != "argo" or "goes on" in said
+    (workflow,) = mine.workflows(begun)
+    assert workflow["status"]["phase"] == "Running"
+    wait_for("the next stage", lambda: mine.stage_began("ffn", begun), 300)
     mine.lmmpress("cancel", begun["run"], "--why", "was a trial")
     assert mine.claim("cancelled", plan="other")["run"] == begun["run"]
     (workflow,) = mine.workflows(begun)

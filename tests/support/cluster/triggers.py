@@ -6,11 +6,14 @@ import subprocess
 from dataclasses import dataclass, field
 from typing import Any
 
+from lmmpress.host.pod import STAGE_LABEL
 from support.cluster.kubectl import Node, apply, found, kubectl, wait_for
 from support.cluster.release import NAME, Release, merged
 from support.cluster.runs import PLAN
+from support.cluster.watched import WORKFLOW
 
 DEPLOYMENT, SECRET = f"{NAME}-trigger", f"{NAME}-trigger"
+SECRETS = ("webhook", "token", "session")
 PODS = {
     "matchLabels": {"app.kubernetes.io/instance": NAME},
     "matchExpressions": [
@@ -38,7 +41,8 @@ class Triggered:
 
     @property
     def values(self) -> Node:
-        """What it adds to the values of the release: a plan that starts at every release, and one that people start."""
+        """What it adds to the values of the release: a plan that starts at every release, and one that people start,
+        which waits for an approval. The page knows Ann where she comes from the pod itself."""
         plan = PLAN | {"model": f"models:/{self.model}@release", "data": f"{self.place}/data"}
         plan |= {"store": f"{self.place}/store"}
         watched = {
@@ -52,10 +56,15 @@ class Triggered:
         server = {
             "webhook_secrets": [{"file": "secrets/webhook"}],
             "tokens": [{"name": "proof", "role": "operator", "file": "secrets/token"}],
+            "page": {
+                "trusted_proxies": ["127.0.0.1/32"],
+                "users": {"ann": "operator"},
+                "session_secret": {"file": "secrets/session"},
+            },
         }
-        files = {name: {"secret": SECRET, "key": name} for name in ("webhook", "token")}
+        files = {name: {"secret": SECRET, "key": name} for name in SECRETS}
         return {
-            "plans": {"usual": plan, "other": merged(plan, {"seed": 1})},
+            "plans": {"usual": plan, "other": merged(plan, {"seed": 1, "pipeline": {"approve": ["block"]}})},
             "trigger": {
                 "enabled": True,
                 "replicas": 2,
@@ -65,7 +74,7 @@ class Triggered:
         }
 
     def make_secret(self) -> None:
-        data = {name: secrets.token_hex(32) for name in ("webhook", "token")}
+        data = {name: secrets.token_hex(32) for name in SECRETS}
         apply(
             self.release.namespace,
             {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET}, "stringData": data},
@@ -125,6 +134,24 @@ class Triggered:
         every = found("workflows", self.release.namespace)
         return [one for one in every if claim["run"] in json.dumps(one["metadata"])]
 
+    def stage_began(self, stage: str, claim: Node) -> bool:
+        """Whether a pod of a stage was made for the run of a claim."""
+        names = {one["metadata"]["name"] for one in self.workflows(claim)}
+        pods = found("pods", self.release.namespace, f"{STAGE_LABEL}={stage}")
+        return any(one["metadata"]["labels"].get(WORKFLOW) in names for one in pods)
+
+    def approve(self, stage: str) -> str:
+        """Let the run of the other plan go on after a stage, once it waits for that; what came of it."""
+
+        def said() -> str:
+            return str(json.loads(self.python(_APPROVE.format(model=self.model, stage=stage))))
+
+        return wait_for(f"{self.engine} to wait for the approval", said, 600, 10)
+
+    def page(self) -> str:
+        """The page of its model, as Ann sees it."""
+        return self.python(_PAGE.format(model=self.model))
+
     def ask(self, path: str) -> Any:
         """What REST answers at a path, with the token, through the Service."""
         return json.loads(self.python(_ASK.format(path=path, host=DEPLOYMENT)))
@@ -164,4 +191,22 @@ from pathlib import Path
 token = Path("/etc/lmmpress/secrets/token").read_text("utf-8").strip()
 asked = urllib.request.Request("http://{host}:8080/api/v1/{path}", headers={{"Authorization": "Bearer " + token}})
 print(urllib.request.urlopen(asked, timeout=30).read().decode("utf-8"))
+"""
+_PAGE = """
+import urllib.request
+
+asked = urllib.request.Request("http://127.0.0.1:8080/models/{model}", headers={{"X-Auth-Request-User": "ann"}})
+print(urllib.request.urlopen(asked, timeout=60).read().decode("utf-8"))
+"""
+_APPROVE = """
+import json
+from lmmpress.trigger.progress import approve_stage, progress_of
+from lmmpress.trigger.settings import read_settings
+from lmmpress.trigger.trigger import open_trigger
+
+trigger = open_trigger(read_settings(None))
+(claim,) = [one for one in trigger.claims.all("{model}") if one.question.plan_name == "other"]
+progress = progress_of(trigger, claim)
+waits = progress is not None and progress.missing == "{stage}"
+print(json.dumps(approve_stage(trigger, claim, "{stage}", "ann") if waits else ""))
 """
