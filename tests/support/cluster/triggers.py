@@ -45,6 +45,7 @@ class Triggered:
         which waits for an approval. The page knows Ann where she comes from the pod itself."""
         plan = PLAN | {"model": f"models:/{self.model}@release", "data": f"{self.place}/data"}
         plan |= {"store": f"{self.place}/store"}
+        plan["stages"] = [{"axis": axis, **amounts} for axis, amounts in PLAN["stages"].items()]
         watched = {
             "plans": {
                 "usual": {"plan": "plans/usual.yaml", "granularity": "stage"},
