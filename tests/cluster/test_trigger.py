@@ -41,13 +41,13 @@ def test_from_the_version_in_service_everything_leads_back(engine: str, triggere
     assert found["gaps"] == []
     assert found["claim"]["key"] == mine.claim("succeeded")["key"]
     assert len(found["comparisons"]) == 1
-    assert [one for one in found["acts"] if "promote" in one]
+    assert (found["serving"]["version"], found["serving"]["why"]) == ("1", "the proof")
 
 
 def test_the_page_shows_it(engine: str, triggered: dict[str, Triggered]) -> None:
     page = triggered[engine].page()
     assert "ann, operator" in page
-    assert f"{triggered[engine].compressed}" in page
+    assert "compressed version 1, from version 1" in page
 
 
 def test_a_run_goes_on_once_it_is_approved_and_ends_at_its_engine_when_it_is_cancelled(
@@ -56,8 +56,10 @@ def test_a_run_goes_on_once_it_is_approved_and_ends_at_its_engine_when_it_is_can
     mine = triggered[engine]
     mine.lmmpress("fire", mine.model, "--plan", "other", "--why", "to be cancelled")
     begun = mine.claim("running", plan="other")
+    if engine == "argo":  # an approval that is given before that is found by the task that would suspend it
+        wait_for("the suspended workflow", lambda: mine.is_suspended(begun), 600)
     assert "stage block is approved by ann" in (said := mine.approve("block"))
-    assert engine != "argo" or "goes on" in said
+    assert engine != "argo" or said.endswith("goes on")
     (workflow,) = mine.workflows(begun)
     assert workflow["status"]["phase"] == "Running"
     wait_for("the next stage", lambda: mine.stage_began("ffn", begun), 300)

@@ -69,7 +69,7 @@ def test_a_few_requests_of_every_kind_are_answered_as_described(server: Running)
 
 @pytest.mark.long
 def test_many_requests_of_every_kind_are_answered_as_described(server: Running) -> None:
-    check_all(server, examples=1000)
+    check_all(server, examples=250)
 
 
 def test_the_description_says_that_tokens_are_needed(server: Running) -> None:

@@ -135,6 +135,11 @@ class Triggered:
         every = found("workflows", self.release.namespace)
         return [one for one in every if claim["run"] in json.dumps(one["metadata"])]
 
+    def is_suspended(self, claim: Node) -> bool:
+        """Whether Argo's workflow for a claim waits for a person."""
+        every = [node for one in self.workflows(claim) for node in one.get("status", {}).get("nodes", {}).values()]
+        return any(node["type"] == "Suspend" and node["phase"] == "Running" for node in every)
+
     def stage_began(self, stage: str, claim: Node) -> bool:
         """Whether a pod of a stage was made for the run of a claim."""
         names = {one["metadata"]["name"] for one in self.workflows(claim)}
