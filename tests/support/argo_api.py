@@ -21,7 +21,7 @@ SETTINGS = "/api/v1/namespaces/argo/configmaps/workflow-controller-configmap"
 class ArgoApi:
     """`states` are the statuses that a workflow takes on, one after the other; `deleted` removes it after them.
     `denied` are the verbs that the pods' service account may not for workflowtaskresults. Without `lists` nobody may
-    list workflows."""
+    list workflows, and without `shows` nobody sees the controller."""
 
     def __init__(self, *states: Object) -> None:
         self.states, self.deleted, self.installed = list(states), False, True
@@ -29,7 +29,7 @@ class ArgoApi:
         self.settings: Object = {}
         self.denied: set[str] = set()
         self.conflicts = 0
-        self.lists = True
+        self.lists = self.shows = True
         self.invalid = False
         self.workflows: dict[str, Object] = {}
         self.lock = threading.Lock()
@@ -58,6 +58,8 @@ class ArgoApi:
             return ("DELETED", self.workflows.pop(name)) if self.deleted else None
 
     def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        if path == DEPLOYMENTS and not self.shows:
+            return 403, {"message": "deployments.apps is forbidden"}
         if path == DEPLOYMENTS:
             container = {"image": self.image, "args": self.args}
             return 200, {"items": [{"spec": {"template": {"spec": {"containers": [container]}}}}]}

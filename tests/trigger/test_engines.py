@@ -190,6 +190,9 @@ class TestArgo:
     def test_it_says_whether_it_can_be_reached(self, argo: ArgoApi) -> None:
         said = ArgoEngine().reach(order({}))
         assert said.startswith("Argo 4.0 in namespace team-ads of http://127.0.0.1:")
+        argo.shows = False
+        said = ArgoEngine().reach(order({}))
+        assert said.startswith("Argo, whose controller this account may not see, in namespace team-ads of http://127")
         argo.denied = {"create"}
         with pytest.raises(UserError, match="may not create workflowtaskresults"):
             ArgoEngine().reach(order({}))
