@@ -32,7 +32,8 @@ def check_webhooks(tracking: str) -> list[Finding]:
         with explained(tracking):
             hooks = [hook for hook in client.list_webhooks() if urlsplit(hook.url).path.endswith(PATH)]
     except UserError as error:
-        return [unknown(_NAME, f"MLflow did not say which webhooks it has: {error.lines[0]}")]
+        mend = "if MLflow's key for them is another than before, it can read none: docs/operate.md#incidents"
+        return [unknown(_NAME, f"MLflow did not say which webhooks it has: {error.lines[0]}", mend)]
     if not hooks:
         return [warning(_NAME, f"MLflow has no webhook that leads to {PATH}", _REGISTER)]
     return [_of(client, tracking, hook) for hook in hooks]
@@ -57,7 +58,7 @@ def _delivered(client: "MlflowClient", tracking: str, hook: "Webhook", where: st
     except UserError as error:
         said = f"MLflow could not deliver a test to {where}: {error.lines[0]}"
         return unknown(
-            _NAME, said, "with another encryption key than before MLflow delivers nothing: register it again"
+            _NAME, said, "with another encryption key than before MLflow delivers nothing: docs/operate.md#incidents"
         )
     status, why = test.response_status, _reason(test.response_body)
     if status == _TAKEN:

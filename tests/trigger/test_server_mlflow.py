@@ -2,6 +2,7 @@
 
 import json
 import re
+import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from mlflow import MlflowClient
 from support.cli import run
-from support.mlflow_server import new_database, serving
+from support.mlflow_server import WEBHOOKS, new_database, serving
+from support.paths import ROOT
 from support.trigger_server import OLD_SECRET, SECRET, Running, running, settings_of, until
 from support.without import without
 
@@ -176,6 +179,30 @@ def test_the_check_proves_by_a_delivery_that_mlflow_signs_with_the_servers_secre
         client.delete_webhook(unsigned)
         assert server.runs.phases == {}
         assert list(server.service.trigger.objects.entries("hints/")) == [], "a test asks for nothing"
+
+
+def test_webhooks_of_another_key_stop_all_and_are_removed_as_the_docs_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a release is installed anew on the old database, and its Secret with the key is gone."""
+    database = new_database(tmp_path / "mlflow.db")
+    asked = settings_of(tmp_path / "settings", ("ant",))
+    with serving(database, tmp_path, webhooks=True) as address:
+        open_client(address).create_webhook("w", "http://127.0.0.1:9/webhooks/mlflow", EVENTS, secret=SECRET)
+    monkeypatch.setitem(WEBHOOKS, "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY", Fernet.generate_key().decode())
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with serving(database, tmp_path, webhooks=True) as address:
+        _, unread = check_server(asked.model_copy(update={"tracking": address}))
+        assert (unread.status, "docs/operate.md#incidents" in unread.mend) == ("unknown", True)
+        (statements,) = re.findall(
+            r"`(DELETE FROM webhook_events; .*?)`", (ROOT / "docs/operate.md").read_text("utf-8")
+        )
+        with sqlite3.connect(database) as connection:
+            connection.executescript(statements)
+        connection.close()
+        assert findings_of(asked.model_copy(update={"tracking": address}))[1:] == [
+            ("warning", "MLflow has no webhook that leads to /webhooks/mlflow")
+        ]
 
 
 def test_the_clock_is_held_against_mlflows(mlflow: Mlflow, tmp_path: Path) -> None:
