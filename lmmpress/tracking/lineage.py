@@ -38,6 +38,7 @@ from lmmpress.tracking.runs import (
 if TYPE_CHECKING:  # MLflow takes seconds to import, and most commands never need it
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
+    from mlflow.entities.model_registry import ModelVersion
 
 ALIAS = "compressed"
 RESUMED = "once that is mended the run can be resumed"
@@ -108,6 +109,8 @@ class Lineage:
         with self._explained():
             run = self._begun()
             if is_recorded(run):
+                if self._version_of(result) is None:  # the same model was compressed under another name
+                    self._register(run.info.run_id, self.models[result.compressed.checkpoint], result, checkpoint)
                 return
             original, model = self.models[result.original.checkpoint], self.models[result.compressed.checkpoint]
             if model != original:
@@ -291,14 +294,17 @@ class Lineage:
             original=result.original.checkpoint,
             model=self.about.get("model"),
         )
-        versions = self.client.search_model_versions(f"name='{name}'")
-        known = [version for version in versions if version.tags.get("lmmpress.run_key") == result.run_key]
-        if known:
-            version = known[0]
-        else:
+        version = self._version_of(result)
+        if version is None:
             with resolving_models_in(self.client):
                 version = self.client.create_model_version(
                     name, f"models:/{model}", run_id, tags, await_creation_for=0, model_id=model
                 )
         self.client.set_registered_model_alias(name, ALIAS, version.version)
         return str(version.version)
+
+    def _version_of(self, result: Result) -> "ModelVersion | None":
+        """The version under this recorder's name that a run has come to, if there is one."""
+        versions = self.client.search_model_versions(f"name='{values.plain(self.model_name)}'")
+        known = (version for version in versions if version.tags.get("lmmpress.run_key") == result.run_key)
+        return next(known, None)

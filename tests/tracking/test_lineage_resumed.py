@@ -19,6 +19,17 @@ def test_recording_everything_twice_changes_nothing(lineage: Lineage, store: tup
     assert content(store[1]) == before
 
 
+def test_the_same_run_for_another_model_is_registered_under_its_name_too(lineage: Lineage) -> None:
+    """As where two registered models hold the same checkpoint, and both are compressed by one plan."""
+    tell(lineage, "shared")
+    other = Lineage(lineage.tracking_uri, "another-compressed", lineage.experiment)
+    for _ in range(2):
+        tell(other, "shared")
+        versions = lineage.client.search_model_versions("name='another-compressed'")
+        assert [version.tags["lmmpress.run_key"] for version in versions] == ["shared"]
+    assert parent_run(other).info.run_id == versions[0].run_id
+
+
 def test_an_interrupted_recording_is_completed_and_not_doubled(lineage: Lineage, store: tuple[str, Path]) -> None:
     tell(lineage, "cut-off")
     before = rows(store[1])

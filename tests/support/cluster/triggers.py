@@ -42,7 +42,8 @@ class Triggered:
     @property
     def values(self) -> Node:
         """What it adds to the values of the release: a plan that starts at every release, and one that people start,
-        which waits for an approval. The page knows Ann where she comes from the pod itself."""
+        which waits for an approval. The page knows Ann where she comes from the pod itself. Each model has an
+        experiment of its own in MLflow, since one run for two models is recorded once."""
         plan = PLAN | {"model": f"models:/{self.model}@release", "data": f"{self.place}/data"}
         plan |= {"store": f"{self.place}/store"}
         plan["stages"] = [{"axis": axis, **amounts} for axis, amounts in PLAN["stages"].items()]
@@ -65,6 +66,7 @@ class Triggered:
         }
         files = {name: {"secret": SECRET, "key": name} for name in SECRETS}
         return {
+            "profile": {"environment": {"MLFLOW_EXPERIMENT_NAME": self.model}},
             "plans": {"usual": plan, "other": merged(plan, {"seed": 1, "pipeline": {"approve": ["block"]}})},
             "trigger": {
                 "enabled": True,
