@@ -142,13 +142,15 @@ class _Carrying:
         seen = self._engine.look(order, sent)
         if seen.phase == "gone":
             return self._missing(seen.said)
-        wish = self._claim.cancel.why if self._claim.cancel else ""
+        wish = self._claim.cancel
         if seen.phase == "dead":
-            return self._move(State.cancelled, wish) if wish else self._move(State.lost, seen.said)
+            return self._move(State.cancelled, wish.why) if wish else self._move(State.lost, seen.said)
         if seen.phase in ("succeeded", "failed", "cancelled"):
             state, said = State(seen.phase), seen.said
+            if wish and state is State.failed:  # so Kubeflow and Argo may call what they were told to end
+                state = State.cancelled
             if state is State.cancelled:
-                said = wish or said
+                said = wish.why if wish else said
             elif state is State.succeeded and order.plan.compare:
                 said = "; ".join(filter(None, (said, take_comparison(self._trigger, self._claim))))
             return self._move(state, said, missing=None)

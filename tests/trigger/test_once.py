@@ -18,7 +18,8 @@ from lmmpress.store.objects import Found
 from lmmpress.store.run_state import hold
 from lmmpress.trigger.carry_on import REQUEST, WINDOW, carry_on
 from lmmpress.trigger.claims import AGAIN, Cause, Claim, Sent, State
-from lmmpress.trigger.engines.interface import Order
+from lmmpress.trigger.engines import interface
+from lmmpress.trigger.engines.interface import Order, Seen
 from lmmpress.trigger.fire import Refused, cancel, fire, retry
 from lmmpress.trigger.reconcile import Reconciled, reconcile
 from lmmpress.trigger.settings import TriggerSettings
@@ -262,6 +263,20 @@ def test_a_run_that_is_just_being_sent_is_cancelled_once_it_is_there(claimed: Sc
     rounds(claimed, 500)
     assert [one.phase for one in claimed.engine.runs] == ["cancelled"]
     assert claimed.trigger.claims.all(MODEL)[0].state is State.cancelled
+
+
+@pytest.mark.parametrize("phase", ["cancelled", "failed", "dead"])
+def test_a_run_that_ends_since_a_person_wanted_it_is_cancelled_whatever_its_engine_calls_that(
+    claimed: Scene, phase: interface.Phase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kubeflow 2.17 on Argo 4.0 ends it as FAILED."""
+    rounds(claimed, 10)
+    monkeypatch.setattr(claimed.engine, "look", lambda order, sent: Seen(phase, "as the engine says"))
+    key = claimed.trigger.claims.all(MODEL)[0].key
+    claimed.world.run(lambda: cancel(claimed.replica, key, by="ann", why="wrong data"))
+    rounds(claimed, 10)
+    claim = claimed.trigger.claims.all(MODEL)[0]
+    assert (claim.state, claim.note) == (State.cancelled, "wrong data")
 
 
 def test_of_two_reconcilers_one_works_and_the_other_says_so_at_once(claimed: Scene) -> None:
