@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     second = folder / "v2"
     if not second.exists():
-        train_further(second)
+        with redirect_stdout(sys.stderr):  # stdout has the results alone
+            train_further(second)
     run(folder / "first", [])
     for seed in arguments.seeds:
         shared = [f"model={second}", f"seed={seed}"]
