@@ -147,7 +147,7 @@ class _Carrying:
             return self._move(State.cancelled, wish.why) if wish else self._move(State.lost, seen.said)
         if seen.phase in ("succeeded", "failed", "cancelled"):
             state, said = State(seen.phase), seen.said
-            if wish and state is State.failed:  # so Kubeflow and Argo may call what they were told to end
+            if wish and state is State.failed:  # so Kubeflow calls what it was told to end
                 state = State.cancelled
             if state is State.cancelled:
                 said = wish.why if wish else said

@@ -192,7 +192,7 @@ class TestArgo:
         assert said.startswith("Argo 4.0 in namespace team-ads of http://127.0.0.1:")
         argo.shows = False
         said = ArgoEngine().reach(order({}))
-        assert said.startswith("Argo, whose controller this account may not see, in namespace team-ads of http://127")
+        assert said.startswith("Argo, whose controller is not seen, in namespace team-ads of http://127.0.0.1:")
         argo.denied = {"create"}
         with pytest.raises(UserError, match="may not create workflowtaskresults"):
             ArgoEngine().reach(order({}))

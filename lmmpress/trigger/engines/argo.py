@@ -80,7 +80,7 @@ class ArgoEngine:
             workflows.get(order.run)
             version = controller_version(workflows, order.profile)
             check_account(workflows, order.profile)
-            shown = f"Argo {version[0]}.{version[1]}" if version else "Argo, whose controller this account may not see,"
+            shown = f"Argo {version[0]}.{version[1]}" if version else "Argo, whose controller is not seen,"
             return f"{shown} in namespace {workflows.namespace} of {workflows.cluster.host} answers; {said}"
 
     def _sent(self, workflows: "Workflows", order: Order) -> Sent:
