@@ -1,6 +1,5 @@
 """Checks that accuracy is not measured on data that was trained on."""
 
-from lmmpress.data.address import METADATA
 from lmmpress.data.rows import Split
 from lmmpress.errors import UserError
 
@@ -21,12 +20,12 @@ def check_leak(learned: Split, measured: Split) -> str | None:
                 f"{measured.folder}: image {name} is in the {measured.name} and in the {learned.name} split{also}; "
                 "remove it from one of them: accuracy must not be measured on training data"
             )
-    known = {(row.question, row.answer) for row in learned.rows if row.file_name is None}
-    repeated = [row for row in measured.rows if row.file_name is None and (row.question, row.answer) in known]
+    known = {(row.question, row.answer) for row in learned.rows if not row.pictures}
+    repeated = [row for row in measured.rows if not row.pictures and (row.question, row.answer) in known]
     if not repeated:
         return None
     return (
         f"{measured.folder}: {len(repeated):,} of the {len(measured.rows):,} rows of the {measured.name} split have "
-        f"the same question and answer as a row of the {learned.name} split, for instance line {repeated[0].line} of "
-        f"{METADATA}: accuracy on them says little"
+        f"the same question and answer as a row of the {learned.name} split, for instance {repeated[0].place}: "
+        "accuracy on them says little"
     )

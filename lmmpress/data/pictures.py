@@ -6,6 +6,7 @@ are checked before a picture is decoded.
 
 import io
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +55,30 @@ def open_picture(path: Path) -> Image.Image:
 
 def picture_of(raw: bytes) -> Image.Image:
     """Decode the bytes of a picture file as `open_picture` does; UserError says what is wrong with them."""
+    return _decoded(raw)[1]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a picture file holds: its format, and the sides of the upright picture in pixels."""
+
+    format: str
+    width: int
+    height: int
+
+
+def look(raw: bytes) -> Look:
+    """Decode the bytes of a picture file as `picture_of` does, and say what they are."""
+    kind, image = _decoded(raw)
+    return Look(kind, *image.size)
+
+
+def _decoded(raw: bytes) -> tuple[str, Image.Image]:
     try:
         image = _opened(raw)
+        kind = str(image.format)
         image.load()
-        return as_rgb(image)
+        return kind, as_rgb(image)
     except UserError:
         raise
     except Exception as error:  # Pillow's decoders raise any exception on a damaged file

@@ -1,144 +1,164 @@
-"""Reads the rows of a data set in Hugging Face's imagefolder format: images, and metadata.jsonl with their questions.
+"""The splits of a data set: their rows, of whatever form, and their pictures."""
 
-The file is untrusted: every row is checked when it is read, and an error names its line.
-"""
-
-import hashlib
 import io
 import json
-import os
-import posixpath
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from itertools import islice
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import TypeVar
+from typing import overload
 
+import numpy as np
 from PIL import Image
 
-from lmmpress.data.address import METADATA, bring
-from lmmpress.data.pictures import MOST_BYTES, is_plain, picture_of
-from lmmpress.data.text import read_lines
+from lmmpress.data.address import bring, shown
+from lmmpress.data.digests import digest_of_rows, old_digest_of_rows
+from lmmpress.data.draw import Draw, drawn
+from lmmpress.data.index import Ids, Index, open_index
+from lmmpress.data.picture_files import UPDATE, changed, in_parts, read_file
+from lmmpress.data.pictures import MOST_BYTES, picture_of
+from lmmpress.data.row import Row
+from lmmpress.data.splitting import GATES, ROLES, part_of, parts, roles_in
+from lmmpress.data.workers import by_workers
 from lmmpress.errors import UserError
 from lmmpress.files.bounded import check_file, read_bytes
+from lmmpress.settings.reading import Reading
 
-In = TypeVar("In")
-Out = TypeVar("Out")
-
-LONGEST_TEXT = 1_000_000  # characters of a question or an answer
-_LONGEST_NAME = 200  # characters of a task or a split
-_TEXTS = {"question": LONGEST_TEXT, "answer": LONGEST_TEXT, "task": _LONGEST_NAME, "split": _LONGEST_NAME}
-_PIXELS_VERSION = 2  # version of the decoding of pictures that are not plain
 _TEST, _GATE = "test", "gate"
-_USUAL_GATES = ("validation", "val", "valid", "dev")
-_AHEAD = 4  # how many items each worker may compute ahead of the consumer
+_AS_IT_IS = Reading()
 
 
-@dataclass(frozen=True)
-class Row:
-    """A question about an image (no image in text-only data) and its one right answer. `question` is the full prompt.
+class Rows(Sequence[Row]):
+    """Rows of an index, which are read when they are asked for."""
 
-    `line` is its line number in metadata.jsonl.
-    """
+    def __init__(self, index: Index, ids: Ids) -> None:
+        self._index, self._ids = index, ids
 
-    file_name: str | None
-    question: str
-    answer: str
-    task: str
-    line: int = field(default=0, compare=False)
+    def __len__(self) -> int:
+        return len(self._ids)
 
-    @property
-    def picture(self) -> str | None:
-        """The image's normalised path: `./a.png` becomes `a.png`."""
-        return None if self.file_name is None else posixpath.normpath(self.file_name)
+    @overload
+    def __getitem__(self, place: int) -> Row: ...
+    @overload
+    def __getitem__(self, place: slice) -> "Rows": ...
+    def __getitem__(self, place: int | slice) -> "Row | Rows":
+        if isinstance(place, slice):
+            return Rows(self._index, self._ids[place])
+        (stored,) = self._index.stored(self._ids[[place]])
+        return stored.row
+
+    def __iter__(self) -> Iterator[Row]:
+        return (stored.row for stored in self._index.stored(self._ids))
 
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of one split, in the file's order, and a digest of their texts and images.
+    """The rows of one split, in the data's order, and a digest of their texts and pictures.
 
-    `pictures` holds the sha256 of each image file, by its normalised path; `stamp` is the modification time of the
-    file with the rows.
+    `old_digest` is the one of earlier versions, None for rows that they could not read. `pictures` holds the sha256 of
+    each picture by its name. `index` is where the rows are read from, None for rows that are in no data set.
     """
 
     name: str
     folder: Path
-    rows: tuple[Row, ...]
+    rows: Sequence[Row]
     digest: str
-    pictures: dict[str, str] = field(default_factory=dict, compare=False)
-    stamp: int = field(default=0, compare=False)
+    pictures: Mapping[str, str] = field(default_factory=dict, compare=False)
+    old_digest: str | None = field(default=None, compare=False)
+    index: Index | None = field(default=None, compare=False, repr=False)
 
     def image_names(self) -> list[str]:
-        """The normalised paths of the distinct images, in order of first use."""
-        return list(dict.fromkeys(row.picture for row in self.rows if row.picture is not None))
+        """The names of the distinct images, in order of first use."""
+        return list(dict.fromkeys(name for row in self.rows for name in row.pictures))
 
     def place(self, row: Row) -> str:
         """A row's file, line and question, for a message."""
-        return f"{self.folder / METADATA}, line {row.line}, asking {row.question[:40]!r}"
+        return f"{shown(self.folder)}/{row.place}, asking {row.question[:40]!r}"
+
+    def read(self, name: str) -> bytes:
+        """The bytes of an image. UserError, which names it, if it cannot be read."""
+        if self.index is None:
+            return read_bytes(self.folder, name, MOST_BYTES)
+        return self.index.read_picture(name, MOST_BYTES)
 
 
-def read_split(folder: Path, name: str, limit: int | None = None, tasks: Iterable[str] = ()) -> Split:
-    """The rows of a split, at most `limit`: images are chosen evenly over the split, each with all its rows. With
-    `tasks` only rows of these tasks.
+def read_split(
+    folder: Path,
+    name: str,
+    limit: int | None = None,
+    tasks: Iterable[str] = (),
+    reading: Reading = _AS_IT_IS,
+    draw: Draw = "even",
+    seed: int = 0,
+) -> Split:
+    """The rows of a split, at most `limit`, drawn as `draw` says. With `tasks` only rows of these tasks.
 
-    Raises UserError for a missing or malformed metadata.jsonl, an image that is missing, not a regular file or outside
-    the folder, a split without rows or without rows of a task, and a split in which only some rows have an image.
+    Raises UserError for data of no known form or with faulty rows, a picture that is missing, not a regular file or
+    outside the folder, a split without rows or without rows of a task, and a split in which only some rows have a
+    picture.
     """
-    return _split(folder, _stamp(folder), name, limit, tuple(tasks))
+    index = open_index(folder, reading)
+    return _split(index, name, limit, tuple(tasks), draw, seed)
 
 
 def check_unchanged(split: Split) -> None:
-    """Raise UserError if the images of a split, or the file with its rows, are no longer what they were when the split
-    was read."""
-    if _stamp(split.folder) != split.stamp:
-        raise UserError(f"{split.folder / METADATA} has changed since its rows were read; start again")
-    for name, sha256 in zip(split.pictures, _by_workers(partial(_sha256, split.folder), split.pictures), strict=True):
-        if sha256 != split.pictures[name]:
+    """Raise UserError if the pictures of a split, or the files with its rows, are no longer what they were when the
+    split was read."""
+    if split.index is None:
+        return
+    known = {name: sha256 for name, sha256 in split.pictures.items() if split.index.where(name).size < 0}
+    if not split.index.is_current():
+        raise UserError(f"{shown(split.folder)}: its rows have changed since they were read; start again")
+    found = by_workers(partial(read_file, split.folder), known)
+    for name, (_, sha256, _) in zip(known, found, strict=True):
+        if sha256 != known[name]:
             raise UserError(f"{split.folder / name} has changed since the rows were read; start again")
 
 
-def split_for_measuring(folder: Path) -> str:
+def split_for_measuring(folder: Path, reading: Reading = _AS_IT_IS) -> str:
     """The split to measure accuracy on if nobody names one: `test`; where there is none, the rows that the gate or
     validation uses, or the only split. Never one of several that a model may have learned from.
 
     Raises UserError if that leaves none.
     """
-    names = _split_names(folder, _stamp(folder))
-    for name in (_TEST, _GATE, *_USUAL_GATES):
+    names = open_index(folder, reading).splits()
+    for name in (_TEST, _GATE, *GATES):
         if name in names:
             return name
     if len(names) == 1:
         return names[0]
     if not names:
-        raise UserError(f"{folder / METADATA} holds no rows")
-    raise UserError(f"{folder}: there is no split 'test'; say by --split which one to use: {', '.join(names)}")
+        raise _no_rows(open_index(folder, reading))
+    raise UserError(f"{shown(folder)}: there is no split 'test'; say by --split which one to use: {', '.join(names)}")
 
 
-def usual_splits(folder: Path) -> dict[str, str]:
-    """The data's own names for our splits `score`, `distill`, `gate` and `test`, if it has the usual splits train,
-    validation (val, valid, dev) and test, and none of ours; otherwise empty.
+def usual_splits(folder: Path, reading: Reading = _AS_IT_IS) -> dict[str, str]:
+    """The data's own names for our splits `score`, `distill`, `gate` and `test`, if it has a split train, and perhaps
+    the usual splits validation (val, valid, dev) and test, and none of ours; otherwise empty.
 
-    The train split is used to score and to distil, the validation split for the gate.
+    The train split is used to score and to distil, the validation split for the gate. If there is no validation split,
+    the train split is divided, see `lmmpress.data.splitting`.
     """
-    names = set(_split_names(folder, _stamp(folder)))
-    gate = next((name for name in _USUAL_GATES if name in names), None)
-    if names & {"score", "distill", "gate"} or gate is None or not names >= {"train", "test"}:
+    names = set(open_index(folder, reading).splits())
+    if names & {"score", "distill", "gate"} or "train" not in names:
         return {}
-    return {"score": "train", "distill": "train", "gate": gate, "test": "test"}
+    gate = next((name for name in GATES if name in names), None)
+    if gate and "test" in names:
+        return {"score": "train", "distill": "train", "gate": gate, "test": "test"}
+    if gate or names > {"train", "test"}:
+        return {}
+    return {role: role if role in names else f"train[{role}]" for role in ROLES}
 
 
 def open_image(split: Split, name: str) -> Image.Image:
-    """Read an image for the model (see `lmmpress.data.pictures`); UserError names the file and the first row that uses
+    """Read an image for the model (see `lmmpress.data.pictures`); UserError names the image and the first row that uses
     it."""
     try:
-        return picture_of(read_bytes(split.folder, name, MOST_BYTES))
+        return picture_of(split.read(name))
     except UserError as error:
-        row = next(row for row in split.rows if row.picture == posixpath.normpath(name))
+        row = next(row for row in split.rows if name in row.pictures)
         raise UserError(
-            f"{split.folder / name} cannot be read as an image: {error}; it belongs to {split.place(row)}"
+            f"{shown(split.folder)}/{name} cannot be read as an image: {error}; it belongs to {split.place(row)}"
         ) from None
 
 
@@ -154,202 +174,118 @@ def thumbnail(split: Split, name: str, side: int) -> bytes:
 
 def open_images(split: Split) -> Iterator[Image.Image]:
     """All images of a split in the order of `image_names`, read ahead by several threads."""
-    return _by_workers(lambda name: open_image(split, name), split.image_names())
-
-
-def _stamp(folder: Path) -> int:
-    """The modification time of metadata.jsonl; a new one makes the caches read the file again."""
-    if not (folder / METADATA).exists():
-        raise UserError(f"{folder} is no data set: it has no {METADATA} (one JSON object per line, see docs/data.md)")
-    return (folder / METADATA).stat().st_mtime_ns
+    return by_workers(lambda name: open_image(split, name), split.image_names())
 
 
 @lru_cache(maxsize=32)
-def _split(folder: Path, stamp: int, name: str, limit: int | None, tasks: tuple[str, ...]) -> Split:
-    rows = [row for row, split in _read(folder, stamp) if split == name]
-    if not rows:
-        names = ", ".join(_split_names(folder, stamp))
+def _split(index: Index, name: str, limit: int | None, tasks: tuple[str, ...], draw: Draw, seed: int) -> Split:
+    ids = _chosen(index, name, limit, tasks, draw, seed)
+    pictures = _Pictures(index, ids)
+    if _read_pictures(index, ids):
+        index.note("DELETE FROM digests WHERE name != ?", [("",)])
+    key = json.dumps([name, limit, tasks, draw, seed])
+    known = dict(index.ask("SELECT name, value FROM digests WHERE name IN (?, ?)", [key, f"old {key}"]))
+    if len(known) < 2:
+        old = old_digest_of_rows(index.stored(ids), pictures.about)
+        known = {
+            key: digest_of_rows((one.row for one in index.stored(ids)), pictures.__getitem__),
+            f"old {key}": old or "",
+        }
+        index.note("INSERT OR REPLACE INTO digests VALUES (?, ?)", known.items())
+    return Split(name, index.folder, Rows(index, ids), known[key], pictures, known[f"old {key}"] or None, index)
+
+
+def _chosen(index: Index, name: str, limit: int | None, tasks: tuple[str, ...], draw: Draw, seed: int) -> Ids:
+    """The rows of a split that were asked for."""
+    where = shown(index.folder)
+    part = part_of(name) if name not in index.splits() else None
+    if part:
+        name = part[0]
+    present = index.tasks(name)
+    if not present:
+        names = ", ".join(index.splits())
         if not names:
-            raise UserError(f"{folder / METADATA} holds no rows")
+            raise _no_rows(index)
         raise UserError(
-            f"{folder}: split {name!r} has no rows; the splits are {names}; choose among them, by splits in a plan, or "
+            f"{where}: split {name!r} has no rows; the splits are {names}; choose among them, by splits in a plan, or "
             "by --split"
         )
-    present = sorted({row.task for row in rows})
     for task in tasks:
         if task not in present:
-            raise UserError(f"{folder}: split {name!r} has no task {task!r}; its tasks are {', '.join(present)}")
-    if tasks:
-        rows = [row for row in rows if row.task in tasks]
-    if limit is not None and limit < len(rows):
-        rows = _evenly(rows, limit)
-    with_image, without = ([row for row in rows if (row.file_name is None) is none] for none in (False, True))
-    if with_image and without:
+            raise UserError(f"{where}: split {name!r} has no task {task!r}; its tasks are {', '.join(present)}")
+    ids = index.ids(name, tasks)
+    if part:
+        _read_pictures(index, index.ids(name))
+        rows = parts(index.ask, name, index.reading, roles_in(index.splits())).get(part[1], [])
+        ids = ids[np.isin(ids, np.array(rows, dtype=np.int64))]
+        if not len(ids):
+            raise UserError(f"{where}: split {name!r} has too few rows for a part {part[1]!r}; name splits in the plan")
+    of_picture = index.first_pictures(name)
+    without = [number for number in ids.tolist() if number not in of_picture] if of_picture else []
+    if without and len(without) < len(ids):
+        having = next(number for number in ids.tolist() if number in of_picture)
+        with_picture, none = (stored.row.place for stored in index.stored(np.array([having, without[0]])))
         raise UserError(
-            f"{folder}: some rows of split {name!r} have an image and some have none, for instance those of lines "
-            f"{with_image[0].line} and {without[0].line} of {METADATA}; give a split one kind"
+            f"{where}: some rows of split {name!r} have an image and some have none, for instance those of "
+            f"{with_picture} and {none}; give a split one kind"
         )
-    images = list(dict.fromkeys(row.picture for row in rows if row.picture is not None))
-    bring(folder, images)
-    _check_images_are_there(folder, rows)
-    checked = _checked_pictures(folder, stamp)
-    new = [image for image in images if image not in checked]
-    checked.update(zip(new, _by_workers(lambda image: _check_picture(folder, image), new), strict=True))
-    pictures = {image: checked[image].sha256 for image in images}
-    return Split(name, folder, tuple(rows), _digest(rows, checked), pictures, stamp)
+    if limit is None or limit >= len(ids):
+        return ids
+    of_rows = [stored.row.task for stored in index.stored(ids)] if draw == "by_task" else []
+    return drawn(ids, limit, draw, seed, of_picture, of_rows)
 
 
-def _split_names(folder: Path, stamp: int) -> list[str]:
-    return sorted({split for _, split in _read(folder, stamp)})
+class _Pictures(Mapping[str, str]):
+    """The sha256 of each picture of some rows by its name, in order of first use."""
+
+    def __init__(self, index: Index, ids: Ids) -> None:
+        self._index, self._ids = index, ids
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return list(dict.fromkeys(name for stored in self._index.stored(self._ids) for name in stored.row.pictures))
+
+    def __getitem__(self, name: str) -> str:
+        return self.about(name)[0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def about(self, name: str) -> tuple[str, bool]:
+        """The sha256 of a picture, and whether it is plain (see `lmmpress.data.pictures.is_plain`)."""
+        found = self._index.ask("SELECT sha256, plain FROM pictures WHERE name = ?", [name])
+        if not found:
+            raise KeyError(name)
+        return str(found[0][0]), bool(found[0][1])
 
 
-def _evenly(rows: list[Row], limit: int) -> list[Row]:
-    by_image: dict[object, list[Row]] = {}
-    for number, row in enumerate(rows):
-        by_image.setdefault(number if row.picture is None else row.picture, []).append(row)
-    groups = list(by_image.values())
-    count = -(-limit * len(groups) // len(rows))
-    return [row for place in range(count) for row in groups[place * len(groups) // count]][:limit]
-
-
-@lru_cache(maxsize=4)
-def _read(folder: Path, stamp: int) -> list[tuple[Row, str]]:
-    """All rows with their splits."""
-    path = folder / METADATA
-    return [
-        _row(line, f"{path}, line {number}", number) for number, line in read_lines(folder, METADATA) if line.strip()
-    ]
-
-
-def _row(line: str, place: str, number: int) -> tuple[Row, str]:
-    """Parse one row; returns it with its split. Whether its image is there is checked when its split is read."""
-    try:
-        raw = json.loads(line, object_pairs_hook=_once_each)
-    except _TwiceError as error:
-        raise UserError(f"{place}: the key {error} stands twice in the row; keep one") from None
-    except (ValueError, RecursionError) as error:
-        why = f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise UserError(f"{place}: not JSON: {why}; a line holds one JSON object and nothing else") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{place}: a row is a JSON object, each on a line of its own")
-    for key, longest in _TEXTS.items():
-        text = raw.get(key)
-        if text is None:
-            raise UserError(f"{place}: {key} is missing; a row has {', '.join(_TEXTS)}")
-        if not isinstance(text, str):
-            full = json.dumps(text)
-            shown = full if len(full) <= 40 else f"{full[:37]}..."
-            raise UserError(f"{place}: {key} is {shown}, which is no text; write it as text, in quotes")
-        if not text.strip():
-            raise UserError(f"{place}: {key} is empty; fill it in, or leave the row out")
-        if len(text) > longest:
-            raise UserError(f"{place}: {key} has {len(text):,} characters, more than {longest:,}; shorten it")
-        _check_characters(key, text, place)
-    file_name = raw.get("file_name")
-    if file_name is not None:
-        _check_image_name(file_name, place)
-    return Row(file_name, raw["question"], raw["answer"], raw["task"], number), raw["split"]
-
-
-class _TwiceError(ValueError):
-    """A JSON object has a key twice."""
-
-
-def _once_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Build a JSON object; if a key has two values, Python's json would silently keep the last one."""
-    unique = dict(pairs)
-    if len(unique) < len(pairs):
-        raise _TwiceError(repr(Counter(key for key, _ in pairs).most_common(1)[0][0][:_LONGEST_NAME]))
-    return unique
-
-
-def _check_characters(key: str, text: str, place: str) -> None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"{place}: {key} holds {text[error.start]!r}, half of a surrogate pair, which is no character; write the "
-            "pair, or the character itself"
-        ) from None
-
-
-def _check_image_name(file_name: object, place: str) -> None:
-    if not isinstance(file_name, str) or not file_name or "\0" in file_name:
-        raise UserError(f"{place}: file_name is no text; it is the path of one image, and a row without image has none")
-    _check_characters("file_name", file_name, place)
-    if "://" in file_name:
-        raise UserError(f"{place}: image {file_name!r} is an address; fetch it into the data set and name the file")
-
-
-def _check_images_are_there(folder: Path, rows: Iterable[Row]) -> None:
-    """Raise UserError, with the line of the row, unless each row's image is a regular file of the data set."""
-    first = {row.file_name: row for row in reversed(list(rows)) if row.file_name is not None}
-    for file_name, row in sorted(first.items(), key=lambda one: one[1].line):
+def _read_pictures(index: Index, ids: Ids) -> bool:
+    """Read the picture files of rows that are new or have changed, and note their digests. Returns whether one that was
+    known has changed."""
+    wanted = set(ids.tolist())
+    first: dict[str, tuple[int, str]] = {}
+    question = "SELECT row, name, stamp FROM shown JOIN pictures ON id = picture WHERE size < 0 ORDER BY row, place"
+    for row, name, stamp in index.each(question):
+        if row in wanted:
+            first.setdefault(name, (row, stamp))
+    bring(index.folder, first)
+    known = {name: stamp for name, (_, stamp) in first.items()}
+    new = list(changed(index.folder, known.items()))
+    for name in new:
         try:
-            check_file(folder, file_name)
+            check_file(index.folder, name)
         except UserError as error:
-            hint = "; write / between folders" if "\\" in file_name else ""
-            raise UserError(f"{folder / METADATA}, line {row.line}: image {error}{hint}") from None
+            hint = "; write / between folders" if "\\" in name else ""
+            (stored,) = index.stored(np.array([first[name][0]]))
+            raise UserError(f"{shown(index.folder)}/{stored.row.place}: image {error}{hint}") from None
+    for part in in_parts(new):
+        found = by_workers(partial(read_file, index.folder), part)
+        index.note(UPDATE, [(*one, name) for name, one in zip(part, found, strict=True)])
+    return any(known[name] for name in new)
 
 
-@dataclass(frozen=True)
-class _Picture:
-    """The sha256 of a picture file, and whether it is plain (see `lmmpress.data.pictures.is_plain`)."""
-
-    sha256: str
-    plain: bool
-
-
-@lru_cache(maxsize=4)
-def _checked_pictures(folder: Path, stamp: int) -> dict[str, _Picture]:
-    """A cache of the pictures of a data set that were read so far, by normalised path; callers add to it."""
-    return {}
-
-
-def _check_picture(folder: Path, name: str) -> _Picture:
-    try:
-        raw = read_bytes(folder, name, MOST_BYTES)
-    except UserError as error:
-        raise UserError(f"{folder}: image {error}") from None
-    return _Picture(hashlib.sha256(raw).hexdigest(), is_plain(raw))
-
-
-def _sha256(folder: Path, name: str) -> str:
-    return hashlib.sha256(read_bytes(folder, name, MOST_BYTES)).hexdigest()
-
-
-def _digest(rows: Iterable[Row], pictures: dict[str, _Picture]) -> str:
-    """A digest of the texts and images of rows. It names caches and results, so it never changes for the same pixels.
-
-    Earlier versions decoded pictures that are not plain (turned by EXIF, transparent, of more than 8 bits) to other
-    pixels. If there are such pictures, the digest includes the version of the decoding.
-    """
-    sha = hashlib.sha256()
-    for row in rows:
-        sha.update(json.dumps([row.file_name, row.question, row.answer, row.task]).encode())
-    names = dict.fromkeys(row.file_name for row in rows if row.file_name is not None)
-    used = [pictures[posixpath.normpath(name)] for name in names]
-    for picture in used:
-        sha.update(bytes.fromhex(picture.sha256))
-    if not all(picture.plain for picture in used):
-        sha.update(f"pixels {_PIXELS_VERSION}".encode())
-    return sha.hexdigest()
-
-
-def _by_workers(work: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
-    """The results of `work` for each item, in order; threads compute a limited number of results ahead.
-
-    Threads are enough: decoding a picture and hashing a file release the interpreter lock.
-    """
-    count = min(8, os.cpu_count() or 1)
-    remaining = iter(items)
-    with ThreadPoolExecutor(count) as pool:
-        started = deque(pool.submit(work, item) for item in islice(remaining, count * _AHEAD))
-        try:
-            while started:
-                result = started.popleft().result()
-                started.extend(pool.submit(work, item) for item in islice(remaining, 1))
-                yield result
-        finally:
-            for future in started:
-                future.cancel()
+def _no_rows(index: Index) -> UserError:
+    return UserError(f"{shown(index.folder)}/{index.found.files[0]} holds no rows")

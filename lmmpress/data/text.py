@@ -3,8 +3,10 @@
 import codecs
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 from lmmpress.errors import UserError
 from lmmpress.files.bounded import LFS_POINTER, check_file
@@ -16,7 +18,7 @@ _SAMPLE = 1 << 16  # bytes that the guess of an encoding reads
 _WIDE = (
     # UTF-32 first: its little-endian byte-order mark begins with that of UTF-16
     ("UTF-32", (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, b"{\0\0\0", b"\0\0\0{")),
-    ("UTF-16", (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"{\0", b"\0{")),
+    ("UTF-16", (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"{\0", b"\0{", b"[\0", b"\0[")),
 )
 
 # files that are not text: their first bytes, what they are, and what to do
@@ -25,7 +27,7 @@ _OTHERS = (
     (b"\x1f\x8b", "is compressed by gzip", "unpack it (gunzip)"),
     (b"\x28\xb5\x2f\xfd", "is compressed by zstd", "unpack it (unzstd)"),
     (b"PK\x03\x04", "is a zip archive", "unpack it"),
-    (b"PAR1", "is a Parquet file", "write its rows as lines of JSON"),
+    (b"PAR1", "is a Parquet file", "give it a name that ends with .parquet"),
 )
 
 
@@ -35,6 +37,42 @@ def read_lines(folder: Path, name: str) -> Iterator[tuple[int, str]]:
     Raises UserError if the file is not UTF-8 (with the line and the likely encoding), is compressed or not text, is not
     a regular file inside the folder, or if the file or a line is too long.
     """
+    path = folder / name
+    with _opened(folder, name) as file:
+        number = 0
+        while raw := file.readline(LONGEST_LINE + 1):
+            number += 1
+            if len(raw) > LONGEST_LINE:
+                raise UserError(f"{path}, line {number}: the line is longer than {LONGEST_LINE:,} bytes; shorten it")
+            try:
+                yield number, raw.decode("utf-8")
+            except UnicodeDecodeError:
+                raise _not_utf8(f"{path}, line {number}", raw + file.read(_SAMPLE)) from None
+
+
+def read_text(folder: Path, name: str) -> Iterator[str]:
+    """The text of a UTF-8 file of a data set in parts of any length. Raises UserError as `read_lines` does; lines may
+    be of any length."""
+    decode = codecs.getincrementaldecoder("utf-8")().decode
+    with _opened(folder, name) as file:
+        before = b""
+        while True:
+            raw = file.read(_SAMPLE)
+            try:
+                text = decode(raw, final=not raw)
+            except UnicodeDecodeError as error:
+                place = f"{folder / name}, byte {file.tell() - len(raw) + error.start:,}"
+                raise _not_utf8(place, before + raw) from None
+            if text:
+                yield text
+            if not raw:
+                return
+            before = raw[-4:]
+
+
+@contextmanager
+def _opened(folder: Path, name: str) -> Iterator[BinaryIO]:
+    """A text file of a data set, after its byte-order mark. Raises UserError for what is no text in UTF-8."""
     path = folder / name
     try:
         check_file(folder, name)
@@ -51,19 +89,14 @@ def read_lines(folder: Path, name: str) -> Iterator[tuple[int, str]]:
             if start.startswith(marks):
                 raise UserError(f"{path} is {encoding}, not UTF-8; convert it: iconv -f {encoding} -t UTF-8")
         file.seek(len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0)
-        number = 0
-        while raw := file.readline(LONGEST_LINE + 1):
-            number += 1
-            if len(raw) > LONGEST_LINE:
-                raise UserError(f"{path}, line {number}: the line is longer than {LONGEST_LINE:,} bytes; shorten it")
-            try:
-                yield number, raw.decode("utf-8")
-            except UnicodeDecodeError:
-                likely = likely_encoding(raw + file.read(_SAMPLE))
-                raise UserError(
-                    f"{path}, line {number}: not UTF-8, it looks like {likely}; "
-                    f"convert the file: iconv -f {likely.split()[0]} -t UTF-8"
-                ) from None
+        yield file
+
+
+def _not_utf8(place: str, raw: bytes) -> UserError:
+    likely = likely_encoding(raw)
+    return UserError(
+        f"{place}: not UTF-8, it looks like {likely}; convert the file: iconv -f {likely.split()[0]} -t UTF-8"
+    )
 
 
 def likely_encoding(raw: bytes) -> str:

@@ -11,28 +11,30 @@ from lmmpress.errors import UserError
 _DEEPEST = 100  # levels of nested lists and objects
 
 
-def read_mapping(path: Path, limit: int, where: str | None = None) -> dict[str, Any]:
+def read_mapping(path: Path, limit: int, where: str | None = None, nan_as_null: bool = False) -> dict[str, Any]:
     """The JSON object in a file of at most `limit` bytes.
 
-    Raises UserError if the file is larger or holds anything else; `where` names the file in the error.
+    Raises UserError if the file is larger or holds anything else; `where` names the file in the error. With
+    `nan_as_null` the words that Python writes for numbers that are not finite stand for null.
     """
     with path.open("rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
         raise UserError(f"{where or path} has more than {limit} bytes; at most {limit} are allowed for this file")
-    return parse_mapping(data, where or str(path))
+    return parse_mapping(data, where or str(path), nan_as_null=nan_as_null)
 
 
-def parse_mapping(data: bytes, where: str, unique: bool = False) -> dict[str, Any]:
+def parse_mapping(data: bytes, where: str, unique: bool = False, nan_as_null: bool = False) -> dict[str, Any]:
     """The JSON object in these bytes. Raises UserError if they hold anything else; `where` names the source in it.
 
     With `unique`, a key that one object has twice is an error too: parsers differ in which of the two values they keep.
+    For `nan_as_null` see `read_mapping`.
     """
     try:
         text = data.decode("utf-8")
         value = json.loads(
             text,
-            parse_constant=_no_number,
+            parse_constant=_null if nan_as_null else _no_number,
             parse_float=_finite,
             object_pairs_hook=_unique if unique else None,
         )
@@ -60,6 +62,10 @@ def _in_short(text: str) -> str:
 
 def _no_number(name: str) -> NoReturn:
     raise ValueError(f"it holds {name}, which is no JSON number")
+
+
+def _null(name: str) -> None:
+    return None
 
 
 def _finite(text: str) -> float:

@@ -2,6 +2,7 @@
 
 import difflib
 import types
+from collections.abc import Sequence
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, Tag, ValidationError
@@ -15,7 +16,8 @@ _VERBS = ("is ", "has ", "holds ", "looks ", "stands ", "takes ", "asks ", "cont
 
 
 def faults_of(error: ValidationError, model: type[BaseModel]) -> dict[Place, str]:
-    """The faults of settings by place. If a value matches none of several allowed types, one line lists all of them."""
+    """The faults of settings by place. If a value matches none of several allowed types, one line lists all of them; if
+    the fault lies inside of it, that alone is told."""
     messages: dict[Place, list[str]] = {}
     inputs: dict[Place, Any] = {}
     for one in error.errors(include_url=False, include_context=False):
@@ -26,10 +28,12 @@ def faults_of(error: ValidationError, model: type[BaseModel]) -> dict[Place, str
             at_place.append(message)
         if not one["type"].startswith(("extra", "missing", "enum", "value_error")):
             inputs[place] = one["input"]
+    around = {place[:length] for place in messages for length in range(len(place))}
     return {
         place: ", or ".join([at_place[0], *(one.removeprefix("input should be ") for one in at_place[1:])])
         + (f", got {_shown(inputs[place])}" if place in inputs else "")
         for place, at_place in messages.items()
+        if place not in around
     }
 
 
@@ -56,7 +60,7 @@ def without_followers(first: dict[Place, str], others: dict[Place, str]) -> dict
     return first | own
 
 
-def nearest(name: str, known: list[str]) -> str:
+def nearest(name: str, known: Sequence[str]) -> str:
     """A hint for an unknown name: the nearest known name, or all known names."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"

@@ -23,7 +23,6 @@ from lmmpress.store.file_locks import lock_of
 from lmmpress.store.kinds import BLOBS
 from lmmpress.store.objects import Advance, Blob, DamagedError, Entry, Found, Leftover
 
-_DEFAULT_GIGABYTES = 200.0
 _ABANDONED = 86400.0  # seconds
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SHARERS = 16
@@ -31,22 +30,6 @@ _SHARERS = 16
 _MARGIN = 64
 """Where files have to be removed, this fraction (1/64) of the limit is freed too, so that the next file need not list
 the cache again."""
-
-
-def cache_folder() -> Path:
-    """LMMPRESS_CACHE, or lmmpress in the user's cache folder."""
-    if folder := os.environ.get("LMMPRESS_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lmmpress"
-
-
-def cache_limit() -> int:
-    """The bytes that the cache may hold: LMMPRESS_CACHE_GB, in 10^9 bytes."""
-    gigabytes = os.environ.get("LMMPRESS_CACHE_GB", str(_DEFAULT_GIGABYTES))
-    try:
-        return int(float(gigabytes) * 1e9)
-    except (ValueError, OverflowError):
-        raise UserError(f"LMMPRESS_CACHE_GB={gigabytes} is not a number of gigabytes") from None
 
 
 class CachedObjects:

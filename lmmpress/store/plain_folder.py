@@ -13,6 +13,7 @@ from lmmpress.errors import UserError
 from lmmpress.host.extras import needs
 from lmmpress.printing.credentials import address_holds_credentials, address_without_credentials
 from lmmpress.progress import transfer
+from lmmpress.store.cache_settings import cache_folder, cache_limit
 from lmmpress.store.manifest import File, Manifest, parse_manifest, safe_names
 from lmmpress.store.objects import Advance, DamagedError, MissingError, UnreadableError
 from lmmpress.store.parallel import each
@@ -37,7 +38,7 @@ def open_bucket(address: str) -> "CachedObjects":
     """The objects at s3://bucket/prefix, kept in the node's cache. Raises UserError where minio is not installed."""
     needs("minio", address)
     from lmmpress.store.bucket import BucketObjects
-    from lmmpress.store.cache import CachedObjects, cache_folder, cache_limit
+    from lmmpress.store.cache import CachedObjects
 
     return CachedObjects(BucketObjects(address), cache_folder(), cache_limit())
 
@@ -64,22 +65,24 @@ class BucketFolder:
 
     No sha256 is known of these files before they are fetched. Those that were computed then are noted, under a hash of
     the bucket's list of names, sizes and tags. As long as the list stays the same, files in the cache are used, and the
-    list is the only request.
+    list is the only request. `key` is that hash.
     """
 
-    def __init__(self, address: str, landmark: str, what: str, wanted: Callable[[str], bool]) -> None:
-        self._address = address
+    def __init__(self, address: str, landmark: str | None, what: str, wanted: Callable[[str], bool]) -> None:
+        self.address = address
         self._objects = open_bucket(address)
         self._listed = {one.name: one for one in self._objects.remote.tagged("") if wanted(one.name)}
-        if landmark not in self._listed:
+        if landmark is not None and landmark not in self._listed:
             raise UserError(f"{address}: there is no {what}: it has no {landmark}")
+        if not self._listed:
+            raise UserError(f"{address}: there is no {what}: no object has this prefix")
         try:
             safe_names(self._listed)
         except ValueError as error:
             raise UserError(f"{address} is not the folder of a {what}: {error}") from None
         content = [(one.name, one.size, one.tag) for one in self._listed.values()]
-        key = hashlib.sha256(repr((address, content)).encode()).hexdigest()
-        self._noted = self._objects.workspace.parent / "folders" / f"{key}.json"
+        self.key = hashlib.sha256(repr((address, content)).encode()).hexdigest()
+        self._noted = self._objects.workspace.parent / "folders" / f"{self.key}.json"
         self._files: dict[str, File] = {}
         with suppress(FileNotFoundError, UnreadableError):
             self._files = parse_manifest(self._noted.read_bytes(), str(self._noted.parent), self._noted.name).files
@@ -114,7 +117,7 @@ class BucketFolder:
             try:
                 sha256 = self._objects.remote.fetch_object(item, path, advance)
             except (DamagedError, MissingError):
-                raise UserError(f"{self._address}: {item.name} changed while it was being fetched; try again") from None
+                raise UserError(f"{self.address}: {item.name} changed while it was being fetched; try again") from None
             file = File(sha256=sha256, size=item.size)
             self._objects.keep(path, file.blob)
         with self._noting:

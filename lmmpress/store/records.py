@@ -6,7 +6,7 @@ A record whose name begins with none of the words below may hold any JSON object
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from lmmpress.plan import MOST_STEPS, Schedule, ScheduledStep
 from lmmpress.store.manifest import first_fault
@@ -73,7 +73,16 @@ class _Distill(_Part):
 
 
 class _Evaluate(_Part):
-    right: Annotated[str, Field(pattern="^[01]*$")]
+    """`right` if each row is right or wrong, else `values`."""
+
+    right: Annotated[str, Field(pattern="^[01]*$")] | None = None
+    values: list[FiniteFloat] | None = None
+
+    @model_validator(mode="after")
+    def _has_one(self) -> "_Evaluate":
+        if (self.right is None) == (self.values is None):
+            raise ValueError("it holds either right or values")
+        return self
 
 
 class _Speed(_Part):

@@ -352,13 +352,13 @@ def old_digest(row: dict, picture: bytes) -> str:
     return hashlib.sha256(words + hashlib.sha256(picture).digest()).hexdigest()
 
 
-def test_the_digest_of_a_data_set_says_how_odd_pictures_are_read(tmp_path: Path) -> None:
+def test_the_digest_of_earlier_versions_says_how_odd_pictures_are_read(tmp_path: Path) -> None:
     plain = data_set(tmp_path / "plain", ROW)
     (plain / "a.png").write_bytes(png_of(1, 1))
     odd = data_set(tmp_path / "odd", ROW)
     (odd / "a.png").write_bytes(saved(RGBA, "PNG"))
-    assert read_split(odd, "test").digest != old_digest(ROW, (odd / "a.png").read_bytes())
-    assert read_split(plain, "test").digest == old_digest(ROW, (plain / "a.png").read_bytes())
+    assert read_split(odd, "test").old_digest != old_digest(ROW, (odd / "a.png").read_bytes())
+    assert read_split(plain, "test").old_digest == old_digest(ROW, (plain / "a.png").read_bytes())
 
 
 # --- splits, and rows or pictures that two of them share ---
@@ -370,7 +370,9 @@ def test_the_digest_of_a_data_set_says_how_odd_pictures_are_read(tmp_path: Path)
         (["train", "validation", "test"], ["train", "train", "validation", "test"]),
         (["train", "dev", "test"], ["train", "train", "dev", "test"]),
         (["train", "val", "test", "extra"], ["train", "train", "val", "test"]),
-        (["train", "test"], []),
+        (["train", "test"], ["train[score]", "train[distill]", "train[gate]", "test"]),
+        (["train"], ["train[score]", "train[distill]", "train[gate]", "train[test]"]),
+        (["train", "test", "extra"], []),
         (["train", "validation", "test", "gate"], []),
         (["score", "distill", "gate", "test"], []),
     ],
@@ -406,7 +408,7 @@ def test_the_same_bytes_under_two_names_are_refused(tmp_path: Path) -> None:
 def test_the_same_row_of_text_in_two_splits_is_counted(tmp_path: Path) -> None:
     folder = data_set(tmp_path / "d", TEXT | {"split": "distill"}, TEXT | {"question": "r"}, TEXT | {"task": "u"}, TEXT)
     assert "2 of the 3 rows of the test split" in (leak(folder) or "")
-    assert "for instance line 3" in (leak(folder) or "")
+    assert "for instance metadata.jsonl, line 3" in (leak(folder) or "")
     alone = data_set(tmp_path / "e", TEXT | {"split": "distill"}, TEXT | {"answer": "other"})
     assert leak(alone) is None
 

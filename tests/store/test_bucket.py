@@ -18,7 +18,7 @@ from support.store_worker import PART, opened, random_checkpoint
 
 from lmmpress.errors import UserError
 from lmmpress.store.bucket import BucketObjects
-from lmmpress.store.cache import cache_folder
+from lmmpress.store.cache_settings import cache_folder
 from lmmpress.store.connection import connect
 from lmmpress.store.objects import Blob, ChangedError
 from lmmpress.store.run_state import hold, read_state

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 from support.buckets import forget_cache
+from support.data import write_data
 from support.files import contents
 from support.s3 import Proxy
 from support.store_worker import opened, random_checkpoint
 
-from lmmpress.data import open_data
+from lmmpress import inspect_data
+from lmmpress.data import open_data, read_split
 from lmmpress.errors import UserError
 from lmmpress.store import open_checkpoint
 from lmmpress.store.connection import connect
@@ -66,6 +68,19 @@ def test_a_folder_in_a_bucket_that_no_disk_can_hold_is_refused(bucket_address: s
         connect()._put_object(bucket, f"data/{name}", b"{}")
     with pytest.raises(UserError, match="'images' is a file and also the folder of"):
         open_data(f"s3://{bucket}/data")
+
+
+def test_a_data_set_in_a_bucket_is_inspected_and_fixed(bucket_address: str, tmp_path: Path) -> None:
+    bucket = bucket_address.removeprefix("s3://").partition("/")[0]
+    made = write_data(tmp_path / "made", {"train": 3, "test": 2})
+    gone = sorted((made / "images").iterdir())[0]
+    gone.unlink()
+    for name, raw in contents(made).items():
+        connect()._put_object(bucket, f"ads/{name}", raw)
+    found = inspect_data(f"s3://{bucket}/ads", fix=tmp_path / "clean")
+    assert (found.data, found.count) == (f"s3://{bucket}/ads", 8)
+    assert [fault.why for fault in found.faults] == [f"image 'images/{gone.name}' is missing"] * 2
+    assert read_split(tmp_path / "clean", "test").digest == read_split(made, "test").digest
 
 
 @pytest.mark.parametrize("prefix", ["a b/c", "100%25 done", "ünïcode/空", "q?x=1", "hash#tag", "plus+and&"])

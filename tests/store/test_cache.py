@@ -17,7 +17,7 @@ from support.store_worker import opened, random_checkpoint
 from lmmpress.data import open_data
 from lmmpress.data.address import bring
 from lmmpress.store.bucket import BucketObjects
-from lmmpress.store.cache import cache_folder
+from lmmpress.store.cache_settings import cache_folder
 
 
 def test_a_cache_hit_costs_one_request(proxy: Proxy, bucket_address: str, tmp_path: Path) -> None:

@@ -326,7 +326,7 @@ def test_a_damaged_blob_is_not_copied(store: Store, digests: list[str], tmp_path
     if store.root_address.startswith("s3://"):
         import shutil
 
-        from lmmpress.store.cache import cache_folder
+        from lmmpress.store.cache_settings import cache_folder
 
         shutil.rmtree(cache_folder())
         fresh = open_store(store.root_address)

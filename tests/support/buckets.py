@@ -4,7 +4,7 @@ import shutil
 import time
 from collections.abc import Callable
 
-from lmmpress.store.cache import cache_folder
+from lmmpress.store.cache_settings import cache_folder
 from support.s3 import Proxy
 
 MIB = 1 << 20

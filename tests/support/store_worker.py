@@ -9,7 +9,8 @@ from pathlib import Path
 # imported before the fork, so that a writer gets to work in milliseconds
 from lmmpress.store import Store, open_store
 from lmmpress.store.bucket import BucketObjects
-from lmmpress.store.cache import CachedObjects, cache_folder
+from lmmpress.store.cache import CachedObjects
+from lmmpress.store.cache_settings import cache_folder
 
 INDEX, TEMPLATES = "model.safetensors.index.json", "additional_chat_templates"
 PART = 5 << 20  # bytes; the least that S3 takes

@@ -1,0 +1,67 @@
+"""lmmpress data: what is in a data set, and what is wrong with its rows."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lmmpress import api
+from lmmpress.cli.shared import AsJson, show
+from lmmpress.errors import UserError
+from lmmpress.settings.plain_yaml import parse_value
+
+
+def data(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="A data set: a directory, s3://bucket/prefix.")],
+    fix: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT", help="Write the rows without a fault to a new folder, as an imagefolder."),
+    ] = None,
+    columns: Annotated[
+        list[str],
+        typer.Option(
+            "--column",
+            metavar="NAME=THEIRS",
+            help="The data's own name of a column, as in columns: of a plan; may be repeated. "
+            "'task={text: caption}' is one text for all rows.",
+        ),
+    ] = [],  # noqa: B006
+    splits: Annotated[
+        list[str], typer.Option("--split", metavar="NAME", help="Only rows of this split; may be repeated.")
+    ] = [],  # noqa: B006
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Count tokens as this checkpoint does, and find rows that do not fit it.")
+    ] = None,
+    unlabelled: Annotated[bool, typer.Option("--unlabelled", help="Rows may have no answer.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 2 for warnings too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What is in a data set, and every fault by row. Exit code 2 if a row has a fault."""
+    found = api.inspect_data(
+        directory,
+        columns=_columns(columns),
+        splits=splits,
+        unlabelled=unlabelled,
+        checkpoint=checkpoint,
+        fix=fix,
+    )
+    if as_json:
+        print(json.dumps(found.as_dict(), indent=1))
+    else:
+        show(found)
+    if found.faults or (strict and found.warnings):
+        raise typer.Exit(2)
+
+
+def _columns(given: Iterable[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for one in given:
+        name, separator, theirs = one.partition("=")
+        if not separator:
+            raise UserError(f"--column {one}: write it as question=prompt, with the data's own name last")
+        if name in found:
+            raise UserError(f"--column {name} is given twice; leave one out")
+        found[name] = parse_value(theirs, f"--column {name}")
+    return found
