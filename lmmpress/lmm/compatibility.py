@@ -1,4 +1,4 @@
-"""Makes processor, model and rows fit each other: corrects settings that follow from the config, refuses other misfits.
+"""Makes processor and model fit each other: corrects settings that follow from the config, refuses other misfits.
 
 Many versions of transformers have saved processors, and older ones left out settings that newer ones need. Then no
 image reaches the model, or transformers fails with an error of its own. The settings are taken from the model's config
@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lmmpress.data import Row, Split
 from lmmpress.errors import UserError
 from lmmpress.lmm.processor import tokenizer_of
 from lmmpress.progress import say_once
@@ -113,41 +112,7 @@ def puts_image_in_front(processor: Any) -> bool:
     return hasattr(processor, "num_query_tokens")
 
 
-def prompt_text(split: Split, row: Row, processor: Any) -> str:
-    """The text of a row for the processor: its question; for LLaVA with `<image>` in front if the question has none.
-
-    Raises UserError for a row that does not fit the model.
-    """
-    if not sees(processor):
-        if row.file_name is not None:
-            raise UserError(
-                f"{split.place(row)}: the row has an image, {row.file_name!r}, but the model takes text alone; leave "
-                "out file_name, or use a model with a vision tower"
-            )
-        return row.question
-    token = _image_token(processor)
-    if token in row.answer:
-        raise UserError(f"{split.place(row)}: the answer holds {token}, which stands for a picture; take it out")
-    if puts_image_in_front(processor):
-        if row.file_name is None:
-            raise UserError(f"{split.place(row)}: the row has no image, but BLIP-2 needs one; give it a file_name")
-        if token in row.question:
-            raise UserError(
-                f"{split.place(row)}: the question holds {token}, but BLIP-2's processor puts the image in front "
-                "itself; take it out"
-            )
-        return row.question
-    places = row.question.count(token)
-    if row.file_name is None and places:
-        raise UserError(f"{split.place(row)}: the question holds {token}, but the row has no image; add its file_name")
-    if places > 1:
-        raise UserError(
-            f"{split.place(row)}: the question holds {token} {places} times, but a row has one image; leave one"
-        )
-    return row.question if places or row.file_name is None else f"{token}\n{row.question}"
-
-
-def _image_token(processor: Any) -> str:
+def image_token(processor: Any) -> str:
     """The text that marks the image's position."""
     return str(getattr(processor, "image_token", "<image>"))
 
@@ -178,7 +143,7 @@ def _check_tokens(processor: Any, tokenizer: Any, config: Config, where: str) ->
         )
     if "vision_config" not in config:
         return
-    token, config_id = _image_token(processor), config.get("image_token_index", config.get("image_token_id"))
+    token, config_id = image_token(processor), config.get("image_token_index", config.get("image_token_id"))
     token_id = tokenizer.convert_tokens_to_ids(token)
     if config_id is None:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Converts rows to tensors: the checkpoint's own processor encodes the prompt, the tokenizer encodes the answer.
+"""Converts rows to tensors: examples with token ids, and batches of them.
 
 Scoring, distilling and evaluating use only the answer positions, so a batch marks them, and with `at_answers` the model
 computes logits only there.
@@ -6,36 +6,51 @@ computes logits only there.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate, repeat
+from itertools import accumulate
 from typing import Any
 
 import torch
-from PIL import Image
 
 from lmmpress.data import Row, Split, open_image
 from lmmpress.data.rows import open_images
-from lmmpress.errors import UserError
-from lmmpress.lmm.compatibility import fitted, prompt_text, puts_image_in_front
-from lmmpress.lmm.processor import PASSED_ON, tokenizer_of
+from lmmpress.lmm.encoder import ROWS_AT_ONCE, Encoded, Encoder
+from lmmpress.lmm.row_reading import Template, Turns
+from lmmpress.plan import digest_of
 from lmmpress.progress import say_once, track
 
 Tensors = dict[str, torch.Tensor]
-_TEXTS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
 class Example:
-    """Token ids of prompt and answer, including the end token. `image` is the index of its image in the split."""
+    """Token ids of prompt and answer, including the end token. `images` are the indices of its images in the split, in
+    the order of their places.
+
+    `earlier` are the answers of earlier turns in the prompt that the loss is on too: each one's first token, and the
+    token behind its last one, where the model should have ended.
+    """
 
     prompt: list[int]
     answer: list[int]
-    image: int | None
+    images: tuple[int, ...]
     row: Row
+    earlier: tuple[tuple[int, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.answer)
+
+    @property
+    def targets(self) -> list[int]:
+        """The tokens that the answer positions predict, turn by turn; every answer ends with the end token."""
+        ended = (token for start, end in self.earlier for token in (*self.prompt[start:end], self.answer[-1]))
+        return [*ended, *self.answer]
+
+    @property
+    def positions(self) -> int:
+        """The number of answer positions."""
+        return sum(end - start + 1 for start, end in self.earlier) + len(self.answer)
 
 
 @dataclass(frozen=True)
@@ -59,12 +74,24 @@ class Examples:
 
     @cached_property
     def starts(self) -> list[int]:
-        return [0, *accumulate(len(example.answer) for example in self.rows[:-1])]
+        return [0, *accumulate(example.positions for example in self.rows[:-1])]
 
     @property
     def positions(self) -> int:
         """The number of answer positions in all examples."""
-        return self.starts[-1] + len(self.rows[-1].answer)
+        return self.starts[-1] + self.rows[-1].positions
+
+    def images_of(self, chosen: Sequence[int]) -> list[int]:
+        """The images of the chosen rows, in the order of their places in a batch of them."""
+        return [image for index in chosen for image in self.rows[index].images]
+
+    def judged(self) -> "Examples":
+        """The same rows without the answers of earlier turns among the answer positions: only last answers are
+        judged."""
+        if not any(row.earlier for row in self.rows):
+            return self
+        alone = [replace(row, earlier=()) for row in self.rows]
+        return with_rows(self, alone, digest_of({"judged": self.split.digest}))
 
 
 @dataclass(frozen=True)
@@ -92,185 +119,137 @@ class Batch:
         )
 
 
-def encode(split: Split, processor: Any, config: dict[str, Any], answered: bool = True) -> Examples:
-    """Encode every row with the processor. `config` is the model's complete config, as in an anatomy.
+def encode(
+    split: Split,
+    processor: Any,
+    config: dict[str, Any],
+    answered: bool = True,
+    turns: Turns = "last",
+    template: Template = "auto",
+) -> Examples:
+    """Encode every row. `config` is the model's complete config, as in an anatomy.
 
-    Rows about one image share its pixels. Without `answered` only the prompts are encoded. Raises UserError for rows
-    that do not fit the model (see compatibility.py), for a prompt and answer longer than the model's longest input, and
-    for a question or answer that gives no tokens.
+    Rows about one image share its pixels. Without `answered` only the prompts are encoded. With turns `all` the answers
+    of earlier turns are answers, too. Raises UserError for rows that do not fit the model (see prompts.py), for a
+    prompt and answer longer than the model's longest input, and for a question or answer that gives no tokens.
     """
-    encoder = Encoder(split, processor, config)
-    answers = encoder.answers(split.rows) if answered else [[] for _ in split.rows]
-    by_image: dict[str | None, list[int]] = {}
-    for index, row in enumerate(split.rows):
-        by_image.setdefault(row.picture, []).append(index)
-    examples: list[Example | None] = [None] * len(split.rows)
-    pixels = []
-    images: Iterator[Image.Image | None] = repeat(None) if None in by_image else open_images(split)
-    groups = track(zip(by_image.values(), images, strict=False), f"encode {split.name}", len(by_image))
-    for number, (indices, image) in enumerate(groups):
-        prompts, image_pixels = encoder.prompts([split.rows[index] for index in indices], image)
-        if image_pixels is not None:
-            pixels.append(image_pixels)
-        for index, prompt in zip(indices, prompts, strict=True):
-            encoder.check_length(split.rows[index], len(prompt), len(answers[index]))
-            place = None if image_pixels is None else number
-            examples[index] = Example(prompt, answers[index], place, split.rows[index])
-    rows = [example for example in examples if example is not None]
-    see = (lambda: torch.stack(pixels)) if pixels else None
-    return Examples(split, rows, encoder.pad, encoder.decoder_start, see)
+    number = {name: place for place, name in enumerate(split.image_names())}
+    with Encoder(split, processor, config, answered, turns, template) as encoder:
+        rows = [
+            Example(one.prompt, one.answer, tuple(number[name] for name in row.pictures), row, one.earlier)
+            for row, one in _encoded(encoder)
+        ]
+        pixels = _pixels(encoder)
+    return Examples(split, rows, encoder.pad, encoder.decoder_start, (lambda: torch.stack(pixels)) if pixels else None)
 
 
-def check_rows(split: Split, processor: Any, config: dict[str, Any]) -> None:
-    """Raise the UserErrors that `encode` would: decode every image and count the tokens of every prompt and answer.
+def see_all(split: Split, processor: Any, config: dict[str, Any]) -> torch.Tensor:
+    """The pixels [images, channels, height, width] of all images of a split, as in its examples."""
+    with Encoder(split, processor, config) as encoder:
+        return torch.stack(_pixels(encoder))
+
+
+def check_rows(
+    split: Split,
+    processor: Any,
+    config: dict[str, Any],
+    answered: bool = True,
+    turns: Turns = "last",
+    template: Template = "auto",
+) -> None:
+    """Raise the UserErrors that `encode` would: encode every row, and decode every image.
 
     Only the first image goes through the image processor, since all images give the same number of tokens and pixels.
     """
-    encoder = Encoder(split, processor, config)
-    answers = encoder.answers(split.rows)
-    encoder.warn_unknown(answers)
-    texts = [prompt_text(split, row, encoder.processor) for row in split.rows]
-    first = split.rows[0]
-    image = None if first.file_name is None else open_image(split, first.file_name)
-    lengths = [len(ids) for ids in encoder.tokens(texts, split.rows)]
-    image_tokens = len(encoder.prompts([first], image)[0][0]) - lengths[0]  # tokens that an image adds to the text
-    for row, length, answer in zip(split.rows, lengths, answers, strict=True):
-        if length == 0:
-            encoder.prompts([row], image)
-        encoder.check_length(row, length + image_tokens, len(answer))
+    with Encoder(split, processor, config, answered, turns, template) as encoder:
+        unknown = [row for row, one in _encoded(encoder) if encoder.unknown(one)]
+        first = next((row for row in split.rows if row.pictures), None)
+        if first:
+            encoder.pixels(open_image(split, first.pictures[0]), first)
+    if unknown:
+        say_once(
+            f"{split.place(unknown[0])}: the tokenizer has no token for some characters of the answer, as in "
+            f"{len(unknown)} answers of split {split.name}; generated text can never equal these answers, but "
+            "generated tokens can"
+        )
     for _ in track(open_images(split), f"check {split.name}", len(split.image_names())):
         pass
 
 
-class Encoder:
-    """Converts the rows of a split to token ids and pixels with a checkpoint's processor."""
+def _encoded(encoder: Encoder) -> Iterator[tuple[Row, Encoded]]:
+    """Every row of the encoder's split, encoded."""
+    rows = encoder.split.rows
+    starts = range(0, len(rows), ROWS_AT_ONCE)
+    for at in track(starts, f"tokens {encoder.split.name}", len(starts)):
+        some = list(rows[at : at + ROWS_AT_ONCE])
+        yield from zip(some, encoder.rows(some), strict=True)
 
-    def __init__(self, split: Split, processor: Any, config: dict[str, Any]) -> None:
-        self.split = split
-        self.processor = fitted(processor, config)
-        self._tokenizer = tokenizer_of(processor)
-        if self._tokenizer.eos_token_id is None:
-            raise UserError("the tokenizer has no end token, so no answer ever ends; set eos_token")
-        text = config.get("text_config", config)
-        self.decoder_start = text["decoder_start_token_id"] if text.get("is_encoder_decoder") else None
-        self._longest = text.get("max_position_embeddings")
-        self._side = config.get("vision_config", {}).get("image_size")
 
-    @property
-    def pad(self) -> int:
-        """The token id that pads batches."""
-        pad = self._tokenizer.pad_token_id
-        return int(self._tokenizer.eos_token_id if pad is None else pad)
-
-    def prompts(self, rows: Sequence[Row], image: Image.Image | None) -> tuple[list[list[int]], torch.Tensor | None]:
-        """Token ids of the prompts of rows about one image (or none), and its pixels [channels, height, width]."""
-        texts = [prompt_text(self.split, row, self.processor) for row in rows]
-        if image is None:
-            prompts, pixels = self.tokens(texts, rows), None
-        else:
-            # a processor that reads the image's position from the text needs one image for each text
-            images = [image] * (1 if puts_image_in_front(self.processor) else len(rows))
-            with self._naming_row(rows[0]):
-                encoded = self.processor(images=images, text=texts, return_tensors=None)
-                prompts, pixels = encoded["input_ids"], torch.as_tensor(encoded["pixel_values"][0])
-            self._check_pixels(pixels)
-        for row, prompt in zip(rows, prompts, strict=True):
-            if not len(prompt):
-                raise UserError(f"{self.split.place(row)}: the tokenizer makes nothing of the question; change it")
-        return [[int(token) for token in prompt] for prompt in prompts], pixels
-
-    def answers(self, rows: Sequence[Row]) -> list[list[int]]:
-        """Token ids of the rows' answers, including the end token."""
-        answers = self.tokens([row.answer for row in rows], rows, add_special_tokens=False)
-        for row, answer in zip(rows, answers, strict=True):
-            if not answer:
-                raise UserError(
-                    f"{self.split.place(row)}: the tokenizer makes nothing of the answer {row.answer[:40]!r}; change it"
-                )
-        return [[*answer, self._tokenizer.eos_token_id] for answer in answers]
-
-    def warn_unknown(self, answers: list[list[int]]) -> None:
-        """Print how many answers contain characters without a token; the end token does not count."""
-        unknown = self._tokenizer.unk_token_id
-        rows = [row for row, answer in zip(self.split.rows, answers, strict=True) if unknown in answer[:-1]]
-        if rows:
-            say_once(
-                f"{self.split.place(rows[0])}: the tokenizer has no token for some characters of the answer, as in "
-                f"{len(rows)} answers of split {self.split.name}; generated text can never equal these answers, but "
-                "generated tokens can"
-            )
-
-    def tokens(self, texts: Sequence[str], rows: Sequence[Row], **how: Any) -> list[list[int]]:
-        """Token ids of the texts of rows, without image tokens."""
-        ids: list[list[int]] = []
-        for at in range(0, len(texts), _TEXTS_AT_ONCE):
-            with self._naming_row(rows[at]):
-                ids += self._tokenizer(list(texts[at : at + _TEXTS_AT_ONCE]), **how)["input_ids"]
-        return ids
-
-    def check_length(self, row: Row, prompt: int, answer: int) -> None:
-        """Raise UserError if prompt and answer together have more tokens than the model takes."""
-        if self._longest is not None and prompt + answer > self._longest:
-            raise UserError(
-                f"{self.split.place(row)}: the answer {row.answer[:40]!r} does not fit: prompt and answer are "
-                f"{prompt + answer} tokens, the model takes {self._longest}; shorten the row, or leave it out"
-            )
-
-    def _check_pixels(self, pixels: torch.Tensor) -> None:
-        height, width = pixels.shape[-2:]
-        if self._side is not None and (height, width) != (self._side, self._side):
-            raise UserError(
-                f"the image processor makes pictures of {height} x {width} pixels, the vision tower takes "
-                f"{self._side} x {self._side}; correct size and crop_size in the processor's files"
-            )
-
-    @contextmanager
-    def _naming_row(self, row: Row) -> Iterator[None]:
-        """Turn any exception of the processor into a UserError that names the row."""
-        try:
-            yield
-        except PASSED_ON:
-            raise
-        except BaseException as error:  # a panic of the tokenizers library is not an Exception
-            reason = (str(error).splitlines() or [""])[0]
-            raise UserError(
-                f"{self.split.place(row)}: the checkpoint's processor fails at this row, or soon after it: "
-                f"{type(error).__name__}: {reason}"
-            ) from error
+def _pixels(encoder: Encoder) -> list[torch.Tensor]:
+    """The pixels of every image of the encoder's split, in the order of its names."""
+    split = encoder.split
+    first: dict[str, Row] = {}
+    for row in split.rows:
+        for name in row.pictures:
+            first.setdefault(name, row)
+    images = track(open_images(split), f"encode {split.name}", len(first))
+    return [encoder.pixels(image, row) for row, image in zip(first.values(), images, strict=True)]
 
 
 def to_tensors(examples: Examples) -> Tensors:
-    """Examples without pixels as tensors: concatenated prompts and answers with their lengths, images, pad, start."""
+    """Examples without pixels as tensors: concatenated prompts and answers with their lengths, images, pad, start.
+
+    Examples of several images, or of answers of earlier turns, have two tensors more for each: the numbers of them by
+    row, and all of them.
+    """
     rows = examples.rows
     numbers = {
         "prompts": [token for row in rows for token in row.prompt],
         "prompt_lengths": [len(row.prompt) for row in rows],
         "answers": [token for row in rows for token in row.answer],
         "answer_lengths": [len(row.answer) for row in rows],
-        "images": [-1 if row.image is None else row.image for row in rows],
         "pad": [examples.pad],
         "decoder_start": [-1 if examples.decoder_start is None else examples.decoder_start],
     }
+    if all(len(row.images) < 2 for row in rows):  # as earlier versions wrote it
+        numbers["images"] = [row.images[0] if row.images else -1 for row in rows]
+    else:
+        numbers["images"] = [image for row in rows for image in row.images]
+        numbers["image_counts"] = [len(row.images) for row in rows]
+    if any(row.earlier for row in rows):
+        numbers["earlier"] = [place for row in rows for span in row.earlier for place in span]
+        numbers["earlier_counts"] = [2 * len(row.earlier) for row in rows]
     return {name: torch.tensor(values, dtype=torch.int32) for name, values in numbers.items()}
 
 
-def from_tensors(tensors: Tensors, split: Split, see: Callable[[], torch.Tensor | None]) -> Examples:
+def from_tensors(tensors: Tensors, split: Split, see: Callable[[], torch.Tensor]) -> Examples:
     """The inverse of `to_tensors`; `see` computes the pixels."""
-    prompts, answers = (
-        [part.tolist() for part in tensors[name].split(tensors[lengths].tolist())]
-        for name, lengths in (("prompts", "prompt_lengths"), ("answers", "answer_lengths"))
-    )
-    images = [None if image < 0 else image for image in tensors["images"].tolist()]
-    rows = [Example(*parts) for parts in zip(prompts, answers, images, split.rows, strict=True)]
+
+    def by_row(name: str, lengths: str) -> list[list[int]]:
+        return [part.tolist() for part in tensors[name].split(tensors[lengths].tolist())]
+
+    prompts, answers = by_row("prompts", "prompt_lengths"), by_row("answers", "answer_lengths")
+    if "image_counts" in tensors:
+        images = by_row("images", "image_counts")
+    else:
+        images = [[] if image < 0 else [image] for image in tensors["images"].tolist()]
+    places = by_row("earlier", "earlier_counts") if "earlier" in tensors else [[] for _ in prompts]
+    earlier = (tuple(zip(one[::2], one[1::2], strict=True)) for one in places)
+    parts = zip(prompts, answers, map(tuple, images), split.rows, earlier, strict=True)
+    rows = [Example(*part) for part in parts]
     start = int(tensors["decoder_start"])
+    return Examples(split, rows, int(tensors["pad"]), None if start < 0 else start, see if any(images) else None)
+
+
+def with_rows(examples: Examples, rows: list[Example], digest: str) -> Examples:
+    """The same pixels with other rows about them: those of a split with this digest."""
 
     def pixels() -> torch.Tensor:
-        computed = see()
-        assert computed is not None
-        return computed
+        assert examples.pixels is not None
+        return examples.pixels
 
-    has_images = any(image is not None for image in images)
-    return Examples(split, rows, int(tensors["pad"]), None if start < 0 else start, pixels if has_images else None)
+    split = replace(examples.split, digest=digest)
+    return Examples(split, rows, examples.pad, examples.decoder_start, pixels if examples.see else None)
 
 
 def make_batch(examples: Examples, chosen: list[int]) -> Batch:
@@ -286,6 +265,8 @@ def make_batch(examples: Examples, chosen: list[int]) -> Batch:
         where = torch.zeros_like(ids, dtype=torch.bool)
         for place, row in enumerate(rows):
             where[place, len(row.prompt) - 1 : len(row) - 1] = True
+            for start, end in row.earlier:
+                where[place, start - 1 : end] = True
     else:
         ids, attention = _padded([row.prompt for row in rows], examples.pad)
         answers, not_padding = _padded([[examples.decoder_start, *row.answer[:-1]] for row in rows], examples.pad)
@@ -295,9 +276,9 @@ def make_batch(examples: Examples, chosen: list[int]) -> Batch:
         chosen,
         inputs,
         where,
-        torch.tensor([token for row in rows for token in row.answer]),
-        torch.tensor([place for place, row in enumerate(rows) for _ in row.answer]),
-        torch.cat([examples.starts[index] + torch.arange(len(examples.rows[index].answer)) for index in chosen]),
+        torch.tensor([token for row in rows for token in row.targets]),
+        torch.tensor([place for place, row in enumerate(rows) for _ in range(row.positions)]),
+        torch.cat([examples.starts[index] + torch.arange(examples.rows[index].positions) for index in chosen]),
     )
 
 

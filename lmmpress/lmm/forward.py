@@ -28,14 +28,13 @@ def answer_logits(
     inputs = dict(batch.inputs)
     extra: dict[str, Any] = {}
     device = inputs["input_ids"].device
-    if examples.see is not None:
-        images = torch.tensor([examples.rows[index].image for index in batch.examples])
-    if features is not None and projector is not None:
+    images = examples.images_of(batch.examples)
+    if features is not None and projector is not None and images:
         projected = inner.get_submodule(projector.module)(features[images].to(device, next(model.parameters()).dtype))
         embeddings = list(projected) if projector.listed else projected
         outputs = SimpleNamespace(pooler_output=embeddings, qformer_outputs=None, vision_outputs=None)
         extra = {"pixel_values": None, "mm_encoder_outputs": {"image": outputs}}
-    elif examples.pixels is not None:
+    elif images and examples.pixels is not None:
         inputs["pixel_values"] = examples.pixels[images].to(device)
     with at_answers(inner, batch):
         logits: torch.Tensor = model(**inputs, **extra, use_cache=False).logits

@@ -6,7 +6,7 @@ times longer. Then the processor is tried once on a word and a blank image.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,11 @@ def load_processor(checkpoint: Path) -> Any:
 def tokenizer_of(processor: Any) -> Any:
     """The tokenizer of a processor from `load_processor`, which may be the tokenizer itself."""
     return getattr(processor, "tokenizer", processor)
+
+
+def decoded(tokenizer: Any, ids: Sequence[int]) -> str:
+    """The text of an answer's tokens, without special tokens and without spaces around it."""
+    return str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
 
 def _lacks(folder: Path, names: tuple[str, ...]) -> str | None:

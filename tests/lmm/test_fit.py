@@ -110,7 +110,7 @@ def test_answers_with_unknown_characters_are_counted(
 @pytest.mark.parametrize(
     ("kind", "change", "message"),
     [
-        (LLAVA, {"question": "<image><image>背景"}, "the question holds <image> 2 times, but a row has one image"),
+        (LLAVA, {"question": "<image><image>背景"}, "the question holds <image> 2 times, but the row has one image"),
         (LLAVA, {"question": "<image>背景", "file_name": None}, "holds <image>, but the row has no image"),
         (LLAVA, {"answer": "<image>"}, "the answer holds <image>"),
         (BLIP2, {"question": "<image>背景"}, "BLIP-2's processor puts the image in front itself; take it out"),

@@ -27,7 +27,7 @@ def make_processor(kind: str = "llama") -> Any:
         eos_token="</s>",
         unk_token="<unk>",
     )
-    if kind == "text-glm":
+    if kind.startswith("text-"):
         return tokenizer
     images = BlipImageProcessorPil(size={"height": 16, "width": 16})
     if kind.startswith("llava"):

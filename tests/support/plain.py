@@ -11,7 +11,7 @@ from lmmpress.data import Row, Split, open_image
 def plain_tokens(model: torch.nn.Module, processor: Any, split: Split, rows: Sequence[Row], most: int = 32) -> Any:
     """The token ids [rows, tokens] that plain greedy generation gives to some rows, without the prompts."""
     getattr(processor, "tokenizer", processor).padding_side = "left"
-    images = [open_image(split, row.file_name) for row in rows if row.file_name is not None]
+    images = [open_image(split, row.picture) for row in rows if row.picture is not None]
     given = {"images": images} if images else {}
     inputs = processor(text=[row.question for row in rows], return_tensors="pt", padding=True, **given)
     ids = model.generate(**inputs, max_new_tokens=most, do_sample=False)  # type: ignore[operator]

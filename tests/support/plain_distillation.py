@@ -17,8 +17,8 @@ from support.certain import certain
 def answer_logits(model: torch.nn.Module, row: Example, examples: Examples) -> torch.Tensor:
     """Logits [answer, vocabulary] that predict each token of a row's answer."""
     inputs: dict[str, Any] = {"input_ids": torch.tensor([row.prompt + row.answer])}
-    if row.image is not None:
-        inputs["pixel_values"] = certain(examples.pixels)[row.image][None]
+    if row.images:
+        inputs["pixel_values"] = certain(examples.pixels)[list(row.images)]
     logits: torch.Tensor = model(**inputs, use_cache=False).logits[0]
     return logits[len(row.prompt) - 1 : -1]
 

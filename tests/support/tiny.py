@@ -165,7 +165,7 @@ def output_embedding(model: torch.nn.Module) -> torch.nn.Parameter:
     return weight
 
 
-IN_FULL = ("llava-clip-llama", "text-glm")
+IN_FULL = ("llava-clip-llama", "text-glm", "text-llama")
 """Kinds of `write_checkpoint` that are names of `config_of`; all others are text families inside BLIP-2."""
 
 

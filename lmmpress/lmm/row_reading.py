@@ -1,0 +1,22 @@
+"""How a model reads rows: which answers count, and which rows its chat template renders."""
+
+from typing import Any, Literal
+
+from lmmpress.data import Row, Split
+
+Turns = Literal["last", "all"]
+Template = Literal["auto", "never", "always"]
+
+_RENDERED = 1  # version of the rendering by templates
+
+
+def is_rendered(row: Row, template: Template) -> bool:
+    """Whether a plan asks that a row is rendered by the checkpoint's template, if there is one."""
+    return template == "always" or (template == "auto" and row.chat)
+
+
+def reading_of(split: Split, turns: Turns, template: Template) -> dict[str, Any]:
+    """What makes the examples of a split other than those of plain rows with one answer each; mostly empty. It belongs
+    into the names of results, since the digest of the rows does not say it."""
+    rendered = {"rendered": _RENDERED} if any(is_rendered(row, template) for row in split.rows) else {}
+    return rendered | ({"turns": turns} if turns != "last" else {})
