@@ -11,12 +11,15 @@ EXTRA_OF = {
     "cronsim": "trigger",
     "fastapi": "trigger",
     "hera": "argo",
+    "jiwer": "metrics",
     "kfp": "kubeflow",
     "kubernetes": "kubeflow",
     "minio": "s3",
     "mlflow": "mlflow",
     "prometheus_client": "trigger",
+    "pyarrow": "parquet",
     "pydantic_settings": "trigger",
+    "rapidfuzz": "metrics",
     "uvicorn": "trigger",
 }
 

@@ -8,6 +8,7 @@ from lmmpress.pods.cluster_reader import Cluster, UnseenError, at, mappings, tex
 from lmmpress.pods.seen_pods import MAIN, PodSeen, pods_of
 from lmmpress.pods.waiting import Place, workflow_of
 from lmmpress.printing.one_line import printable
+from lmmpress.progress.log import as_text
 
 _TAIL = 200  # lines of a log that are read
 _SHOWN = 5
@@ -95,7 +96,8 @@ def _log(cluster: Cluster, namespace: str, pod: PodSeen) -> list[str]:
 
 def _ours(lines: list[str]) -> tuple[str, ...]:
     """The last lines that are ours: those of errors, else the last ones that nobody else wrote."""
-    own = [line.strip() for line in _without_input(lines) if line.strip() and not _OTHERS.match(line)]
+    told = [as_text(line) for line in _without_input(lines)]
+    own = [line.strip() for line in told if line.strip() and not _OTHERS.match(line)]
     errors = [line for line in own if _ERROR.match(line)]
     return tuple(printable(line) for line in (errors or own)[-_SHOWN:])
 

@@ -4,10 +4,12 @@ import time
 from collections.abc import Callable
 from statistics import fmean
 
+from lmmpress.engine.remaining import most_steps_after, step_name
 from lmmpress.errors import UserError
 from lmmpress.plan import Plan
 from lmmpress.pods.run_in_store import RunInStore
 from lmmpress.pods.seen_pods import PodSeen
+from lmmpress.printing.numbers import in_time
 from lmmpress.result import StepResult
 
 Tell = Callable[[str], None]
@@ -98,9 +100,7 @@ class Told:
         return f"evaluate the {'original' if self._ends == 1 else 'result'}"
 
     def _step(self, stage: str, number: int) -> str:
-        if self._plan.start_from:  # a jump goes over several steps, and may be tried in vain
-            return f"{stage}, step {number}"
-        return f"{stage}, step {number} of {self._plan.most_steps(self._plan.stage(stage))}"
+        return step_name(self._plan, stage, number)
 
     def _about(self, pod: PodSeen) -> str:
         if pod.part != "stage" or not (own := [step for step in self._steps if step.stage == pod.stage]):
@@ -126,22 +126,12 @@ class Told:
         if self._plan.start_from:
             return ""
         computed = fmean(sum(step.seconds.values()) for step in steps)
-        last = self._plan.stage(steps[-1].stage)
-        names = [stage.name for stage in self._plan.stages]
-        rest = sum(self._plan.most_steps(stage) for stage in self._plan.stages[names.index(last.name) + 1 :])
-        if steps[-1].decision == "accepted":
-            rest += self._plan.most_steps(last) - steps[-1].index - 1
+        last, stage = steps[-1], self._plan.stage(steps[-1].stage)
+        ended = last.decision != "accepted"
+        rest = most_steps_after(self._plan, last.stage, self._plan.most_steps(stage) - 1 if ended else last.index)
         if not rest:
             return ""
         return f"; at most {in_time(rest * max(computed, fmean(self._took)))} left"
 
     def _most(self) -> int:
         return sum(map(self._plan.most_steps, self._plan.stages))
-
-
-def in_time(seconds: float) -> str:
-    """Seconds for people: 0:42, 13:05, 2 h 10 min."""
-    whole = max(0, round(seconds))
-    if whole < 3600:
-        return f"{whole // 60}:{whole % 60:02}"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

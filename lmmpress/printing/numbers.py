@@ -27,3 +27,19 @@ def in_short(number: int) -> str:
 def faster(gain: float) -> str:
     """Format a ratio of speeds: 1.5x faster, or 2.0x slower if it is below 1."""
     return f"{gain:.1f}x faster" if gain >= 1 else f"{1 / gain:.1f}x slower"
+
+
+def in_time(seconds: float) -> str:
+    """Format seconds: 0:42, 13:05, 2 h 10 min."""
+    whole = max(0, round(seconds))
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02}"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def in_rate(each_second: float) -> str:
+    """Format a number of things a second: 3.2/s, 26/min, 2.5/h."""
+    for seconds, unit in ((1, "s"), (60, "min")):
+        if each_second * seconds >= 1:
+            return f"{each_second * seconds:.{0 if each_second * seconds >= 10 else 1}f}/{unit}"
+    return f"{each_second * 3600:.1f}/h"

@@ -1,4 +1,7 @@
-"""The listener of the command line: shows events on stderr, with bars and the time left if that is a terminal."""
+"""The listener of the command line, on stderr: bars with the time left on a terminal; where nobody watches, a line at
+every change of part and every 30 seconds, or the same as JSON."""
+
+from collections.abc import Callable
 
 from rich.progress import (
     BarColumn,
@@ -15,13 +18,39 @@ from rich.progress import (
 
 from lmmpress.printing.terminal import Status, Terminal
 from lmmpress.progress.events import Event, Listener, Said, Work
+from lmmpress.progress.lines import as_values, in_words
+from lmmpress.progress.log import LogForm, log, log_form
+from lmmpress.progress.pulse import Pulse, Report
 
 _WORTH_SHOWING = 32 << 20  # bytes; a bar for less would only flicker
 
 
 def on_terminal(terminal: Terminal | None = None) -> Listener:
-    """A listener that shows its events on stderr, or on another `terminal`."""
-    return _Shown(terminal or Terminal(stderr=True))
+    """A listener that shows its events on stderr, or on another `terminal`. With LMMPRESS_LOG=json in the environment
+    each is a JSON object on stderr."""
+    if log_form() is LogForm.json:
+        return _Lines(lambda words: log("info", words), _log_report)
+    shown = terminal or Terminal(stderr=True)
+    if shown.is_terminal:
+        return _Shown(shown)
+    return _Lines(shown.print, lambda report: shown.print(in_words(report)))
+
+
+def _log_report(report: Report) -> None:
+    log("info", in_words(report), kind="progress", **as_values(report))
+
+
+class _Lines:
+    """Events as lines, for a log that is read later."""
+
+    def __init__(self, tell: Callable[[str], None], report: Callable[[Report], None]) -> None:
+        self._tell, self._pulse = tell, Pulse(report)
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Said):
+            self._tell(event.words)
+        else:
+            self._pulse(event)
 
 
 class _Bar:
@@ -55,33 +84,60 @@ class _Spinner:
     """Work in progress whose length is not known."""
 
     def __init__(self, terminal: Terminal, work: Work) -> None:
-        self._status: Status = terminal.status(work.label)
+        self._status: Status = terminal.status(_title(work))
         self._status.start()
 
     def show(self, work: Work) -> None:
-        self._status.update(work.label)
+        self._status.update(_title(work))
 
     def end(self) -> None:
         self._status.stop()
 
 
 class _Shown:
+    """Bars of what is counted. While there is none, a line with what is being done."""
+
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
-        self._shown: dict[int, _Bar | _Spinner] = {}
+        self._bars: dict[int, _Bar] = {}
+        self._uncounted: dict[int, Work] = {}
+        self._spinner: _Spinner | None = None
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Said):
             self._terminal.print(event.words)
+            return
+        if event.total is None:
+            self._uncounted[event.number] = event
+            if event.over:
+                del self._uncounted[event.number]
         elif event.over:
-            if shown := self._shown.pop(event.number, None):
-                shown.end()
-        elif event.number in self._shown:
-            self._shown[event.number].show(event)
+            if bar := self._bars.pop(event.number, None):
+                bar.end()
+        elif event.number in self._bars:
+            self._bars[event.number].show(event)
+            return
         elif event.done == 0 and self._is_worth_showing(event):
-            self._shown[event.number] = (_Spinner if event.total is None else _Bar)(self._terminal, event)
+            self._spin(None)  # a terminal shows one of them at a time
+            self._bars[event.number] = _Bar(self._terminal, event)
+            return
+        if not self._bars:
+            self._spin(next(reversed(self._uncounted.values()), None))
+
+    def _spin(self, work: Work | None) -> None:
+        if work is None:
+            if self._spinner:
+                self._spinner.end()
+            self._spinner = None
+        elif self._spinner:
+            self._spinner.show(work)
+        else:
+            self._spinner = _Spinner(self._terminal, work)
 
     def _is_worth_showing(self, work: Work) -> bool:
-        if work.total is None:
-            return True
-        return self._terminal.is_terminal and (work.unit == "items" or work.total >= _WORTH_SHOWING)
+        return work.unit == "items" or (work.total or 0) >= _WORTH_SHOWING
+
+
+def _title(work: Work) -> str:
+    """What a line says of work that counts nothing: of a part also the step."""
+    return f"{work.part.step}: {work.label}" if work.part and work.part.step else work.label

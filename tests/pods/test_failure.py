@@ -59,6 +59,22 @@ def test_only_lines_that_are_ours_are_shown_and_the_exit_code_is_the_tasks_own(
     assert "\x1b" not in line
 
 
+def test_of_a_log_of_objects_the_errors_are_shown_in_words(kubernetes: Kubernetes, cluster: Cluster) -> None:
+    at = '{"time": "2026-11-30T05:20:44.526Z", "level": '
+    log = [
+        at + '"info", "message": "distill: distil 4 of 10", "kind": "progress"}',
+        at + '"warning", "message": "MLflow is away"}',
+        at + '"error", "message": "/data/ads: row 3 has no answer"}',
+        at + '"error", "message": "KeyError: 3", "traceback": "Traceback ..."}',
+        '{"level":"info","msg":"of Argo\'s executor"}',
+    ]
+    runs(kubernetes, done("p", "distill", "block", exitCode=2, reason="Error"))
+    kubernetes.answers[f"{PODS}/p/log"] = Raw(200, "\n".join(log).encode(), "text/plain")
+    found = why_failed(cluster, PLACE)
+    assert found is not None
+    assert found.lines == ("error: /data/ads: row 3 has no answer", "KeyError: 3")
+
+
 def test_without_an_error_the_last_lines_are_shown(kubernetes: Kubernetes, cluster: Cluster) -> None:
     runs(kubernetes, done("p", "distill", "block", exitCode=139, reason="Error"))
     log = b"\n".join(b"line %d" % number for number in range(300)) + b"\n" + LOG.splitlines()[0]

@@ -11,7 +11,8 @@ from support.decisions import decision
 from lmmpress.plan import Plan, parse_plan
 from lmmpress.pods.run_in_store import RunInStore
 from lmmpress.pods.seen_pods import PodSeen
-from lmmpress.pods.told import Told, in_time
+from lmmpress.pods.told import Told
+from lmmpress.printing.numbers import in_time
 from lmmpress.store import Store, open_store
 from lmmpress.tasks.submission import Submission, note_submission
 

@@ -79,3 +79,17 @@ def modules_that_cannot_be_imported() -> list[str]:
             found.append(module.name)
     assert "torch" in sys.modules
     return found
+
+
+def metrics_refused(names: list[str]) -> list[str]:
+    """The lines that metrics are refused with as soon as a task of the data has them."""
+    from lmmpress.errors import UserError
+    from lmmpress.metrics import metrics_of
+
+    found: list[str] = []
+    for name in names:
+        try:
+            metrics_of({"default": name}, ["task"])
+        except UserError as error:
+            found += error.lines
+    return found
