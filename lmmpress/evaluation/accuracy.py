@@ -5,7 +5,7 @@ answer's token, with an end token at the last position. So accuracy needs no gen
 make a difference are refused (greedy.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,16 +33,63 @@ def answered_right(
     features: torch.Tensor | None,
     batch_size: int,
     ends: frozenset[int] = frozenset(),
+    rows: Sequence[int] | None = None,
+    cut: bool = False,
 ) -> torch.Tensor:
-    """Which rows greedy decoding answers exactly, booleans [rows] in the examples' order.
+    """Which rows greedy decoding answers exactly, booleans [rows] in the examples' order; with `rows` only these are
+    asked, and the others are false.
 
     `ends` are further tokens that end generation, beside the end token of the examples. Each of them is right at the
-    end of an answer. An answer that contains one of them earlier is never right.
+    end of an answer. An answer that contains one of them earlier is never right. With `cut` an answer whose last token
+    is none of `ends` was cut off there: whether it would end next does not count.
     """
     right = torch.ones(len(examples.rows), dtype=torch.bool)
-    for batch, logits in _passes(model, examples, projector, features, batch_size):
-        right[_missed(batch, logits, ends)] = False
+    if rows is not None:
+        right[:] = False
+        right[list(rows)] = True
+    for batch, logits in _passes(model, examples, projector, features, batch_size, rows):
+        right[_missed(batch, logits, ends, cut)] = False
     return right
+
+
+@torch.no_grad()
+def right_tokens(
+    model: torch.nn.Module,
+    examples: Examples,
+    projector: Projector | None,
+    features: torch.Tensor | None,
+    batch_size: int,
+    ends: frozenset[int],
+    rows: Sequence[int],
+) -> torch.Tensor:
+    """The share of each answer's tokens that are the model's first choice after the right tokens before them, float64
+    [rows]; `ends` as in `answered_right`."""
+    shares = torch.zeros(len(examples.rows), dtype=torch.float64)
+    for batch, logits in _passes(model, examples, projector, features, batch_size, rows):
+        _add_means(shares, batch, _hits(batch, logits, ends).double())
+    return shares
+
+
+@torch.no_grad()
+def divergences(
+    model: torch.nn.Module,
+    teacher_logits: Callable[[Batch], torch.Tensor],
+    examples: Examples,
+    projector: Projector | None,
+    features: torch.Tensor | None,
+    batch_size: int,
+    rows: Sequence[int],
+) -> torch.Tensor:
+    """The mean over each answer's positions of KL(teacher, model) in nats, float64 [rows].
+
+    `teacher_logits` gives the teacher's logits [positions, vocabulary] of a batch.
+    """
+    means = torch.zeros(len(examples.rows), dtype=torch.float64)
+    for batch, logits in _passes(model, examples, projector, features, batch_size, rows):
+        teacher = teacher_logits(batch).float().log_softmax(-1)
+        each = (teacher.exp() * (teacher - logits.float().log_softmax(-1))).sum(-1)
+        _add_means(means, batch, each.double().clamp(min=0))  # rounding may leave it a little below
+    return means
 
 
 @torch.no_grad()
@@ -70,24 +117,39 @@ def _passes(
     projector: Projector | None,
     features: torch.Tensor | None,
     batch_size: int,
+    rows: Sequence[int] | None = None,
 ) -> Iterator[tuple[Batch, torch.Tensor]]:
-    """Every batch on the model's device, with its logits [positions, vocabulary]."""
+    """Every batch of the examples, or of some of them, on the model's device, with its logits [positions,
+    vocabulary]."""
     device = next(model.parameters()).device
     order = batches(examples, batch_size)
+    if rows is not None:
+        asked = set(rows)
+        chosen = [row for batch in order for row in batch if row in asked]
+        order = [chosen[at : at + batch_size] for at in range(0, len(chosen), batch_size)]
     for chosen in track(order, f"evaluate {examples.split.name}", len(order)):
         batch = make_batch(examples, chosen).to(device)
         yield batch, answer_logits(model, batch, examples, projector, features)
 
 
-def _missed(batch: Batch, logits: torch.Tensor, ends: frozenset[int]) -> torch.Tensor:
+def _missed(batch: Batch, logits: torch.Tensor, ends: frozenset[int], cut: bool = False) -> torch.Tensor:
     """The indices of a batch's examples that are not answered right; an example may come several times."""
+    return torch.tensor(batch.examples)[batch.owner[~_hits(batch, logits, ends, cut)].cpu()]
+
+
+def _hits(batch: Batch, logits: torch.Tensor, ends: frozenset[int], cut: bool = False) -> torch.Tensor:
+    """At which positions greedy decoding gives the answer's token, or ends as the answer does, booleans [positions]."""
     predicted = logits.argmax(-1)
     ending = torch.tensor(sorted(ends), dtype=torch.long, device=logits.device)
     last = torch.ones_like(batch.owner, dtype=torch.bool)
     last[:-1] = batch.owner[1:] != batch.owner[:-1]
-    hit = torch.where(
-        last,
-        (predicted == batch.targets) | torch.isin(predicted, ending),
-        (predicted == batch.targets) & ~torch.isin(batch.targets, ending),
-    )
-    return torch.tensor(batch.examples)[batch.owner[~hit].cpu()]
+    same, ended = predicted == batch.targets, torch.isin(batch.targets, ending)
+    ends_too = torch.isin(predicted, ending) & ended if cut else torch.isin(predicted, ending)
+    return torch.where(last, same | ends_too, same & ~ended)
+
+
+def _add_means(means: torch.Tensor, batch: Batch, values: torch.Tensor) -> None:
+    """Add to each example's number the mean of `values` [positions] over its positions."""
+    owner = batch.owner.cpu()
+    count = torch.bincount(owner, minlength=len(batch.examples)).double()
+    means.index_add_(0, torch.tensor(batch.examples)[owner], values.cpu() / count[owner])

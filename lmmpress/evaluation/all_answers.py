@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -11,12 +10,12 @@ from lmmpress.data import Split
 from lmmpress.data.facts import Marks
 from lmmpress.evaluation.accuracy import Judged, judged
 from lmmpress.evaluation.comparison import Said
-from lmmpress.evaluation.generate import LONGEST, generate, lengths, questions
+from lmmpress.evaluation.generate import longest_answer, write_answers
 from lmmpress.evaluation.opened import Opened
 from lmmpress.evaluation.speed import Subject
 from lmmpress.lmm.examples import Examples
 from lmmpress.lmm.forward import visual_features
-from lmmpress.progress import track
+from lmmpress.lmm.processor import decoded
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def all_answers(opened: Opened, examples: Examples, batch_size: int) -> AllAnswe
     with opened.loaded(examples) as subject:
         found = _judged(subject, opened, batch_size)
         wrong = _wrong_answers(subject, found.right, batch_size)
-    wanted = [_decoded(opened.tokenizer, example.answer) for example in examples.rows]
+    wanted = [decoded(opened.tokenizer, example.answer) for example in examples.rows]
     return AllAnswers(found.right.numpy(), found.likelihood.tolist(), wrong, wanted)
 
 
@@ -75,17 +74,8 @@ def _judged(subject: Subject, opened: Opened, batch_size: int) -> Judged:
 def _wrong_answers(subject: Subject, right: torch.Tensor, batch_size: int) -> dict[int, tuple[str, bool]]:
     """The text of each answer that is not right, and whether it ended."""
     examples = subject.examples
-    rows = sorted((~right).nonzero().flatten().tolist(), key=lambda row: len(examples.rows[row].prompt))
-    most = max(LONGEST, max(len(example.answer) for example in examples.rows))
-    parts = [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
-    wrong = {}
-    for chosen in track(parts, f"answer {examples.split.name}"):
-        tokens = generate(subject.model, questions(subject.model, examples, chosen), most)
-        for row, ids, length in zip(chosen, tokens.tolist(), lengths(tokens, subject.ends), strict=True):
-            ended = length > 0 and ids[length - 1] in subject.ends
-            wrong[row] = (_decoded(subject.tokenizer, ids[:length]), ended)
-    return wrong
-
-
-def _decoded(tokenizer: Any, ids: Sequence[int]) -> str:
-    return str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
+    rows = (~right).nonzero().flatten().tolist()
+    written = write_answers(subject.model, examples, rows, longest_answer(examples), subject.ends, batch_size)
+    return {
+        row: (decoded(subject.tokenizer, ids), bool(ids) and ids[-1] in subject.ends) for row, ids in written.items()
+    }

@@ -19,7 +19,7 @@ from lmmpress.evaluation.generate import generate, lengths, questions
 from lmmpress.evaluation.greedy import check_greedy, end_tokens
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.examples import Examples, encode
-from lmmpress.lmm.processor import load_processor, tokenizer_of
+from lmmpress.lmm.processor import decoded, load_processor, tokenizer_of
 from lmmpress.printing.sheet import Cell, Grid, Part, Picture, Shown
 from lmmpress.printing.visible import shortened
 from lmmpress.progress import track
@@ -120,8 +120,8 @@ def _as_split(given: Iterable[Question]) -> Iterator[Split]:
                 image = as_rgb(picture) if isinstance(picture, Image.Image) else open_picture(Path(picture))
                 name = f"{number}.png"
                 image.save(Path(folder) / name)
-            rows.append(Row(name, prompt, "", "", number))
-        if len({row.file_name is None for row in rows}) > 1:
+            rows.append(Row(prompt, "", "", (name,) if name else (), line=number))
+        if len({not row.pictures for row in rows}) > 1:
             raise UserError("some questions have a picture and some have none; ask them in two calls")
         yield _QuestionSplit("questions", Path(folder), tuple(rows), "")
 
@@ -146,7 +146,7 @@ def _answers(checkpoint: Path, split: Split, batch_size: int, longest: int, judg
     for chosen in track(parts, f"answer {split.name}"):
         tokens = generate(model, questions(model, examples, chosen), longest)
         for number, row, length in zip(chosen, tokens.tolist(), lengths(tokens, ends), strict=True):
-            text = str(tokenizer.decode(row[:length], skip_special_tokens=True)).strip()
+            text = decoded(tokenizer, row[:length])
             answers.append(_answer(examples, number, text, tuple(row[:length]), ends, judged))
     return Answers(tuple(answers))
 
@@ -160,11 +160,11 @@ def _answer(
     if not judged:
         return answer
     right = ended and list(tokens[:-1]) == example.answer[:-1]
-    return replace(answer, file_name=example.row.file_name, wanted=example.row.answer, right=right)
+    return replace(answer, file_name=example.row.picture, wanted=example.row.answer, right=right)
 
 
 def _small(split: Split, row: Row, number: int) -> Picture | None:
     """A thumbnail of a row's picture for a notebook; None for rows that the notebook does not show."""
-    if row.file_name is None or number >= _SHOWN:
+    if row.picture is None or number >= _SHOWN:
         return None
-    return Picture(thumbnail(split, row.file_name, _SIDE))
+    return Picture(thumbnail(split, row.picture, _SIDE))

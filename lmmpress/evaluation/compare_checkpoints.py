@@ -5,12 +5,11 @@ Answers first, one model in memory at a time; then memory, each alone; then spee
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from statistics import mean, median
+from statistics import geometric_mean, mean, median
 
 import numpy as np
 import torch
@@ -38,7 +37,7 @@ from lmmpress.evaluation.comparison import (
 from lmmpress.evaluation.generate import generate, questions
 from lmmpress.evaluation.opened import Opened, give_memory_back, open_to_measure
 from lmmpress.evaluation.paired import Paired, paired, paired_by_task
-from lmmpress.evaluation.speed import Subject, Times, environment, sampled, take_turns, take_turns_apart
+from lmmpress.evaluation.speed import Loading, Times, environment, sampled, take_turns, take_turns_apart
 from lmmpress.files.allow_list import choose
 from lmmpress.files.digest import digest_checkpoint
 from lmmpress.host.energy import Meter, gpu_meter, processor_meter
@@ -63,7 +62,6 @@ class Asked:
     rows: int | None = None
     tasks: tuple[str, ...] = ()
     settings: Evaluation = field(default_factory=Evaluation)
-    speed: bool = True
     watts: float | None = None
 
 
@@ -175,9 +173,9 @@ def _measure(pair: Sequence[Side], split: Split, asked: Asked, meter: Meter | No
     check_unchanged(split)
     times: Sequence[Times | None] = (None, None)
     together = _fit_together([one.opened for one in pair])
-    if asked.speed:
-        loading = [partial(one.opened.loaded, one.opened.encoded(few)) for one in pair]
-        times = _times(loading, asked.settings, meter, together)
+    if asked.settings.speed:
+        a, b = (partial(one.opened.loaded, one.opened.encoded(few)) for one in pair)
+        times = _times((a, b), asked.settings, meter, together)
     return [_Measured(*found) for found in zip(answers, memories, times, strict=True)], together
 
 
@@ -203,14 +201,9 @@ def _memory(one: Opened, examples: Examples, batch_size: int) -> Memory:
     return Memory(process=peak.added, gpu=peak.gpu, batch_size=len(rows))
 
 
-def _times(
-    loading: Sequence[Callable[[], AbstractContextManager[Subject]]],
-    settings: Evaluation,
-    meter: Meter | None,
-    together: bool,
-) -> list[Times]:
+def _times(loading: tuple[Loading, Loading], settings: Evaluation, meter: Meter | None, together: bool) -> list[Times]:
     if not together:
-        say("A and B do not fit into half of the free memory together: each is loaded anew for each of its turns")
+        say("A and B do not fit into half of the free memory together: they are loaded in turn to measure speed")
         return take_turns_apart(loading, settings, meter)
     with loading[0]() as a, loading[1]() as b:
         return take_turns([a, b], settings, meter)
@@ -242,7 +235,7 @@ def _headline(one: Side, found: _Measured, facts: SplitFacts, asked: Asked, mete
         accuracy=float(found.answers.right.mean()),
         accuracy_by_task=facts.by_task(found.answers.right),
         memory=found.memory,
-        speed=found.times.speed(asked.settings.batch_size) if found.times else None,
+        speed=found.times.speed() if found.times else None,
         energy=_energy(found.times, meter, asked.watts) if found.times else None,
     )
 
@@ -254,7 +247,7 @@ def _energy(times: Times, meter: Meter | None, watts: float | None) -> Energy | 
     if watts is None:
         return None
     how = f"{watts:g} W as stated, times the seconds of a sample"
-    return Energy(joules_per_sample=watts / median(times.rates), kind="estimated", how=how)
+    return Energy(joules_per_sample=watts / geometric_mean(times.rates), kind="estimated", how=how)
 
 
 def _differences(
@@ -305,7 +298,7 @@ def _row(a: AllAnswers, b: AllAnswers, number: int, row: Row) -> Differing:
     return Differing(
         kind=kind,
         line=row.line,
-        file_name=row.file_name,
+        file_name=row.picture,
         task=row.task,
         question=row.question,
         wanted=row.answer,

@@ -1,5 +1,6 @@
 """What a comparison found, as data: two checkpoints, A and B, on the same rows; the content of comparison.json."""
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -98,8 +99,7 @@ class Ratio(Record):
 
 
 class Turns(Record):
-    """How speed was measured. `together`: both models were in memory at once; otherwise each was loaded anew for each
-    of its turns.
+    """How speed was measured. `together`: both models were in memory at once; otherwise they were loaded in turn.
 
     `samples_per_second` is B's rate over A's in each turn, with the smallest and the largest; `latency` is A's time
     over B's for each single row, with the 5 % and 95 % quantiles. Above 1, B is faster.
@@ -108,6 +108,15 @@ class Turns(Record):
     together: bool
     samples_per_second: Ratio
     latency: Ratio
+
+    def gain(self, b: Speed) -> tuple[float, str]:
+        """How many times as many samples per second B answers, whose speed is `b`; and how sure that is, in words: its
+        interval, or in comparisons of older versions the range over the turns."""
+        rate, ratio = self.samples_per_second, b.timing.ratio if b.timing else None
+        if ratio is None:
+            return rate.median, f"{rate.low:.2f} to {rate.high:.2f} in {rate.count} turns"
+        sure = f"{100 * ratio.confidence:g} %: {ratio.low:.2f} to {ratio.high:.2f}, {rate.count} turns"
+        return math.sqrt(ratio.low * ratio.high), sure
 
 
 class Said(Record):
@@ -177,6 +186,10 @@ class Comparison(Shown, Record):
     def shown(self) -> tuple[Part, ...]:
         """Accuracy by task, then sizes and speed, then the first rows that differ."""
         parts: list[Part] = [self._accuracies(), self._costs()]
+        if self.b.speed is None:
+            parts.append("speed was not measured")
+        elif self.b.speed.timing:
+            parts.append(f"speed: {self.b.speed.timing}")
         rows = [_cells(row) for row in self.differing[:_SHOWN]]
         if rows:
             parts.append(Grid(("line", "picture", "task", "wanted", "A", "B"), tuple(rows)))
@@ -212,9 +225,10 @@ class Comparison(Shown, Record):
                 what = f"peak memory of the {'GPU' if name == 'gpu' else name}, batch {a.memory.batch_size}"
                 rows.append((what, in_bytes(old), in_bytes(new), _smaller(old, new)))
         if self.turns and a.speed and b.speed:
-            rate, latency = self.turns.samples_per_second, self.turns.latency
+            latency = self.turns.latency
             speeds = (f"{a.speed.samples_per_second:.1f}", f"{b.speed.samples_per_second:.1f}")
-            spread = f"{faster(rate.median)} ({rate.low:.2f} to {rate.high:.2f} in {rate.count} turns)"
+            gain, sure = self.turns.gain(b.speed)
+            spread = f"{faster(gain)} ({sure})"
             rows.append((f"samples/s at batch {a.speed.batch_size}", *speeds, spread))
             for name in ("p50", "p95"):
                 old, new = getattr(a.speed.latency_ms, name), getattr(b.speed.latency_ms, name)

@@ -13,11 +13,12 @@ from accelerate import Accelerator
 
 from lmmpress.data import Split
 from lmmpress.evaluation.greedy import check_greedy, end_tokens
-from lmmpress.evaluation.speed import Subject
+from lmmpress.evaluation.timed import Subject
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.examples import Examples, encode
 from lmmpress.lmm.processor import load_processor, tokenizer_of
+from lmmpress.lmm.row_reading import Template
 
 DTYPE = torch.float32
 """What models are measured in, where nothing else is asked for."""
@@ -25,13 +26,15 @@ DTYPE = torch.float32
 
 @dataclass(frozen=True)
 class Opened:
-    """A checkpoint whose files fit together, the tokens that end its answers, and the dtype that it computes in."""
+    """A checkpoint whose files fit together, the tokens that end its answers, the dtype that it computes in, and which
+    rows its chat template renders."""
 
     folder: Path
     anatomy: Anatomy
     processor: Any
     ends: frozenset[int]
     dtype: torch.dtype = DTYPE
+    template: Template = "auto"
 
     @property
     def tokenizer(self) -> Any:
@@ -39,7 +42,7 @@ class Opened:
 
     def encoded(self, split: Split) -> Examples:
         """The rows as this model's inputs; UserError where they do not fit it."""
-        return encode(split, self.processor, self.anatomy.config)
+        return encode(split, self.processor, self.anatomy.config, template=self.template)
 
     def load(self) -> torch.nn.Module:
         """The model, on its device."""
@@ -56,7 +59,7 @@ class Opened:
             give_memory_back()
 
 
-def open_to_measure(folder: Path, dtype: torch.dtype = DTYPE) -> Opened:
+def open_to_measure(folder: Path, dtype: torch.dtype = DTYPE, template: Template = "auto") -> Opened:
     """Check a checkpoint's files.
 
     Raises UserError where they do not fit together, and where plain greedy generation would not answer what the model's
@@ -65,7 +68,7 @@ def open_to_measure(folder: Path, dtype: torch.dtype = DTYPE) -> Opened:
     anatomy, processor = read_checkpoint(folder), load_processor(folder)
     ends = end_tokens(folder)
     check_greedy(folder, tokenizer_of(processor))
-    return Opened(folder, anatomy, processor, ends, dtype)
+    return Opened(folder, anatomy, processor, ends, dtype, template)
 
 
 def give_memory_back() -> None:

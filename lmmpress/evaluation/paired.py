@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from lmmpress.data.facts import Marks, SplitFacts
-from lmmpress.evaluation.gate import REPORTED_CONFIDENCE, Drop, Owners, paired_drop
+from lmmpress.evaluation.gate import REPORTED_CONFIDENCE, Owners, paired_drop
+from lmmpress.result import Drop
 
 Chances = np.ndarray[Any, np.dtype[np.float64]]
 """The probabilities of neighbouring whole numbers."""

@@ -6,47 +6,29 @@ slower because it never ends its answers nor faster because it ends them at once
 generates by itself is also measured.
 """
 
+import math
 import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from statistics import mean, median
-from typing import Any, TypeVar
+from itertools import pairwise
+from statistics import fmean, geometric_mean
+from typing import TypeVar
 
 import torch
 
 from lmmpress.data import Split
-from lmmpress.evaluation.generate import LONGEST, generate, lengths, questions
+from lmmpress.evaluation.pace import LEAST, Clock, Fit, Pace, rate_interval, ratio_interval
+from lmmpress.evaluation.timed import Rows, Subject, Timed
 from lmmpress.host.energy import Meter
-from lmmpress.lmm.examples import Examples, Tensors
 from lmmpress.plan import Evaluation
-from lmmpress.progress import track
-from lmmpress.result import Latency, Speed
+from lmmpress.progress import doing, track
+from lmmpress.result import Latency, Speed, Stopped, Timing
 
 T = TypeVar("T")
-
-_WARM_UP = 2
-_PASSES = 5
-_TURNS_APART = 3  # loading a model twice five times would take longer than measuring
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model to measure, with its tokenizer, its encoded rows, and the tokens that end its answers."""
-
-    model: torch.nn.Module
-    tokenizer: Any
-    examples: Examples
-    ends: frozenset[int]
-
-
-@dataclass(frozen=True)
-class _Question:
-    """One call of `generate`: its inputs, and the number of tokens of the longest right answer."""
-
-    inputs: Tensors
-    tokens: int
+Loading = Callable[[], AbstractContextManager[Subject]]
+"""Loads a model for a block."""
 
 
 def sampled(split: Split, settings: Evaluation) -> Split:
@@ -57,81 +39,119 @@ def sampled(split: Split, settings: Evaluation) -> Split:
 
 @dataclass(frozen=True)
 class Times:
-    """What was measured of one model: samples per second and, with a meter, joules per sample of each turn;
-    milliseconds of each single row; and the mean number of tokens in the right answers and in the model's own."""
+    """What was measured of one model at `batch_size`: samples per second and, with a meter, joules per sample of each
+    pass; milliseconds of each single row; the mean number of tokens in the right answers and in the model's own, which
+    is None if there was no time for these; and how all that was measured."""
 
+    batch_size: int
     rates: list[float]
     joules: list[float]
     latencies: list[float]
     tokens: float
-    natural: float
+    natural: float | None
+    timing: Timing
 
-    def speed(self, batch_size: int) -> Speed:
-        """The rate is the median of the turns. With a single latency sample, p50 and p95 are that sample."""
+    def speed(self) -> Speed:
+        """The rate is the geometric mean of the passes, so that the ratio of two is the mean of the ratios of their
+        turns. With a single latency sample, p50 and p95 are that sample."""
         p50, p95 = torch.tensor(self.latencies).quantile(torch.tensor([0.5, 0.95])).tolist()
         return Speed(
-            batch_size=batch_size,
-            samples_per_second=median(self.rates),
+            batch_size=self.batch_size,
+            samples_per_second=geometric_mean(self.rates),
             latency_ms=Latency(p50=p50, p95=p95),
             tokens=self.tokens,
             natural_tokens=self.natural,
+            timing=self.timing,
         )
 
 
 def measure_speeds(subjects: Sequence[Subject], settings: Evaluation) -> list[Speed]:
-    """Samples per second at the batch size of `settings`, and latency at batch size 1, of each model after a warm-up.
+    """Samples per second at the batch size of `settings`, and latency at batch size 1, of one model or of two.
 
-    The models take turns on the same rows: see `take_turns`.
+    Two take turns on the same rows: see `take_turns`.
     """
-    return [times.speed(settings.batch_size) for times in take_turns(subjects, settings)]
+    return [times.speed() for times in take_turns(subjects, settings)]
 
 
 @torch.no_grad()
-def take_turns(subjects: Sequence[Subject], settings: Evaluation, meter: Meter | None = None) -> list[Times]:
-    """Time each model after a warm-up: five passes over all rows, and then single rows.
+def take_turns(
+    subjects: Sequence[Subject], settings: Evaluation, meter: Meter | None = None, clock: Clock = time.perf_counter
+) -> list[Times]:
+    """Time one model or two after a warm-up: passes over as many rows as fit into the time, and then single rows.
 
-    The models take turns on the same rows, so that a machine that is slow for a while is slow for all of them. Who
-    begins changes from turn to turn.
+    Two models take turns on the same rows, so that a machine that is slow for a while is slow for both. Who begins
+    changes from turn to turn. `Pace` says when it is enough.
     """
-    timed = [_Timed(subject, settings, meter) for subject in subjects]
-    for one in timed:
-        one.speak()
-    for turn in track(range(_PASSES), "throughput", _PASSES):
-        for one in _order(timed, turn):
-            one.pass_over_all()
+    pace = Pace.begin(settings.seconds, clock)
+    timed = [Timed(settings, meter, pace) for _ in subjects]
+    with doing("speed: how many rows") as now:
+        for one, subject in zip(timed, subjects, strict=True):
+            one.begin(subject)
+        fits = [one.fit(len(timed)) for one in timed]
+        rows = _agreed(fits, settings, timed[0].order)
+        for one in timed:
+            one.lay(rows)
+            one.speak(len(timed))
+        now("throughput")
+        turn, stopped = 0, None
+        while stopped is None:
+            begun = clock()
+            for one in _order(timed, turn):
+                one.pass_over_all()
+            turn += 1
+            stopped = pace.stops([one.rates for one in timed], clock() - begun)
     for one in timed:
         one.warm_up()
-    for number in track(timed[0].singles, "latency"):
+    for number in track(range(_singles(pace.left, fits, rows)), "latency"):
         for one in _order(timed, number):
             one.ask_alone(number)
-    return [one.times() for one in timed]
+    return _times(timed, pace.spent, stopped)
 
 
 @torch.no_grad()
 def take_turns_apart(
-    loading: Sequence[Callable[[], AbstractContextManager[Subject]]], settings: Evaluation, meter: Meter | None = None
+    loading: tuple[Loading, Loading], settings: Evaluation, meter: Meter | None = None, clock: Clock = time.perf_counter
 ) -> list[Times]:
-    """`take_turns` for models of which only one fits into memory: each is loaded anew for each of its turns.
+    """`take_turns` for two models of which only one fits into memory: they are loaded in turn.
 
-    A turn is a pass over all rows and a third of the single rows, after a warm-up.
+    While a model is loaded it ends a turn and begins the next. The single rows are part of the first turns. The time
+    for loading counts.
     """
-    timed: dict[int, _Timed] = {}
-    for turn in track(range(_TURNS_APART), "turns", _TURNS_APART):
-        for number in _order(range(len(loading)), turn):
-            with loading[number]() as subject:
-                if number in timed:
-                    timed[number].begin(subject)
-                else:
-                    timed[number] = _Timed(subject, settings, meter)
-                one = timed[number]
-                one.speak() if turn == 0 else one.warm_up(passes=1)
-                one.pass_over_all()
-                one.warm_up()
-                for row in one.singles[turn::_TURNS_APART]:
-                    one.ask_alone(row)
+    pace = Pace.begin(settings.seconds, clock)
+    timed = [Timed(settings, meter, pace) for _ in loading]
+    with doing("speed: how many rows") as now:
+        with loading[0]() as subject:
+            timed[0].begin(subject)
+            fits = [timed[0].fit(2)]
+            timed[0].end()
+            del subject  # before the next model is loaded
+        with loading[1]() as subject:
+            timed[1].begin(subject)
+            fits.append(timed[1].fit(2))
+            rows = _agreed(fits, settings, timed[1].order)
+            a_turn = math.ceil(_singles(pace.for_single_rows, fits, rows) / LEAST)
+            timed[1].lay(rows)
+            timed[1].speak(2)
+            begun = clock()
+            timed[1].take_part(0, a_turn)
+            timed[1].end()
+            del subject
+        now("throughput and latency")
+        turn, stopped = 0, None
+        while stopped is None:
+            one = timed[turn % 2]
+            with loading[turn % 2]() as subject:
+                one.begin(subject)
+                one.lay(rows)
+                one.speak(2) if turn == 0 else one.warm_up(calls=1)
+                one.take_part(turn, a_turn)
+                stopped = pace.stops([each.rates for each in timed], clock() - begun)
+                turn, begun = turn + 1, clock()
+                if stopped is None:
+                    one.take_part(turn, a_turn)
                 one.end()
-                del subject  # before the next model is loaded
-    return [timed[number].times() for number in range(len(loading))]
+                del subject
+    return _times(timed, pace.spent, stopped)
 
 
 def _order(items: Sequence[T], turn: int) -> Sequence[T]:
@@ -139,57 +159,53 @@ def _order(items: Sequence[T], turn: int) -> Sequence[T]:
     return items if turn % 2 == 0 else items[::-1]
 
 
-class _Timed:
-    """One model that is timed: its calls of `generate`, and what was measured so far."""
+def _agreed(fits: Sequence[tuple[Fit, int]], settings: Evaluation, order: list[int]) -> Rows:
+    """As many rows as fit into the time of every model; more than a batch are whole batches."""
+    count, own = min(found.rows for found, _ in fits), min(own for _, own in fits)
+    if settings.batch_size < count < len(order):
+        count -= count % settings.batch_size
+    size = min(settings.batch_size, count)
+    first = min(own, size)
+    edges = [0, *range(first, count, size), count] if first else [0]
+    return Rows(
+        passed=sorted(order[:count]),
+        own=[order[start:end] for start, end in pairwise(edges)],
+        alone=order[: settings.latency_samples],
+        batch_size=size,
+    )
 
-    def __init__(self, subject: Subject, settings: Evaluation, meter: Meter | None) -> None:
-        self._settings, self._meter = settings, meter
-        self._count = len(subject.examples.rows)
-        self._tokens = mean(len(row.answer) for row in subject.examples.rows)
-        self.singles = range(min(settings.latency_samples, self._count))
-        self._rates: list[float] = []
-        self._joules: list[float] = []
-        self._latencies: list[float] = []
-        self._natural = 0.0
-        self.begin(subject)
 
-    def begin(self, subject: Subject) -> None:
-        """Use this model, which is loaded, and lay its questions on its device."""
-        size = min(self._settings.batch_size, self._count)
-        rows = list(range(self._count))
-        self._subject: Subject | None = subject
-        self._calls = [_question(subject, rows[at : at + size]) for at in range(0, self._count, size)]
-        self._alone = [_question(subject, [row]) for row in self.singles]
+def _singles(seconds: float, fits: Sequence[tuple[Fit, int]], rows: Rows) -> int:
+    """How many single rows all models together answer in so many seconds, at least one."""
+    return max(1, min(len(rows.alone), int(seconds / sum(found.alone for found, _ in fits))))
 
-    def end(self) -> None:
-        """Hold the model no longer, so that its memory is free."""
-        self._subject, self._calls, self._alone = None, [], []
 
-    @property
-    def _model(self) -> Subject:
-        assert self._subject is not None
-        return self._subject
-
-    def speak(self) -> None:
-        """Count the tokens of the model's own answers; also a warm-up."""
-        self._natural = _natural(self._model, self._calls)
-
-    def warm_up(self, passes: int = 0) -> None:
-        for question in [*self._calls[:passes], *self._alone[:_WARM_UP]]:
-            _seconds(self._model, question)
-
-    def pass_over_all(self) -> None:
-        before = self._meter.read() if self._meter else ()
-        seconds = sum(_seconds(self._model, question) for question in self._calls)
-        if self._meter:
-            self._joules.append(self._meter.joules(before, self._meter.read()) / self._count)
-        self._rates.append(self._count / seconds)
-
-    def ask_alone(self, row: int) -> None:
-        self._latencies.append(1000 * _seconds(self._model, self._alone[row]))
-
-    def times(self) -> Times:
-        return Times(self._rates, self._joules, self._latencies, self._tokens, self._natural)
+def _times(timed: Sequence[Timed], seconds: float, stopped: Stopped) -> list[Times]:
+    """What was measured of each model."""
+    rates, own = [one.rates for one in timed], min(len(one.own_lengths) for one in timed)
+    shared = Timing(
+        passes=len(rates[0]),
+        rows=len(timed[0].rows.passed),
+        of_rows=len(timed[0].order),
+        single_rows=len(timed[0].latencies),
+        own_rows=own,
+        seconds=seconds,
+        stopped=stopped,
+        rate=rate_interval(rates[0]),
+        ratio=ratio_interval(rates[0], rates[1]) if len(rates) > 1 else None,
+    )
+    return [
+        Times(
+            batch_size=one.rows.batch_size,
+            rates=one.rates,
+            joules=one.joules,
+            latencies=one.latencies,
+            tokens=one.tokens,
+            natural=fmean(one.own_lengths[:own]) if own else None,
+            timing=shared.model_copy(update={"rate": rate_interval(one.rates)}),
+        )
+        for one in timed
+    ]
 
 
 def environment(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
@@ -204,26 +220,3 @@ def environment(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
         "dtype": str(dtype).removeprefix("torch."),
         "threads": str(torch.get_num_threads()),
     }
-
-
-def _question(subject: Subject, rows: list[int]) -> _Question:
-    longest = max(len(subject.examples.rows[row].answer) for row in rows)
-    return _Question(questions(subject.model, subject.examples, rows), longest)
-
-
-def _seconds(subject: Subject, question: _Question) -> float:
-    begun = time.perf_counter()
-    tokens = generate(subject.model, question.inputs, question.tokens, exactly=True)
-    subject.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-    return time.perf_counter() - begun
-
-
-def _natural(subject: Subject, calls: Sequence[_Question]) -> float:
-    """The mean number of tokens in the model's own answers, including the end token.
-
-    An answer is cut off after LONGEST tokens, or after the length of the longest right answer if that is more.
-    """
-    counts: list[int] = []
-    for question in calls:
-        counts += lengths(generate(subject.model, question.inputs, max(LONGEST, question.tokens)), subject.ends)
-    return mean(counts)

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.clocks import give_time
 from support.plain import plain_answers
 
-from lmmpress.data import read_split
+from lmmpress.data import Row, Split, read_split
 from lmmpress.data.facts import facts_of
 from lmmpress.evaluation.accuracy import answered_right
 from lmmpress.evaluation.evaluate_checkpoint import evaluate_checkpoint
@@ -61,12 +62,20 @@ def test_cached_features_measure_the_same(adverts: Path) -> None:
     assert torch.equal(seen, answered_right(model, examples, anatomy.projector, features, 32))
 
 
-def test_a_checkpoint_is_measured_as_a_whole(adverts: Path) -> None:
-    found = evaluate_checkpoint(MODEL, adverts, "test", Evaluation(samples=8, batch_size=4, latency_samples=2))
+def test_a_checkpoint_is_measured_as_a_whole(adverts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    give_time(monkeypatch)
+    settings = Evaluation(samples=8, batch_size=4, latency_samples=2, seconds=1)
+    found = evaluate_checkpoint(MODEL, adverts, "test", settings)
     assert found.rows == 120
     assert found.accuracy == pytest.approx(sum(found.accuracy_by_task.values()) / 5)
-    assert found.latency_ms.p50 <= found.latency_ms.p95
+    assert found.speed is not None
+    assert found.speed.latency_ms.p50 <= found.speed.latency_ms.p95
     assert found.tokens == pytest.approx(found.natural_tokens, rel=0.1), "it ends its answers where it should"
+    assert found.accuracy_interval.low <= found.accuracy <= found.accuracy_interval.high
+    assert list(found.accuracy_interval_by_task) == list(found.accuracy_by_task)
+    for task, accuracy in found.accuracy_by_task.items():
+        interval = found.accuracy_interval_by_task[task]
+        assert interval.low <= accuracy <= interval.high
     assert sum(found.parameters_by_tower.values()) == found.parameters
 
 
@@ -76,3 +85,12 @@ def test_accuracy_by_task_averages_to_the_whole(adverts: Path) -> None:
     tasks = facts_of(examples.split).by_task(right.numpy())
     assert len(tasks) == 5
     assert sum(tasks.values()) / 5 == pytest.approx(float(right.double().mean()))
+
+
+def test_rows_whose_pictures_are_connected_are_one_group(tmp_path: Path) -> None:
+    """Rows of several pictures: whoever shares one with another is not independent of it."""
+    pictures = [("a",), ("b", "c"), ("d",), ("c", "e"), ("e",), ("f", "a")]
+    rows = tuple(Row("?", "!", "task", names) for names in pictures)
+    owners = facts_of(Split("test", tmp_path, rows, "digest")).owners().tolist()
+    groups = {frozenset(row for row in range(6) if owners[row] == owner) for owner in owners}
+    assert groups == {frozenset({0, 5}), frozenset({1, 3, 4}), frozenset({2})}

@@ -1,5 +1,6 @@
 """Every branch of the gate, on made-up measurements."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,9 @@ from support.certain import certain
 
 from lmmpress.data.facts import Marks
 from lmmpress.engine.algorithm import ends_stage, takes_over
-from lmmpress.evaluation.gate import Verdict, decide, paired_drop
+from lmmpress.errors import UserError
+from lmmpress.evaluation.gate import TaskRows, Verdict, decide, paired_drop
+from lmmpress.metrics.scale import SHARE_OF_RIGHT, Scale, common_scale
 from lmmpress.plan import Tolerance
 
 ROWS = 1000
@@ -116,3 +119,47 @@ def test_images_that_all_lose_the_same_keep_the_uncertainty_of_few_rows() -> Non
     few, many = (paired_drop(np.ones(n) > 0, np.ones(n) > 0, np.arange(n), 0.95).interval for n in (4, 400))
     assert few.high > 0.3
     assert many.high < 0.01
+
+
+FIRST = np.arange(ROWS) < 200
+TASKS = {"first": TaskRows(FIRST), "second": TaskRows(~FIRST)}
+
+
+def guarded(lost: int, per_task: bool | dict[str, float], alpha: float = 0.02) -> Verdict:
+    """All rows are right, and then `lost` of the first task's 200 are not."""
+    after = np.arange(ROWS) >= lost
+    tolerance = Tolerance(alpha=alpha, per_task=per_task)
+    return decide(right(ROWS), after, OWNER, tolerance, tasks=TASKS)
+
+
+def test_a_task_may_lose_what_the_whole_does_not_show_unless_it_is_guarded() -> None:
+    """9 rows of 1000 are less than alpha, and 9 of 200 are more."""
+    assert guarded(9, per_task=False).decision == "accepted"
+    found = guarded(9, per_task=True)
+    assert found.decision == "rolled back"
+    assert found.reason == "drop of task 'first' 0.0450 is not below alpha 0.02"
+    assert (found.drop, found.by_task["first"].value, found.by_task["second"].value) == (0.009, 0.045, 0)
+
+
+def test_a_named_task_is_guarded_by_its_own_alpha() -> None:
+    assert guarded(9, per_task={"second": 0.001}).decision == "accepted"
+    assert guarded(9, per_task={"first": 0.045}).decision == "rolled back", "a drop equal to alpha is not below it"
+    assert guarded(9, per_task={"first": 0.046}).decision == "accepted"
+    assert "task" not in guarded(30, per_task=True).reason, "the whole is named first"
+
+
+def test_numbers_of_rows_are_gated_on_their_own_scale() -> None:
+    """Divergences of 2 more than 0.5 on average: above 1, and worse because they are larger."""
+    scale, before = Scale("lower", False, 0.0, math.inf), np.full(ROWS, 0.5)
+    after = before + np.linspace(1, 3, ROWS)
+    assert decide(before, after, OWNER, Tolerance(alpha=2.001), scale).decision == "accepted"
+    found = decide(before, after, OWNER, Tolerance(alpha=1.999), scale)
+    assert (found.decision, found.drop) == ("rolled back", pytest.approx(2))
+    assert decide(after, before, OWNER, Tolerance(alpha=0.001), scale).decision == "accepted", "it became better"
+
+
+def test_metrics_of_two_directions_have_no_common_scale() -> None:
+    with pytest.raises(UserError, match="one direction"):
+        common_scale([SHARE_OF_RIGHT, Scale("lower", False, 0.0, math.inf)])
+    mixed = common_scale([SHARE_OF_RIGHT, Scale("higher", False, 0.0, 10.0)])
+    assert (mixed.is_share, mixed.width, mixed.worst) == (False, 10, 0)

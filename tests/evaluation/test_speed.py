@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from support.certain import certain
+from support.clocks import give_time
 from support.plain import plain_tokens
 
 from lmmpress.data import read_split
 from lmmpress.evaluation.generate import generate, lengths, questions
-from lmmpress.evaluation.speed import Subject, measure_speeds, sampled
+from lmmpress.evaluation.pace import spread
+from lmmpress.evaluation.speed import measure_speeds, sampled
+from lmmpress.evaluation.timed import Subject
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.examples import encode
 from lmmpress.lmm.processor import load_processor, tokenizer_of
@@ -106,17 +110,21 @@ def test_models_are_timed_on_equally_many_tokens_however_long_their_answers(
         asked.append((names[model], most, exactly))
         return generate(model, inputs, most, exactly)
 
-    monkeypatch.setattr("lmmpress.evaluation.speed.generate", counting)
+    monkeypatch.setattr("lmmpress.evaluation.timed.generate", counting)
     short, long = subject("llama"), subject("llama", 5)
     long = Subject(long.model, long.tokenizer, short.examples, frozenset())
     short = Subject(short.model, short.tokenizer, short.examples, frozenset(range(64)))
     names = {short.model: "short", long.model: "long"}
-    speeds = measure_speeds([short, long], Evaluation(batch_size=4, latency_samples=3))
+    give_time(monkeypatch)
+    speeds = measure_speeds([short, long], Evaluation(batch_size=4, latency_samples=3, seconds=1))
     timed = {name: [most for model, most, exactly in asked if exactly and model == name] for name in ("short", "long")}
     assert timed["short"] == timed["long"]
     answers = [len(row.answer) for row in short.examples.rows]
-    assert timed["long"][:2] == [max(answers[:4]), max(answers[4:])]
-    assert timed["long"][-3:] == answers[:3]
+    a_pass = [max(answers[:4]), max(answers[4:])]
+    timing = certain(speeds[0].timing)
+    assert "".join(map(str, a_pass * timing.passes)) in "".join(map(str, timed["long"]))
+    singles = [answers[row] for row in spread(6)[: timing.single_rows]]
+    assert timed["long"][-len(singles) :] == singles
     assert [speed.tokens for speed in speeds] == [sum(answers) / len(answers)] * 2
     assert [speed.natural_tokens for speed in speeds] == [1, 32]
 
@@ -125,11 +133,14 @@ def test_models_are_timed_on_equally_many_tokens_however_long_their_answers(
 @pytest.mark.parametrize("latency_samples", [1, 2, 32])
 @pytest.mark.parametrize("batch_size", [1, 64])
 def test_few_rows_are_measured(subject: Make, rows: int, latency_samples: int, batch_size: int) -> None:
-    settings = Evaluation(batch_size=batch_size, latency_samples=latency_samples)
+    settings = Evaluation(batch_size=batch_size, latency_samples=latency_samples, seconds=2)
     (speed,) = measure_speeds([subject("text-glm", rows)], settings)
     assert speed.samples_per_second > 0
     assert 0 < speed.latency_ms.p50 <= speed.latency_ms.p95
-    assert (speed.latency_ms.p50 == speed.latency_ms.p95) == (min(rows, latency_samples) == 1)
+    timing = certain(speed.timing)
+    assert (speed.latency_ms.p50 == speed.latency_ms.p95) == (timing.single_rows == 1)
+    assert timing.of_rows == rows
+    assert speed.batch_size == min(batch_size, timing.rows)
 
 
 def test_rows_are_taken_evenly_over_the_split(subject: Make) -> None:
@@ -144,3 +155,9 @@ def test_what_older_versions_measured_can_be_read() -> None:
     models = {"checkpoint": "c", "address": "a", "parameters": 1, "parameters_by_tower": {}}
     headline = Headline.model_validate(old | models | {"accuracy": 1.0, "accuracy_by_task": {}})
     assert headline.natural_tokens is None
+    assert (certain(headline.speed).samples_per_second, certain(headline.speed).timing) == (12.5, None)
+
+
+def test_a_model_whose_speed_was_not_measured_has_none() -> None:
+    models = {"checkpoint": "c", "address": "a", "parameters": 1, "parameters_by_tower": {}}
+    assert Headline.model_validate(models | {"accuracy": 1.0, "accuracy_by_task": {}}).speed is None

@@ -1,0 +1,144 @@
+"""Answers that a model writes, and rows judged by its logits: each against plain `generate`, row by row."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from support.data import write_data
+from support.tiny import config_of, generate, make_model
+
+from lmmpress.data import read_split
+from lmmpress.evaluation.accuracy import answered_right, divergences, right_tokens
+from lmmpress.evaluation.generate import (
+    LONGEST_UNKNOWN,
+    longest_answer,
+    questions,
+    takes_static_cache,
+    write_answers,
+)
+from lmmpress.evaluation.generate import generate as ours
+from lmmpress.lmm.checkpoint import load_model, read_checkpoint
+from lmmpress.lmm.examples import Example, Examples, encode, with_rows
+from lmmpress.lmm.forward import answer_logits
+from lmmpress.lmm.processor import load_processor
+
+ENDS = frozenset({2})
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("rows") / "data", {"gate": 4})
+
+
+def encoded(checkpoint: Path, rows: Path) -> Examples:
+    return encode(read_split(rows, "gate"), load_processor(checkpoint), read_checkpoint(checkpoint).config)
+
+
+def with_answers(examples: Examples, answers: list[list[int]]) -> Examples:
+    rows = [replace(row, answer=answer) for row, answer in zip(examples.rows, answers, strict=True)]
+    return with_rows(examples, rows, "of a test")
+
+
+@pytest.mark.parametrize(
+    "name", ["llama", "opt", "opt-350m", "glm", "gemma", "qwen3", "mistral", "starcoder2", "t5", "flan-t5"]
+)
+def test_a_static_cache_gives_the_tokens_of_plain_generation(name: str) -> None:
+    model = make_model(config_of(name))
+    assert takes_static_cache(model)
+    ids = torch.randint(4, 64, (3, 7), generator=torch.Generator().manual_seed(0))
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    plain = ours(model, inputs, 9)
+    assert torch.equal(ours(model, inputs, 9, static=True), plain)
+    assert torch.equal(ours(model, inputs, 5, static=True), plain[:, :5]), "also where the cache is longer than needed"
+
+
+@pytest.mark.parametrize("kind", ["llama", "opt", "flan-t5"])
+def test_answers_written_in_batches_are_those_of_each_row_alone(
+    make_checkpoint: Callable[..., Path], rows: Path, kind: str
+) -> None:
+    checkpoint = make_checkpoint(kind)
+    model, examples = load_model(checkpoint), encoded(checkpoint, rows)
+    written = write_answers(model, examples, [5, 0, 3, 6], 6, ENDS, batch_size=3)
+    assert set(written) == {0, 3, 5, 6}
+    for row, tokens in written.items():
+        inputs = questions(model, examples, [row])
+        alone = generate(model, **inputs, max_new_tokens=6, do_sample=False)
+        expected = alone[0].tolist()[-6:] if kind == "flan-t5" else alone[0].tolist()
+        expected = expected[: expected.index(2) + 1] if 2 in expected else expected
+        assert tokens == expected[-len(tokens) :]
+        assert len(tokens) == 6 or tokens[-1] == 2
+
+
+def test_an_answer_is_cut_off_where_all_but_one_in_a_hundred_right_answers_have_ended(
+    make_checkpoint: Callable[..., Path], rows: Path
+) -> None:
+    examples = encoded(make_checkpoint("llama"), rows)
+    row = examples.rows[0]
+
+    def lengths(*counts: int) -> Examples:
+        made = [Example(row.prompt, [4] * count, (), row.row) for count in counts]
+        return with_rows(examples, made, "of a test")
+
+    assert longest_answer(lengths(*[3] * 98, 9, 40)) == 9
+    assert longest_answer(lengths(*[3] * 99, 40)) == 3
+    assert longest_answer(lengths(5, 0, 0)) == 5, "rows without an answer do not count"
+    assert longest_answer(lengths(0, 0)) == LONGEST_UNKNOWN
+    assert longest_answer(lengths(5), given=2) == 2
+
+
+def test_agreement_by_one_forward_pass_is_that_of_what_two_models_write(
+    make_checkpoint: Callable[..., Path], taught: Path, rows: Path
+) -> None:
+    """Cut-off answers agree too if all their tokens do."""
+    teacher, student = load_model(make_checkpoint("llama")), load_model(taught)
+    examples, projector = encoded(taught, rows), read_checkpoint(taught).projector
+    everyone = range(len(examples.rows))
+    for longest in (2, 6):
+        written = write_answers(teacher, examples, everyone, longest, ENDS, 4)
+        own = with_answers(examples, [written[row] for row in everyone])
+        for model in (teacher, student):
+            theirs = write_answers(model, examples, everyone, longest, ENDS, 4)
+            found = answered_right(model, own, projector, None, 3, ENDS, list(everyone), cut=True)
+            assert found.tolist() == [theirs[row] == written[row] for row in everyone]
+
+
+def test_some_rows_are_judged_as_among_all(taught: Path, rows: Path) -> None:
+    model, examples, projector = load_model(taught), encoded(taught, rows), read_checkpoint(taught).projector
+    whole = answered_right(model, examples, projector, None, 4, ENDS)
+    some = answered_right(model, examples, projector, None, 4, ENDS, [1, 4, 5])
+    assert some.nonzero().flatten().tolist() == [row for row in (1, 4, 5) if whole[row]]
+
+
+def test_right_tokens_and_divergence_are_means_over_each_answer(
+    make_checkpoint: Callable[..., Path], taught: Path, rows: Path
+) -> None:
+    """A second implementation: a row at a time, with the definition of the divergence from the teacher to the model."""
+    teacher, model = load_model(make_checkpoint("llama")), load_model(taught)
+    examples, projector = encoded(taught, rows), read_checkpoint(taught).projector
+    asked = [0, 2, 7]
+    shares = right_tokens(model, examples, projector, None, 2, ENDS, asked)
+    found = divergences(
+        model,
+        lambda batch: answer_logits(teacher, batch, examples, projector, None),
+        examples,
+        projector,
+        None,
+        2,
+        asked,
+    )
+    for row in asked:
+        one = examples.rows[row]
+        logits = []
+        for each in (teacher, model):
+            inputs = questions(each, examples, [row])
+            ids = torch.tensor([one.prompt + one.answer])
+            with torch.no_grad():
+                out = each(**inputs | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}).logits[0]
+            logits.append(out[len(one.prompt) - 1 : -1].double())
+        first = logits[1].argmax(-1)
+        assert shares[row] == pytest.approx((first == torch.tensor(one.answer)).double().mean())
+        p, q = (each.softmax(-1) for each in logits)
+        assert float(found[row]) == pytest.approx(float((p * (p / q).log()).sum(-1).mean()), rel=1e-3)
+    assert not found[[1, 3, 4, 5, 6]].any()
