@@ -28,10 +28,14 @@ from pydantic import (
 
 from lmmpress.axes import axes, axis_named, unusable
 from lmmpress.errors import UserError
+from lmmpress.metrics.measured import WITHOUT_ANSWERS
+from lmmpress.metrics.scale import names_in, widest
+from lmmpress.metrics.setting import ONLY_EXACT, MetricsByTask
 from lmmpress.printing.credentials import address_holds_credentials, address_without_credentials
 from lmmpress.settings.faults import faults_of, lines_of, nearest, without_followers
 from lmmpress.settings.overrides import parse_override, resolved, with_setting
 from lmmpress.settings.plain_yaml import Document, Place, read_document
+from lmmpress.settings.reading import Columns, Reading, Shares
 
 ADDRESSES = ("model", "data", "store")
 """The settings that are addresses or paths."""
@@ -44,6 +48,9 @@ MOST_STEPS = 10_000
 
 MOST_STAGES = 100
 """Of a plan."""
+
+MOST_SECONDS = 86_400
+"""That measuring speed may take."""
 
 
 def _without_secrets(address: str) -> str:
@@ -75,6 +82,7 @@ def _known_axis(name: str) -> str:
 
 
 Address = Annotated[str, AfterValidator(_without_secrets)]
+Draw = Literal["even", "random", "by_task"]
 TowerName = Literal["vision", "qformer", "language", "largest"]
 
 
@@ -92,22 +100,30 @@ class Splits(Settings):
 
 
 class Tolerance(Settings):
-    """When a step is accepted (Algorithm 1): its accuracy drop is below `alpha`.
+    """When a step is accepted (Algorithm 1): its accuracy drop is below `alpha`, on the scale of the metrics in use.
 
     `reference` is the model that the drop is measured from: the start of the `stage`, as printed in the paper, or the
     `original`. `on_violation` says what happens to a step that breaks alpha: `rollback` to the last accepted
     checkpoint, or `keep` it, as printed; the stage ends in both cases. With a `confidence` the gate compares the upper
-    end of that two-sided paired interval of the drop instead of the drop itself. `split` is the split the gate measures
-    on; the paper measures on the distillation set. A run is refused if its original answers no row of that split right,
-    because its gate would accept everything; `allow_zero` allows it, which is useful only for tests on random models.
+    end of that two-sided paired interval of the drop instead of the drop itself. With `per_task` each task has to stay
+    below alpha too, or each named one below its own. `split` is the split the gate measures on; the paper measures on
+    the distillation set. A run is refused if its original answers no row of that split right, because its gate would
+    accept everything; `allow_zero` allows it, which is useful only for tests on random models.
     """
 
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    alpha: Annotated[float, Field(gt=0)] = 0.15
     reference: Literal["stage", "original"] = "stage"
     on_violation: Literal["rollback", "keep"] = "rollback"
     confidence: Literal["none"] | Annotated[float, Field(gt=0, lt=1)] = "none"
+    per_task: bool | dict[str, Annotated[float, Field(gt=0)]] = False
     split: Literal["gate", "distill"] = "gate"
     allow_zero: bool = False
+
+    def alpha_of(self, task: str) -> float | None:
+        """The alpha of a task's own drop; None if the gate does not guard the task."""
+        if isinstance(self.per_task, dict):
+            return self.per_task.get(task)
+        return self.alpha if self.per_task else None
 
 
 class Importance(Settings):
@@ -210,7 +226,8 @@ class Distillation(Settings):
     `kl` is `reverse` as Eq. 5 prints it, KL(student, teacher), or `forward`. `pairwise` is the hinge of Eq. 5, the
     `margin` of the correct token over the strongest wrong one, or `none`; `gamma` is its weight. `hard_labels` is the
     weight of an additional cross-entropy on the answers. One update uses `batch_size` rows, in portions of
-    `micro_batch_size`; `rows` of the split are used, taken evenly, or all (Fig. 7). `processes` is the number of
+    `micro_batch_size`; `rows` of the split are used, or all (Fig. 7): `draw` takes them
+    evenly over the split, at `random`, or at random with each task's share (`by_task`). `processes` is the number of
     processes, one per GPU if there are GPUs. With `caches`, the teacher's hidden states and, while they cannot change,
     the visual features are computed once per run instead of in every step.
     """
@@ -223,6 +240,7 @@ class Distillation(Settings):
     batch_size: Annotated[int, Field(gt=0)] = 1024
     micro_batch_size: Annotated[int, Field(gt=0)] = 64
     rows: Annotated[int, Field(gt=0)] | None = None
+    draw: Draw = "even"
     kl: Literal["reverse", "forward"] = "reverse"
     gamma: Annotated[float, Field(ge=0)] = 1.0
     pairwise: Literal["eq5", "margin", "none"] = "eq5"
@@ -232,11 +250,20 @@ class Distillation(Settings):
 
 
 class Evaluation(Settings):
-    """How speed is measured: `samples` rows at `batch_size`, and `latency_samples` single ones."""
+    """How speed is measured, if `speed` is true: `samples` rows at `batch_size`, and `latency_samples` single ones.
+
+    It takes about `seconds`, and less where speed is known well enough before. On a machine on which that time is too
+    short for it, there are fewer rows.
+
+    A generated answer is cut off after `max_new_tokens`, end token included; without it the data says how many.
+    """
 
     batch_size: Annotated[int, Field(gt=0)] = 32
     samples: Annotated[int, Field(gt=0)] = 128
     latency_samples: Annotated[int, Field(gt=0)] = 32
+    speed: bool = True
+    seconds: Annotated[float, Field(gt=0, le=MOST_SECONDS)] = 60.0
+    max_new_tokens: Annotated[int, Field(gt=0)] | None = None
 
 
 class Pipeline(Settings):
@@ -289,9 +316,16 @@ class Plan(Settings):
     """The plan of a run. See docs/plan.md for every key.
 
     `data_checks` says when rows are checked: `all` of every split before the first step, or each split only when it is
-    first used (`lazy`). With `compare` a run compares its result with its original at its end. `start_from` names an
-    earlier run, whose kept steps this run takes at once: `previous`, or the address of a run. lmmpress looks it up when
-    the run begins, and puts what it finds into `schedule`.
+    first used (`lazy`). `columns`, `shares`, `data_errors` and `skipped_at_most` say how rows are read, see
+    `lmmpress.settings.reading.Reading`. With `compare` a run compares its result with its original at its end.
+    `start_from` names an earlier run, whose kept steps this run takes at once: `previous`, or the address of a run.
+    lmmpress looks it up when the run begins, and puts what it finds into `schedule`. `metrics` names the metric of each
+    task, and by `default` that of all others: see docs/metrics.md. With `labels: teacher` the model learns the answers
+    that the teacher gives to the rows to score and to distil, and no row needs an answer.
+
+    `turns` says which answers of a conversation scores and distillation learn from: the `last`, or `all` of them.
+    `template` says which rows the checkpoint's chat template renders: those that were written as messages, if it has
+    one (`auto`), none (`never`), or all (`always`).
     """
 
     model: Address
@@ -301,11 +335,19 @@ class Plan(Settings):
     towers: list[TowerName] = ["language"]
     splits: Splits = Splits()
     tolerance: Tolerance = Tolerance()
+    metrics: MetricsByTask = ONLY_EXACT
+    labels: Literal["given", "teacher"] = "given"
     importance: Importance = Importance()
     stages: Stages
     distillation: Distillation = Distillation()
     evaluation: Evaluation = Evaluation()
+    turns: Literal["last", "all"] = "last"
+    template: Literal["auto", "never", "always"] = "auto"
     data_checks: Literal["all", "lazy"] = "all"
+    columns: Columns = {}
+    shares: Shares = Shares()
+    data_errors: Literal["fail", "skip"] = "fail"
+    skipped_at_most: Annotated[float, Field(gt=0, le=1)] = 0.01
     compare: bool = False
     pipeline: Pipeline = Pipeline()
     store: Address | None = None
@@ -327,6 +369,18 @@ class Plan(Settings):
         """Check that the steps of a schedule are some that the stages can make, in their order."""
         self.schedule_loops()
         return self
+
+    @property
+    def reading(self) -> Reading:
+        """How the rows of the data are read."""
+        return Reading(
+            columns=self.columns,
+            shares=self.shares,
+            seed=self.seed,
+            unlabelled=self.labels == "teacher" or bool(names_in(self.metrics) & WITHOUT_ANSWERS),
+            errors=self.data_errors,
+            skipped_at_most=self.skipped_at_most,
+        )
 
     @property
     def is_mapping(self) -> bool:
@@ -399,14 +453,25 @@ class Plan(Settings):
     def key_settings(self) -> dict[str, Any]:
         """The settings that a run's outcome depends on: all except addresses, the checks before the run, the
         measurement of speed, the comparison at the end, and the approvals that a pipeline waits for. How to jump counts
-        where there is a schedule, so that a run that found none is the run of the same plan without `start_from`."""
+        where there is a schedule, so that a run that found none is the run of the same plan without `start_from`.
+        Defaults of `turns` and `template` are left out, so that the keys of earlier versions stay."""
         left_out = {"model", "data", "store", "evaluation", "data_checks", "compare", "pipeline", "start_from"}
+        left_out |= {"columns", "shares", "data_errors", "skipped_at_most"}  # the digest of the rows says what they do
         if self.schedule is None:
             left_out |= {"schedule", "jumps"}
-        checks = {"tolerance": {"allow_zero": True}}
-        return self.model_dump(mode="json", exclude=checks | dict.fromkeys(left_out, True)) | {
-            "stages": [[stage.axis, _amounts(stage) | self._own_tower(stage)] for stage in self.stages]
-        }
+        if self.metrics == ONLY_EXACT:
+            left_out.add("metrics")
+        if self.labels == "given":
+            left_out.add("labels")
+        left_out |= {name for name in ("turns", "template") if getattr(self, name) == Plan.model_fields[name].default}
+        guarded = {} if self.tolerance.per_task else {"per_task": True}
+        checks = {"tolerance": {"allow_zero": True} | guarded, "distillation": {"draw": True}}
+        longest = self.evaluation.max_new_tokens
+        return (
+            self.model_dump(mode="json", exclude=checks | dict.fromkeys(left_out, True))
+            | {"stages": [[stage.axis, _amounts(stage) | self._own_tower(stage)] for stage in self.stages]}
+            | ({} if longest is None else {"max_new_tokens": longest})
+        )
 
     def _own_tower(self, stage: Stage) -> dict[str, str]:
         """A stage's own tower, if it differs from the plan's."""
@@ -478,6 +543,27 @@ def _checked(document: Document, overrides: tuple[str, ...], where: str) -> Plan
         plan = Plan.model_validate(raw)
     except ValidationError as error:
         faults = without_followers(faults, faults_of(error, Plan))
+    faults |= {place: fault for place, fault in _beyond_scale(raw).items() if place not in faults}
     if wrong or faults:
         raise UserError(*wrong, *lines_of(faults, where, lines))
     return plan
+
+
+def _beyond_scale(raw: dict[str, Any]) -> dict[Place, str]:
+    """The faults of alphas in a raw plan that no drop can reach by any metric that it names; other faults are found
+    elsewhere."""
+    tolerance = raw.get("tolerance")
+    if not isinstance(tolerance, dict):
+        return {}
+    guards = tolerance.get("per_task")
+    alphas: dict[Place, Any] = {("tolerance", "alpha"): tolerance.get("alpha")}
+    if isinstance(guards, dict):
+        alphas |= {("tolerance", "per_task", str(task)): alpha for task, alpha in guards.items()}
+    large = {place: alpha for place, alpha in alphas.items() if type(alpha) in (int, float) and alpha >= 1}
+    try:
+        most = widest(raw.get("metrics", ONLY_EXACT)) if large else math.inf
+    except (UserError, ValueError):
+        return {}
+    return {
+        place: f"input should be less than {most:g}, got {alpha!r}" for place, alpha in large.items() if alpha >= most
+    }

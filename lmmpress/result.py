@@ -1,23 +1,74 @@
 """The results of a run as data: the records that result.json, the report and the lineage are made of."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Annotated, Literal, Protocol, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PlainSerializer
 
+from lmmpress.metrics.metric import Better
+from lmmpress.metrics.scale import Scale, common_scale
 from lmmpress.plan import Plan, ScheduledStep
 from lmmpress.printing.numbers import faster, in_short
 from lmmpress.printing.sheet import Grid, Part, Shown
 
 Decision = Literal["accepted", "rolled back", "kept"]
 Role = Literal["score", "distill", "gate", "test"]
+Stopped = Literal["narrow", "seconds"]
 ROLES: tuple[Role, ...] = get_args(Role)
 """The roles of the four disjoint splits that a run needs."""
 
 
 class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _json_number(value: float) -> float | str:
+    return value if math.isfinite(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+Bound = Annotated[float, PlainSerializer(_json_number, when_used="json")]
+"""A number, or infinity, which JSON has no number for: it is the text Infinity or -Infinity there."""
+
+
+class MetricInfo(Record):
+    """The metric that scores the rows of a task, with its parameters: which numbers are `better`, whether each row has
+    0 or 1, and the least and the largest number that a row can have."""
+
+    name: str
+    parameters: dict[str, float] = {}
+    better: Better
+    is_share: bool
+    low: Bound
+    high: Bound
+
+    @property
+    def scale(self) -> Scale:
+        return Scale(self.better, self.is_share, self.low, self.high)
+
+    @property
+    def title(self) -> str:
+        """The metric as people write it: numeric 0.05."""
+        return " ".join([self.name, *(f"{value:g}" for value in self.parameters.values())])
+
+
+Metrics = dict[str, MetricInfo]
+"""The metric of each task; empty in results of older versions, which knew only exact answers."""
+
+
+def scale_of(metrics: Metrics) -> Scale:
+    """The scale of the mean over the rows of these tasks."""
+    return common_scale([metric.scale for metric in metrics.values()])
+
+
+def metric_title(metrics: Metrics) -> str:
+    """What the mean over the rows of all tasks is, in a word or two: accuracy, if rows are right or wrong to the last
+    token; the metric's name; score, if tasks have different metrics."""
+    titles = {metric.title for metric in metrics.values()}
+    if titles <= {"exact"}:
+        return "accuracy"
+    return titles.pop() if len(titles) == 1 else "score"
 
 
 class Latency(Record):
@@ -27,12 +78,49 @@ class Latency(Record):
     p95: float
 
 
+class Interval(Record):
+    """A confidence interval: of a drop in accuracy between two models on the same rows, of a share of rows, of a speed
+    or of the ratio of two speeds."""
+
+    low: Bound
+    high: Bound
+    confidence: float
+
+
+class Timing(Record):
+    """How speed was measured: in `passes` over the same `rows` of `of_rows` rows, and in `single_rows` single ones, in
+    `seconds`, those of a model that took turns with this one included. The model's own answers were counted on
+    `own_rows` of the rows.
+
+    There was no further pass because speed was known well enough (`narrow`), or because the time was up (`seconds`).
+    `rate` is the interval of the model's samples per second. `ratio` is that of the ratio of two models that took
+    turns, the samples per second of the second over those of the first, paired by turn; None for a model alone.
+    """
+
+    passes: int
+    rows: int
+    of_rows: int
+    single_rows: int
+    own_rows: int
+    seconds: float
+    stopped: Stopped
+    rate: Interval
+    ratio: Interval | None = None
+
+    def __str__(self) -> str:
+        rows = f"{self.rows} rows" if self.rows == self.of_rows else f"{self.rows} of {self.of_rows} rows"
+        until = "speed was known well enough" if self.stopped == "narrow" else "the time was up"
+        singles = f"{self.single_rows} single row{'s' if self.single_rows > 1 else ''}"
+        return f"{self.passes} passes over {rows} and {singles} in {self.seconds:.3g} s, until {until}"
+
+
 class Speed(Record):
     """Samples per second from pixels to answer at the stated batch size, and latency at batch 1.
 
     Both are measured at the lengths of the right answers, `tokens` on average (in a batch at that of the longest); the
     model's own answers have `natural_tokens` on average. Both counts include the end token. Both are None in results of
-    older versions, which measured each model at its own lengths.
+    older versions, which measured each model at its own lengths; `natural_tokens` also where there was no time to count
+    them. `timing` is None in results of older versions.
     """
 
     batch_size: int
@@ -40,19 +128,20 @@ class Speed(Record):
     latency_ms: Latency
     tokens: float | None = None
     natural_tokens: float | None = None
+    timing: Timing | None = None
 
 
-class Interval(Record):
-    """A paired confidence interval of a drop in accuracy."""
+class Drop(Record):
+    """The accuracy lost between two models on the same rows, on the scale of its metric, and its paired interval. Below
+    0 it was gained, whichever numbers are better."""
 
-    low: float
-    high: float
-    confidence: float
+    value: float
+    interval: Interval
 
 
 class Headline(Record):
-    """One model of the closing table. `checkpoint` is its digest; accuracies are on the test split; for `tokens` and
-    `natural_tokens` see Speed."""
+    """One model of the closing table. `checkpoint` is its digest; accuracies are on the test split, by the metrics of
+    the result. For all from `batch_size` on see Speed; it is None where speed was not measured."""
 
     checkpoint: str
     address: str
@@ -60,11 +149,23 @@ class Headline(Record):
     parameters_by_tower: dict[str, int]
     accuracy: float
     accuracy_by_task: dict[str, float]
-    batch_size: int
-    samples_per_second: float
-    latency_ms: Latency
+    batch_size: int | None = None
+    samples_per_second: float | None = None
+    latency_ms: Latency | None = None
     tokens: float | None = None
     natural_tokens: float | None = None
+    timing: Timing | None = None
+
+    @property
+    def speed(self) -> Speed | None:
+        """Its speed; None where that was not measured."""
+        return speed_of(self)
+
+
+def speed_of(record: Record) -> Speed | None:
+    """The speed in a record that has the fields of one among others, all None where it was not measured."""
+    values = {name: getattr(record, name) for name in Speed.model_fields}
+    return None if values["samples_per_second"] is None else Speed(**values)
 
 
 class Machine(Record):
@@ -80,7 +181,8 @@ class Machine(Record):
 
 class StepResult(Record):
     """One step. `accuracy_pruned` is before distilling, `accuracy` after; `drop` is from `reference`, all on the gate's
-    split; `seconds` and `machines` by part (importance, prune, distill, evaluate). Values of parts that did not run are
+    split: means over its rows, each by the metric of its task; `drop_by_task` is empty in results of older versions.
+    `seconds` and `machines` by part (importance, prune, distill, evaluate). Values of parts that did not run are
     None; results of older versions have no machines. A jump of a warm run is one step: `jump` are all steps of its
     schedule that it makes at once, and `stage`, `tower` and `removed` are those of the first of them."""
 
@@ -101,6 +203,8 @@ class StepResult(Record):
     reference: float
     drop: float | None
     drop_interval: Interval | None
+    drop_by_task: dict[str, Drop] = {}
+    metrics: Metrics = {}
     score_reliability: float | None
     loss: list[float]
     seconds: dict[str, float]
@@ -121,6 +225,13 @@ def jump_title(jump: Sequence[ScheduledStep]) -> str:
     return f"jump over {len(jump)} steps ({', '.join(f'{stage} -{much}' for stage, much in removed.items())})"
 
 
+class SkippedRow(Record):
+    """A faulty row that was left out: where it is, and why."""
+
+    place: str
+    why: str
+
+
 class StartedFrom(Record):
     """What a warm run started from: the key of an earlier run, and how many steps that kept."""
 
@@ -129,13 +240,16 @@ class StartedFrom(Record):
 
 
 class Result(Shown, Record):
-    """result.json. `drop_interval` is that of the test accuracy lost, original minus compressed. `started_from` is None
-    if the run went the gradual way."""
+    """result.json. `drop` is the test accuracy lost from original to compressed. Accuracies are means over rows, each
+    by the metric of its task: `metrics` are those of the tasks of the test split. `started_from` is None if the run
+    went the gradual way. `skipped_rows` faulty rows of the data were left out; the first of them are `skipped`."""
 
     original: Headline
     compressed: Headline
     drop: float
     drop_interval: Interval
+    drop_by_task: dict[str, Drop] = {}
+    metrics: Metrics = {}
     reduction: dict[str, float]
     steps: list[StepResult]
     run_key: str
@@ -144,21 +258,26 @@ class Result(Shown, Record):
     alpha: float
     environment: dict[str, str]
     started_from: StartedFrom | None = None
+    skipped_rows: int = 0
+    skipped: list[SkippedRow] = []
 
     def __repr__(self) -> str:
         before, after = self.original, self.compressed
         return (
             f"<run {self.run_key[:12]}: {in_short(before.parameters)} -> {in_short(after.parameters)} parameters "
-            f"({self.reduction['all']:.1f}x smaller), test accuracy {before.accuracy:.4f} -> {after.accuracy:.4f}, "
+            f"({self.reduction['all']:.1f}x smaller), test {metric_title(self.metrics)} "
+            f"{before.accuracy:.4f} -> {after.accuracy:.4f}, "
             f"{self._kept()}>"
         )
 
     __str__ = __repr__
 
     def shown(self) -> tuple[Part, ...]:
-        """The closing table, original against compressed, and the number of kept steps."""
+        """The closing table, original against compressed, how speed was measured, and the number of kept steps."""
         warm = f", warm from run {self.started_from.run[:12]}" if self.started_from else ""
-        return self._closing_table(), f"{self._kept()}, {self.seconds:.0f} s{warm}"
+        timing = self.compressed.timing
+        speed = [f"speed: {timing}"] if timing else [] if self.compressed.speed else ["speed was not measured"]
+        return self._closing_table(), *speed, f"{self._kept()}, {self.seconds:.0f} s{warm}"
 
     def _kept(self) -> str:
         kept = sum(step.decision != "rolled back" for step in self.steps)
@@ -175,20 +294,35 @@ class Result(Shown, Record):
             (f"{name} parameters", in_short(count), in_short(left), f"{count / left:.1f}x smaller" if left else "gone")
             for name, count, left in [*sizes, ("all", before.parameters, after.parameters)]
         ]
-        change = f"lost {self.drop:.4f} ({lost.low:.4f} to {lost.high:.4f})"
-        rows.append(("test accuracy", f"{before.accuracy:.4f}", f"{after.accuracy:.4f}", change))
+        title = metric_title(self.metrics)
+        change = _lost(Drop(value=self.drop, interval=lost))
+        rows.append((f"test {title}", f"{before.accuracy:.4f}", f"{after.accuracy:.4f}", change))
         for task, accuracy in before.accuracy_by_task.items():
-            rows.append((f"  {task}", f"{accuracy:.4f}", f"{after.accuracy_by_task[task]:.4f}", ""))
-        old, new = before.samples_per_second, after.samples_per_second
-        rows.append((f"samples/s at batch {before.batch_size}", f"{old:.1f}", f"{new:.1f}", faster(new / old)))
-        for name in ("p50", "p95"):
-            old, new = getattr(before.latency_ms, name), getattr(after.latency_ms, name)
-            rows.append((f"latency {name}, ms", f"{old:.1f}", f"{new:.1f}", faster(old / new)))
-        if before.tokens is not None and before.natural_tokens is not None and after.natural_tokens is not None:
-            own = (f"{before.natural_tokens:.1f}", f"{after.natural_tokens:.1f}")
-            speed = f"speed is at {before.tokens:.1f}, the right answers'"
-            rows.append(("tokens of its own answers", *own, speed))
+            drop = self.drop_by_task.get(task)
+            name = f"  {task}{f', {self.metrics[task].title}' if title == 'score' and task in self.metrics else ''}"
+            rows.append((name, f"{accuracy:.4f}", f"{after.accuracy_by_task[task]:.4f}", _lost(drop) if drop else ""))
+        if before.speed and after.speed:
+            rows += _speed_rows(before.speed, after.speed)
         return Grid(("", "original", "compressed", ""), tuple(rows))
+
+
+def _lost(drop: Drop) -> str:
+    return f"lost {drop.value:.4f} ({drop.interval.low:.4f} to {drop.interval.high:.4f})"
+
+
+def _speed_rows(before: Speed, after: Speed) -> list[tuple[str, str, str, str]]:
+    old, new = before.samples_per_second, after.samples_per_second
+    change = faster(new / old)
+    if after.timing and after.timing.ratio:
+        change += f" ({after.timing.ratio.low:.2f} to {after.timing.ratio.high:.2f})"
+    rows = [(f"samples/s at batch {before.batch_size}", f"{old:.1f}", f"{new:.1f}", change)]
+    for name in ("p50", "p95"):
+        old, new = getattr(before.latency_ms, name), getattr(after.latency_ms, name)
+        rows.append((f"latency {name}, ms", f"{old:.1f}", f"{new:.1f}", faster(old / new)))
+    if before.tokens is not None and before.natural_tokens is not None and after.natural_tokens is not None:
+        own = (f"{before.natural_tokens:.1f}", f"{after.natural_tokens:.1f}")
+        rows.append(("tokens of its own answers", *own, f"speed is at {before.tokens:.1f}, the right answers'"))
+    return rows
 
 
 class DataInfo(Record):
@@ -201,7 +335,8 @@ class DataInfo(Record):
 
 
 class RunInfo(Record):
-    """The start of a run. `gate_accuracy` is the original's accuracy on the gate's split."""
+    """The start of a run. `gate_accuracy` is the original's accuracy on the gate's split, by the `metrics` of its
+    tasks."""
 
     run_key: str
     plan: Plan
@@ -210,6 +345,7 @@ class RunInfo(Record):
     parameters_by_tower: dict[str, int]
     data: list[DataInfo]
     gate_accuracy: float
+    metrics: Metrics = {}
 
 
 class Recorder(Protocol):

@@ -1,10 +1,14 @@
 """Compares the ends of a run: its original and its result, on the rows of its test split.
 
 It is what `lmmpress compare ORIGINAL RESULT` finds. Which rows the two answer right is known from the closing
-measurement, so only rows that one of them answers wrong are asked again, and in the dtype of the run.
+measurement, so only rows that one of them answers wrong are asked again, and in the dtype of the run. Where other
+metrics than exact score the rows, all are asked again: a comparison is of answers that are right to the last token.
 """
 
+import numpy as np
+
 from lmmpress.engine.final_result import Ends, measure_ends
+from lmmpress.engine.judging import only_exact
 from lmmpress.engine.kept import keep_comparison, kept_comparison, note_uncompared
 from lmmpress.engine.parts.evaluate import Evaluated
 from lmmpress.engine.run import Run
@@ -45,6 +49,8 @@ def compare_ends(run: Run, known: list[StepResult]) -> Comparison | None:
 def _compared(run: Run, ends: Ends) -> Comparison:
     run.materials.split("test")  # UserError where the rows have changed since the run began
     rows = split_of(run.plan, "test")  # with the digest that `lmmpress compare` gives them
+    if run.plan.reading.unlabelled and (row := next((row for row in rows.rows if not row.answer), None)):
+        raise UserError(f"{rows.place(row)}: the row has no answer, and a comparison is of right answers")
     before = _side(run, run.original, ends.answers_before)
     after = _side(run, ends.final, ends.answers_after)
     asked = Asked(split=rows.name, settings=run.plan.evaluation)
@@ -52,5 +58,7 @@ def _compared(run: Run, ends: Ends) -> Comparison:
 
 
 def _side(run: Run, checkpoint: str, answers: Evaluated) -> Side:
-    opened = open_to_measure(run.store.checkpoint(checkpoint), run.materials.dtype)
-    return Side(run.store.address(checkpoint), opened, checkpoint, answers.right)
+    opened = open_to_measure(run.store.checkpoint(checkpoint), run.materials.dtype, run.plan.template)
+    exact = only_exact(run.plan, run.materials.facts("test").tasks)
+    right = answers.values.astype(np.bool_) if exact else None
+    return Side(run.store.address(checkpoint), opened, checkpoint, right)

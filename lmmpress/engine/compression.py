@@ -10,6 +10,7 @@ from lmmpress.engine.run import Begun, begin, check_original, describe, make_ste
 from lmmpress.engine.run_folder import COMPRESSED, RunFolder, take_folder
 from lmmpress.engine.warm import note_ended
 from lmmpress.plan import Plan
+from lmmpress.progress import doing, part
 from lmmpress.result import NotRecorded, Recorder, Result
 from lmmpress.store.run_state import RunState
 
@@ -25,14 +26,16 @@ def compress(plan: Plan, out: Path, recorder: Recorder | None = None, resume: bo
     """
     started = time.perf_counter()
     recorder = recorder or NotRecorded()
-    folder = take_folder(plan, out, resume)
-    plan = folder.plan
-    begun = begin(plan, folder.store, folder.teacher)
+    with doing("prepare"):
+        folder = take_folder(plan, out, resume)
+        plan = folder.plan
+        begun = begin(plan, folder.store, folder.teacher)
     with folder.store.run_state(begun.key) as state:
         recorder.take_over(begun.key)
         result = _compressed(folder, begun, state, out, recorder, started)
         if plan.compare:  # opened anew: what the steps had in memory is gone
-            compare_ends(open_run(plan, folder.store, begun.key, begun.original), result.steps)
+            with part("compare"):
+                compare_ends(open_run(plan, folder.store, begun.key, begun.original), result.steps)
     return result
 
 
@@ -43,7 +46,8 @@ def _compressed(
     check_original(run)
     recorder.begin(describe(run))
     result = close(run, make_steps(run, state, recorder.step), time.perf_counter() - started)
-    deliver(run, result, out)
+    with part("publish"):
+        deliver(run, result, out)
     note_ended(run.store, run.key, folder.plan, run.materials.anatomy, result)
     recorder.end(result, out / COMPRESSED)
     return result

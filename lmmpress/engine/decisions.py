@@ -5,7 +5,7 @@ from lmmpress.engine.resume import read_history, read_step, write_step
 from lmmpress.errors import UserError
 from lmmpress.plan import Plan
 from lmmpress.progress import note, say
-from lmmpress.result import StepResult
+from lmmpress.result import StepResult, metric_title
 from lmmpress.store import Store
 from lmmpress.store.run_state import RunState
 
@@ -38,7 +38,7 @@ def report_step(step: StepResult, number: int, plan: Plan) -> None:
     after = "not finite" if step.accuracy is None else f"{step.accuracy:.4f}"
     most = "" if plan.schedule else f"/{sum(map(plan.most_steps, plan.stages))}"  # a warm run makes as few as it can
     line = (
-        f"step {number}{most} {step.title}: {step.parameters:,} parameters, accuracy "
+        f"step {number}{most} {step.title}: {step.parameters:,} parameters, {metric_title(step.metrics)} "
         f"{step.accuracy_pruned:.4f} pruned, {after} distilled: {step.decision} ({step.reason})"
     )
     say(line)

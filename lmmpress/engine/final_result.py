@@ -3,14 +3,16 @@
 from dataclasses import dataclass
 
 from lmmpress.engine.algorithm import Planned, next_step
+from lmmpress.engine.judging import metric_infos
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.evaluate import Evaluated, evaluate
 from lmmpress.engine.parts.speed import Speeds, speed
 from lmmpress.engine.run import Run
+from lmmpress.engine.run_splits import splits_of
 from lmmpress.errors import UserError
 from lmmpress.evaluation.gate import REPORTED_CONFIDENCE, paired_drop
 from lmmpress.lmm.anatomy import count_by_tower
-from lmmpress.result import Headline, Result, Speed, StartedFrom, StepResult
+from lmmpress.result import Headline, Result, Speed, StartedFrom, StepResult, scale_of
 
 
 @dataclass(frozen=True)
@@ -41,19 +43,29 @@ def close(run: Run, known: list[StepResult], seconds: float | None = None) -> Re
     """The result of a run whose stages have ended. `seconds` is the duration of the run; the default is the sum of its
     parts."""
     ends, materials, schedule = measure_ends(run, known), run.materials, run.plan.schedule
+    splits = materials.splits or splits_of(run.plan)
     checkpoints, answers = (run.original, ends.final), (ends.answers_before, ends.answers_after)
     headlines = [_headline(materials, *each) for each in zip(checkpoints, answers, ends.speeds.speeds, strict=True)]
-    owner = materials.facts("test").owners()
-    drop = paired_drop(ends.answers_before.right, ends.answers_after.right, owner, REPORTED_CONFIDENCE)
+    facts = materials.facts("test")
+    metrics, owner, (first, last) = metric_infos(run.plan, facts.tasks), facts.owners(), (one.values for one in answers)
+    drop = paired_drop(first, last, owner, REPORTED_CONFIDENCE, scale_of(metrics))
+    by_task = {
+        task: paired_drop(first[rows], last[rows], owner[rows], REPORTED_CONFIDENCE, metrics[task].scale)
+        for task, rows in facts.rows_by_task().items()
+    }
     before, after = (headline.parameters_by_tower for headline in headlines)
     reduction = {name: before[name] / after[name] for name in before if after[name]}
     testing = sum({checkpoint: one.seconds for checkpoint, one in zip(checkpoints, answers, strict=True)}.values())
-    parts = _seconds_by_part(run, known) | {"test": testing, "speed": ends.speeds.seconds}
+    parts = _seconds_by_part(run, known) | {"test": testing}
+    if run.plan.evaluation.speed:
+        parts["speed"] = ends.speeds.seconds
     return Result(
         original=headlines[0],
         compressed=headlines[1],
         drop=drop.value,
         drop_interval=drop.interval,
+        drop_by_task=by_task,
+        metrics=metrics,
         reduction=reduction | {"all": headlines[0].parameters / headlines[1].parameters},
         steps=known,
         run_key=run.key,
@@ -61,6 +73,8 @@ def close(run: Run, known: list[StepResult], seconds: float | None = None) -> Re
         seconds_by_part=parts,
         alpha=run.plan.tolerance.alpha,
         environment=ends.speeds.environment,
+        skipped_rows=splits.skipped_rows,
+        skipped=splits.skipped,
         started_from=StartedFrom(run=schedule.run, steps=len(schedule.steps)) if schedule else None,
     )
 
@@ -74,7 +88,7 @@ def _seconds_by_part(run: Run, known: list[StepResult]) -> dict[str, float]:
     return seconds_of
 
 
-def _headline(materials: Materials, checkpoint: str, answers: Evaluated, speed: Speed) -> Headline:
+def _headline(materials: Materials, checkpoint: str, answers: Evaluated, speed: Speed | None) -> Headline:
     counts = count_by_tower(materials.anatomy_of(checkpoint))
     return Headline(
         checkpoint=checkpoint,
@@ -82,10 +96,6 @@ def _headline(materials: Materials, checkpoint: str, answers: Evaluated, speed: 
         parameters=sum(counts.values()),
         parameters_by_tower=counts,
         accuracy=answers.accuracy,
-        accuracy_by_task=materials.facts("test").by_task(answers.right),
-        batch_size=speed.batch_size,
-        samples_per_second=speed.samples_per_second,
-        latency_ms=speed.latency_ms,
-        tokens=speed.tokens,
-        natural_tokens=speed.natural_tokens,
+        accuracy_by_task=materials.facts("test").by_task(answers.values),
+        **(dict(speed) if speed else {}),
     )

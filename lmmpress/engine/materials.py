@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -10,17 +11,20 @@ from accelerate import Accelerator
 from lmmpress.data import Split
 from lmmpress.data.facts import SplitFacts, facts_of
 from lmmpress.engine.part_names import PARTS, Part
-from lmmpress.engine.run_splits import RunSplits, split_of
+from lmmpress.engine.run_splits import RunSplits, split_of, turns_of
 from lmmpress.errors import UserError
+from lmmpress.evaluation.generate import longest_answer, write_answers
 from lmmpress.evaluation.greedy import end_tokens
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.checkpoint import load_model
 from lmmpress.lmm.compatibility import FITTED, was_blind
-from lmmpress.lmm.examples import Batch, Examples, batches, encode, from_tensors, to_tensors
+from lmmpress.lmm.examples import Batch, Examples, batches, encode, from_tensors, see_all, to_tensors, with_rows
 from lmmpress.lmm.forward import answer_logits, answer_states, visual_features
 from lmmpress.lmm.processor import load_processor
 from lmmpress.lmm.read_anatomy import anatomy_of, read_config
+from lmmpress.lmm.row_reading import reading_of
 from lmmpress.plan import Plan, digest_of
+from lmmpress.progress import say_once
 from lmmpress.pruning.sizes import frozen_side
 from lmmpress.result import Role
 from lmmpress.store import Store
@@ -79,16 +83,21 @@ class Materials:
     def split(self, role: Role) -> Split:
         """The rows of a role. UserError if they are not those that the run began with."""
         split = split_of(self.plan, role)
+        if self.splits and self.splits.info(role).digest == split.old_digest:
+            split = replace(split, digest=split.old_digest)
         if self.splits and split.digest != self.splits.info(role).digest:
             raise UserError(
                 f"{self.plan.data}: the rows of split {split.name!r} have changed since this run began; restore them, "
                 "or begin a new run with the changed ones"
             )
-        return replace(split, digest=self._fitted(split.digest))
+        reading = self.splits.readings.get(role, {}) if self.splits else self._reading(split, role)
+        return replace(split, digest=self._fitted(split.digest, reading))
 
     def digest(self, role: Role) -> str:
         """The digest of a role's rows, which is part of the names of results. No row is read if the store knows it."""
-        return self._fitted(self.splits.info(role).digest) if self.splits else self.split(role).digest
+        if self.splits is None:
+            return self.split(role).digest
+        return self._fitted(self.splits.info(role).digest, self.splits.readings.get(role, {}))
 
     def facts(self, role: Role) -> SplitFacts:
         """The facts of a role's rows. No row is read if the store has them."""
@@ -96,8 +105,13 @@ class Materials:
             return self.splits.facts[role]
         return facts_of(self.split(role))
 
-    def _fitted(self, digest: str) -> str:
-        return digest_of({"data": digest, "fitted": FITTED}) if self._was_blind else digest
+    def _reading(self, split: Split, role: Role) -> dict[str, Any]:
+        return reading_of(split, turns_of(self.plan, role), self.plan.template)
+
+    def _fitted(self, digest: str, reading: dict[str, Any]) -> str:
+        """The digest of rows, changed where a model gets other inputs from them than from plain rows of one turn."""
+        changed = reading | ({"fitted": FITTED} if self._was_blind else {})
+        return digest_of({"data": digest} | changed) if changed else digest
 
     @cached_property
     def _was_blind(self) -> bool:
@@ -110,28 +124,99 @@ class Materials:
         return named.get(self.plan.dtype) or automatic_dtype()
 
     def examples(self, role: Role) -> Examples:
-        """The encoded rows of a role."""
+        """The encoded rows of a role, with the answers that the data gives. With the plan's `turns: all`, every answer
+        of rows to learn from counts."""
         if role not in self._examples:
-            self._examples[role] = self._find_or_encode(self.split(role))
+            self._examples[role] = self._find_or_encode(self.split(role), role)
         return self._examples[role]
 
     @cached_property
     def _examples(self) -> dict[Role, Examples]:
         return {}
 
-    def _find_or_encode(self, split: Split) -> Examples:
+    def own_answers(self, role: Role) -> Examples:
+        """The encoded rows of a role with the answers that the teacher itself gives to them. It writes them once; one
+        that does not end is cut off, and has no end token."""
+        if role not in self._own_answers:
+            self._own_answers[role] = self._find_or_write(role, self.examples(role))
+        return self._own_answers[role]
+
+    def answered(self, role: Role) -> Examples:
+        """The encoded rows of a role; those to which the data gives no answer have the teacher's."""
+        examples = self.examples(role)
+        if all(row.answer for row in examples.rows):
+            return examples
+        own = self.own_answers(role)
+        rows = [row if row.answer else other for row, other in zip(examples.rows, own.rows, strict=True)]
+        return with_rows(examples, rows, digest_of({"open": own.split.digest}))
+
+    def lessons(self, role: Role) -> Examples:
+        """The encoded rows of a role with the answers to learn."""
+        return self.own_answers(role) if self.plan.labels == "teacher" else self.examples(role)
+
+    @property
+    def taught(self) -> dict[str, Any]:
+        """What the results of parts that learn depend on beside their rows: nothing if these have their answers."""
+        return {} if self.plan.labels == "given" else {"labels": {"teacher": self._longest}}
+
+    @property
+    def _longest(self) -> int | str:
+        """After how many tokens the teacher's answers are cut off, if the plan says it."""
+        return self.plan.evaluation.max_new_tokens or "data"
+
+    @cached_property
+    def _own_answers(self) -> dict[Role, Examples]:
+        return {}
+
+    def _find_or_write(self, role: Role, examples: Examples) -> Examples:
+        inputs = {
+            "version": _CACHE_VERSION,
+            "teacher": self.original,
+            "data": examples.split.digest,
+            "dtype": str(self.dtype),
+            "longest": self._longest,
+        }
+        name = f"answers-{digest_of(inputs)}"
+        tensors = self.store.read_tensors(name)
+        if tensors is None:
+            longest = longest_answer(examples, self.plan.evaluation.max_new_tokens)
+            written = write_answers(
+                self.teacher_model,
+                examples,
+                range(len(examples.rows)),
+                longest,
+                self.ends,
+                self.plan.evaluation.batch_size,
+            )
+            answers = [written[row] for row in range(len(examples.rows))]
+            cut = sum(not answer or answer[-1] not in self.ends for answer in answers)
+            if cut:
+                say_once(
+                    f"{cut} of the teacher's {len(answers)} answers to split {examples.split.name} do not end within "
+                    f"{longest} tokens and are cut off there; evaluation.max_new_tokens gives another number"
+                )
+            made = {"tokens": [token for one in answers for token in one], "lengths": [len(one) for one in answers]}
+            tensors = {key: torch.tensor(values, dtype=torch.int32) for key, values in made.items()}
+            self.store.write_tensors(name, tensors, self._subjects(examples.split))
+            tensors = self.store.read_tensors(name) or tensors  # another process may have been first
+        answers = [part.tolist() for part in tensors["tokens"].split(tensors["lengths"].tolist())]
+        rows = [replace(row, answer=answer) for row, answer in zip(examples.rows, answers, strict=True)]
+        return with_rows(examples, rows, digest_of({"answers": name}))
+
+    def _find_or_encode(self, split: Split, role: Role) -> Examples:
         inputs = {"version": _CACHE_VERSION, "teacher": self.original, "data": split.digest}
         name = f"examples-{digest_of(inputs)}"
         stored = self.store.read_tensors(name)
         if stored is not None:
-            return from_tensors(stored, split, lambda: self._encode(split).pixels)
-        examples = self._encode(split)
+            return from_tensors(stored, split, lambda: see_all(split, self._processor, self.anatomy.config))
+        turns, template = turns_of(self.plan, role), self.plan.template
+        examples = encode(split, self._processor, self.anatomy.config, turns=turns, template=template)
         self.store.write_tensors(name, to_tensors(examples), self._subjects(split))
         return examples
 
-    def _encode(self, split: Split) -> Examples:
-        processor = load_processor(self.store.checkpoint(self.original, weights=False))
-        return encode(split, processor, self.anatomy.config)
+    @property
+    def _processor(self) -> Any:
+        return load_processor(self.store.checkpoint(self.original, weights=False))
 
     @cached_property
     def ends(self) -> frozenset[int]:
@@ -175,40 +260,53 @@ class Materials:
     def teacher_model(self) -> torch.nn.Module:
         return load_model(self.teacher, self.dtype).requires_grad_(False).to(self.accelerator.device)
 
-    @cached_property
+    @property
     def teacher_states(self) -> torch.Tensor:
         """The inputs of the teacher's head at every answer position of the distillation rows [positions, width]."""
-        examples = self.examples("distill")
-        name = self._cache_name("states", examples)
-        tensors = self.store.read_tensors(name)
-        if tensors is None:
-            order = batches(examples, _BATCH)
-            projector, features = self.anatomy.projector, self.features("distill")
-            tensors = {"states": answer_states(self.teacher_model, examples, projector, features, order)}
-            self.store.write_tensors(name, tensors, self._subjects(examples.split))
-        return tensors["states"]
+        return self._states_of("distill", self.lessons("distill"))
+
+    def _states_of(self, role: Role, examples: Examples) -> torch.Tensor:
+        if examples.split.digest not in self._states:
+            name = self._cache_name("states", examples)
+            tensors = self.store.read_tensors(name)
+            if tensors is None:
+                order = batches(examples, _BATCH)
+                projector, features = self.anatomy.projector, self.features(role)
+                tensors = {"states": answer_states(self.teacher_model, examples, projector, features, order)}
+                self.store.write_tensors(name, tensors, self._subjects(self.examples(role).split))
+            self._states[examples.split.digest] = tensors["states"]
+        return self._states[examples.split.digest]
+
+    @cached_property
+    def _states(self) -> dict[str, torch.Tensor]:
+        return {}
 
     def teacher_logits(self, batch: Batch) -> torch.Tensor:
         """The teacher's logits [positions, vocabulary] of a distillation batch, from cached states if they are used."""
+        return self.teacher_logits_of("distill", self.lessons("distill"), batch)
+
+    def teacher_logits_of(self, role: Role, examples: Examples, batch: Batch) -> torch.Tensor:
+        """The teacher's logits [positions, vocabulary] of a batch of a role's rows, from cached states if they are
+        used."""
         with torch.no_grad():
             if self.plan.distillation.caches:
                 head = self.teacher_model.get_output_embeddings()  # type: ignore[operator]
-                states = self.teacher_states[batch.number.cpu()].to(self.accelerator.device, self.dtype)
+                states = self._states_of(role, examples)[batch.number.cpu()].to(self.accelerator.device, self.dtype)
                 logits: torch.Tensor = head(states)
                 return logits
-            return answer_logits(self.teacher_model, batch, self.examples("distill"), self.anatomy.projector, None)
+            return answer_logits(self.teacher_model, batch, examples, self.anatomy.projector, None)
 
     def logits(self, model: torch.nn.Module, batch: Batch, role: Role) -> torch.Tensor:
-        """A model's logits [positions, vocabulary] at a batch's answer positions, with cached visual features if they
-        are used."""
-        return answer_logits(model, batch, self.examples(role), self.anatomy.projector, self.features(role))
+        """A model's logits [positions, vocabulary] at the answer positions of a batch of a role's lessons, with cached
+        visual features if they are used."""
+        return answer_logits(model, batch, self.lessons(role), self.anatomy.projector, self.features(role))
 
     def student_logits(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """The logits [positions, vocabulary] of a student with float32 weights for a distillation batch, computed in
         the plan's dtype."""
         features = self.features("distill")  # computed outside autocast, which would change them
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.dtype is torch.bfloat16):
-            return answer_logits(model, batch, self.examples("distill"), self.anatomy.projector, features)
+            return answer_logits(model, batch, self.lessons("distill"), self.anatomy.projector, features)
 
     def _subjects(self, split: Split) -> Subjects:
         """The subjects of a result that depends on the teacher and a split."""

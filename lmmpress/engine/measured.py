@@ -4,18 +4,20 @@ The task that measures a step notes it in the store, so that the gate reads a fe
 rows nor torch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from lmmpress.data.facts import Marks, SplitFacts
+from lmmpress.data.facts import Marks, SplitFacts, Values
 from lmmpress.engine.algorithm import Planned
 from lmmpress.engine.run_splits import noted_splits
 from lmmpress.errors import UserError
-from lmmpress.evaluation.gate import decide
+from lmmpress.evaluation.gate import TaskRows, decide
+from lmmpress.metrics.scale import SHARE_OF_RIGHT
 from lmmpress.plan import Plan, ScheduledStep, digest_of
-from lmmpress.result import Machine, StepResult
+from lmmpress.result import Machine, Metrics, StepResult, scale_of
 from lmmpress.store import Store
 from lmmpress.store.records import MEASURED, OF, Digest, Subjects
 
@@ -24,7 +26,8 @@ class Measured(BaseModel):
     """All that the parts of a step found. Fields are those of StepResult.
 
     `pruned` is the digest before distilling. `answers` and `reference_answers` are the names of the records of
-    evaluate that the gate compares; `answers` is None if the loss was not finite.
+    evaluate that the gate compares; `answers` is None if the loss was not finite. `metrics` are those of the tasks of
+    the gate's split: the gate needs no package that one of them is of.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,6 +45,7 @@ class Measured(BaseModel):
     accuracy: float | None
     accuracy_by_task: dict[str, float]
     reference: float
+    metrics: Metrics = {}
     score_reliability: float | None
     loss: list[float]
     seconds: dict[str, float]
@@ -54,16 +58,21 @@ def decided(
     measured: Measured,
     plan: Plan,
     facts: SplitFacts,
-    reference: Marks,
-    right: Marks | None,
+    reference: Values,
+    values: Values | None,
     store: Store,
     jump: Sequence[ScheduledStep] = (),
 ) -> StepResult:
-    """The result of a measured step, with the gate's decision. `reference` and `right` [rows] are the answers of the
-    model to compare with, and of the step's; `facts` are those of the gate's rows. A `jump` that breaks alpha is rolled
-    back, whatever the plan says of steps: a shorter one is tried."""
+    """The result of a measured step, with the gate's decision. `reference` and `values` [rows] are what the rows are
+    worth to the model to compare with, and to the step's; `facts` are those of the gate's rows. A `jump` that breaks
+    alpha is rolled back, whatever the plan says of steps: a shorter one is tried."""
     tolerance = plan.tolerance.model_copy(update={"on_violation": "rollback"}) if jump else plan.tolerance
-    verdict = decide(reference, right, facts.owners(), tolerance)
+    metrics = measured.metrics
+    tasks = {
+        task: TaskRows(rows, metrics[task].scale if task in metrics else SHARE_OF_RIGHT)
+        for task, rows in facts.rows_by_task().items()
+    }
+    verdict = decide(reference, values, facts.owners(), tolerance, scale_of(metrics), tasks)
     kept = measured.model_dump(exclude={"pruned", "answers", "reference_answers"})
     return StepResult(
         **kept,
@@ -71,6 +80,7 @@ def decided(
         reason=verdict.reason,
         drop=verdict.drop,
         drop_interval=verdict.interval,
+        drop_by_task=verdict.by_task,
         address=store.address(measured.checkpoint) if measured.checkpoint else None,
         jump=list(jump),
     )
@@ -117,19 +127,31 @@ def noted_decision(store: Store, key: str, plan: Plan, planned: Planned) -> Step
     )
 
 
-def marks_of(text: str) -> Marks:
-    """Booleans [rows] from a text of 0 and 1."""
-    marks: Marks = np.frombuffer(text.encode(), dtype=np.uint8) == ord("1")
+def values_in(values: Values) -> dict[str, Any]:
+    """What rows are worth, as a record keeps it: a text of 0 and 1 if each is right or wrong, else numbers."""
+    if values.dtype == np.bool_:
+        return {"right": "".join("1" if hit else "0" for hit in values.tolist())}
+    return {"values": values.tolist()}
+
+
+def values_of(record: Mapping[str, Any]) -> Values:
+    """What rows are worth [rows], from a record; empty if it holds nothing of the kind."""
+    try:
+        if "values" in record:
+            numbers: Values = np.array(record["values"], dtype=np.float64).reshape(-1)
+            return numbers if bool(np.isfinite(numbers).all()) else numbers[:0]
+    except (TypeError, ValueError):
+        return np.zeros(0)
+    marks: Marks = np.frombuffer(str(record.get("right", "")).encode(), dtype=np.uint8) == ord("1")
     return marks
 
 
-def _answers(store: Store, facts: SplitFacts) -> Callable[[str], Marks]:
-    def read(name: str) -> Marks:
-        record = store.read_record(name)
-        right = marks_of(str((record or {}).get("right", "")))
-        if len(right) != facts.rows:
+def _answers(store: Store, facts: SplitFacts) -> Callable[[str], Values]:
+    def read(name: str) -> Values:
+        values = values_of(store.read_record(name) or {})
+        if len(values) != facts.rows:
             raise UserError(f"{store.root_address}: records/{name}.json does not hold the answers to {facts.rows} rows")
-        return right
+        return values
 
     return read
 

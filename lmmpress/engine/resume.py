@@ -6,7 +6,7 @@ from typing import Any
 from lmmpress.engine.algorithm import Planned, next_step
 from lmmpress.errors import UserError
 from lmmpress.plan import Plan
-from lmmpress.result import StepResult
+from lmmpress.result import StepResult, metric_title
 from lmmpress.store import Store
 from lmmpress.store.run_state import step_of
 
@@ -41,5 +41,9 @@ def read_step(store: Store, planned: Planned | str, number: int, entry: dict[str
 
 
 def write_step(step: StepResult) -> dict[str, Any]:
-    """A step as an entry of a run state. One that is no jump has the form that older versions read, too."""
-    return step.model_dump(mode="json", exclude={"address"} if step.jump else {"address", "jump"})
+    """A step as an entry of a run state. One that is no jump, of rows of one task that are right or wrong to the last
+    token, has the form that older versions read, too."""
+    known = set() if step.jump else {"jump"}
+    if metric_title(step.metrics) == "accuracy" and len(step.drop_by_task) <= 1:
+        known |= {"metrics", "drop_by_task"}  # which say what the other fields say
+    return step.model_dump(mode="json", exclude={"address"} | known)

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from lmmpress.data import Split
 from lmmpress.data.leaks import check_leak
-from lmmpress.engine.run_splits import split_names, split_of
+from lmmpress.engine.run_splits import split_names, split_of, turns_of
 from lmmpress.files.allow_list import INDEX, RECORD, choose
 from lmmpress.files.digest import sha256_by_name
 from lmmpress.lmm.examples import check_rows
 from lmmpress.lmm.processor import load_processor
 from lmmpress.lmm.read_anatomy import complete, read_config
+from lmmpress.lmm.row_reading import Turns, reading_of
 from lmmpress.plan import Plan, digest_of
 from lmmpress.progress import say_once
 from lmmpress.result import ROLES, Role
@@ -46,7 +47,7 @@ def read_splits(plan: Plan) -> dict[Role, Split]:
     if any(names[role] != getattr(plan.splits, role) for role in ROLES):
         say_once(
             f"{plan.data}: the plan names no splits, and the data has the usual ones: {names['score']} is used to "
-            f"score and distil, {names['gate']} for the gate, {names['test']} to test"
+            f"score, {names['distill']} to distil, {names['gate']} for the gate, {names['test']} to test"
         )
     splits = {role: split_of(plan, role) for role in ROLES}
     measuring: tuple[Role, ...] = ("gate", "test")
@@ -81,10 +82,15 @@ def check_all_rows(plan: Plan, teacher: Path, known: Store | None = None) -> Che
         "model": sha256_by_name(files.without([*files.weights, INDEX, RECORD])),
         "data": sorted(distinct),
     }
+    taught = {split.digest for role, split in splits.items() if turns_of(plan, role) == "all"}
+    turns: dict[str, Turns] = {digest: "all" if digest in taught else "last" for digest in distinct}
+    readings = {digest: reading_of(split, turns[digest], plan.template) for digest, split in distinct.items()}
+    if any(readings.values()):  # else the name stays as in earlier versions
+        inputs["readings"] = readings
     checked = Checked(f"rows-{digest_of(inputs)}", counts, sorted(distinct))
     if known is None or known.read_record(checked.name) is None:
         processor = load_processor(teacher)
         for split in distinct.values():
-            check_rows(split, processor, config)
+            check_rows(split, processor, config, turns=turns[split.digest], template=plan.template)
         say_once(f"{plan.data}: {counted} are checked")
     return checked

@@ -9,12 +9,14 @@ from pydantic import BaseModel
 
 from lmmpress.engine.algorithm import Planned, next_step
 from lmmpress.engine.decisions import decided_steps, enter, report_step
+from lmmpress.engine.judging import check_judging, metric_infos
 from lmmpress.engine.materials import Materials, automatic_dtype
 from lmmpress.engine.part_names import PARTS, Part
 from lmmpress.engine.parts.evaluate import evaluate
 from lmmpress.engine.parts.original import original_says, original_sees
+from lmmpress.engine.remaining import outlook
 from lmmpress.engine.row_checks import read_splits
-from lmmpress.engine.run_splits import RunSplits, note_splits, noted_splits, splits_of
+from lmmpress.engine.run_splits import RunSplits, note_splits, noted_splits, splits_as_before, splits_of
 from lmmpress.engine.step import Step
 from lmmpress.errors import UserError
 from lmmpress.evaluation.greedy import check_greedy
@@ -26,8 +28,9 @@ from lmmpress.lmm.read_anatomy import read_config
 from lmmpress.lmm.weights import check_finite
 from lmmpress.plan import Plan, digest_of
 from lmmpress.printing.visible import shortened
+from lmmpress.progress import at_step, say_once
 from lmmpress.pruning.sizes import Size, predict
-from lmmpress.result import RunInfo, StepResult
+from lmmpress.result import RunInfo, StepResult, metric_title
 from lmmpress.store import Store, open_checkpoint
 from lmmpress.store.address import lies_in
 from lmmpress.store.records import DTYPE, RUN, RunNote
@@ -62,7 +65,7 @@ def check(plan: Plan) -> CheckedPlan:
     sizes = predict(read_checkpoint(teacher), plan)
     check_finite(teacher)
     check_greedy(teacher, tokenizer_of(load_processor(teacher)))
-    read_splits(plan)
+    check_judging(plan, read_splits(plan))
     return CheckedPlan(teacher, sizes)
 
 
@@ -75,9 +78,20 @@ class RunIdentity(BaseModel):
     data: dict[str, str]
 
 
-def identity_of(plan: Plan, teacher: Path, original: str) -> RunIdentity:
-    """The identity of the run of a plan with the teacher in this directory, whose digest is `original`."""
-    return _identity(plan, teacher, original, splits_of(plan))
+def identity_of(plan: Plan, teacher: Path, original: str, store: Store | None) -> RunIdentity:
+    """The identity of the run of a plan with the teacher in this directory, whose digest is `original`. A run that an
+    earlier version has begun in `store` keeps the identity that it got then."""
+    return _identity(plan, teacher, original, _splits(plan, teacher, original, store))
+
+
+def _splits(plan: Plan, teacher: Path, original: str, store: Store | None) -> RunSplits:
+    """The splits of a run: with the digests of an earlier version, if that has begun the run in `store`."""
+    before = splits_as_before(plan) if store else None
+    if store and before:
+        key = _identity(plan, teacher, original, before).run_key
+        if store.read_record(f"{RUN}{key}") is not None:
+            return before
+    return splits_of(plan)
 
 
 def _identity(plan: Plan, teacher: Path, original: str, splits: RunSplits) -> RunIdentity:
@@ -98,7 +112,7 @@ class Begun:
 def begin(plan: Plan, store: Store, teacher: Path) -> Begun:
     """Add the teacher to the store, and write the records of the run and of its splits."""
     original = store.add_checkpoint(teacher)
-    splits = splits_of(plan)
+    splits = _splits(plan, teacher, original, store)
     identity = _identity(plan, teacher, original, splits)
     note_splits(store, identity.run_key, splits)
     taken_in = not lies_in(plan.model, store.root_address)
@@ -154,16 +168,42 @@ def check_original(run: Run) -> None:
             "pictures; check that the processor's num_query_tokens (BLIP-2) or patch_size (LLaVA), and its image "
             "token, are those of config.json"
         )
-    right = evaluate(run.materials, run.original, run.plan.tolerance.split).right
-    if run.plan.tolerance.allow_zero or bool(right.any()):
+    _check_worth(run)
+
+
+def _check_worth(run: Run) -> None:
+    """Raise UserError if every row of the gate's split is worth as little as its metric can say, and note tasks of
+    which that is true."""
+    role = run.plan.tolerance.split
+    facts, values = run.materials.facts(role), evaluate(run.materials, run.original, role).values
+    metrics = metric_infos(run.plan, facts.tasks)
+    worthless = {
+        task: metrics[task].title
+        for task, rows in facts.rows_by_task().items()
+        if bool((values[rows].astype(float) == metrics[task].scale.worst).all())
+    }
+    if run.plan.tolerance.allow_zero:
+        return
+    if len(worthless) < len(metrics):
+        for task, metric in worthless.items():
+            if metric != "exact":
+                say_once(
+                    f"{run.plan.model}: by {metric} no row of task {task!r} of split {facts.split!r} scores: "
+                    "the original has nothing to lose there"
+                )
         return
     answers = "; ".join(
         f"to {shortened(reply.row.question)} it answers {shortened(reply.text) if reply.text.strip() else 'nothing'}"
         f"{'' if reply.ended else ' without an end token'}, the right answer is {shortened(reply.row.answer)}"
         for reply in original_says(run.materials)
     )
+    found = (
+        f"answers none of the {len(values)} rows of split {facts.split!r} right"
+        if set(worthless.values()) == {"exact"}
+        else f"has the worst {metric_title(metrics)} on all {len(values)} rows of split {facts.split!r}"
+    )
     raise UserError(
-        f"{run.plan.model}: the original answers none of the {len(right)} rows of split {split!r} right, so the gate "
+        f"{run.plan.model}: the original {found}, so the gate "
         f"would accept every step: {answers}; compress a model that was trained on such rows, or correct the rows (for "
         "a test on a random model set tolerance.allow_zero: true)"
     )
@@ -180,6 +220,7 @@ def describe(run: Run) -> RunInfo:
         parameters_by_tower=count_by_tower(run.materials.anatomy),
         data=(run.materials.splits or splits_of(run.plan)).data,
         gate_accuracy=answers.accuracy,
+        metrics=metric_infos(run.plan, run.materials.facts(run.plan.tolerance.split).tasks),
     )
 
 
@@ -202,7 +243,8 @@ def make_steps(
     while isinstance(planned := next_step(run.plan, run.original, known), Planned):
         if stage not in (None, planned.stage.name):
             break
-        result = Step(run.materials, planned).result
+        with at_step(outlook(run.plan, known, planned)):
+            result = Step(run.materials, planned).result
         known.append(enter(run.store, run.plan, state, len(known), planned, result))
         tell(known[-1])
     return known

@@ -41,7 +41,7 @@ def take_folder(plan: Plan, out: Path, resume: bool) -> RunFolder:
     known = plan_store or held_store(out)
     checked = check_all_rows(plan, teacher, known)
     warm = warmed(plan, known, teacher)
-    claim(out, warm.plan, teacher, resume)
+    claim(out, warm.plan, teacher, resume, known)
     store = plan_store or open_store(str(out / "store"))
     warm.note(store)
     if checked:
@@ -55,12 +55,12 @@ def held_store(out: Path) -> Store | None:
     return open_store(address) if is_store(address) else None
 
 
-def claim(out: Path, plan: Plan, teacher: Path, resume: bool) -> None:
-    """Create the run's folder and write plan.json and question.json into it.
+def claim(out: Path, plan: Plan, teacher: Path, resume: bool, store: Store | None = None) -> None:
+    """Create the run's folder and write plan.json and question.json into it. `store` is the run's, if it is there.
 
     Raises UserError, and changes nothing in the folder, if it holds another run, or this run without `resume`.
     """
-    identity = identity_of(plan, teacher, digest_checkpoint(teacher))
+    identity = identity_of(plan, teacher, digest_checkpoint(teacher), store)
     try:
         if (out / PLAN).is_file():
             if difference := _difference(out, plan, identity):

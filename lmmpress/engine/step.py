@@ -6,6 +6,7 @@ from itertools import groupby
 
 from lmmpress.axes import axis_named
 from lmmpress.engine.algorithm import Planned
+from lmmpress.engine.judging import metric_infos
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.measured import Measured, decided
 from lmmpress.engine.parts.distill import Distilled, distill
@@ -123,8 +124,9 @@ class Step:
             parameters_by_tower=counts,
             accuracy_pruned=before.accuracy,
             accuracy=after.accuracy if after else None,
-            accuracy_by_task=facts.by_task(after.right) if after else {},
+            accuracy_by_task=facts.by_task(after.values) if after else {},
             reference=self.reference.accuracy,
+            metrics=metric_infos(self.materials.plan, facts.tasks),
             score_reliability=min(
                 (each.scored.reliability for each in scored if each.scored.reliability is not None), default=None
             ),
@@ -149,9 +151,9 @@ class Step:
     def result(self) -> StepResult:
         """The result of the whole step, with the gate's decision."""
         materials, after = self.materials, self.answers
-        facts, right = materials.facts(self._gate), after.right if after else None
-        marks, jump = (self.reference.right, right), self.planned.jump
-        return decided(self.measured, materials.plan, facts, *marks, materials.store, jump)
+        facts, values = materials.facts(self._gate), after.values if after else None
+        both, jump = (self.reference.values, values), self.planned.jump
+        return decided(self.measured, materials.plan, facts, *both, materials.store, jump)
 
     @property
     def _gate(self) -> Role:

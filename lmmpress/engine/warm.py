@@ -61,7 +61,7 @@ def warmed(plan: Plan, store: Store | None, teacher: Path) -> Warmed:
     if plan.start_from is None or plan.schedule is not None:
         return Warmed(plan)
     original = digest_checkpoint(teacher)
-    gradual = identity_of(plan, teacher, original).run_key
+    gradual = identity_of(plan, teacher, original, store).run_key
     name = f"{WARM}{digest_of({'run': gradual, 'start_from': plan.start_from})}"
     known = store.read_record(name) if store else None
     found_in = None
@@ -75,7 +75,7 @@ def warmed(plan: Plan, store: Store | None, teacher: Path) -> Warmed:
         return Warmed(plan, name, gradual)
     say(f"warm: starts from run {schedule.run[:12]}, which kept {len(schedule.steps)} steps")
     warm = _with_schedule(plan, schedule)
-    return Warmed(warm, name, identity_of(warm, teacher, original).run_key, found_in)
+    return Warmed(warm, name, identity_of(warm, teacher, original, store).run_key, found_in)
 
 
 def nothing_found(store: Store | None) -> str:

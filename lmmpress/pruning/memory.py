@@ -85,7 +85,7 @@ def needs_of(weights: Weights, plan: Plan, sees_once: bool, processes: int | Non
     return (
         _without_gpu("prepare", BASE + two),
         *(_without_gpu(part, LIGHT) for part in ("steps", "due")),
-        _importance(weights, plan, teacher=sees_once),
+        _importance(weights, plan, teacher=sees_once or plan.labels == "teacher"),
         _without_gpu("prune", COPYING + two),
         distill,
         evaluate,

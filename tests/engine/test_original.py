@@ -43,7 +43,7 @@ def test_an_original_that_answers_nothing_right_is_refused_with_three_of_its_ans
 
 
 def test_the_answers_it_gave_are_shown_shortened_on_one_line(
-    raw_plan: dict[str, Any], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    raw_plan: dict[str, Any], data: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
@@ -53,8 +53,7 @@ def test_the_answers_it_gave_are_shown_shortened_on_one_line(
         row["question"] = "标题\x1b[31m\nerror: forged"
         row["answer"] = "红" * 30 + "绿" * 40
     (folder / "metadata.jsonl").write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
-    monkeypatch.setattr("lmmpress.engine.parts.original.LONGEST", 3)
-    plan = strict(raw_plan, data=str(folder))
+    plan = strict(raw_plan, data=str(folder), evaluation={"max_new_tokens": 3})
     with pytest.raises(UserError, match="answers none") as caught:
         compress(plan, tmp_path / "out")
     (line,) = caught.value.lines
@@ -74,7 +73,7 @@ def test_the_measures_of_the_original_are_not_taken_again(
 ) -> None:
     plan = strict(raw_plan, model=str(taught), stages={})
     compress(plan, tmp_path / "out")
-    for name in ("original.sees", "evaluate.answered_right", "original.generate"):
+    for name in ("original.sees", "evaluate.answered_right", "original.write_answers"):
         monkeypatch.setattr(f"lmmpress.engine.parts.{name}", lambda *_, **__: pytest.fail("this was done already"))
     compress(plan, tmp_path / "out", resume=True)
 
@@ -147,4 +146,4 @@ def test_a_test_split_of_one_row_is_measured(
     result = compress(plan, tmp_path / "out")
     assert (result.drop_interval.low, result.drop_interval.high) == (-1, 1)
     assert result.original.accuracy in (0.0, 1.0)
-    assert result.compressed.samples_per_second > 0
+    assert result.compressed.speed

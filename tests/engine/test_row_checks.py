@@ -128,7 +128,7 @@ def test_rows_are_checked_once_for_the_same_model_and_data(
 ) -> None:
     seen: list[str] = []
 
-    def noted(split: Split, processor: Any, config: Any) -> None:
+    def noted(split: Split, processor: Any, config: Any, **_: Any) -> None:
         seen.append(split.name)
 
     monkeypatch.setattr(checks, "check_rows", noted)
@@ -169,7 +169,7 @@ def test_the_usual_splits_are_used_and_said(
     assert len(result.steps) == 1
     assert split_names(plan) == {"score": "train", "distill": "train", "gate": "validation", "test": "test"}
     assert len(split_of(plan, "distill").rows) == 12
-    told = "train is used to score and distil, validation for the gate, test to test"
+    told = "train is used to score, train to distil, validation for the gate, test to test"
     assert capsys.readouterr().err.count(told) == 1
 
 

@@ -20,6 +20,7 @@ from lmmpress.errors import UserError
 from lmmpress.files.digest import digest_checkpoint
 from lmmpress.lmm.checkpoint import load_model
 from lmmpress.plan import parse_plan
+from lmmpress.progress import Event, Work, listening
 from lmmpress.result import Recorder, Result
 from lmmpress.store import open_store
 from lmmpress.store.housekeeping import list_store
@@ -199,11 +200,17 @@ def test_two_processes_learn_what_one_learns(plan: dict[str, Any], tmp_path: Pat
     one_stage = plan | {"stages": {"ffn": {"step": 16, "max": 16}}}
     alone = compress(parse_plan(one_stage), tmp_path / "alone")
     two = one_stage | {"distillation": plan["distillation"] | {"processes": 2}}
-    together = compress(parse_plan(two), tmp_path / "together")
+    heard: list[Event] = []
+    with listening(heard.append):
+        together = compress(parse_plan(two), tmp_path / "together")
     assert together.steps[0].loss == pytest.approx(alone.steps[0].loss, rel=1e-3)
     models = [load_model(tmp_path / name / "compressed").state_dict() for name in ("alone", "together")]
     for name, value in models[0].items():
         assert torch.allclose(value, models[1][name], atol=2e-3), name
+    (ended,) = (one for one in heard if isinstance(one, Work) and one.label == "distil" and one.over)
+    assert (ended.done, ended.part and ended.part.step) == (ended.total, "ffn, step 1 of 1"), (
+        "they tell how far they are"
+    )
 
 
 def test_killed_at_any_moment_a_run_resumes_to_the_same_checkpoints(

@@ -342,3 +342,31 @@ def test_stages_along_one_axis_share_its_width() -> None:
     assert [size.stage for size in sizes[1:]] == ["block"] * 10 + ["block-2"]
     assert (sizes[-2].tower, sizes[-1].tower) == ("language", "vision")
     assert sizes[0].widths.keys() == {f"{tower}.{one}" for tower in ("language", "vision") for one in AXES}
+
+
+def test_alpha_is_on_the_scale_of_the_metrics_that_the_plan_names() -> None:
+    assert parse_plan(RAW, ("metrics=kl", "tolerance.alpha=3")).tolerance.alpha == 3
+    assert parse_plan(RAW, ("metrics.caption=cider", "tolerance.per_task={caption: 9}")).tolerance.per_task
+    for override, told in (
+        ("tolerance.alpha=10", "tolerance.alpha: input should be less than 10, got 10"),
+        ("tolerance.per_task={caption: 12.5}", "tolerance.per_task.caption: input should be less than 10, got 12.5"),
+        ("tolerance.per_task={caption: 0}", "tolerance.per_task.caption: input should be greater than 0, got 0"),
+    ):
+        with pytest.raises(UserError) as caught:
+            parse_plan(RAW, ("metrics.caption=cider", override))
+        (line,) = caught.value.lines
+        assert told in line
+
+
+@pytest.mark.parametrize("override", ["metrics=exact", "labels=given", "tolerance.per_task=false"])
+def test_a_new_setting_with_its_default_does_not_change_the_run(override: str) -> None:
+    assert parse_plan(RAW, (override,)).key_settings() == parse_plan(RAW).key_settings()
+    assert not {"metrics", "labels", "max_new_tokens"} & parse_plan(RAW).key_settings().keys()
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["metrics.caption=rouge_l", "labels=teacher", "tolerance.per_task=true", "evaluation.max_new_tokens=7"],
+)
+def test_what_is_judged_and_how_is_part_of_the_run(override: str) -> None:
+    assert parse_plan(RAW, (override,)).key_settings() != parse_plan(RAW).key_settings()

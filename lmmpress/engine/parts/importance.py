@@ -38,7 +38,7 @@ def importance(materials: Materials, checkpoint: str) -> Importances:
     name = name_of("importance", inputs)
 
     def work(seed: int) -> dict[str, Any]:
-        examples = materials.examples("score") if settings.criterion == "taylor" else None
+        examples = materials.lessons("score") if settings.criterion == "taylor" else None
         model = load_model(materials.store.checkpoint(checkpoint), materials.dtype).to(materials.accelerator.device)
         size = 1 if settings.accumulation == "sample" else settings.batch_size
         order = batches(examples, size, torch.Generator().manual_seed(seed)) if examples else []

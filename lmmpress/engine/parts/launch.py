@@ -18,6 +18,7 @@ from lmmpress.engine.parts.worker import Job
 from lmmpress.errors import UserError
 from lmmpress.host.processes import environment
 from lmmpress.plan import Distillation
+from lmmpress.progress.relay import RELAY, from_started
 
 
 def train_in_processes(materials: Materials, checkpoint: str, seed: int, settings: Distillation) -> Trained:
@@ -30,6 +31,7 @@ def train_in_processes(materials: Materials, checkpoint: str, seed: int, setting
     if on_gpus and count > (gpus := torch.cuda.device_count()):
         raise UserError(f"distillation.processes is {count}, one for each GPU, but this machine has {gpus} GPUs")
     # compute the caches here once, so that the processes do not all compute them
+    materials.lessons("distill")
     if settings.caches:
         materials.features("distill")
         _ = materials.teacher_states
@@ -45,14 +47,16 @@ def train_in_processes(materials: Materials, checkpoint: str, seed: int, setting
         (folder / "job.json").write_text(job.model_dump_json(), "utf-8")
         command = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
         command += ["-m", worker.__name__, str(folder / "job.json")]
-        variables = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
+        events = folder / "events.jsonl"
+        variables = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count)), RELAY: str(events)}
         if materials.accelerator.device.type == "cpu":
             # hide the GPUs: a barrier fails, even on the CPU, if the processes see fewer GPUs than there are processes
             variables |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
         # torchrun starts the workers with `python -m`; this environment keeps the current directory off their path
-        process = subprocess.run(
-            command, stderr=subprocess.PIPE, text=True, encoding="utf-8", env=environment(**variables), check=False
-        )
+        with from_started(events):
+            process = subprocess.run(
+                command, stderr=subprocess.PIPE, text=True, encoding="utf-8", env=environment(**variables), check=False
+            )
         if process.returncode or not (folder / "result.json").is_file():
             # torchrun's summary at the end names no cause; the errors of the processes come before it
             error = r"^(?:\[rank\d+\]: )?((?:\w+\.)*\w*(?:Error|Exception): .*\S)"

@@ -1,10 +1,13 @@
 """Loads models of checkpoints in the store, ready for measurements."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import torch
 
-from lmmpress.data import Split
+from lmmpress.data import Row, Split
 from lmmpress.engine.materials import Materials
-from lmmpress.evaluation.speed import Subject
+from lmmpress.evaluation.timed import Subject
 from lmmpress.lmm.checkpoint import load_model
 from lmmpress.lmm.examples import encode
 from lmmpress.lmm.processor import load_processor, tokenizer_of
@@ -17,8 +20,14 @@ def model_of(materials: Materials, checkpoint: str) -> torch.nn.Module:
     return load_model(materials.store.checkpoint(checkpoint), materials.dtype).to(materials.accelerator.device)
 
 
-def subject_of(materials: Materials, checkpoint: str, rows: Split) -> Subject:
-    """A checkpoint's model with some encoded rows, ready to generate answers."""
+def subject_of(
+    materials: Materials, checkpoint: str, rows: Split, answers: Mapping[Row, list[int]] | None = None
+) -> Subject:
+    """A checkpoint's model with some encoded rows, ready to generate answers. With `answers` each row has the answer
+    that it has there."""
     processor = load_processor(materials.store.checkpoint(checkpoint))
-    examples = encode(rows, processor, materials.anatomy_of(checkpoint).config)
+    config, template = materials.anatomy_of(checkpoint).config, materials.plan.template
+    examples = encode(rows, processor, config, template=template)
+    if answers is not None:
+        examples = replace(examples, rows=[replace(row, answer=answers[row.row]) for row in examples.rows])
     return Subject(model_of(materials, checkpoint), tokenizer_of(processor), examples, materials.ends)

@@ -13,6 +13,7 @@ from lmmpress.engine.parts.machine import this_machine
 from lmmpress.errors import UserError
 from lmmpress.host.peak_memory import measuring_memory
 from lmmpress.plan import digest_of
+from lmmpress.progress import part as now_making
 from lmmpress.result import Machine
 from lmmpress.store.records import OF, Subjects
 
@@ -41,7 +42,7 @@ def once(materials: Materials, part: Part, inputs: Inputs, work: Callable[[int],
         if part not in materials.makes:
             raise UserError(f"{materials.store.root_address}: {part} is not done yet; another task of the run does it")
         begun = time.perf_counter()
-        with measuring_memory() as peak:
+        with measuring_memory() as peak, now_making(part):
             result = work(int(name[-15:], 16))
         result["seconds"] = time.perf_counter() - begun
         result["machine"] = this_machine(peak).model_dump()
@@ -66,13 +67,17 @@ def name_of(part: Part, inputs: Inputs) -> str:
 
 def inputs_of(materials: Materials, checkpoint: str, data: str, **others: Any) -> Inputs:
     """The inputs of importance and distillation: those that both have, and `others`."""
-    return others | {
-        "checkpoint": checkpoint,
-        "teacher": materials.original,
-        "data": data,
-        "dtype": str(materials.dtype),
-        "seed": materials.plan.seed,
-    }
+    return (
+        others
+        | materials.taught
+        | {
+            "checkpoint": checkpoint,
+            "teacher": materials.original,
+            "data": data,
+            "dtype": str(materials.dtype),
+            "seed": materials.plan.seed,
+        }
+    )
 
 
 def unreadable(materials: Materials, record: Record, what: str) -> UserError:

@@ -3,15 +3,13 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from lmmpress.data import Row
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.models import subject_of
 from lmmpress.engine.parts.once import once
-from lmmpress.evaluation.generate import LONGEST, generate, lengths, questions
+from lmmpress.evaluation.generate import longest_answer, write_answers
 from lmmpress.evaluation.picture_use import rows_of_different_images, sees
-from lmmpress.lmm.processor import load_processor
+from lmmpress.lmm.processor import decoded, load_processor
 
 
 def original_sees(materials: Materials) -> bool:
@@ -26,7 +24,8 @@ def original_sees(materials: Materials) -> bool:
         if not rows.rows:
             return {"sees": True}
         processor = load_processor(materials.store.checkpoint(materials.original, weights=False))
-        return {"sees": sees(materials.teacher_model, rows, processor, materials.anatomy)}
+        template = materials.plan.template
+        return {"sees": sees(materials.teacher_model, rows, processor, materials.anatomy, template)}
 
     return bool(once(materials, "sight", inputs, work).values["sees"])
 
@@ -46,10 +45,10 @@ def original_says(materials: Materials, count: int = 3) -> list[Reply]:
     places = sorted({number * len(split.rows) // count for number in range(count)})
     few = replace(split, rows=tuple(split.rows[place] for place in places))
     subject = subject_of(materials, materials.original, few)
-    replies = []
-    for number, row in enumerate(subject.examples.split.rows):
-        (tokens,) = generate(subject.model, questions(subject.model, subject.examples, [number]), LONGEST).tolist()
-        ended = bool(set(tokens) & subject.ends)
-        tokens = tokens[: lengths(torch.tensor([tokens]), subject.ends)[0]]
-        replies.append(Reply(row, str(subject.tokenizer.decode(tokens, skip_special_tokens=True)), ended))
-    return replies
+    longest = longest_answer(subject.examples, materials.plan.evaluation.max_new_tokens)
+    numbers = range(len(subject.examples.rows))
+    written = write_answers(subject.model, subject.examples, numbers, longest, subject.ends, batch_size=1)
+    return [
+        Reply(row, decoded(subject.tokenizer, written[number]), bool(set(written[number]) & subject.ends))
+        for number, row in enumerate(subject.examples.split.rows)
+    ]

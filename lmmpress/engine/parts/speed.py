@@ -1,4 +1,7 @@
-"""The part `speed`: measures how fast checkpoints answer, after the last stage."""
+"""The part `speed`: measures how fast checkpoints answer, after the last stage.
+
+Where the plan asks for no speed, only the environment is noted.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +18,16 @@ from lmmpress.result import Speed
 
 @dataclass(frozen=True)
 class Speeds:
-    """The speed of each checkpoint, the environment of the measurement, and the seconds that measuring took."""
+    """The speed of each checkpoint, None where the plan asks for none; the environment of the measurement, and the
+    seconds that measuring took."""
 
-    speeds: list[Speed]
+    speeds: list[Speed] | list[None]
     environment: dict[str, str]
     seconds: float
 
 
 def speed(materials: Materials, checkpoints: Sequence[str]) -> Speeds:
-    """How fast checkpoints answer; their measurements alternate.
+    """How fast two checkpoints answer; their measurements alternate.
 
     Raises UserError if this version of lmmpress cannot read the store's record.
     """
@@ -36,12 +40,20 @@ def speed(materials: Materials, checkpoints: Sequence[str]) -> Speeds:
     }
 
     def work(_: int) -> dict[str, Any]:
-        rows = sampled(materials.split("test"), settings)
-        measured = measure_speeds([subject_of(materials, checkpoint, rows) for checkpoint in checkpoints], settings)
         about = environment(materials.accelerator.device, materials.dtype)
+        if not settings.speed:
+            return {"speeds": [], "environment": about}
+        rows = sampled(materials.split("test"), settings)
+        answers = None
+        if not all(row.answer for row in rows.rows):  # then the teacher's answers say how long answers are
+            answers = {example.row: example.answer for example in materials.answered("test").rows}
+        subjects = [subject_of(materials, checkpoint, rows, answers) for checkpoint in checkpoints]
+        measured = measure_speeds(subjects, settings)
         return {"speeds": [one.model_dump() for one in measured], "environment": about}
 
     record = once(materials, "speed", inputs, work)
+    if not settings.speed:
+        return Speeds([None for _ in checkpoints], record.values["environment"], record.seconds)
     try:
         speeds = [Speed.model_validate(one) for one in record.values["speeds"]]
     except ValidationError:

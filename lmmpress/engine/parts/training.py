@@ -32,7 +32,7 @@ def train(materials: Materials, checkpoint: str, seed: int, settings: Distillati
         model,
         materials.teacher_logits,
         materials.student_logits,
-        materials.examples("distill"),
+        materials.lessons("distill"),
         settings,
         seed,
         materials.accelerator,
@@ -47,7 +47,7 @@ def train(materials: Materials, checkpoint: str, seed: int, settings: Distillati
             "distilled_from": checkpoint,
             "settings": lasting(settings),
             "data": materials.examples("distill").split.digest,
-        }
+        } | materials.taught
         anatomy = materials.anatomy_of(checkpoint)
         trained = materials.accelerator.unwrap_model(model)
         save_trained(trained, source, anatomy, folder / "checkpoint", continued(source, entry))
@@ -59,4 +59,4 @@ def train(materials: Materials, checkpoint: str, seed: int, settings: Distillati
 
 def lasting(settings: Distillation) -> dict[str, Any]:
     """The distillation settings that the result depends on; the others change only rounding."""
-    return settings.model_dump(exclude={"micro_batch_size", "processes", "caches"})
+    return settings.model_dump(exclude={"micro_batch_size", "processes", "caches", "draw"})

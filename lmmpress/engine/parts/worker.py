@@ -8,6 +8,8 @@ from pydantic import BaseModel
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.training import train
 from lmmpress.plan import Plan
+from lmmpress.progress import listening
+from lmmpress.progress.relay import to_starter
 from lmmpress.store import open_store
 
 
@@ -28,8 +30,10 @@ def work(job: Job) -> None:
     materials = Materials(job.plan, open_store(job.store), job.original)
     if materials.accelerator.num_processes != materials.plan.distillation.processes:
         raise RuntimeError(f"started as one of {materials.accelerator.num_processes} processes")
-    trained = train(materials, job.checkpoint, job.seed, materials.plan.distillation)
-    if materials.accelerator.is_main_process:
+    is_first = materials.accelerator.is_main_process
+    with listening(to_starter() if is_first else None):  # all of them do the same updates
+        trained = train(materials, job.checkpoint, job.seed, materials.plan.distillation)
+    if is_first:
         job.result.write_text(trained.model_dump_json(), "utf-8")
     materials.accelerator.wait_for_everyone()
     materials.accelerator.end_training()
