@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from lmmpress.plan import Plan
+from lmmpress.progress.log import LogForm
 from lmmpress.tasks.cluster_profile import Profile
 from lmmpress.trigger.settings import TriggerSettings
 
@@ -147,6 +148,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "argo.ui": {"type": "string", "pattern": "^(https?://[^@]+)?$"},
     "argo.deadline": {"type": "integer", "minimum": 0},
     "submitters": SUBJECTS,
+    "pipeline.log": {"enum": [form.value for form in LogForm]},
     "patience": {"type": "string", "pattern": "^[0-9]+(\\.[0-9]+)?[smh]$"},
     "retries.count": {"type": "integer", "minimum": 0, "maximum": 100},
     "retries.seconds": {"type": "integer", "minimum": 1},

@@ -14,6 +14,7 @@ from lmmpress.errors import UserError
 from lmmpress.pods.cluster_reader import Node, at, mapping, mappings, text
 from lmmpress.pods.seen_pods import MAIN, PodSeen
 from lmmpress.printing.visible import visible
+from lmmpress.progress.log import as_text
 
 ENDED = ("Succeeded", "Failed", "Error")
 _EXIT = re.compile(r"exit code (\d+)\)(?::\s*(.*))?", re.DOTALL)
@@ -45,7 +46,7 @@ class Part:
     def why(self) -> str:
         """The reason of a failure in one line: our own last line of the log, else Argo's message."""
         found = _EXIT.search(self.message)
-        lines = (found[2] or "").strip().splitlines() if found else []
+        lines = [as_text(line) for line in (found[2] or "").strip().splitlines()] if found else []
         ours = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         said = ours[-1] if ours else " ".join(lines[-1:]) or self.message
         return visible(said.strip())[:_MOST]

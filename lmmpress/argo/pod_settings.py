@@ -25,6 +25,7 @@ from lmmpress.argo.metrics import part_metrics
 from lmmpress.argo.retries import retry_strategy
 from lmmpress.host.patience import PATIENCE
 from lmmpress.host.pod import IMAGE, MLFLOW_PAGES, NAMESPACE, NODE, PAGES, PART_LABEL, POD, STAGE_LABEL, WORKFLOW
+from lmmpress.progress.log import LOG, LogForm
 from lmmpress.tasks import cluster_profile as profiles
 from lmmpress.tasks.cluster_profile import ON_GPU, Profile
 from lmmpress.tasks.tries import LAST_EXIT, LAST_MESSAGE, RETRIES, TRY
@@ -116,6 +117,7 @@ def _environment(profile: Profile, more: Mapping[str, str]) -> list[Env | FieldE
         IMAGE: profile.image,
         WORKFLOW: "{{workflow.name}}",
         NAMESPACE: "{{workflow.namespace}}",
+        **({LOG: profile.log.value} if profile.log is not LogForm.text else {}),
         **({PAGES: profile.argo.ui} if profile.argo.ui else {}),
         **({MLFLOW_PAGES: profile.mlflow.ui} if profile.mlflow.ui else {}),
         **profile.environment,

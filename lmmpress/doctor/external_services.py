@@ -15,17 +15,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import certifi
 import urllib3
 
-from lmmpress.data import METADATA
+from lmmpress.data import METADATA, files_with_rows
 from lmmpress.doctor.finding import Finding, failed, ok, unknown, warning
 from lmmpress.doctor.names import check_names
 from lmmpress.errors import UserError
 from lmmpress.host.extras import is_installed
 from lmmpress.printing.credentials import address_without_credentials
+
+if TYPE_CHECKING:
+    from lmmpress.store.bucket import BucketObjects
 
 MARK = "lmmpress-doctor "
 ASKED = "LMMPRESS_DOCTOR"
@@ -33,6 +37,7 @@ OLDEST = (3, 0)
 """The first version of MLflow with logged models, which the lineage needs."""
 
 _PATIENCE = 4.0  # seconds
+_LANDMARKS = {"model": "config.json", "data": METADATA}
 _CREDENTIALS = "there are no credentials"
 
 
@@ -58,9 +63,9 @@ def check_buckets(addresses: Addresses, here: bool) -> list[Finding]:
         found.append(_guarded(f"store {store}", here, partial(_try_store, store)))
         if found[-1].status in ("ok", "warning"):
             found.append(_guarded(f"keys of {store}", here, lambda _: _try_keys(addresses, here)))
-    for kind, address, landmark in (("model", addresses.model, "config.json"), ("data", addresses.data, METADATA)):
+    for kind, address in (("model", addresses.model), ("data", addresses.data)):
         if address and address.startswith("s3://") and not re.search(r"/checkpoints/[0-9a-f]{64}/?$", address):
-            found.append(_guarded(f"{kind} {address}", here, partial(_try_folder, address, landmark)))
+            found.append(_guarded(f"{kind} {address}", here, partial(_try_folder, address, kind)))
     return found
 
 
@@ -127,17 +132,32 @@ def _try_keys(addresses: Addresses, here: bool) -> Finding:
     return check_excess(str(addresses.store), known[0], known, _PATIENCE, here)
 
 
-def _try_folder(address: str, landmark: str, name: str) -> Finding:
-    from lmmpress.doctor.keys import check_readable
+def _try_folder(address: str, kind: str, name: str) -> Finding:
+    from lmmpress.doctor.keys import check_readable, denied
     from lmmpress.store.bucket import BucketObjects
 
     objects = BucketObjects(address, patience=_PATIENCE)
+    landmark = _LANDMARKS[kind]
+    if kind == "data":
+        try:
+            landmark = _file_with_rows(objects) or landmark
+        except UserError as error:
+            if not denied(error):
+                raise
     if lacks := check_readable(name, objects, landmark):
         return lacks
     if objects.read(landmark) is None:
         mend = f"lmmpress store ls {address.rpartition('/')[0]}, or put it there: {address}/{landmark}"
         return failed(name, f"there is no {landmark}", mend)
     return ok(name, f"{landmark} exists and can be read")
+
+
+def _file_with_rows(objects: "BucketObjects") -> str | None:
+    """The first file with rows of the data set in a bucket; all objects are listed only if the first list has none."""
+    for prefix in ("metadata.", ""):
+        if files := files_with_rows([one.name for one in objects.tagged(prefix)]):
+            return files[0]
+    return None
 
 
 def _guarded(name: str, here: bool, attempt: Callable[[str], Finding]) -> Finding:

@@ -5,10 +5,11 @@ import json
 import re
 import sys
 import tempfile
+import threading
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TextIO
 
@@ -22,6 +23,7 @@ from lmmpress.kubeflow.compile import make_pipeline, write_pipeline
 from lmmpress.plan import Pipeline, Plan
 from lmmpress.printing.terminal import fit
 from lmmpress.progress import NOTES, doing, say
+from lmmpress.progress.relay import RELAY, from_started
 from lmmpress.result import Result
 from lmmpress.tasks.granularity import Granularity, refuse_jumps
 from lmmpress.tasks.parameters import arguments_of
@@ -51,15 +53,20 @@ def compress_in_tasks(
     arguments = arguments_of(plan, name)
     pipeline = make_pipeline(granularity, arguments, plan.stages, compare=plan.compare)
     with tempfile.TemporaryDirectory() as aside, (out / LOG).open("a", encoding="utf-8") as file:
-        notes, compiled = Path(aside) / "notes.jsonl", Path(aside) / "pipeline.yaml"
-        given = {NOTES: str(notes), "MLFLOW_TRACKING_URI": tracking_uri or ""}
+        notes, events, compiled = (Path(aside) / name for name in ("notes.jsonl", "events.jsonl", "pipeline.yaml"))
+        given = {NOTES: str(notes), RELAY: str(events), "MLFLOW_TRACKING_URI": tracking_uri or ""}
         log = _Log(file, notes)
         write_pipeline(pipeline, compiled)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             local.init(local.SubprocessRunner(use_venv=False), pipeline_root=aside)
             try:
-                with redirect_stdout(log), doing("starting") as show, inherited(**given):
+                with (
+                    redirect_stdout(log),
+                    doing("starting") as show,
+                    from_started(events, log.outside),
+                    inherited(**given),
+                ):
                     log.show = show
                     load_component_from_file(str(compiled))(**arguments)
             except RuntimeError:
@@ -88,9 +95,12 @@ class _Log(io.TextIOBase):
         self.failed, self.fault = "", ""
         self._shown: set[str] = set()
         self._stdout = sys.stdout
+        self._outside: set[int] = set()  # the threads that call a listener
         self.show: Callable[[str], None] = lambda text: None
 
     def write(self, text: str) -> int:
+        if threading.get_ident() in self._outside:
+            return self._stdout.write(text)
         self._line += text
         *lines, self._line = self._line.split("\n")
         for line in lines:
@@ -107,7 +117,8 @@ class _Log(io.TextIOBase):
         if not (found := _RUNNER.match(line)):
             return
         if task := re.fullmatch(r"Executing task '([^']+)'", found[1]):
-            self._outside(self.show, task[1])
+            with self.outside():
+                self.show(task[1])
         elif task := re.fullmatch(r"Task '([^']+)' finished with status FAILURE", found[1]):
             self.failed = self.failed or task[1]  # later ones only find that their step is not due
 
@@ -122,9 +133,15 @@ class _Log(io.TextIOBase):
             self.fault = self.fault or one.get("error", "")
             if (step := one.get("step")) and step not in self._shown:
                 self._shown.add(step)
-                self._outside(say, step)
+                with self.outside():
+                    say(step)
 
-    def _outside(self, tell: Callable[[str], None], words: str) -> None:
-        """Send an event to the listener. What the listener prints does not go into this log."""
-        with redirect_stdout(self._stdout):
-            tell(words)
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """In this thread events are sent to a listener: what that prints does not go into this log."""
+        thread = threading.get_ident()
+        self._outside.add(thread)
+        try:
+            yield
+        finally:
+            self._outside.discard(thread)

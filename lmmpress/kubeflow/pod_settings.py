@@ -6,6 +6,7 @@ from kfp.dsl.structures import ResourceSpec
 
 from lmmpress.host.patience import PATIENCE, USUAL
 from lmmpress.host.pod import IMAGE, MLFLOW_PAGES, NAMESPACE, NODE, PAGES, PIPELINE_RUN, POD, SUBMITTER, WORKFLOW
+from lmmpress.progress.log import LOG, LogForm
 from lmmpress.tasks.cluster_profile import ON_GPU, Pod, Profile, Resources
 
 CACHE = "/cache"
@@ -54,6 +55,7 @@ def _container(task: PipelineTask, pod: Pod, profile: Profile) -> None:
     # tasks write only below /tmp, so the image may be mounted read-only
     environment = {"HOME": "/tmp", "LMMPRESS_CACHE": CACHE, **profile.environment}
     environment |= {PATIENCE: profile.patience} if profile.patience != USUAL else {}
+    environment |= {LOG: profile.log.value} if profile.log is not LogForm.text else {}
     environment |= {MLFLOW_PAGES: profile.mlflow.ui} if profile.mlflow.ui else {}
     task.container_spec.env = {**(task.container_spec.env or {}), **environment}
     requests, limits = pod.requests or Resources(), pod.limits or Resources()

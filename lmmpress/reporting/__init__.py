@@ -2,5 +2,6 @@
 
 from lmmpress.reporting.comparison_page import check_folder, write_comparison
 from lmmpress.reporting.page import report_of, write_report
+from lmmpress.reporting.run_benchmarks import add_to, end_of
 
-__all__ = ["check_folder", "report_of", "write_comparison", "write_report"]
+__all__ = ["add_to", "check_folder", "end_of", "report_of", "write_comparison", "write_report"]

@@ -15,8 +15,8 @@ from markupsafe import Markup
 
 from lmmpress.printing.visible import visible
 from lmmpress.reporting.scales import linear, log_ticks, logarithmic, round_ticks, spread
-from lmmpress.reporting.words import duration, percent, short_count
-from lmmpress.result import Result, StepResult
+from lmmpress.reporting.words import duration, short_count, worth
+from lmmpress.result import Result, StepResult, scale_of
 
 TOP, BOTTOM = 44, 44
 PARTS = ("importance", "prune", "distill", "evaluate")
@@ -80,20 +80,27 @@ def accuracy_chart(result: Measured, paper: Paper = PAGE, say: Say = in_english)
     frame = Frame(result.steps, 380, paper)
     steps = list(enumerate(frame.steps, 1))
     start = frame.steps[0].reference
-    measured = [v for s in frame.steps for v in (s.accuracy_pruned, s.accuracy, s.reference) if v is not None]
-    low, high = min([*measured, start - result.alpha]), max([*measured, start])
-    margin = max(0.08 * (high - low), 0.02)
-    low, high = max(low - margin, 0.0), min(high + margin, 1.0)
-    y = linear(low, high, frame.floor, TOP + 12)
-    parts = [_grid(frame, [(y(tick), f"{100 * tick:g} %") for tick in round_ticks(low, high)], say), _stages(frame)]
+    scale = scale_of(frame.steps[0].metrics)
+    most = result.alpha if scale.better == "higher" else -result.alpha
 
-    for name, lowered in (("reference", 0.0), ("alpha", result.alpha)):
+    def shown(number: float | None) -> str:
+        return worth(number, scale.is_share)
+
+    measured = [v for s in frame.steps for v in (s.accuracy_pruned, s.accuracy, s.reference) if v is not None]
+    low, high = min([*measured, start, start - most]), max([*measured, start, start - most])
+    margin = max(0.08 * (high - low), 0.02)
+    low, high = max(low - margin, scale.low), min(high + margin, scale.high)
+    y = linear(low, high, frame.floor, TOP + 12)
+    ticks = [(y(tick), f"{100 * tick:g} %" if scale.is_share else f"{tick:g}") for tick in round_ticks(low, high)]
+    parts = [_grid(frame, ticks, say), _stages(frame)]
+
+    for name, lowered in (("reference", 0.0), ("alpha", most)):
         line = [(x, y(s.reference - lowered)) for at, s in steps for x in (frame.x(at - 0.5), frame.x(at + 0.5))]
         parts.append(_line([(frame.x(-0.5), line[0][1]), *line], name))
     path = [(frame.x(0), y(start))]
     path += [(frame.x(at), y(s.accuracy)) for at, s in steps if s.accuracy is not None and s.decision != "rolled back"]
     parts.append(_line(path, "main"))
-    parts.append(_dot(path[0], "accepted", say("original: {}").format(percent(start))))
+    parts.append(_dot(path[0], "accepted", say("original: {}").format(shown(start))))
 
     for at, step in steps:
         x = frame.x(at)
@@ -101,26 +108,29 @@ def accuracy_chart(result: Measured, paper: Paper = PAGE, say: Say = in_english)
         if before is not None and after is not None:
             parts.append(_line([(x, y(before)), (x, y(after))], "climb"))
         if before is not None:
-            words = say("{}, before distilling: {}").format(_name(at, step), percent(before))
+            words = say("{}, before distilling: {}").format(_name(at, step), shown(before))
             parts.append(_dot((x, y(before)), "pruned", words))
         if after is not None:
-            words = say("{}, after distilling: {}, {}").format(_name(at, step), percent(after), say(step.decision))
+            words = say("{}, after distilling: {}, {}").format(_name(at, step), shown(after), say(step.decision))
             parts.append(_dot((x, y(after)), step.decision, words))
             # a label at every dot, unless the labels would overlap
             if frame.pitch >= 24:
-                parts.append(_text(x, y(after) - 10, f"{100 * after:.0f}", "value"))
+                parts.append(
+                    _text(x, y(after) - 10, f"{100 * after:.0f}" if scale.is_share else f"{after:.3g}", "value")
+                )
         if step.decision != "accepted":
             place = y(after if after is not None else step.reference) + 20
             parts.append(_text(x, place, say(step.decision), f"mark {_css(step.decision)}"))
 
     last = frame.steps[-1].reference
-    ends = [(y(last), say("reference"), "reference"), (y(last - result.alpha), say("reference − alpha"), "alpha")]
+    allowed = say("reference − alpha") if most > 0 else say("reference + alpha")
+    ends = [(y(last), say("reference"), "reference"), (y(last - most), allowed, "alpha")]
     ends.append((path[-1][1], say("distilled"), "main"))
     pruned = next((s.accuracy_pruned for s in reversed(frame.steps) if s.accuracy_pruned is not None), None)
     if pruned is not None:
         ends.append((y(pruned), say("pruned"), "pruned"))
     parts.append(_end_labels(frame, ends))
-    return _svg(paper, frame.height, say("Accuracy over the steps"), _summary(result.steps, say), parts)
+    return _svg(paper, frame.height, say("Accuracy over the steps"), _summary(result.steps, say, scale.is_share), parts)
 
 
 def parameters_chart(result: Result, paper: Paper = PAGE) -> Markup:
@@ -212,11 +222,11 @@ def _in_order(seconds: dict[str, float]) -> list[tuple[str, float]]:
     return sorted(seconds.items(), key=lambda item: PARTS.index(item[0]) if item[0] in PARTS else len(PARTS))
 
 
-def _summary(steps: Sequence[StepResult], say: Say) -> str:
+def _summary(steps: Sequence[StepResult], say: Say, share: bool) -> str:
     undone = sum(step.decision == "rolled back" for step in steps)
     last = next((step.accuracy for step in reversed(steps) if step.decision != "rolled back"), None)
     words = say("From {} to {} on the gate's split in {} steps, {} rolled back.")
-    return words.format(percent(steps[0].reference), percent(last), len(steps), undone)
+    return words.format(worth(steps[0].reference, share), worth(last, share), len(steps), undone)
 
 
 def _name(position: int, step: StepResult) -> str:

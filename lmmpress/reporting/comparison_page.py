@@ -62,8 +62,8 @@ def _title(found: Comparison) -> str:
     """What B is, relative to A, in one line."""
     a, b = found.a, found.b
     parts = ["as large" if a.parameters == b.parameters else _size(a.parameters, b.parameters)]
-    if found.turns:
-        parts.append(f"{found.turns.samples_per_second.median:.2f}× as fast")
+    if found.turns and b.speed:
+        parts.append(f"{found.turns.gain(b.speed)[0]:.2f}× as fast")
     accuracy = f"{words.points(abs(found.all.drop))} points of accuracy {'lost' if found.all.drop >= 0 else 'gained'}"
     return f"B is {' and '.join(parts)}, {accuracy}"
 
@@ -92,13 +92,13 @@ def _lines(found: Comparison) -> list[Line]:
             what = f"Peak memory of the {name}, batch {a.memory.batch_size}"
             lines.append(Line(what, in_bytes(old), in_bytes(new), _size(old, new)))
     if found.turns and a.speed and b.speed:
-        rate, latency = found.turns.samples_per_second, found.turns.latency
+        latency, (gain, sure) = found.turns.latency, found.turns.gain(b.speed)
         lines.append(
             Line(
                 f"Samples per second, batch {a.speed.batch_size}",
                 f"{a.speed.samples_per_second:.1f}",
                 f"{b.speed.samples_per_second:.1f}",
-                f"{rate.median:.2f}× as fast ({rate.low:.2f} to {rate.high:.2f} in {rate.count} turns)",
+                f"{gain:.2f}× as fast ({sure})",
             )
         )
         for name in ("p50", "p95"):

@@ -6,7 +6,10 @@ from markupsafe import Markup
 from lmmpress.printing.visible import visible
 from lmmpress.reporting import words
 
-_FILTERS = ("count", "short_count", "percent", "points", "interval", "duration", "short_digest", "chance", "brief")
+_FILTERS = (
+    *("count", "short_count", "percent", "points", "worth", "lost", "interval"),
+    *("duration", "short_digest", "chance", "brief"),
+)
 
 
 def template(name: str) -> Template:

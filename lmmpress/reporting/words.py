@@ -1,5 +1,7 @@
 """How the report writes numbers."""
 
+import math
+
 from lmmpress.result import Interval
 
 MINUS = "\u2212"
@@ -29,9 +31,30 @@ def points(difference: float | None, plus: bool = False) -> str:
     return MISSING if difference is None else _signed(f"{100 * difference:{'+' if plus else ''}.1f}")
 
 
-def interval(drop: Interval | None) -> str:
-    """A confidence interval of a drop in percentage points."""
-    return MISSING if drop is None else f"{points(drop.low)} to {points(drop.high)}"
+def change(difference: float) -> str:
+    """A difference of two numbers of any scale."""
+    return _signed(f"{difference:+.4f}")
+
+
+def interval(drop: Interval | None, share: bool = True) -> str:
+    """A confidence interval of a drop: in percentage points if that is one of shares."""
+    return MISSING if drop is None else f"{lost(drop.low, share)} to {lost(drop.high, share)}"
+
+
+def worth(number: float | None, share: bool = True) -> str:
+    """What rows are worth on average: a percentage if it is a share, else the number itself."""
+    if share or number is None:
+        return percent(number)
+    return _signed(f"{number:.4f}")
+
+
+def lost(difference: float | None, share: bool = True, plus: bool = False) -> str:
+    """A difference of what rows are worth: percentage points if of shares, else the number itself."""
+    if difference is None:
+        return MISSING
+    if math.isinf(difference):
+        return _signed("-\u221e" if difference < 0 else "\u221e")
+    return points(difference, plus) if share else _signed(f"{difference:{'+' if plus else ''}.4f}")
 
 
 def factor(before: float, after: float) -> str:

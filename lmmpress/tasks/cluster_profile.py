@@ -14,6 +14,7 @@ from lmmpress.axes import axes
 from lmmpress.errors import UserError
 from lmmpress.host.patience import seconds_of
 from lmmpress.printing.credentials import holds_credentials, names_a_secret
+from lmmpress.progress.log import LogForm
 from lmmpress.settings.faults import faults_of, lines_of, nearest, without_followers
 from lmmpress.settings.plain_yaml import Place, read_document
 
@@ -256,6 +257,7 @@ class Profile(Settings):
     argo: Argo = Argo()
     mlflow: MlflowPages = MlflowPages()
     patience: Duration = "10m"
+    log: LogForm = LogForm.text
     queue: Text | None = None
     secrets: Secrets = Secrets()
     environment: dict[Annotated[str, AfterValidator(_variable)], Text] = {}

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lmmpress.host.pod import COMMIT, MLFLOW_PAGES, PAGES, SUBMITTER, this_pod
+from lmmpress.progress import listening
+from lmmpress.progress.pulse import EVERY, Pulse
 from lmmpress.store import Store
 from lmmpress.store.records import LINEAGE as RECORD
 from lmmpress.store.records import LineageNote
@@ -43,7 +45,8 @@ def lineage_of(submission: Submission, run: str) -> "Lineage | None":
 
 @contextmanager
 def recording_of(submission: Submission, run: str) -> Iterator["Background | None"]:
-    """A recorder beside the computation of a task. A task that fails marks the run as FAILED."""
+    """A recorder beside the computation of a task, which also gets the task's progress. A task that fails marks the run
+    as FAILED."""
     lineage = lineage_of(submission, run)
     if lineage is None:
         yield None
@@ -53,12 +56,25 @@ def recording_of(submission: Submission, run: str) -> Iterator["Background | Non
     recorder = Background(lineage)
     if lineage.within:  # Kubeflow has made an MLflow run for this task: it is told which run of ours the task works on
         recorder.attach(submission.key)
+    with _progress_in(lineage, submission.key):
+        try:
+            yield recorder
+        except BaseException:
+            recorder.failed(submission.key)
+            raise
+        recorder.finish(_SHORTLY)
+
+
+@contextmanager
+def _progress_in(lineage: "Lineage", run_key: str) -> Iterator[None]:
+    from lmmpress.tracking.progress_metrics import ProgressMetrics
+
+    metrics = ProgressMetrics(lineage, run_key)
     try:
-        yield recorder
-    except BaseException:
-        recorder.failed(submission.key)
-        raise
-    recorder.finish(_SHORTLY)
+        with listening(Pulse(metrics.tell, apart=EVERY), beside=True):
+            yield
+    finally:
+        metrics.end()
 
 
 def note_lineage(store: Store, key: str, lineage: "Lineage") -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lmmpress.result import metric_title
 from lmmpress.tasks.exit_codes import for_people
 from lmmpress.tasks.outcome import Outcome, accuracy_text, memory, of_result, table
 from lmmpress.tasks.session import working
@@ -27,7 +28,7 @@ def _evaluate_original(store: str, run: str) -> Outcome:
         start = describe(session.run)
         session.begin_recording()
         rows: list[list[Any]] = [
-            ["accuracy", f"{start.gate_accuracy:.4f}"],
+            [metric_title(start.metrics), f"{start.gate_accuracy:.4f}"],
             *([split.role, split.rows] for split in start.data),
         ]
         metrics = {"accuracy": start.gate_accuracy, "parameters": sum(start.parameters_by_tower.values())}
@@ -54,7 +55,10 @@ def _evaluate_step(store: str, run: str, stage: str, index: int) -> Outcome:
         after = answers.accuracy if answers else None
         note_measured(step.materials.store, session.run.key, step.planned, step.measured)
         seconds = step.answers_pruned.seconds + (answers.seconds if answers else 0.0)
-        summary = table(["", "accuracy"], [["pruned", f"{before:.4f}"], ["distilled", accuracy_text(after)]])
+        summary = table(
+            ["", metric_title(step.measured.metrics)],
+            [["pruned", f"{before:.4f}"], ["distilled", accuracy_text(after)]],
+        )
         metrics = {"seconds": seconds, "accuracy_pruned": before, "accuracy": after}
         left = step.distilled.checkpoint or step.pruned.checkpoint
         record = (answers or step.answers_pruned).record

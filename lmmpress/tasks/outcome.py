@@ -8,7 +8,7 @@ from typing import Any
 
 from lmmpress.engine.algorithm import takes_over
 from lmmpress.printing.visible import visible
-from lmmpress.result import Machine, Result, StepResult
+from lmmpress.result import Machine, Result, StepResult, metric_title
 from lmmpress.store import Store
 
 
@@ -55,10 +55,11 @@ def of_result(result: Result) -> Outcome:
     before, after = result.original, result.compressed
     rows: list[list[Any]] = [
         ["parameters", before.parameters, after.parameters],
-        ["test accuracy", f"{before.accuracy:.4f}", f"{after.accuracy:.4f}"],
-        ["samples/s", f"{before.samples_per_second:.1f}", f"{after.samples_per_second:.1f}"],
-        ["latency p50, ms", f"{before.latency_ms.p50:.1f}", f"{after.latency_ms.p50:.1f}"],
+        [f"test {metric_title(result.metrics)}", f"{before.accuracy:.4f}", f"{after.accuracy:.4f}"],
     ]
+    if (old := before.speed) and (new := after.speed):
+        rows.append(["samples/s", f"{old.samples_per_second:.1f}", f"{new.samples_per_second:.1f}"])
+        rows.append(["latency p50, ms", f"{old.latency_ms.p50:.1f}", f"{new.latency_ms.p50:.1f}"])
     if before.natural_tokens is not None and after.natural_tokens is not None:
         rows.append(["tokens of its own answers", f"{before.natural_tokens:.1f}", f"{after.natural_tokens:.1f}"])
     metrics = {
@@ -67,12 +68,15 @@ def of_result(result: Result) -> Outcome:
         "parameters": after.parameters,
         "reduction": result.reduction["all"],
         "samples_per_second": after.samples_per_second,
-        "latency_ms_p50": after.latency_ms.p50,
+        "latency_ms_p50": after.latency_ms.p50 if after.latency_ms else None,
         "natural_tokens": after.natural_tokens,
         "seconds": result.seconds,
     }
     facts = {"run_key": result.run_key, "teacher": before.checkpoint}
-    return Outcome(after.address, table(["", "original", "compressed"], rows), metrics, facts)
+    summary = table(["", "original", "compressed"], rows)
+    if not after.speed or after.timing:
+        summary += f"\n\nspeed: {after.timing or 'not measured'}"
+    return Outcome(after.address, summary, metrics, facts)
 
 
 def of_step(store: Store, step: StepResult) -> Outcome:
@@ -84,7 +88,14 @@ def of_step(store: Store, step: StepResult) -> Outcome:
         "parameters": step.parameters,
     }
     facts = {"decision": step.decision, "parent": step.parent}
-    return Outcome(address_left(store, step), f"**{step.decision}**: {step.reason}", metrics, facts)
+    summary = f"**{step.decision}**: {step.reason}"
+    if len(step.drop_by_task) > 1:
+        rows = [
+            [task, step.metrics[task].title if task in step.metrics else "exact", f"{drop.value:.4f}"]
+            for task, drop in step.drop_by_task.items()
+        ]
+        summary += f"\n\n{table(['task', 'metric', 'drop'], rows)}"
+    return Outcome(address_left(store, step), summary, metrics, facts)
 
 
 def address_left(store: Store, step: StepResult) -> str:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lmmpress.engine.decisions import decided_steps, position
+from lmmpress.engine.remaining import outlook
 from lmmpress.errors import UserError
+from lmmpress.progress import Outlook, at_step
 from lmmpress.result import StepResult
 from lmmpress.tasks.lineage import link_to_lineage, note_lineage, recording_of
 from lmmpress.tasks.outcome import Outcome
@@ -65,8 +67,10 @@ def working(store: str, run: str, *makes: "Part", step: tuple[str, int] | None =
     opened, submission = open_submission(store, run)
     with opened.run_state(submission.key, holder=run) as state, recording_of(submission, run) as recorder:
         known = decided_steps(opened, submission.plan, submission.original, state)
+        now = Outlook()
         if step:  # a task out of order ends here, before torch is imported
             _, planned = position(submission.plan, submission.original, known, step[0], int(step[1]))
+            now = outlook(submission.plan, known, planned)
             if planned.jump:
                 raise UserError("start_from: a pipeline by step makes no jumps; submit it with --granularity stage")
         from lmmpress.engine.run import open_run
@@ -75,4 +79,5 @@ def working(store: str, run: str, *makes: "Part", step: tuple[str, int] | None =
         settles, every_gpu = "evaluate" in parts, "distill" in parts
         asked = submission.plan, opened, submission.key, submission.original
         made = open_run(*asked, parts, settles, every_gpu, halvings())
-        yield Session(made, state, known, recorder)
+        with at_step(now):
+            yield Session(made, state, known, recorder)

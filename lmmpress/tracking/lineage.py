@@ -118,10 +118,11 @@ class Lineage:
             stamp, last = run.info.start_time + round(1000 * result.seconds), len(self.steps)
             metrics = [
                 *values.metrics(values.closing_values(result), stamp, last),
-                *self._accuracies(values.accuracy_values(result.compressed, "test."), stamp, last, "test", model),
-                *self._accuracies(values.accuracy_values(result.original, "test."), stamp, 0, "test", original),
+                *self._accuracies(values.test_values(result, result.compressed), stamp, last, "test", model),
+                *self._accuracies(values.test_values(result, result.original), stamp, 0, "test", original),
             ]
-            log(self.client, run.info.run_id, metrics, tags=values.tags(environment=result.environment))
+            tags = values.tags(environment=result.environment, metrics=values.metric_tag(result.metrics))
+            log(self.client, run.info.run_id, metrics, tags=tags)
             version = self._register(run.info.run_id, model, result, checkpoint)
             self.client.set_terminated(run.info.run_id, "FINISHED")
             log(self.client, run.info.run_id, tags=values.tags(model_version=version, recorded="true"))
@@ -215,6 +216,7 @@ class Lineage:
             tower=step.tower,
             removed=step.removed,
             jump=step.title if step.jump else None,
+            metrics=values.metric_tag(step.metrics),
             decision=step.decision,
             reason=step.reason,
             parent=step.parent,
@@ -249,8 +251,9 @@ class Lineage:
         shared += self._accuracies({"accuracy": step.accuracy}, ended, position, "gate", model)
         own = values.metrics(values.by("seconds", step.seconds), ended, position)
         own += values.metrics(values.machine_values(step), ended, position)
+        own += values.metrics(values.drop_values(step.drop_by_task), ended, position)
         own += values.metrics({"score_reliability": step.score_reliability}, ended, position)
-        own += self._accuracies(values.by("accuracy", step.accuracy_by_task), ended, position, "gate", model)
+        own += self._accuracies(values.task_values(step.accuracy_by_task, step.metrics), ended, position, "gate", model)
         own += [one for update, loss in enumerate(step.loss) for one in values.metrics({"loss": loss}, ended, update)]
         log(self.client, parent.info.run_id, shared)
         log(self.client, run_id, shared + own)

@@ -144,7 +144,7 @@ def _fetched(client: "MlflowClient", name: str, place: str) -> Path:
     none, nothing that was fetched stays: a service asks again and again."""
     import mlflow
 
-    from lmmpress.store.cache import cache_folder
+    from lmmpress.store.cache_settings import cache_folder
 
     _refuse_other_server(client, name, place)
     otherwise = f"set the tag {TAG} of {name} to where it can be read"

@@ -5,12 +5,13 @@ visible, and so are lone surrogates, which no database takes.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lmmpress.printing.visible import visible
-from lmmpress.result import Headline, Result, RunInfo, StepResult
+from lmmpress.result import Drop, Headline, Metrics, Result, RunInfo, StepResult, metric_title
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Metric
@@ -22,13 +23,14 @@ Scalars = Mapping[str, float | None]
 
 
 def metrics(values: Scalars, stamp: int, position: int, **where: Any) -> "list[Metric]":
-    """Metrics of one moment, in milliseconds since 1970, without values that were not measured."""
+    """Metrics of one moment, in milliseconds since 1970, without values that were not measured or are infinite, which
+    no database takes."""
     from mlflow.entities import Metric
 
     return [
         Metric(_key(name), float(value), stamp, position, **where)
         for name, value in values.items()
-        if value is not None
+        if value is not None and math.isfinite(value)
     ]
 
 
@@ -128,17 +130,46 @@ def closing_values(result: Result) -> dict[str, float | None]:
     for name, model in (("original", result.original), ("compressed", result.compressed)):
         values |= {
             f"{name}.samples_per_second": model.samples_per_second,
-            f"{name}.latency_ms_p50": model.latency_ms.p50,
-            f"{name}.latency_ms_p95": model.latency_ms.p95,
+            f"{name}.latency_ms_p50": model.latency_ms.p50 if model.latency_ms else None,
+            f"{name}.latency_ms_p95": model.latency_ms.p95 if model.latency_ms else None,
             f"{name}.tokens": model.tokens,
             f"{name}.natural_tokens": model.natural_tokens,
             f"{name}.parameters": model.parameters,
         }
+    if (timing := result.compressed.timing) and timing.ratio:
+        values |= {"speed.ratio_low": timing.ratio.low, "speed.ratio_high": timing.ratio.high}
+    values |= drop_values(result.drop_by_task, "test.")
     return values | by("reduction", result.reduction) | by("seconds", result.seconds_by_part)
 
 
-def accuracy_values(model: Headline, prefix: str) -> dict[str, float]:
-    return {f"{prefix}accuracy": model.accuracy} | by(f"{prefix}accuracy", model.accuracy_by_task)
+def test_values(result: Result, model: Headline) -> dict[str, float]:
+    """The accuracies of one of the models of a result on the test split."""
+    by_task = task_values(model.accuracy_by_task, result.metrics)
+    return {f"test.{name}": value for name, value in ({"accuracy": model.accuracy} | by_task).items()}
+
+
+def task_values(accuracy_by_task: Mapping[str, float], metrics: Metrics) -> dict[str, float]:
+    """What each task's rows are worth, as accuracy.TASK; where that is another metric's number, also under its name."""
+    others = {
+        f"{metrics[task].name}.{task}": value
+        for task, value in accuracy_by_task.items()
+        if task in metrics and metrics[task].name != "exact"
+    }
+    return by("accuracy", accuracy_by_task) | others
+
+
+def drop_values(drops: Mapping[str, Drop], prefix: str = "") -> dict[str, float]:
+    """What each task has lost, with the bounds of its interval; a bound that is infinite is none."""
+    found: dict[str, float] = {}
+    for task, drop in drops.items():
+        ends = {"drop": drop.value, "drop_low": drop.interval.low, "drop_high": drop.interval.high}
+        found |= {f"{prefix}{name}.{task}": value for name, value in ends.items() if math.isfinite(value)}
+    return found
+
+
+def metric_tag(metrics: Metrics) -> dict[str, str] | None:
+    """The metric of each task, for a tag; None if all are exact answers."""
+    return None if metric_title(metrics) == "accuracy" else {task: metric.title for task, metric in metrics.items()}
 
 
 def _key(name: str) -> str:

@@ -16,10 +16,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lmmpress.errors import UserError, traceback_of
+from lmmpress.errors import UserError
 from lmmpress.host.this_machine import machine, started
 from lmmpress.host.whole_file import write_whole
 from lmmpress.printing.one_line import printable
+from lmmpress.progress.log import log_traceback, logging_in_form
 from lmmpress.trigger.local_files import BEAT, Begun, Ended, Ordered, RunFiles
 
 _LOOK = 0.5  # seconds between two looks for the wish to cancel
@@ -78,7 +79,7 @@ def _run(order: Ordered, files: RunFiles, imported: threading.Event) -> Ended:
     except UserError as error:
         return Ended(state="failed", said=error.lines[0])
     except BaseException as error:
-        print(traceback_of(error), file=sys.stderr)
+        log_traceback(error)
         said = printable("".join(traceback.format_exception_only(error)))
         return Ended(state="failed", said=f"{said}; {files.log} has more")
 
@@ -107,4 +108,5 @@ def _write(path: Path, content: Begun | Ended) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    with logging_in_form():
+        main(*sys.argv[1:])

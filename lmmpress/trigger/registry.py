@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lmmpress.data import METADATA
+from lmmpress.data import files_with_rows, paths_with_rows
 from lmmpress.errors import UserError
 from lmmpress.files.allow_list import may_belong
 from lmmpress.files.digest import digest_checkpoint, sha256_of
 from lmmpress.plan import digest_of
 from lmmpress.store import Store
 from lmmpress.store.address import holds_checkpoint
+from lmmpress.store.bucket import TaggedObject
 from lmmpress.store.objects import UnreadableError
 from lmmpress.store.plain_folder import open_bucket
 from lmmpress.tracking.client import explained, open_client
@@ -124,11 +125,12 @@ class MlflowRegistry:
     def data_digest(self, data: str) -> str:
         """See `Registry`. Pictures that change under the same name are not seen."""
         if data.startswith("s3://"):
-            listed = [one for one in open_bucket(data).remote.tagged(METADATA) if one.name == METADATA]
-            if not listed:
-                raise UserError(f"{data}: there is no data set: it has no {METADATA}")
-            return digest_of([listed[0].size, listed[0].tag])
-        path = Path(data, METADATA)
+            listed = [[one.size, one.tag] for one in _with_rows(data)]
+            return digest_of(listed[0] if len(listed) == 1 else listed)
+        digests = [self._file_digest(path) for path in paths_with_rows(Path(data))]
+        return digests[0] if len(digests) == 1 else digest_of(digests)
+
+    def _file_digest(self, path: Path) -> str:
         try:
             state = path.stat()
             known = digest_of([str(path), state.st_size, state.st_mtime_ns])
@@ -175,6 +177,17 @@ class MlflowRegistry:
         except UnreadableError:
             return digest_checkpoint(folder)
         return str(self.store.write_record(record, {"digest": digest_checkpoint(folder)})["digest"])
+
+
+def _with_rows(data: str) -> list[TaggedObject]:
+    """The objects with the rows of a data set in a bucket. All are listed only if the first list has none."""
+    for prefix in ("metadata.", ""):
+        listed = {one.name: one for one in open_bucket(data).remote.tagged(prefix)}
+        if files := files_with_rows(sorted(listed)):
+            return [listed[name] for name in files]
+    raise UserError(
+        f"{data}: there is no data set: it has no metadata.jsonl, nor files of another form; see docs/data.md"
+    )
 
 
 def _time(milliseconds: int | None) -> datetime | None:

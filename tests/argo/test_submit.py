@@ -108,11 +108,13 @@ def test_a_failed_part_is_told_with_its_pod_and_reason(submit: Submit, argo: Arg
 def test_a_fault_of_the_user_is_the_tasks_own_line(submit: Submit, argo: ArgoApi) -> None:
     """Such as a run that another cluster works on."""
     line = "s3://models/store: another process works on this run (gpu-7, process 1); wait for it or end it"
-    message = f"main: Error (exit code 2): reading\nerror: {line}\n"
-    argo.states = [status("Failed", node("1", "prepare", "Failed", message=message))]
-    found = submit("--wait")
-    assert isinstance(found.exception, UserError)
-    assert str(found.exception) == f"workflow lmmpress-antgmm-abcde: prepare: {line}"
+    as_object = json.dumps({"time": "2026-11-30T05:20:44.526Z", "level": "error", "message": line})
+    for said in (f"error: {line}", as_object):
+        message = f"main: Error (exit code 2): reading\n{said}\n"
+        argo.states = [status("Failed", node("1", "prepare", "Failed", message=message))]
+        found = submit("--wait")
+        assert isinstance(found.exception, UserError)
+        assert str(found.exception) == f"workflow lmmpress-antgmm-abcde: prepare: {line}"
 
 
 def test_a_workflow_that_waits_for_a_person_says_how_it_goes_on(submit: Submit, argo: ArgoApi) -> None:

@@ -18,6 +18,7 @@ from lmmpress.tasks.cluster_profile import ON_GPU, Profile
 from lmmpress.tasks.granularity import Choice, Granularity
 
 EVERYTHING = PROFILE | {
+    "log": "json",
     "engine": "argo",
     "argo": {
         "namespace": "team-ads",
@@ -86,6 +87,7 @@ def test_all_of_a_profile_is_in_the_pods(tmp_path: Path) -> None:
         assert variables["AWS_ENDPOINT_URL"]["value"] == "http://s3.storage:9000"
         assert variables["AWS_SECRET_ACCESS_KEY"]["valueFrom"]["secretKeyRef"]["name"] == "lmmpress-store"
         assert variables["LMMPRESS_PAGES"]["value"] == "https://argo.example.com"
+        assert variables["LMMPRESS_LOG"]["value"] == "json"
         assert pod["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpu-team-ads"
         assert pod["nodeSelector"] == {"pool": "gpu"}
         assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]

@@ -20,6 +20,7 @@ def test_the_profile_is_one_that_compile_reads(case: str, tmp_path: Path) -> Non
     assert (profile.argo if on_argo else profile.kubeflow).namespace == "team"
     assert profile.environment["MLFLOW_EXPERIMENT_NAME"] == "lmmpress"
     assert (profile.engine, profile.patience) == ("argo" if on_argo else "kubeflow", "30m" if case == "argo" else "10m")
+    assert profile.log == ("json" if case == "argo" else "text")
     retries = profile.pod("distill").retries
     assert retries is not None
     assert (retries.count, retries.seconds, retries.factor) == (5 if case == "argo" else 2, 30, 2)

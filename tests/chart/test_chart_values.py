@@ -76,6 +76,7 @@ REFUSED: dict[str, tuple[Values, str]] = {
     "the plugin by hand and not": ({"kubeflow": {"mlflowPlugin": {"enabled": True, "byHand": True}}}, "both set"),
     "nobody": ({"argo": {"submitters": [{"kind": "Person", "name": "me"}]}}, "kind"),
     "no patience": ({"pipeline": {"patience": "soon"}}, "patience"),
+    "another form of log": ({"pipeline": {"log": "xml"}}, "pipeline/log"),
     "a trigger that watches nothing": ({"trigger": {"enabled": True}}, "name the registered models"),
     "unknown in the trigger's settings": (trigger(policy={"most": 1}), "most"),
     "where its claims lie": ({"trigger": {"settings": {"store": "s3://other"}}}, "store"),
@@ -177,6 +178,7 @@ CHANGED: dict[str, Any] = {
     "paths": ["/other"],
     "submitters": [{"kind": "User", "name": "other"}],
     "patience": "7m",
+    "pipeline.log": "json",
 }
 
 

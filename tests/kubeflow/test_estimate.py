@@ -41,7 +41,7 @@ TRIED_PLAN = {
     "importance": {"accumulation": "batch", "batch_size": 4},
     "stages": {"block": {"step": 1, "max": 2}, "ffn": {"step": 16, "max": 16}},
     "distillation": {"epochs": 1, "learning_rate": 0.001, "batch_size": 8},
-    "evaluation": {"samples": 4, "batch_size": 2, "latency_samples": 2},
+    "evaluation": {"samples": 4, "batch_size": 2, "latency_samples": 2, "seconds": 2},
 }
 
 

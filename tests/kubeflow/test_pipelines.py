@@ -35,6 +35,7 @@ from lmmpress.host.pod import (
 from lmmpress.kubeflow.compile import Granularity, compile_plan
 from lmmpress.kubeflow.ir import share
 from lmmpress.plan import Plan, parse_plan
+from lmmpress.progress.log import LOG
 from lmmpress.tasks.cluster_profile import COMPONENTS, ON_GPU, Profile
 from lmmpress.tasks.parameters import plan_of
 
@@ -137,6 +138,7 @@ def test_pods_get_what_the_profile_says_and_gpus_only_where_something_computes(t
         environment = {one["name"]: one["value"] for one in container["env"]}
         assert environment["AWS_ENDPOINT_URL"] == "http://s3.storage:9000"
         assert environment["HOME"] == "/tmp"
+        assert LOG not in environment, "lines are the default"
         assert pod["securityContext"] == {"runAsUser": "65532", "runAsGroup": "65532", "runAsNonRoot": True}
         assert [one["secretName"] for one in pod["secretAsEnv"]] == ["lmmpress-store", "lmmpress-mlflow"]
         assert pod["podMetadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpu-team-ads"
@@ -174,7 +176,7 @@ def test_every_pod_knows_its_part_and_stage_by_labels_and_itself_by_its_environm
     tmp_path: Path, granularity: Any
 ) -> None:
     spec, platform = compiled(
-        tmp_path, granularity, profile=PROFILE | {"patience": "1h", "kubeflow": {"ui": "https://kf"}}
+        tmp_path, granularity, profile=PROFILE | {"patience": "1h", "log": "json", "kubeflow": {"ui": "https://kf"}}
     )
     settings_of = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     seen = set()
@@ -192,7 +194,7 @@ def test_every_pod_knows_its_part_and_stage_by_labels_and_itself_by_its_environm
             fields = {one["name"]: one["fieldPath"] for one in settings_of[label]["fieldPathAsEnv"]}
             assert (fields[POD], fields[NODE]) == ("metadata.name", "spec.nodeName")
             told = {one["name"]: one["value"] for one in container["env"]}
-            assert told[PATIENCE] == "1h"
+            assert (told[PATIENCE], told[LOG]) == ("1h", "json")
             assert SUBMITTER not in told
             first = labels[PART_LABEL] == "prepare"  # which notes for all what their pipeline is
             assert ({WORKFLOW, PIPELINE_RUN, NAMESPACE} <= fields.keys()) == first

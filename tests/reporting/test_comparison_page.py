@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.parsed_page import Page
-from support.results import TOWERS
+from support.results import TIMING, TOWERS
 
 from lmmpress.errors import UserError
 from lmmpress.evaluation.comparison import (
@@ -111,6 +111,24 @@ def test_the_page_has_the_numbers_of_the_comparison() -> None:
     assert "question 1" in page.texts
     assert "blue 1 … (not ended) ✗" in text
     assert ("src", "data:image/png;base64,iVBORw0KGgo=") in page.attributes
+
+
+def test_a_ratio_is_shown_with_its_interval() -> None:
+    b = side("b", 0.5)
+    assert b.speed is not None
+    found = comparison(b=b.model_copy(update={"speed": b.speed.model_copy(update={"timing": TIMING})}))
+    text = " ".join(Page(render(found)).texts)
+    assert "1.78× as fast (95 %: 1.65 to 1.91, 5 turns)" in text
+    assert "7 passes over 64 of 128 rows" in text
+    printed = [part for part in found.shown() if isinstance(part, str)]
+    assert f"speed: {TIMING}" in printed
+
+
+def test_a_comparison_without_speed_says_so() -> None:
+    nothing = {"speed": None, "energy": None}
+    found = comparison(a=side("a", 1.0, **nothing), b=side("b", 0.5, **nothing), turns=None)
+    assert "Speed was not measured." in " ".join(Page(render(found)).texts)
+    assert "speed was not measured" in found.shown()
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.parsed_page import Page
-from support.results import TOWERS, fabricated
+from support.results import TOWERS, fabricated, timed, without_speed
 
 from lmmpress.errors import UserError
 from lmmpress.plan import parse_plan
@@ -148,6 +148,20 @@ def test_lengths_of_own_answers_are_shown_with_the_speed(tmp_path: Path) -> None
     place = page.texts.index("Tokens of its own answers")
     assert page.texts[place + 1 : place + 3] == ["3.2", "17.8"]
     assert "3.5 tokens on average, the same for both models" in text
+
+
+def test_how_speed_was_measured_is_told(tmp_path: Path) -> None:
+    text, _ = written(fabricated("a"), tmp_path)
+    assert "Speed was" not in text, "older results do not know it"
+    text, _ = written(timed(fabricated("a")), tmp_path)
+    assert "7 passes over 64 of 128 rows and 20 single rows in 41.5 s, until the time was up" in text
+    assert "the 95 % interval of the ratio is from 1.65 to 1.91" in text
+
+
+def test_a_run_whose_speed_was_not_measured_has_a_page(tmp_path: Path) -> None:
+    text, page = written(without_speed(fabricated("a")), tmp_path)
+    assert "Speed was not measured." in text
+    assert not [words for words in page.texts if "as fast" in words or "per second" in words or "Latency" in words]
 
 
 def test_a_step_that_was_never_measured_has_no_dot(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """What a task shows in the pages of Kubeflow: foreign names are shown as they are, not as markup."""
 
-from support.results import fabricated
+from support.results import TIMING, fabricated, timed, without_speed
 
 from lmmpress.tasks.outcome import of_result, table
 
@@ -23,3 +23,16 @@ def test_the_length_of_own_answers_is_shown_with_the_speed() -> None:
     outcome = of_result(result.model_copy(update=told))
     assert "| tokens of its own answers | 3.2 | 17.8 |" in outcome.summary
     assert outcome.metrics["natural_tokens"] == 17.75
+
+
+def test_how_speed_was_measured_is_shown() -> None:
+    assert of_result(timed(fabricated("a"))).summary.endswith(f"\n\nspeed: {TIMING}")
+    assert "speed:" not in of_result(fabricated("a")).summary, "older results do not know it"
+
+
+def test_without_speed_nothing_is_shown_of_it() -> None:
+    outcome = of_result(without_speed(fabricated("a")))
+    assert "samples/s" not in outcome.summary
+    assert outcome.summary.endswith("speed: not measured")
+    assert "test accuracy" in outcome.summary
+    assert {"samples_per_second", "latency_ms_p50", "natural_tokens"}.isdisjoint(outcome.as_json()["metrics"])

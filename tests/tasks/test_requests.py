@@ -71,10 +71,10 @@ def fetched(plan: dict[str, Any], proxy: Proxy, data: Path, monkeypatch: pytest.
 
 
 def forget_data() -> None:
-    from lmmpress.data import address, rows
+    from lmmpress.data import address, index, rows
 
     address.open_data.cache_clear()
-    for cache in (rows._split, rows._read, rows._checked_pictures):
+    for cache in (rows._split, index._opened):
         cache.cache_clear()
 
 

@@ -43,6 +43,7 @@ from support.trigger_page import (
 )
 from support.trigger_server import TOKENS, Answer, Running, running
 
+from lmmpress.progress.log import LogForm
 from lmmpress.trigger.acts import recorded
 from lmmpress.trigger.check import check_issuer
 from lmmpress.trigger.server import issuer as requests
@@ -328,7 +329,7 @@ def test_no_line_of_the_log_has_what_the_issuer_gave(server: Running, issuer: Is
     loggers = [logging.getLogger(name) for name in ("", *logs.PACKAGES)]
     before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
     try:
-        logs.begin("json", server.service.secrets, stream)
+        logs.begin(LogForm.json, server.service.secrets, stream)
         signed_in(server)
         issuer.claims = {"aud": "another"}
         signed_in(server)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from lmmpress.errors import UserError
+from lmmpress.progress.log import LogForm
 from lmmpress.trigger.server import logs
 
 TOKEN = "t0ken-" + "z" * 30
@@ -23,7 +24,7 @@ def stream() -> Iterator[io.StringIO]:
 
 
 def test_an_event_is_one_line_of_json(stream: io.StringIO) -> None:
-    logs.begin("json", lambda: [], stream)
+    logs.begin(LogForm.json, lambda: [], stream)
     logs.note("request", status=200, by=None, route="/x\n{}", milliseconds=1.5)
     (line,) = stream.getvalue().splitlines()
     value = json.loads(line)
@@ -32,13 +33,13 @@ def test_an_event_is_one_line_of_json(stream: io.StringIO) -> None:
 
 
 def test_an_event_is_one_line_of_text(stream: io.StringIO) -> None:
-    logs.begin("text", lambda: [], stream)
+    logs.begin(LogForm.text, lambda: [], stream)
     logs.note("model not looked at", logging.WARNING, UserError("MLflow is away"), model="antgmm")
     assert stream.getvalue().partition(" ")[2] == ('warning model not looked at model=antgmm error="MLflow is away"\n')
 
 
 def test_a_message_of_a_stranger_makes_no_event(stream: io.StringIO) -> None:
-    logs.begin("text", list, stream)
+    logs.begin(LogForm.text, list, stream)
     logs.note("failed", exception=ValueError("x\n2026-11-29T00:00:00.000Z info request by=mei\u2066"))
     event, *rest = stream.getvalue().splitlines()
     assert " info failed" in event
@@ -46,8 +47,8 @@ def test_a_message_of_a_stranger_makes_no_event(stream: io.StringIO) -> None:
     assert "\u2066" not in stream.getvalue()
 
 
-@pytest.mark.parametrize("form", ["text", "json"])
-def test_no_line_holds_a_secret(stream: io.StringIO, form: logs.Form) -> None:
+@pytest.mark.parametrize("form", LogForm)
+def test_no_line_holds_a_secret(stream: io.StringIO, form: LogForm) -> None:
     logs.begin(form, lambda: [TOKEN], stream)
     try:
         raise RuntimeError(f"Authorization: {TOKEN} at https://mei:pa55w0rd@host/")
@@ -62,7 +63,7 @@ def test_no_line_holds_a_secret(stream: io.StringIO, form: logs.Form) -> None:
 
 
 def test_other_packages_are_only_heard_when_they_warn(stream: io.StringIO) -> None:
-    logs.begin("text", lambda: [], stream)
+    logs.begin(LogForm.text, lambda: [], stream)
     logging.getLogger("urllib3.connectionpool").info("new connection")
     logging.getLogger("mlflow.x").warning("slow")
     assert "new connection" not in stream.getvalue()

@@ -511,6 +511,7 @@ volumes:
 {{- $_ := set $profile "kubeflow" $kubeflow }}
 {{- end }}
 {{- $_ := set $profile "patience" .Values.pipeline.patience }}
+{{- if ne .Values.pipeline.log "text" }}{{ $_ := set $profile "log" .Values.pipeline.log }}{{ end }}
 {{- $retries := dict }}
 {{- range $key, $value := .Values.pipeline.retries }}{{ $_ := set $retries $key (int64 $value) }}{{ end }}
 {{- $_ := set $profile "defaults" (dict "retries" $retries) }}

@@ -19,6 +19,7 @@ from lmmpress.errors import UserError
 from lmmpress.host.processes import environment
 from lmmpress.host.this_machine import machine, started
 from lmmpress.host.whole_file import write_whole
+from lmmpress.progress.log import as_text
 from lmmpress.trigger.claims import Sent
 from lmmpress.trigger.engines.interface import Order, Seen
 from lmmpress.trigger.local_files import SILENT, Begun, Ended, Ordered, RunFiles
@@ -128,4 +129,4 @@ def _last_line(log: Path) -> str:
         lines = log.read_text("utf-8", "replace").strip().splitlines()
     except OSError:
         lines = []
-    return lines[-1] if lines else f"{log} says nothing"
+    return as_text(lines[-1]) if lines else f"{log} says nothing"

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
 from textwrap import indent
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from lmmpress.errors import UserError, traceback_of
 from lmmpress.printing.credentials import HIDDEN
 from lmmpress.printing.one_line import printable
+from lmmpress.progress.log import LogForm
 
-Form = Literal["text", "json"]
 _LOGGER = logging.getLogger("lmmpress.trigger")
 _LONGEST = 2000  # characters of a value
 PACKAGES = (
@@ -42,7 +42,7 @@ def note(event: str, level: int = logging.INFO, exception: BaseException | None 
     _LOGGER.log(level, event, exc_info=exception, extra={"fields": {k: v for k, v in fields.items() if v is not None}})
 
 
-def begin(form: Form, secrets: Callable[[], Iterable[str]], stream: IO[str] | None = None) -> None:
+def begin(form: LogForm, secrets: Callable[[], Iterable[str]], stream: IO[str] | None = None) -> None:
     """Send the log of this process to `stream` (stderr), and of other packages only what is a warning or worse.
 
     `secrets` gives the texts that no line may hold, at the time of each line.
@@ -61,7 +61,7 @@ def begin(form: Form, secrets: Callable[[], Iterable[str]], stream: IO[str] | No
 
 
 class _Lines(logging.Formatter):
-    def __init__(self, form: Form, secrets: Callable[[], Iterable[str]]) -> None:
+    def __init__(self, form: LogForm, secrets: Callable[[], Iterable[str]]) -> None:
         super().__init__()
         self._form, self._secrets = form, secrets
 
@@ -75,7 +75,7 @@ class _Lines(logging.Formatter):
             values["traceback"] = traceback_of(record.exc_info[1])
         clean = {name: _clean(value, secrets, name == "traceback") for name, value in values.items()}
         level = record.levelname.lower()
-        if self._form == "json":
+        if self._form == LogForm.json:
             return json.dumps({"time": at, "level": level, **clean}, ensure_ascii=False)
         event, trace = clean.pop("event"), clean.pop("traceback", None)
         line = " ".join([at, level, event, *(f"{name}={_word(value)}" for name, value in clean.items())])

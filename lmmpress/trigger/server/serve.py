@@ -6,6 +6,7 @@ import socket
 import uvicorn
 
 from lmmpress.errors import UserError
+from lmmpress.progress.log import LogForm
 from lmmpress.trigger.server import logs
 from lmmpress.trigger.server.app import make_app
 from lmmpress.trigger.server.metrics import Metrics
@@ -15,7 +16,7 @@ from lmmpress.trigger.trigger import Trigger
 _BACKLOG = 2048
 
 
-def serve(trigger: Trigger, form: logs.Form = "text") -> None:
+def serve(trigger: Trigger, form: LogForm = LogForm.text) -> None:
     """Serve until SIGTERM or SIGINT. Requests that have begun are answered, and the threads come to a stop.
 
     Raises UserError where a secret cannot be read, or the address is taken.
