@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         compress,
         evaluate,
         inspect,
+        inspect_data,
         lineage,
         locate,
         name_of_compressed,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         prune,
         report,
     )
+    from lmmpress.data.description import Description
     from lmmpress.errors import UserError
     from lmmpress.evaluation.answers import Answer, Answers
     from lmmpress.evaluation.comparison import Comparison
@@ -46,6 +48,7 @@ __all__ = [
     "Answer",
     "Answers",
     "Comparison",
+    "Description",
     "Inspection",
     "Lineage",
     "Measurement",
@@ -63,6 +66,7 @@ __all__ = [
     "compress",
     "evaluate",
     "inspect",
+    "inspect_data",
     "lineage",
     "locate",
     "name_of_compressed",
@@ -78,6 +82,7 @@ _MODULES = {
     "Answer": "lmmpress.evaluation.answers",
     "Answers": "lmmpress.evaluation.answers",
     "Comparison": "lmmpress.evaluation.comparison",
+    "Description": "lmmpress.data.description",
     "Inspection": "lmmpress.lmm.inspection",
     "Lineage": "lmmpress.tracking.lineage",
     "Measurement": "lmmpress.evaluation.evaluate_checkpoint",

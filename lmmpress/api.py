@@ -9,9 +9,12 @@ import importlib.metadata
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ValidationError
 
 from lmmpress import presets
 from lmmpress.errors import UserError
@@ -19,11 +22,14 @@ from lmmpress.host.extras import is_installed, missing
 from lmmpress.host.quiet import quiet_transformers
 from lmmpress.kubeflow import needs_sdk
 from lmmpress.plan import Evaluation, Importance, Plan, parse_plan, read_plan
-from lmmpress.progress import Listener, listening, say
+from lmmpress.progress import Listener, doing, listening, say
 from lmmpress.result import Recorder, Result
+from lmmpress.settings.faults import faults_of, lines_of
 from lmmpress.tasks.granularity import Granularity
 
 if TYPE_CHECKING:  # torch, transformers and MLflow take seconds to import
+    from lmmpress.benchmarks import Asked, Benchmark
+    from lmmpress.data.description import Description
     from lmmpress.evaluation.answers import Answers, Question
     from lmmpress.evaluation.comparison import Comparison
     from lmmpress.evaluation.evaluate_checkpoint import Measurement
@@ -36,7 +42,7 @@ AnyPlan = Plan | Mapping[str, Any] | Path | str
 """A plan, in one of these forms: a `Plan`, a mapping of its keys, the path of a plan file, or the name of a preset."""
 Engine = Literal["local", "kfp-local"]
 
-_AT_ONCE = Evaluation().batch_size
+_AT_ONCE, _SECONDS = Evaluation().batch_size, Evaluation().seconds
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
@@ -47,6 +53,7 @@ def compress(
     engine: Engine = "local",
     granularity: Granularity | str = Granularity.step,
     resume: bool = False,
+    speed: bool | None = None,
     overrides: Iterable[str] = (),
     recorder: Recorder | str | None = "mlflow",
     progress: Listener | None = None,
@@ -55,9 +62,9 @@ def compress(
 
     Writes result.json, report.html, compressed/ and the lineage into the folder `out`. `engine` is `local`, this
     process, or `kfp-local`: the tasks of the pipeline, a process each, one for each part of a step or for each stage
-    (`granularity`). `resume` continues the run in `out`. `overrides` are settings of the plan, such as
-    "stages.ffn.max=256". `recorder` records the lineage: "mlflow" is MLflow's store in `out`, see `lineage`; other
-    strings are tracking URIs of MLflow.
+    (`granularity`). `resume` continues the run in `out`. `speed` says whether speed is measured; None leaves that to
+    the plan. `overrides` are settings of the plan, such as "stages.ffn.max=256". `recorder` records the lineage:
+    "mlflow" is MLflow's store in `out`, see `lineage`; other strings are tracking URIs of MLflow.
 
     Raises UserError before any work if plan, model and data do not fit together, or if `out` holds another run.
     A run that ends with an error, or is interrupted, can be resumed.
@@ -66,7 +73,7 @@ def compress(
         folder = _local(out)
         if engine == "kfp-local":
             needs_sdk("engine kfp-local")
-        asked = as_plan(plan, overrides)
+        asked = as_plan(plan, [*overrides, *(() if speed is None else (f"evaluation.speed={str(speed).lower()}",))])
         if asked.pipeline.approve:
             say("pipeline.approve: a run on this machine waits for no approval")
         from lmmpress.tracking.registry import located, name_of_compressed
@@ -111,8 +118,11 @@ def _compress_here(plan: Plan, out: Path, recorder: Recorder | None, resume: boo
         recorder = Background(recorder)
     try:
         result = compress(plan, out, recorder, resume)
-        if isinstance(recorder, Background) and not recorder.finish(recorder.patience):
-            say(f"{recorder.behind}; nothing is lost: once that is mended, --resume records the run")
+        if isinstance(recorder, Background):
+            with doing("record the lineage"):
+                done = recorder.finish(recorder.patience)
+            if not done:
+                say(f"{recorder.behind}; nothing is lost: once that is mended, --resume records the run")
         return result
     except (Exception, KeyboardInterrupt) as error:
         if interrupted := getattr(recorder, "interrupted", None):
@@ -174,7 +184,7 @@ def prune(
 
     Raises UserError if the cut is not legal, `out` exists, or data is needed and not given.
     """
-    with _telling(progress):
+    with _telling(progress, "prune"):
         from lmmpress.data import open_data
         from lmmpress.pruning.prune_checkpoint import prune_checkpoint, prune_like
 
@@ -195,25 +205,103 @@ def inspect(checkpoint: Path | str, *, progress: Listener | None = None) -> "Ins
         return inspect_checkpoint(open_checkpoint(checkpoint))
 
 
+def inspect_data(
+    data: Path | str,
+    *,
+    columns: Mapping[str, Any] | Iterable[tuple[str, Any]] = (),
+    splits: Iterable[str] = (),
+    unlabelled: bool = False,
+    checkpoint: Path | str | None = None,
+    fix: Path | str | None = None,
+    progress: Listener | None = None,
+) -> "Description":
+    """What is in a data set, and every fault by row: `lmmpress data`.
+
+    `columns` are as in a plan: our names with the data's own, or with `{"text": ...}` for a text of all rows. `splits`
+    are the only ones to look at. With `unlabelled` rows may have no answer. With a `checkpoint` lengths are counted in
+    its tokens too, and rows that do not fit the model are faults. `fix` is a new folder, to which the rows without a
+    fault are written as an imagefolder.
+
+    Raises UserError for data of no known form, and for a file that cannot be read as a whole.
+    """
+    with _telling(progress):
+        from lmmpress.data import open_data
+        from lmmpress.data.describe import describe
+        from lmmpress.data.fix import check_target, write_clean
+        from lmmpress.data.survey import surveyed
+        from lmmpress.settings.reading import reading_of
+
+        folder, target = open_data(str(data)), None if fix is None else _local(fix)
+        if target is not None:
+            check_target(folder, target)
+        with surveyed(folder, reading_of(dict(columns), unlabelled), tuple(splits)) as survey:
+            survey.judge()
+            tokens = None
+            if checkpoint is not None:
+                from lmmpress.lmm.row_lengths import measure_rows
+
+                tokens = measure_rows(survey, open_checkpoint(checkpoint), str(checkpoint))
+            survey.divide()
+            found = describe(survey, tokens)
+            return found if target is None else replace(found, fixed=write_clean(survey, target))
+
+
 def evaluate(
     checkpoint: Path | str,
     data: Path | str,
     *,
     split: str = "test",
     batch_size: int = _AT_ONCE,
+    speed: bool = True,
+    seconds: float = _SECONDS,
+    tasks: str | Iterable[str] | None = None,
+    include_path: Path | str | None = None,
+    few_shot: int | None = None,
+    harness_python: Path | str | None = None,
+    run: Path | str | None = None,
     progress: Listener | None = None,
 ) -> "Measurement":
     """Accuracy by task, samples per second and latency of a checkpoint on a split of the data: `lmmpress evaluate`.
 
-    Raises UserError for rows that do not fit the model, and if plain greedy generation would give other answers than
-    the model's logits.
+    Without `speed` no speed is measured; `seconds` is the time for it.
+
+    `tasks` are names of tasks of lm-evaluation-harness, or of lmms-eval if the checkpoint sees pictures. They are
+    measured first, in a process of the interpreter `harness_python`, with `few_shot` solved rows before each; the
+    folder `include_path` has tasks of your own. Their numbers are the result's `benchmarks`. The folder `run` of the
+    run that the checkpoint is an end of keeps them too, and shows them on its report.
+
+    Without `speed` no speed is measured; `seconds` is the time for it.
+
+    Raises UserError for rows that do not fit the model, if plain greedy generation would give other answers than the
+    model's logits, and if the harness is not installed or fails.
     """
-    with _telling(progress):
+    with _telling(progress, "evaluate"):
         from lmmpress.data import open_data
         from lmmpress.evaluation.evaluate_checkpoint import evaluate_checkpoint
 
-        settings = Evaluation(batch_size=batch_size)
-        return evaluate_checkpoint(open_checkpoint(checkpoint), open_data(str(data)), split, settings)
+        settings = _evaluation(batch_size, speed, seconds)
+        found, rows = open_checkpoint(checkpoint), open_data(str(data))
+        benchmarks: tuple[Benchmark, ...] = ()
+        if tasks is not None:
+            from lmmpress.benchmarks import asked_for
+
+            asked = asked_for(tasks, include_path, few_shot, harness_python, batch_size)
+            benchmarks = _benchmarks(found, asked, None if run is None else _local(run))
+        elif not (include_path is None and few_shot is None and harness_python is None and run is None):
+            raise UserError("--include-path, --few-shot, --harness-python and --run need --tasks")
+        return evaluate_checkpoint(found, rows, split, settings).model_copy(update={"benchmarks": benchmarks})
+
+
+def _benchmarks(checkpoint: Path, asked: "Asked", run: Path | None) -> "tuple[Benchmark, ...]":
+    """What a harness of others measures, kept in the folder of a run if there is one."""
+    from lmmpress.benchmarks import ask
+    from lmmpress.reporting import add_to, end_of
+
+    end = None if run is None else end_of(run, checkpoint)
+    numbers = ask(checkpoint, asked)
+    if run is not None and end is not None:
+        say(f"the report shows them: {add_to(run, end, numbers)}")
+    return tuple(numbers)
 
 
 def compare(
@@ -226,6 +314,7 @@ def compare(
     tasks: Iterable[str] = (),
     batch_size: int = _AT_ONCE,
     speed: bool = True,
+    seconds: float = _SECONDS,
     watts: float | None = None,
     out: Path | str | None = None,
     progress: Listener | None = None,
@@ -234,14 +323,14 @@ def compare(
     size, memory, speed taking turns, energy: `lmmpress compare`.
 
     `split` is by default `test`; where the data has none, the rows of the gate or of validation, or its only split.
-    `rows` is the most to compare on, `tasks` the names of the only tasks. Without `speed` no speed is measured. `watts`
-    is the power of the device, for an estimate of the energy where nothing measures it. With `out` comparison.html and
-    comparison.json are written into that folder.
+    `rows` is the most to compare on, `tasks` the names of the only tasks. Without `speed` no speed is measured;
+    `seconds` is the time for it. `watts` is the power of the device, for an estimate of the energy where nothing
+    measures it. With `out` comparison.html and comparison.json are written into that folder.
 
     Raises UserError for checkpoints that cannot be used or do not answer the same kind of rows, for rows that do not
     fit them, and if rows change meanwhile.
     """
-    with _telling(progress):
+    with _telling(progress, "compare"):
         from lmmpress.data import open_data
         from lmmpress.evaluation.compare_checkpoints import Asked, compare_checkpoints
         from lmmpress.reporting import check_folder, write_comparison
@@ -249,12 +338,20 @@ def compare(
         folder = None if out is None else _local(out)
         if folder is not None:
             check_folder(folder)
-        asked = Asked(split, rows, tuple(tasks), Evaluation(batch_size=batch_size), speed, watts)
+        asked = Asked(split, rows, tuple(tasks), _evaluation(batch_size, speed, seconds), watts)
         pair = [(str(address), open_checkpoint(address)) for address in (a, b)]
         found = compare_checkpoints(pair[0], pair[1], (str(data), open_data(str(data))), asked)
         if folder is not None:
             write_comparison(found, folder)
         return found
+
+
+def _evaluation(batch_size: int, speed: bool, seconds: float) -> Evaluation:
+    """How speed is measured. Raises UserError for numbers out of their ranges."""
+    try:
+        return Evaluation(batch_size=batch_size, speed=speed, seconds=seconds)
+    except ValidationError as error:
+        raise UserError(*lines_of(faults_of(error, Evaluation), "evaluation")) from None
 
 
 def predict(
@@ -275,7 +372,7 @@ def predict(
 
     Raises UserError for pictures that cannot be read, and for questions that do not fit the model.
     """
-    with _telling(progress):
+    with _telling(progress, "predict"):
         from lmmpress.data import open_data
         from lmmpress.evaluation.answers import answer_questions, answer_split
 
@@ -378,8 +475,9 @@ def _is_file_name(text: str) -> bool:
 
 
 @contextmanager
-def _telling(progress: Listener | None) -> Iterator[None]:
-    with listening(progress), quiet_transformers():
+def _telling(progress: Listener | None, what: str = "") -> Iterator[None]:
+    """Send what is done to `progress`; `what` it is, so that stretches without anything to count are seen."""
+    with listening(progress), quiet_transformers(), doing(what) if what else nullcontext():
         yield
 
 

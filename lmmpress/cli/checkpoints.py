@@ -48,13 +48,48 @@ def inspect(checkpoint: Checkpoint, as_json: AsJson = False) -> None:
 
 def evaluate(
     checkpoint: Checkpoint,
-    data: Annotated[str, typer.Option(help="A data set in imagefolder form: a directory, s3://bucket/prefix.")],
+    data: Annotated[str, typer.Option(help="A data set: a directory, s3://bucket/prefix.")],
     split: Annotated[str, typer.Option(help="The split to measure on.")] = "test",
     batch_size: Annotated[int, typer.Option(min=1)] = Evaluation().batch_size,
+    speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure speed.")] = True,
+    seconds: Annotated[float, typer.Option(help="The most time for measuring speed.")] = Evaluation().seconds,
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[,NAME]",
+            help="Tasks of lm-evaluation-harness, or of lmms-eval if the checkpoint sees pictures.",
+        ),
+    ] = None,
+    include_path: Annotated[Path | None, typer.Option(help="A folder with tasks of your own, for --tasks.")] = None,
+    few_shot: Annotated[
+        int | None, typer.Option(min=0, help="Solved rows before each, for --tasks; by default as the task says.")
+    ] = None,
+    harness_python: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PYTHON",
+            help="The Python that has the harness, for --tasks; or name it in LMMPRESS_HARNESS_PYTHON.",
+        ),
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A finished run whose report shall show the numbers of --tasks.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Accuracy by task, samples per second and latency of a checkpoint."""
-    found = api.evaluate(checkpoint, data, split=split, batch_size=batch_size)
+    """Accuracy by task, samples per second and latency of a checkpoint; with --tasks benchmarks by others too."""
+    found = api.evaluate(
+        checkpoint,
+        data,
+        split=split,
+        batch_size=batch_size,
+        speed=speed,
+        seconds=seconds,
+        tasks=tasks,
+        include_path=include_path,
+        few_shot=few_shot,
+        harness_python=harness_python,
+        run=run,
+    )
     if as_json:
         print(json.dumps(found.model_dump(), indent=1))
     else:

@@ -13,7 +13,7 @@ from lmmpress.plan import Evaluation
 def compare(
     a: Checkpoint,
     b: Checkpoint,
-    data: Annotated[str, typer.Option(help="A data set in imagefolder form: a directory, s3://bucket/prefix.")],
+    data: Annotated[str, typer.Option(help="A data set: a directory, s3://bucket/prefix.")],
     target: Annotated[
         Path | None, typer.Option("--output", "-o", help="A folder for comparison.html and comparison.json.")
     ] = None,
@@ -24,6 +24,7 @@ def compare(
     tasks: Annotated[list[str], typer.Option(metavar="NAME", help="Only rows of this task; may be repeated.")] = [],  # noqa: B006
     batch_size: Annotated[int, typer.Option(min=1)] = Evaluation().batch_size,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure speed and energy.")] = True,
+    seconds: Annotated[float, typer.Option(help="The most time for measuring speed.")] = Evaluation().seconds,
     watts: Annotated[
         float | None, typer.Option(help="The device's power, for an estimate of the energy where nothing measures it.")
     ] = None,
@@ -39,6 +40,7 @@ def compare(
         tasks=tasks,
         batch_size=batch_size,
         speed=speed,
+        seconds=seconds,
         watts=watts,
         out=target,
     )

@@ -31,6 +31,9 @@ def run(
         Granularity, typer.Option(help="With kfp-local: a task for each part of a step, or for each stage.")
     ] = Granularity.step,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")] = False,
+    speed: Annotated[
+        bool | None, typer.Option("--speed/--no-speed", help="Measure speed at the end; by default as the plan says.")
+    ] = None,
     overrides: Overrides = [],  # noqa: B006 (typer reads the default, nothing changes it)
     as_json: AsJson = False,
 ) -> None:
@@ -43,6 +46,7 @@ def run(
             engine=engine.value,
             granularity=granularity,
             resume=resume,
+            speed=speed,
             overrides=overrides,
         )
     except KeyboardInterrupt:

@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +13,7 @@ from lmmpress.cli.findings import show_findings
 from lmmpress.cli.shared import AsJson, out, say
 from lmmpress.cli.trigger_shared import SettingsFile, check_trigger, me, needs_trigger, open_by, told_of
 from lmmpress.errors import UserError
+from lmmpress.progress.log import log_form
 
 if TYPE_CHECKING:
     from lmmpress.trigger.act_tags import Doing
@@ -21,13 +21,6 @@ if TYPE_CHECKING:
     from lmmpress.trigger.trigger import Trigger
 
 PAUSE = 5.0  # seconds between two looks at a run that is waited for
-
-
-class LogForm(StrEnum):
-    """How the server's events are logged."""
-
-    text = "text"
-    json = "json"
 
 
 app = typer.Typer(no_args_is_help=True, help="Start re-compression when a registered model changes.")
@@ -155,15 +148,12 @@ def trigger_check(
 
 
 @app.command("serve")
-def trigger_serve(
-    settings: SettingsFile = None,
-    log: Annotated[LogForm, typer.Option(help="How events are logged, on stderr.")] = LogForm.text,
-) -> None:
+def trigger_serve(settings: SettingsFile = None) -> None:
     """Serve MLflow's webhook, the REST interface and metrics, and reconcile every minute, until told to stop."""
     needs_trigger("fastapi", "uvicorn", "prometheus_client", "authlib")
     from lmmpress.trigger.server.serve import serve
 
-    serve(open_by(settings), "json" if log == LogForm.json else "text")
+    serve(open_by(settings), log_form())
 
 
 def _claim(trigger: "Trigger", given: str) -> "Claim":

@@ -56,7 +56,7 @@ def test_every_function_takes_them(
     assert lmmpress.inspect(name).checkpoint == digest
     pruned = lmmpress.prune(name, tmp_path / "pruned", axis="block", remove=1)
     assert lmmpress.inspect(pruned.checkpoint).teacher == digest
-    assert lmmpress.evaluate(name, data).parameters == pruned.parameters_before
+    assert lmmpress.evaluate(name, data, speed=False).parameters == pruned.parameters_before
     assert len(lmmpress.predict(name, data, rows=1)) == 1
     assert lmmpress.compare(name, pruned.checkpoint, data, rows=1, speed=False).a.checkpoint == digest
     assert len(lmmpress.plan_sizes(short_plan | {"model": name})) == 2
@@ -83,7 +83,7 @@ def test_every_command_takes_them(
     assert json.loads(run("inspect", name, "--json"))["checkpoint"] == digest
     assert len(json.loads(run("plan", plan, "--json"))) == 2
     assert json.loads(run("prune", name, "--axis", "block", "--remove", 1, "-o", tmp_path / "pruned", "--json"))["cuts"]
-    assert json.loads(run("evaluate", name, "--data", data, "--json"))["rows"] == 16
+    assert json.loads(run("evaluate", name, "--data", data, "--no-speed", "--json"))["rows"] == 16
     assert json.loads(run("store", "cp", name, tmp_path / "store", "--json"))["addresses"] == [
         f"{tmp_path / 'store'}/checkpoints/{digest}"
     ]

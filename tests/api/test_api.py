@@ -118,8 +118,8 @@ def test_prune_inspect_and_evaluate_are_the_commands(
     found = lmmpress.inspect(pruned.checkpoint)
     assert found.as_dict() == json.loads(run("inspect", tmp_path / "there", "--json"))
     assert found.parameters == pruned.parameters
-    measured = lmmpress.evaluate(pruned.checkpoint, data, batch_size=4)
-    told = json.loads(run("evaluate", tmp_path / "there", "--data", data, "--batch-size", 4, "--json"))
+    measured = lmmpress.evaluate(pruned.checkpoint, data, batch_size=4, seconds=1)
+    told = json.loads(run("evaluate", tmp_path / "there", "--data", data, "--batch-size", 4, "--seconds", 1, "--json"))
     assert measured.model_dump().keys() == told.keys()
     assert (measured.accuracy_by_task, measured.rows) == (told["accuracy_by_task"], told["rows"])
     again = lmmpress.prune(source, tmp_path / "again", cuts=pruned.checkpoint / "COMPRESSION.json")
@@ -132,7 +132,7 @@ def test_prune_inspect_and_evaluate_are_the_commands(
 
 def test_predict_answers_as_evaluate_measures(taught: Path, data: Path) -> None:
     answers = lmmpress.predict(taught, data, batch_size=5)
-    assert answers.accuracy == lmmpress.evaluate(taught, data).accuracy
+    assert answers.accuracy == lmmpress.evaluate(taught, data, speed=False).accuracy
     assert answers.accuracy is not None
     assert answers.accuracy > 0.5
     said = [one.text.replace(" ", "") for one in answers]  # the tiny tokenizer puts a space between words
@@ -147,7 +147,7 @@ def test_predict_takes_questions_with_pictures(taught: Path, data: Path, tmp_pat
     """A path, and an image in memory; the answers are those to the data set's own rows."""
     split = read_split(data, "test")
     rows = [split.rows[number] for number in (0, 1, 6)]
-    names = [row.file_name for row in rows]
+    names = [row.picture for row in rows]
     assert None not in names
     asked = [(data / str(name), row.question) for name, row in zip(names, rows, strict=True)]
     in_memory = [(open_image(split, str(name)), row.question) for name, row in zip(names, rows, strict=True)]
@@ -205,7 +205,7 @@ lmmpress.compress(plan, f"{out}/run")
 lmmpress.plan_sizes(plan)
 lmmpress.prune(model, f"{out}/pruned", axis="ffn", remove=16, data=data)
 lmmpress.inspect(f"{out}/pruned")
-lmmpress.evaluate(f"{out}/pruned", data)
+lmmpress.evaluate(f"{out}/pruned", data, seconds=1)
 lmmpress.predict(f"{out}/pruned", data)
 lmmpress.report(f"{out}/run")
 """

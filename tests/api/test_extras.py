@@ -112,17 +112,21 @@ def test_only_the_rooms_of_extras_need_them(tmp_path: Path) -> None:
     bucket = {"bucket", "cache", "connection", "download", "rights_probe", "retries", "s3_calls", "upload"}
     found = without(ALL, "support.doors", "modules_that_cannot_be_imported", tmp_path)
     assert "lmmpress.store.s3_calls" in found
+    arrow = {"arrow_checks", "arrow_stream", "arrow_values", "parquet_file", "saved_rows"}
     others = {name for name in found if not name.startswith(rooms)}
-    assert others <= {f"lmmpress.store.{name}" for name in bucket}
+    assert others <= {f"lmmpress.store.{name}" for name in bucket} | {
+        f"lmmpress.data.containers.{name}" for name in arrow
+    }
 
 
 def test_the_extras_install_what_they_are_named_for() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
     for package, extra in EXTRA_OF.items():
         assert canonicalize_name(package) in {Requirement(one).name for one in extras[extra]}
-    assert {Requirement(one).extras == {"argo", "kubeflow", "mlflow", "s3", "trigger"} for one in extras["all"]} == {
-        True
-    }
+    assert {
+        Requirement(one).extras == {"argo", "kubeflow", "metrics", "mlflow", "parquet", "s3", "trigger"}
+        for one in extras["all"]
+    } == {True}
     assert Requirement(extras["cluster"][0]).extras == {"all"}
     assert "lmmpress[all]" in extras["dev"], "the two commands of the README install everything"
 

@@ -62,9 +62,10 @@ def shown(make_checkpoint: Any, taught: Path, data: Path, tmp_path: Path) -> dic
         "Sizes": lmmpress.plan_sizes("paper"),
         "Pruned": pruned,
         "Inspection": lmmpress.inspect(pruned.checkpoint),
-        "Measurement": lmmpress.evaluate(taught, data),
+        "Description": lmmpress.inspect_data(data),
+        "Measurement": lmmpress.evaluate(taught, data, seconds=1),
         "Answers": lmmpress.predict(taught, data),
-        "Comparison": lmmpress.compare(taught, make_checkpoint("llama"), data, rows=4),
+        "Comparison": lmmpress.compare(taught, make_checkpoint("llama"), data, rows=4, seconds=1),
     }
 
 
@@ -87,6 +88,7 @@ def test_a_page_says_what_the_command_prints(shown: dict[str, Shown]) -> None:
         "Sizes": "5.436 B",
         "Pruned": "parameters",
         "Inspection": "block of language -1",
+        "Description": "imagefolder, 96 rows from 1 file",
         "Measurement": "samples/s at batch",
         "Answers": "accuracy",
         "Comparison": "4 of 4 rows have different answers",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cli import fail, run
+from support.cli import fail, refused, run
 from typer.testing import CliRunner
 
 from lmmpress.cli.app import app, main
@@ -41,7 +41,7 @@ def test_prune_inspect_and_evaluate(make_checkpoint: Callable[..., Path], data: 
     assert facts["widths"]["language"]["ffn"] == 48
     assert facts["history"][0]["axis"] == "ffn"
     assert "ffn of language -16" in run("inspect", pruned)
-    assert json.loads(run("evaluate", pruned, "--data", data, "--json"))["rows"] == 16
+    assert json.loads(run("evaluate", pruned, "--data", data, "--no-speed", "--json"))["rows"] == 16
 
 
 def test_run_writes_the_files_that_others_read(plan_file: Path, tmp_path: Path) -> None:
@@ -179,3 +179,9 @@ def test_an_address_is_no_folder_to_write_to(
             run(*command)
         assert "hush" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["plan.yaml"]
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "1e9"])
+def test_a_time_for_speed_that_is_none_is_refused(seconds: str, taught: Path, data: Path) -> None:
+    assert "evaluation: seconds: " in refused("evaluate", taught, "--data", data, "--seconds", seconds)
+    assert "evaluation: seconds: " in refused("compare", taught, taught, "--data", data, "--seconds", seconds)

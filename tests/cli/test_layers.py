@@ -18,11 +18,12 @@ CLI = ROOT / "lmmpress" / "cli"
 PRINTING = ("lmmpress.printing", "lmmpress.errors", "lmmpress.progress", "lmmpress.cli")
 CLUSTER = ("lmmpress.tasks.cluster_profile", "lmmpress.tasks.granularity", "lmmpress.tasks.pod_memory")
 ROOMS = {
-    "app.py": ("lmmpress.host.full_disk",),
+    "app.py": ("lmmpress.host.full_disk", "lmmpress.host.offline"),
     "approve.py": ("lmmpress.argo", "lmmpress.pods", "lmmpress.doctor", "lmmpress.tasks", "lmmpress.host.extras"),
     "argo.py": ("lmmpress.argo", "lmmpress.pods", "lmmpress.doctor", "lmmpress.plan", *CLUSTER),
     "checkpoints.py": ("lmmpress.axes", "lmmpress.plan"),
     "compare.py": ("lmmpress.plan",),
+    "data.py": ("lmmpress.settings.plain_yaml",),
     "doctor.py": ("lmmpress.doctor", "lmmpress.pods", "lmmpress.plan", "lmmpress.host.extras", *CLUSTER),
     "findings.py": ("lmmpress.doctor",),
     "kubeflow.py": ("lmmpress.kubeflow", "lmmpress.pods", "lmmpress.doctor", *CLUSTER),
@@ -76,6 +77,7 @@ COMMANDS: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {
     "inspect": (api.inspect, {}),
     "evaluate": (api.evaluate, {}),
     "compare": (api.compare, {"target": "out"}),
+    "data": (api.inspect_data, {"directory": "data"}),
     "report": (api.report, {}),
 }
 """Each command's function, and how the API calls what is called otherwise on the command line."""
@@ -99,7 +101,7 @@ def test_a_command_has_the_defaults_of_its_function(name: str) -> None:
     offered = inspect.signature(function).parameters
     asked = inspect.signature(registered()[name]).parameters
     for option, parameter in asked.items():
-        if option == "as_json" or renamed.get(option) == "plan":
+        if option in ("as_json", "strict") or renamed.get(option) == "plan":
             continue
         counterpart = offered[renamed.get(option, option)]
         assert plain(parameter.default) == counterpart.default, option

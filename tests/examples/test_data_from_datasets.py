@@ -51,7 +51,7 @@ def test_a_saved_data_set_becomes_data_that_a_model_answers(taught: Path, tmp_pa
         found = read_split(out, split)
         assert [row.answer for row in found.rows] == [picture(number)[0] for number in chosen for _ in range(2)]
         assert [row.task for row in found.rows] == ["plain", "title"] * len(chosen)
-        assert [open_picture(out / str(row.file_name)).getpixel((0, 0)) for row in found.rows[::2]] == [
+        assert [open_picture(out / str(row.picture)).getpixel((0, 0)) for row in found.rows[::2]] == [
             picture(number)[1].getpixel((0, 0)) for number in chosen
         ]
     assert len(list((out / "images").iterdir())) == 12

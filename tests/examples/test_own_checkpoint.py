@@ -9,7 +9,12 @@ from support.examples import run_example
 
 import lmmpress
 
-QUICK = ["--set", "tolerance={alpha: 0.9, allow_zero: true}", "--set", "evaluation={samples: 4, latency_samples: 2}"]
+QUICK = [
+    "--set",
+    "tolerance={alpha: 0.9, allow_zero: true}",
+    "--set",
+    "evaluation={samples: 4, latency_samples: 2, seconds: 2}",
+]
 
 
 @pytest.mark.parametrize("kind", ["llama", "llava-clip-llama"])
