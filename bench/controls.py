@@ -44,12 +44,12 @@ def main() -> None:
         distilled = distill(one, checkpoint)
         assert distilled.checkpoint, "the loss stays finite"
         after = evaluate(one, distilled.checkpoint, "test")
-        drop = paired_drop(before.right, after.right, one.facts("test").owners(), 0.95)
+        drop = paired_drop(before.values, after.values, one.facts("test").owners(), 0.95)
         result[name] = {
             "original": before.accuracy,
             "before_distilling": cut.accuracy,
             "accuracy": after.accuracy,
-            "by_task": one.facts("test").by_task(after.right),
+            "by_task": one.facts("test").by_task(after.values),
             "drop": drop.value,
             "drop_interval": [drop.interval.low, drop.interval.high],
             "last_loss": distilled.loss[-1],

@@ -28,6 +28,7 @@ from typing import Any
 import psutil
 from common import show, spread
 
+from lmmpress.progress.log import LogForm
 from lmmpress.store import open_store
 from lmmpress.trigger.claims import Claim, Claims, Sent, State
 from lmmpress.trigger.engines.interface import Order, Seen
@@ -332,7 +333,7 @@ def server(folder: Path, models: int) -> Any:
     engines = {EngineName.local: Instant()}
     trigger = Trigger(settings, objects, Claims(objects), Told(folder / "version"), engines, lambda: datetime.now(UTC))
     service = Service(trigger, Metrics())
-    logs.begin("json", service.secrets)
+    logs.begin(LogForm.json, service.secrets)
     return make_app(service)
 
 
