@@ -110,7 +110,7 @@ def plan_file(tmp_path: Path) -> Path:
     raw["tolerance"] |= {"alpha": 0.2}
     raw["distillation"] |= {"rows": None}
     raw["importance"] |= {"rows": None}
-    raw["evaluation"] = {"batch_size": 32, "samples": 8, "latency_samples": 2}
+    raw["evaluation"] = {"batch_size": 32, "samples": 8, "latency_samples": 2, "seconds": 2}
     raw["compare"] = True
     target = tmp_path / "plan.yaml"
     target.write_text(yaml.safe_dump(raw, sort_keys=False), "utf-8")

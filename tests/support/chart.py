@@ -132,7 +132,7 @@ CASES: dict[str, tuple[Values, tuple[str, ...]]] = {
                 "report": True,
                 "submitters": [{"kind": "Group", "name": "ads", "apiGroup": "rbac.authorization.k8s.io"}],
             },
-            "pipeline": {"patience": "30m", "retries": {"count": 5}, "cache": {"enabled": True}},
+            "pipeline": {"patience": "30m", "log": "json", "retries": {"count": 5}, "cache": {"enabled": True}},
             "ca": {"existingConfigMap": "authorities"},
         },
         (),

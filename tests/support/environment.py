@@ -2,6 +2,7 @@
 
 import logging
 import os
+import tempfile
 
 import torch
 from hypothesis import settings
@@ -17,6 +18,7 @@ def isolate() -> None:
             hidden[name] = os.environ.pop(name)
     for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "COLUMNS"):
         os.environ.pop(name, None)
+    os.environ["LMMPRESS_CACHE"] = tempfile.mkdtemp(prefix="lmmpress-cache-")
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
     # the workers keep all cores busy, and no result depends on the number of cores

@@ -54,5 +54,5 @@ def tiny_plan(model: Path, data: Path) -> dict[str, Any]:
             "io": {"step": 8, "max": 8},
         },
         "distillation": {"epochs": 1, "learning_rate": 1e-3, "batch_size": 8},
-        "evaluation": {"samples": 4, "batch_size": 2, "latency_samples": 2},
+        "evaluation": {"samples": 4, "batch_size": 2, "latency_samples": 2, "seconds": 2},
     }

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from lmmpress.result import Headline, Interval, Latency, Result, StepResult
+from lmmpress.result import Headline, Interval, Latency, Result, Speed, StepResult, Timing
 
 TOWERS = {"vision": 3_214_080, "qformer": 1_905_664, "language": 7_340_544}
 
@@ -26,6 +26,35 @@ def headline(checkpoint: str, towers: dict[str, int], accuracy: float, speed: fl
     )
 
 
+TIMING = Timing(
+    passes=7,
+    rows=64,
+    of_rows=128,
+    single_rows=20,
+    own_rows=64,
+    seconds=41.5,
+    stopped="seconds",
+    rate=Interval(low=160.0, high=183.0, confidence=0.95),
+    ratio=Interval(low=1.65, high=1.91, confidence=0.95),
+)
+
+
+def timed(result: Result) -> Result:
+    """The same, with how its speed was measured, which results of older versions do not tell."""
+    return result.model_copy(update={name: _with(getattr(result, name), timing=TIMING) for name in ENDS})
+
+
+def without_speed(result: Result) -> Result:
+    """The same run, whose speed was not measured."""
+    nothing = dict.fromkeys(Speed.model_fields)
+    return result.model_copy(update={name: _with(getattr(result, name), **nothing) for name in ENDS})
+
+
+def _with(model: Headline, **changes: object) -> Headline:
+    return model.model_copy(update=changes)
+
+
+ENDS = ("original", "compressed")
 Decision = Literal["accepted", "rolled back", "kept"]
 DECISIONS: dict[str, Decision] = {"a": "accepted", "r": "rolled back", "k": "kept"}
 

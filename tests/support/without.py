@@ -17,7 +17,7 @@ from typing import Any
 from support.paths import ROOT, TESTS
 
 EXTRAS = (
-    *("kfp", "kfp_kubernetes", "kubernetes", "mlflow", "minio"),
+    *("jiwer", "kfp", "kfp_kubernetes", "kubernetes", "mlflow", "minio", "pyarrow", "rapidfuzz"),
     *("authlib", "cronsim", "fastapi", "prometheus_client", "pydantic_settings", "uvicorn"),
 )
 """The packages of extras."""

@@ -16,7 +16,7 @@ lock() {
 
 work=$(mktemp -d)
 trap 'rm -r "$work"' EXIT
-lock pyproject.toml --extra mlflow --extra s3 >"$work/all"
+lock pyproject.toml --extra metrics --extra mlflow --extra parquet --extra s3 >"$work/all"
 
 # torch is chosen by the variant of the image, with the libraries of NVIDIA or without
 awk -v torch="$work/torch" -v rest="$work/rest" '
@@ -40,7 +40,7 @@ printf 'psycopg2-binary>=2.9,<3\nboto3>=1.40,<2\n' >"$work/mlflow.in"
 lock --constraint "$work/pinned" "$work/mlflow.in" | beside >"$work/mlflow"
 
 # the trigger's server: it compiles and submits pipelines of both engines
-lock --constraint "$work/pinned" pyproject.toml --extra argo --extra kubeflow --extra mlflow --extra s3 --extra trigger |
+lock --constraint "$work/pinned" pyproject.toml --extra argo --extra kubeflow --extra metrics --extra mlflow --extra s3 --extra trigger |
     beside >"$work/trigger"
 
 echo kfp >"$work/kfp.in"

@@ -34,7 +34,7 @@ PLAN: Node = {
         "gamma": 1.0,
         "pairwise": "eq5",
     },
-    "evaluation": {"batch_size": 64, "samples": 16, "latency_samples": 4},
+    "evaluation": {"batch_size": 64, "samples": 16, "latency_samples": 4, "seconds": 2},
     "compare": True,
 }
 """The sample cut short. Its amounts are those at which the last of three steps is rolled back."""
