@@ -136,9 +136,10 @@ class Index:
         while self._connections:
             self._connections.popitem()[1].close()
 
-    def is_current(self) -> bool:
-        """Whether the files with the rows are as they were when the index was made."""
-        return _stamps(self.folder, self.found) == self.stamps
+    def changed_file(self) -> str | None:
+        """A file with rows that is not as it was when the index was made; None if there is none."""
+        now = _stamps(self.folder, self.found)
+        return next((one[0] for one, before in zip(now, self.stamps, strict=True) if one != before), None)
 
     def where(self, name: str) -> Place:
         """Where the bytes of a picture are."""

@@ -107,8 +107,8 @@ def check_unchanged(split: Split) -> None:
     if split.index is None:
         return
     known = {name: sha256 for name, sha256 in split.pictures.items() if split.index.where(name).size < 0}
-    if not split.index.is_current():
-        raise UserError(f"{shown(split.folder)}: its rows have changed since they were read; start again")
+    if name := split.index.changed_file():
+        raise UserError(f"{shown(split.folder)}/{name} has changed since its rows were read; start again")
     found = by_workers(partial(read_file, split.folder), known)
     for name, (_, sha256, _) in zip(known, found, strict=True):
         if sha256 != known[name]:

@@ -10,7 +10,7 @@ from lmmpress.data import Split
 from lmmpress.data.facts import Marks
 from lmmpress.evaluation.accuracy import Judged, judged
 from lmmpress.evaluation.comparison import Said
-from lmmpress.evaluation.generate import longest_answer, write_answers
+from lmmpress.evaluation.generate import longest_reply, write_answers
 from lmmpress.evaluation.opened import Opened
 from lmmpress.evaluation.speed import Subject
 from lmmpress.lmm.examples import Examples
@@ -75,7 +75,7 @@ def _wrong_answers(subject: Subject, right: torch.Tensor, batch_size: int) -> di
     """The text of each answer that is not right, and whether it ended."""
     examples = subject.examples
     rows = (~right).nonzero().flatten().tolist()
-    written = write_answers(subject.model, examples, rows, longest_answer(examples), subject.ends, batch_size)
+    written = write_answers(subject.model, examples, rows, longest_reply(examples), subject.ends, batch_size)
     return {
         row: (decoded(subject.tokenizer, ids), bool(ids) and ids[-1] in subject.ends) for row, ids in written.items()
     }

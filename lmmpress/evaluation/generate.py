@@ -12,6 +12,7 @@ from lmmpress.progress import track
 LONGEST_UNKNOWN = 128
 """The tokens after which an answer is cut off where the rows have no answers and nobody gives a number."""
 
+_SHORTEST_REPLY = 32  # tokens
 _SHARE = 0.99  # of the right answers may be as long as an answer that is cut off
 
 
@@ -22,6 +23,12 @@ def longest_answer(examples: Examples, given: int | None = None) -> int:
         return given
     known = sorted(len(row.answer) for row in examples.rows if row.answer)
     return known[math.ceil(_SHARE * len(known)) - 1] if known else LONGEST_UNKNOWN
+
+
+def longest_reply(examples: Examples, given: int | None = None) -> int:
+    """`longest_answer` where the length of an answer is of interest, or its text if it is wrong: it may well be longer
+    than right ones."""
+    return max(_SHORTEST_REPLY, 2 * longest_answer(examples)) if given is None else given
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from lmmpress.evaluation.generate import generate, lengths, longest_answer, questions
+from lmmpress.evaluation.generate import generate, lengths, longest_reply, questions
 from lmmpress.evaluation.pace import LEAST, Clock, Fit, Pace, fit, spread
 from lmmpress.host.energy import Meter
 from lmmpress.lmm.examples import Examples, Tensors
@@ -99,7 +99,7 @@ class Timed:
     def speak(self, models: int) -> None:
         """Count the tokens of the model's own answers, end token included, while there is time; also a warm-up.
 
-        One that does not end is cut off where `longest_answer` says.
+        One that does not end is cut off where `longest_reply` says.
         """
         begun = self._pace.clock()
         for question in self._own:
@@ -139,7 +139,7 @@ class Timed:
     @property
     def _longest(self) -> int:
         """The number of tokens after which an answer is cut off."""
-        return longest_answer(self._subject.examples, self._settings.max_new_tokens)
+        return longest_reply(self._subject.examples, self._settings.max_new_tokens)
 
     def _tokens(self, rows: list[int]) -> float:
         """The mean number of tokens in the right answers to these rows."""

@@ -7,7 +7,7 @@ from lmmpress.data import Row
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.models import subject_of
 from lmmpress.engine.parts.once import once
-from lmmpress.evaluation.generate import longest_answer, write_answers
+from lmmpress.evaluation.generate import longest_reply, write_answers
 from lmmpress.evaluation.picture_use import rows_of_different_images, sees
 from lmmpress.lmm.processor import decoded, load_processor
 
@@ -45,7 +45,7 @@ def original_says(materials: Materials, count: int = 3) -> list[Reply]:
     places = sorted({number * len(split.rows) // count for number in range(count)})
     few = replace(split, rows=tuple(split.rows[place] for place in places))
     subject = subject_of(materials, materials.original, few)
-    longest = longest_answer(subject.examples, materials.plan.evaluation.max_new_tokens)
+    longest = longest_reply(subject.examples, materials.plan.evaluation.max_new_tokens)
     numbers = range(len(subject.examples.rows))
     written = write_answers(subject.model, subject.examples, numbers, longest, subject.ends, batch_size=1)
     return [
