@@ -146,7 +146,7 @@ def test_few_rows_are_measured(subject: Make, rows: int, latency_samples: int, b
 def test_rows_are_taken_evenly_over_the_split(subject: Make) -> None:
     split = subject("text-glm", 6).examples.split
     assert sampled(split, Evaluation(samples=3)).rows == (split.rows[0], split.rows[2], split.rows[4])
-    assert sampled(split, Evaluation(samples=100)).rows == split.rows
+    assert sampled(split, Evaluation(samples=100)).rows == tuple(split.rows)
 
 
 def test_what_older_versions_measured_can_be_read() -> None:
