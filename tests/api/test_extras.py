@@ -101,7 +101,8 @@ def test_every_function_that_needs_an_extra_names_it(plan: dict[str, Any], tmp_p
 def test_a_pod_without_mlflow_says_so_in_its_first_task(plan: dict[str, Any], tmp_path: Path) -> None:
     raw = plan | {"store": str(tmp_path / "store")}
     told = without(ALL, "support.doors", "first_task", tmp_path, plan=raw, tracking_uri="http://mlflow:5000")
-    (line,) = told.splitlines()
+    part, line = told.splitlines()
+    assert part == "prepare"
     assert line.endswith(INSTALL.format("mlflow"))
 
 
