@@ -83,6 +83,8 @@ def _known_axis(name: str) -> str:
 
 Address = Annotated[str, AfterValidator(_without_secrets)]
 Draw = Literal["even", "random", "by_task"]
+Turns = Literal["last", "all"]
+Template = Literal["auto", "never", "always"]
 TowerName = Literal["vision", "qformer", "language", "largest"]
 
 
@@ -341,8 +343,8 @@ class Plan(Settings):
     stages: Stages
     distillation: Distillation = Distillation()
     evaluation: Evaluation = Evaluation()
-    turns: Literal["last", "all"] = "last"
-    template: Literal["auto", "never", "always"] = "auto"
+    turns: Turns = "last"
+    template: Template = "auto"
     data_checks: Literal["all", "lazy"] = "all"
     columns: Columns = {}
     shares: Shares = Shares()

@@ -2,13 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-Draw = Literal["even", "random", "by_task"]
-DRAWS: tuple[Draw, ...] = get_args(Draw)
+from lmmpress.plan import Draw
 
 
 def drawn(

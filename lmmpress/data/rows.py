@@ -13,7 +13,7 @@ from PIL import Image
 
 from lmmpress.data.address import bring, shown
 from lmmpress.data.digests import digest_of_rows, old_digest_of_rows
-from lmmpress.data.draw import Draw, drawn
+from lmmpress.data.draw import drawn
 from lmmpress.data.index import Ids, Index, open_index
 from lmmpress.data.picture_files import UPDATE, changed, in_parts, read_file
 from lmmpress.data.pictures import MOST_BYTES, picture_of
@@ -22,6 +22,7 @@ from lmmpress.data.splitting import GATES, ROLES, part_of, parts, roles_in
 from lmmpress.data.workers import by_workers
 from lmmpress.errors import UserError
 from lmmpress.files.bounded import check_file, read_bytes
+from lmmpress.plan import Draw
 from lmmpress.settings.reading import Reading
 
 _TEST, _GATE = "test", "gate"
@@ -182,7 +183,7 @@ def _split(index: Index, name: str, limit: int | None, tasks: tuple[str, ...], d
     ids = _chosen(index, name, limit, tasks, draw, seed)
     pictures = _Pictures(index, ids)
     if _read_pictures(index, ids):
-        index.note("DELETE FROM digests WHERE name != ?", [("",)])
+        index.note("DELETE FROM digests", [()])
     key = json.dumps([name, limit, tasks, draw, seed])
     known = dict(index.ask("SELECT name, value FROM digests WHERE name IN (?, ?)", [key, f"old {key}"]))
     if len(known) < 2:

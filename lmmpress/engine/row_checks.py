@@ -11,8 +11,8 @@ from lmmpress.files.digest import sha256_by_name
 from lmmpress.lmm.examples import check_rows
 from lmmpress.lmm.processor import load_processor
 from lmmpress.lmm.read_anatomy import complete, read_config
-from lmmpress.lmm.row_reading import Turns, reading_of
-from lmmpress.plan import Plan, digest_of
+from lmmpress.lmm.row_reading import reading_of
+from lmmpress.plan import Plan, Turns, digest_of
 from lmmpress.progress import say_once
 from lmmpress.result import ROLES, Role
 from lmmpress.store import Store

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from lmmpress.data import Split, open_data, read_split, usual_splits
 from lmmpress.data.facts import SplitFacts, facts_of
 from lmmpress.errors import UserError
-from lmmpress.lmm.row_reading import Turns, reading_of
-from lmmpress.plan import Plan, Splits
+from lmmpress.lmm.row_reading import reading_of
+from lmmpress.plan import Plan, Splits, Turns
 from lmmpress.result import ROLES, DataInfo, Role, SkippedRow
 from lmmpress.store import Store
 from lmmpress.store.records import OF, SPLITS, Subjects

@@ -18,7 +18,7 @@ from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.examples import Examples, encode
 from lmmpress.lmm.processor import load_processor, tokenizer_of
-from lmmpress.lmm.row_reading import Template
+from lmmpress.plan import Template
 
 DTYPE = torch.float32
 """What models are measured in, where nothing else is asked for."""

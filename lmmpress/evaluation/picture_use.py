@@ -17,7 +17,7 @@ from lmmpress.data import Row, Split, open_image
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.examples import Examples, encode, make_batch
 from lmmpress.lmm.forward import answer_logits
-from lmmpress.lmm.row_reading import Template
+from lmmpress.plan import Template
 
 _ROWS = 4
 _ROUNDING = 16 * torch.finfo(torch.float32).eps  # of the largest logit

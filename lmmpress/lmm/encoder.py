@@ -19,7 +19,7 @@ from lmmpress.errors import UserError
 from lmmpress.lmm.compatibility import fitted, image_token, puts_image_in_front
 from lmmpress.lmm.processor import PASSED_ON, tokenizer_of
 from lmmpress.lmm.prompts import Dialogue, Prompts
-from lmmpress.lmm.row_reading import Template, Turns
+from lmmpress.plan import Template, Turns
 
 Ids = list[int]
 

@@ -16,8 +16,7 @@ import torch
 from lmmpress.data import Row, Split, open_image
 from lmmpress.data.rows import open_images
 from lmmpress.lmm.encoder import ROWS_AT_ONCE, Encoded, Encoder
-from lmmpress.lmm.row_reading import Template, Turns
-from lmmpress.plan import digest_of
+from lmmpress.plan import Template, Turns, digest_of
 from lmmpress.progress import say_once, track
 
 Tensors = dict[str, torch.Tensor]

@@ -14,7 +14,8 @@ from lmmpress.errors import UserError
 from lmmpress.lmm.chat_template import Conversation, Message, Renderer, template_of
 from lmmpress.lmm.compatibility import image_token, puts_image_in_front, sees
 from lmmpress.lmm.processor import tokenizer_of
-from lmmpress.lmm.row_reading import Template, Turns, is_rendered
+from lmmpress.lmm.row_reading import is_rendered
+from lmmpress.plan import Template, Turns
 
 
 @dataclass(frozen=True)

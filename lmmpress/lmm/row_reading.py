@@ -1,11 +1,9 @@
 """How a model reads rows: which answers count, and which rows its chat template renders."""
 
-from typing import Any, Literal
+from typing import Any
 
 from lmmpress.data import Row, Split
-
-Turns = Literal["last", "all"]
-Template = Literal["auto", "never", "always"]
+from lmmpress.plan import Template, Turns
 
 _RENDERED = 1  # version of the rendering by templates
 

@@ -24,8 +24,6 @@ FIELDS = (
 )
 """The columns that a row may have."""
 
-ROLE_SHARES = {"score": 0.1, "distill": 0.7, "gate": 0.1, "test": 0.1}
-
 
 def _known_field(name: str) -> str:
     if name not in FIELDS:
@@ -49,10 +47,10 @@ Columns = dict[Annotated[str, AfterValidator(_known_field)], str | Text]
 class Shares(_Settings):
     """What share of the rows each split gets where the data names no splits."""
 
-    score: Annotated[float, Field(gt=0, lt=1)] = ROLE_SHARES["score"]
-    distill: Annotated[float, Field(gt=0, lt=1)] = ROLE_SHARES["distill"]
-    gate: Annotated[float, Field(gt=0, lt=1)] = ROLE_SHARES["gate"]
-    test: Annotated[float, Field(gt=0, lt=1)] = ROLE_SHARES["test"]
+    score: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    distill: Annotated[float, Field(gt=0, lt=1)] = 0.7
+    gate: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.1
 
 
 class Reading(_Settings):

@@ -46,6 +46,36 @@ def test_a_limit_takes_images_evenly_and_all_rows_of_an_image(tmp_path: Path) ->
     assert [row.question for row in taken] == ["0a", "0b", "2a", "2b", "4a", "4b", "6a", "6b", "8a", "8b"]
 
 
+def many(folder: Path) -> Path:
+    """Ten pictures with two rows each, of a task that every row has and one that few have."""
+    write(folder)
+    rows = []
+    for number in range(10):
+        shutil.copyfile(folder / "a.png", folder / f"{number}.png")
+        tasks = ("often", "seldom" if number < 2 else "often")
+        rows += [
+            GOOD | {"file_name": f"{number}.png", "question": f"{number}{letter}", "task": task}
+            for letter, task in zip("ab", tasks, strict=True)
+        ]
+    return write(folder, *rows)
+
+
+def test_a_random_draw_takes_all_rows_of_a_picture_and_depends_on_the_seed(tmp_path: Path) -> None:
+    folder = many(tmp_path / "d")
+    taken = [read_split(folder, "test", limit=8, draw="random", seed=seed) for seed in (0, 0, 1)]
+    assert taken[0].digest == taken[1].digest != taken[2].digest
+    for split in taken:
+        assert len(split.rows) == 2 * len(split.pictures) == 8
+        assert [row.line for row in split.rows] == sorted(row.line for row in split.rows)
+
+
+@pytest.mark.parametrize(("limit", "seldom"), [(10, 1), (15, 1), (5, 0)])
+def test_a_draw_by_task_takes_of_each_task_its_share(tmp_path: Path, limit: int, seldom: int) -> None:
+    rows = read_split(many(tmp_path / "d"), "test", limit=limit, draw="by_task").rows
+    assert len(rows) == limit
+    assert sum(row.task == "seldom" for row in rows) == seldom
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
