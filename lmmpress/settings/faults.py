@@ -62,6 +62,8 @@ def without_followers(first: dict[Place, str], others: dict[Place, str]) -> dict
 
 def nearest(name: str, known: Sequence[str]) -> str:
     """A hint for an unknown name: the nearest known name, or all known names."""
+    if not known:
+        return "there is none"
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
 
