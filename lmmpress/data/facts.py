@@ -63,19 +63,20 @@ def facts_of(split: Split) -> SplitFacts:
 def _owners(split: Split) -> tuple[int, ...]:
     """For each row the index of its image; of the first image, where rows with several share some. A row without an
     image has its own index."""
-    of_image = {name: number for number, name in enumerate(split.image_names())}
-    first = list(range(len(of_image)))  # of the images that are joined to each one, or nearer to it
+    images = split.images
+    first = list(range(len(images.names)))  # of the images that are joined to each one, or nearer to it
 
     def root(image: int) -> int:
         while first[image] != image:
             first[image] = image = first[first[image]]
         return image
 
-    for row in split.rows:
-        roots = [root(of_image[name]) for name in row.pictures]
+    ends = np.cumsum(images.counts)
+    for begin, end in zip((ends - images.counts).tolist(), ends.tolist(), strict=True):
+        roots = [root(image) for image in images.numbers[begin:end].tolist()]
         for image in roots:
             first[image] = min(roots)
     return tuple(
-        len(of_image) + number if row.picture is None else root(of_image[row.picture])
-        for number, row in enumerate(split.rows)
+        root(int(images.numbers[end - count])) if count else len(first) + number
+        for number, (count, end) in enumerate(zip(images.counts.tolist(), ends.tolist(), strict=True))
     )

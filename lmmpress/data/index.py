@@ -11,6 +11,7 @@ import sqlite3
 import tempfile
 import threading
 import time
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -56,6 +57,18 @@ class Stored:
 
     row: Row
     old: list[str | None] | None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the index: its number and name, whether it is a file of its own, that file's stamp when it was read,
+    and its sha256; both are empty for a file that was not read yet."""
+
+    number: int
+    name: str
+    is_file: bool
+    stamp: str
+    sha256: str
 
 
 @contextmanager
@@ -114,14 +127,61 @@ class Index:
 
     def ids(self, split: str, tasks: Sequence[str] = ()) -> Ids:
         """The rows of a split, or only those of some tasks."""
-        which = f" AND task IN ({','.join('?' * len(tasks))})" if tasks else ""
-        found = self.each(f"SELECT id FROM rows WHERE split = ?{which} ORDER BY id", [split, *tasks])
+        found = self.each(f"SELECT id FROM rows WHERE split = ?{_of(tasks)} ORDER BY id", [split, *tasks])
         return np.fromiter((number for (number,) in found), np.int64)
 
-    def first_pictures(self, split: str) -> dict[int, int]:
-        """The number of the first picture of each row of a split that has one."""
-        question = "SELECT shown.row, picture FROM shown JOIN rows ON rows.id = shown.row WHERE place = 0 AND split = ?"
-        return dict(self.each(question, [split]))
+    def first_pictures(self, split: str, tasks: Sequence[str] = ()) -> NDArray[np.int32]:
+        """For each of `ids` of a split the number of its first picture, -1 if it has none."""
+        question = (
+            "SELECT ifnull(picture, -1) FROM rows LEFT JOIN shown ON shown.row = id AND place = 0 "
+            f"WHERE split = ?{_of(tasks)} ORDER BY id"
+        )
+        return np.fromiter((number for (number,) in self.each(question, [split, *tasks])), np.int32)
+
+    def task_numbers(self, split: str, tasks: Sequence[str] = ()) -> NDArray[np.int32]:
+        """For each of `ids` of a split the place of its task in `tasks(split)`."""
+        places = {name: place for place, name in enumerate(self.tasks(split))}
+        found = self.each(f"SELECT task FROM rows WHERE split = ?{_of(tasks)} ORDER BY id", [split, *tasks])
+        return np.fromiter((places[name] for (name,) in found), np.int32)
+
+    def some_chat(self, ids: Ids) -> bool:
+        """Whether some of these rows were written as messages."""
+        for at in range(0, len(ids), _AT_ONCE):
+            chosen = ids[at : at + _AT_ONCE].tolist()
+            marks = ",".join("?" * len(chosen))
+            if self.ask(f"SELECT 1 FROM rows WHERE id IN ({marks}) AND json_extract(row, '$.chat') LIMIT 1", chosen):
+                return True
+        return False
+
+    def shown(self, ids: Ids) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """How many pictures each of these rows has, and the numbers of the pictures, row by row."""
+        counts, pictures = np.zeros(len(ids), np.int32), array("i")
+        for at in range(0, len(ids), _AT_ONCE):
+            chosen = ids[at : at + _AT_ONCE]
+            marks = ",".join("?" * len(chosen))
+            found = self.ask(
+                f"SELECT row, picture FROM shown WHERE row IN ({marks}) ORDER BY row, place", chosen.tolist()
+            )
+            if found:
+                rows, numbers = np.array(found, np.int64).T
+                order = np.argsort(chosen)
+                places = order[np.searchsorted(chosen, rows, sorter=order)]
+                counts[at : at + len(chosen)] = np.bincount(places, minlength=len(chosen))
+                pictures.extend(numbers[np.argsort(places, kind="stable")].tolist())
+        return counts, np.array(pictures, np.int32)
+
+    def pictures(self, numbers: NDArray[np.int32]) -> Iterator[Picture]:
+        """The pictures with these numbers, in their order; a part of them at a time is in memory."""
+        for at in range(0, len(numbers), _AT_ONCE):
+            chosen = numbers[at : at + _AT_ONCE].tolist()
+            marks = ",".join("?" * len(chosen))
+            found = self.ask(f"SELECT id, name, size < 0, stamp, sha256 FROM pictures WHERE id IN ({marks})", chosen)
+            about = {number: Picture(number, name, bool(file), stamp, sha) for number, name, file, stamp, sha in found}
+            yield from (about[number] for number in chosen)
+
+    def has_files(self) -> bool:
+        """Whether some pictures are files of their own."""
+        return bool(self.ask("SELECT 1 FROM pictures WHERE size < 0 LIMIT 1"))
 
     def stored(self, ids: Ids) -> Iterator[Stored]:
         """The rows with these numbers, in their order; a part of them at a time is in memory."""
@@ -256,6 +316,11 @@ def _remove_unused(kept: Path) -> None:
             if file.stat().st_mtime < oldest:
                 file.unlink()
                 file.with_suffix(".pictures").unlink(missing_ok=True)
+
+
+def _of(tasks: Sequence[str]) -> str:
+    """The condition that a row is of one of these tasks; none for no tasks."""
+    return f" AND task IN ({','.join('?' * len(tasks))})" if tasks else ""
 
 
 def _parsed(text: str) -> Stored:

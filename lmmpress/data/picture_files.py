@@ -3,10 +3,12 @@
 import hashlib
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from itertools import islice
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lmmpress.data.address import bring, shown
 from lmmpress.data.pictures import MOST_BYTES, is_plain
@@ -24,9 +26,9 @@ def read_files(folder: Path, database: sqlite3.Connection) -> None:
 
     Raises UserError for a picture that cannot be read; its name begins the message.
     """
-    names = [str(name) for (name,) in database.execute("SELECT name FROM pictures WHERE size < 0")]
-    for at in range(0, len(names), _AT_ONCE):
-        part = names[at : at + _AT_ONCE]
+    last, question = -1, "SELECT id, name FROM pictures WHERE size < 0 AND id > ? ORDER BY id LIMIT ?"
+    while files := database.execute(question, [last, _AT_ONCE]).fetchall():
+        last, part = files[-1][0], [str(name) for _, name in files]
         bring(folder, part)
         found = by_workers(partial(read_file, folder), part)
         values = [(*one, name) for name, one in zip(part, found, strict=True)]
@@ -55,20 +57,13 @@ def stamp_of(folder: Path, name: str) -> str:
     return f"{status.st_size}:{status.st_mtime_ns}"
 
 
-def changed(folder: Path, known: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Of the files with these names and stamps, the names of those that have another stamp now."""
-    for name, stamp in known:
-        if not stamp or stamp_of(folder, name) != stamp:
-            yield name
-
-
-def in_parts(names: list[str]) -> Iterator[list[str]]:
-    """Names in parts, with progress if there are many."""
-    remaining = iter(names)
-    if len(names) < _WORTH_SHOWING:
-        yield names
+def in_parts(numbers: NDArray[np.int32]) -> Iterator[NDArray[np.int32]]:
+    """The numbers of pictures that are read in parts, with progress if there are many."""
+    if len(numbers) < _WORTH_SHOWING:
+        yield numbers
         return
-    with counter("read pictures", len(names)) as advance:
-        while part := list(islice(remaining, _AT_ONCE)):
+    with counter("read pictures", len(numbers)) as advance:
+        for at in range(0, len(numbers), _AT_ONCE):
+            part = numbers[at : at + _AT_ONCE]
             yield part
             advance(len(part))

@@ -4,52 +4,31 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 from PIL import Image
 
-from lmmpress.data.address import bring, shown
+from lmmpress.data.address import shown
 from lmmpress.data.digests import digest_of_rows, old_digest_of_rows
 from lmmpress.data.draw import drawn
+from lmmpress.data.images import Images, images_of
 from lmmpress.data.index import Ids, Index, open_index
-from lmmpress.data.picture_files import UPDATE, changed, in_parts, read_file
+from lmmpress.data.picture_files import read_file
 from lmmpress.data.pictures import MOST_BYTES, picture_of
 from lmmpress.data.row import Row
+from lmmpress.data.split_pictures import Pictures, read_pictures
 from lmmpress.data.splitting import GATES, ROLES, part_of, parts, roles_in
+from lmmpress.data.stored_rows import Rows
 from lmmpress.data.workers import by_workers
 from lmmpress.errors import UserError
-from lmmpress.files.bounded import check_file, read_bytes
+from lmmpress.files.bounded import read_bytes
 from lmmpress.plan import Draw
 from lmmpress.settings.reading import Reading
 
 _TEST, _GATE = "test", "gate"
 _AS_IT_IS = Reading()
-
-
-class Rows(Sequence[Row]):
-    """Rows of an index, which are read when they are asked for."""
-
-    def __init__(self, index: Index, ids: Ids) -> None:
-        self._index, self._ids = index, ids
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    @overload
-    def __getitem__(self, place: int) -> Row: ...
-    @overload
-    def __getitem__(self, place: slice) -> "Rows": ...
-    def __getitem__(self, place: int | slice) -> "Row | Rows":
-        if isinstance(place, slice):
-            return Rows(self._index, self._ids[place])
-        (stored,) = self._index.stored(self._ids[[place]])
-        return stored.row
-
-    def __iter__(self) -> Iterator[Row]:
-        return (stored.row for stored in self._index.stored(self._ids))
 
 
 @dataclass(frozen=True)
@@ -68,9 +47,16 @@ class Split:
     old_digest: str | None = field(default=None, compare=False)
     index: Index | None = field(default=None, compare=False, repr=False)
 
+    @cached_property
+    def images(self) -> Images:
+        """The distinct images, in order of first use."""
+        if isinstance(self.pictures, Pictures) and self.pictures.rows is self.rows:
+            return self.pictures.images
+        return images_of(self.rows)
+
     def image_names(self) -> list[str]:
         """The names of the distinct images, in order of first use."""
-        return list(dict.fromkeys(name for row in self.rows for name in row.pictures))
+        return list(self.images.names)
 
     def place(self, row: Row) -> str:
         """A row's file, line and question, for a message."""
@@ -107,12 +93,14 @@ def check_unchanged(split: Split) -> None:
     split was read."""
     if split.index is None:
         return
-    known = {name: sha256 for name, sha256 in split.pictures.items() if split.index.where(name).size < 0}
-    if name := split.index.changed_file():
+    index = split.index
+    if name := index.changed_file():
         raise UserError(f"{shown(split.folder)}/{name} has changed since its rows were read; start again")
-    found = by_workers(partial(read_file, split.folder), known)
-    for name, (_, sha256, _) in zip(known, found, strict=True):
-        if sha256 != known[name]:
+    if not index.has_files():
+        return
+    files = ((name, sha256) for name, sha256 in split.pictures.items() if index.where(name).size < 0)
+    for name, known, found in by_workers(lambda one: (*one, read_file(split.folder, one[0])[1]), files):
+        if found != known:
             raise UserError(f"{split.folder / name} has changed since the rows were read; start again")
 
 
@@ -174,26 +162,24 @@ def thumbnail(split: Split, name: str, side: int) -> bytes:
 
 
 def open_images(split: Split) -> Iterator[Image.Image]:
-    """All images of a split in the order of `image_names`, read ahead by several threads."""
-    return by_workers(lambda name: open_image(split, name), split.image_names())
+    """All images of a split in the order of `images.names`, read ahead by several threads."""
+    return by_workers(lambda name: open_image(split, name), split.images.names)
 
 
 @lru_cache(maxsize=32)
 def _split(index: Index, name: str, limit: int | None, tasks: tuple[str, ...], draw: Draw, seed: int) -> Split:
     ids = _chosen(index, name, limit, tasks, draw, seed)
-    pictures = _Pictures(index, ids)
-    if _read_pictures(index, ids):
+    rows = Rows(index, ids)
+    pictures = Pictures(rows)
+    if read_pictures(index, ids):
         index.note("DELETE FROM digests", [()])
     key = json.dumps([name, limit, tasks, draw, seed])
     known = dict(index.ask("SELECT name, value FROM digests WHERE name IN (?, ?)", [key, f"old {key}"]))
     if len(known) < 2:
-        old = old_digest_of_rows(index.stored(ids), pictures.about)
-        known = {
-            key: digest_of_rows((one.row for one in index.stored(ids)), pictures.__getitem__),
-            f"old {key}": old or "",
-        }
+        old = old_digest_of_rows(lambda: index.stored(ids), pictures.about)
+        known = {key: digest_of_rows(rows, pictures.__getitem__), f"old {key}": old or ""}
         index.note("INSERT OR REPLACE INTO digests VALUES (?, ?)", known.items())
-    return Split(name, index.folder, Rows(index, ids), known[key], pictures, known[f"old {key}"] or None, index)
+    return Split(name, index.folder, rows, known[key], pictures, known[f"old {key}"] or None, index)
 
 
 def _chosen(index: Index, name: str, limit: int | None, tasks: tuple[str, ...], draw: Draw, seed: int) -> Ids:
@@ -214,78 +200,23 @@ def _chosen(index: Index, name: str, limit: int | None, tasks: tuple[str, ...], 
     for task in tasks:
         if task not in present:
             raise UserError(f"{where}: split {name!r} has no task {task!r}; its tasks are {', '.join(present)}")
-    ids = index.ids(name, tasks)
+    ids, pictures = index.ids(name, tasks), index.first_pictures(name, tasks)
+    of_tasks = index.task_numbers(name, tasks) if draw == "by_task" and limit is not None else np.zeros_like(pictures)
     if part:
-        _read_pictures(index, index.ids(name))
-        rows = parts(index.ask, name, index.reading, roles_in(index.splits())).get(part[1], [])
-        ids = ids[np.isin(ids, np.array(rows, dtype=np.int64))]
+        read_pictures(index, index.ids(name))
+        rows = parts(index.each, name, index.reading, roles_in(index.splits())).get(part[1], ids[:0])
+        wanted = np.isin(ids, rows)
+        ids, pictures, of_tasks = ids[wanted], pictures[wanted], of_tasks[wanted]
         if not len(ids):
             raise UserError(f"{where}: split {name!r} has too few rows for a part {part[1]!r}; name splits in the plan")
-    of_picture = index.first_pictures(name)
-    without = [number for number in ids.tolist() if number not in of_picture] if of_picture else []
-    if without and len(without) < len(ids):
-        having = next(number for number in ids.tolist() if number in of_picture)
-        with_picture, none = (stored.row.place for stored in index.stored(np.array([having, without[0]])))
+    having, without = ids[pictures >= 0], ids[pictures < 0]
+    if len(having) and len(without):
+        with_picture, none = (stored.row.place for stored in index.stored(np.array([having[0], without[0]])))
         raise UserError(
             f"{where}: some rows of split {name!r} have an image and some have none, for instance those of "
             f"{with_picture} and {none}; give a split one kind"
         )
-    if limit is None or limit >= len(ids):
-        return ids
-    of_rows = [stored.row.task for stored in index.stored(ids)] if draw == "by_task" else []
-    return drawn(ids, limit, draw, seed, of_picture, of_rows)
-
-
-class _Pictures(Mapping[str, str]):
-    """The sha256 of each picture of some rows by its name, in order of first use."""
-
-    def __init__(self, index: Index, ids: Ids) -> None:
-        self._index, self._ids = index, ids
-
-    @cached_property
-    def _names(self) -> list[str]:
-        return list(dict.fromkeys(name for stored in self._index.stored(self._ids) for name in stored.row.pictures))
-
-    def __getitem__(self, name: str) -> str:
-        return self.about(name)[0]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def about(self, name: str) -> tuple[str, bool]:
-        """The sha256 of a picture, and whether it is plain (see `lmmpress.data.pictures.is_plain`)."""
-        found = self._index.ask("SELECT sha256, plain FROM pictures WHERE name = ?", [name])
-        if not found:
-            raise KeyError(name)
-        return str(found[0][0]), bool(found[0][1])
-
-
-def _read_pictures(index: Index, ids: Ids) -> bool:
-    """Read the picture files of rows that are new or have changed, and note their digests. Returns whether one that was
-    known has changed."""
-    wanted = set(ids.tolist())
-    first: dict[str, tuple[int, str]] = {}
-    question = "SELECT row, name, stamp FROM shown JOIN pictures ON id = picture WHERE size < 0 ORDER BY row, place"
-    for row, name, stamp in index.each(question):
-        if row in wanted:
-            first.setdefault(name, (row, stamp))
-    bring(index.folder, first)
-    known = {name: stamp for name, (_, stamp) in first.items()}
-    new = list(changed(index.folder, known.items()))
-    for name in new:
-        try:
-            check_file(index.folder, name)
-        except UserError as error:
-            hint = "; write / between folders" if "\\" in name else ""
-            (stored,) = index.stored(np.array([first[name][0]]))
-            raise UserError(f"{shown(index.folder)}/{stored.row.place}: image {error}{hint}") from None
-    for part in in_parts(new):
-        found = by_workers(partial(read_file, index.folder), part)
-        index.note(UPDATE, [(*one, name) for name, one in zip(part, found, strict=True)])
-    return any(known[name] for name in new)
+    return ids if limit is None else drawn(ids, limit, draw, seed, pictures, of_tasks)
 
 
 def _no_rows(index: Index) -> UserError:

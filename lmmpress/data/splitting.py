@@ -8,8 +8,12 @@ either, `train[test]`.
 import hashlib
 import re
 import sqlite3
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lmmpress.settings.reading import Reading, Shares
 
@@ -18,6 +22,11 @@ ROLES = ("score", "distill", "gate", "test")
 GATES = ("validation", "val", "valid", "dev")
 
 _PART = re.compile(rf"(?P<split>.+)\[(?P<role>{'|'.join(ROLES)})\]", re.DOTALL)
+
+_WIDTH = 16  # bytes of a group's key
+_AT_ONCE = 100_000
+
+Keys = NDArray[np.bytes_]
 
 Ask = Callable[[str, Sequence[object]], Iterable[Any]]
 """Answers a question of SQL with its values."""
@@ -31,7 +40,7 @@ def unsplit(database: sqlite3.Connection) -> bool:
 def divide(database: sqlite3.Connection, reading: Reading) -> None:
     """Give the rows without a split one of the four splits of a run."""
     for role, rows in parts(database.execute, UNNAMED, reading, ROLES).items():
-        database.executemany("UPDATE rows SET split = ? WHERE id = ?", ((role, row) for row in rows))
+        database.executemany("UPDATE rows SET split = ? WHERE id = ?", ((role, int(row)) for row in rows))
 
 
 def part_of(name: str) -> tuple[str, str] | None:
@@ -45,15 +54,24 @@ def roles_in(splits: Sequence[str]) -> tuple[str, ...]:
     return tuple(role for role in ROLES if role not in splits)
 
 
-def parts(ask: Ask, split: str, reading: Reading, roles: Sequence[str]) -> dict[str, list[int]]:
+def parts(ask: Ask, split: str, reading: Reading, roles: Sequence[str]) -> dict[str, NDArray[np.int64]]:
     """The rows of each part of a split, in their order; the digests of its pictures are known."""
-    groups = _groups(ask, split)
-    order = sorted(groups, key=lambda name: hashlib.sha256(f"{reading.seed} {name}".encode()).digest())
-    found = _cut([len(groups[name]) for name in order], _shares(reading.shares, roles))
-    return {
-        role: sorted(row for name in order[begun:end] for row in groups[name])
-        for role, (begun, end) in zip(roles, found, strict=True)
-    }
+    ids, keys = _groups(ask, split, reading.seed)
+    order = np.argsort(keys, kind="stable")
+    begins = np.flatnonzero(_is_new(keys, order))
+    del keys
+    found = _cut(np.diff(begins, append=len(ids)).tolist(), _shares(reading.shares, roles))
+    ends = np.append(begins, len(ids))
+    return {role: np.sort(ids[order[ends[begun] : ends[end]]]) for role, (begun, end) in zip(roles, found, strict=True)}
+
+
+def _is_new(keys: Keys, order: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which keys, in this order, are not the same as the one before."""
+    new = np.ones(len(order), bool)
+    for at in range(1, len(order), _AT_ONCE):
+        some = order[at - 1 : at + _AT_ONCE]
+        new[at : at + _AT_ONCE] = keys[some[1:]] != keys[some[:-1]]
+    return new
 
 
 def _shares(shares: Shares, roles: Sequence[str]) -> list[float]:
@@ -79,31 +97,82 @@ def _cut(sizes: Sequence[int], shares: Sequence[float]) -> list[tuple[int, int]]
     return found
 
 
-def _groups(ask: Ask, split: str) -> dict[str, list[int]]:
-    """The rows of a split in groups that have no picture in common, each named by its content: that of a picture, or
-    the texts of its row."""
-    contents: dict[int, list[str]] = {}
-    question = (
-        "SELECT shown.row, sha256 FROM shown JOIN rows ON rows.id = shown.row JOIN pictures ON pictures.id = picture "
-        "WHERE split = ? ORDER BY shown.row, place"
+def _groups(ask: Ask, split: str, seed: int) -> tuple[NDArray[np.int64], Keys]:
+    """The rows of a split, and the key of each row's group [rows]. Groups have no picture in common, and are known by
+    their content: the smallest sha256 of their pictures, or of the texts of a row."""
+    ids = np.fromiter((row for (row,) in ask("SELECT id FROM rows WHERE split = ? ORDER BY id", [split])), np.int64)
+    keys = np.empty(len(ids), f"S{_WIDTH}")
+    contents = _first_contents(ask, split, ids)
+    if len(contents) and contents.max() >= 0:
+        every = ask("SELECT DISTINCT sha256 FROM pictures ORDER BY sha256", [])
+        of_content = _keys((sha256 for (sha256,) in every), seed)
+        keys[contents >= 0] = of_content[contents[contents >= 0]]
+    texts = ask("SELECT question, answer FROM rows WHERE split = ? ORDER BY id", [split])
+    without = (
+        hashlib.sha256(f"{question}\n{answer}".encode()).hexdigest()
+        for (question, answer), content in zip(texts, contents, strict=True)
+        if content < 0
     )
-    for row, content in ask(question, [split]):
-        contents.setdefault(row, []).append(content)
-    parent: dict[str, str] = {}
+    keys[contents < 0] = _keys(without, seed)
+    return ids, keys
 
-    def root(name: str) -> str:
-        while parent.setdefault(name, name) != name:
-            parent[name] = name = parent[parent[name]]
-        return name
 
-    for first, *others in contents.values():
-        for other in others:
-            one, two = sorted((root(first), root(other)))
-            parent[two] = one
-    groups: dict[str, list[int]] = {}
-    for row, question, answer in ask("SELECT id, question, answer FROM rows WHERE split = ? ORDER BY id", [split]):
-        name = (
-            root(contents[row][0]) if row in contents else hashlib.sha256(f"{question}\n{answer}".encode()).hexdigest()
-        )
-        groups.setdefault(name, []).append(row)
-    return groups
+def _keys(names: Iterable[str], seed: int) -> Keys:
+    """What decides the order of groups with these names: the begin of a digest."""
+    digests = bytearray()
+    for name in names:
+        digests += hashlib.sha256(f"{seed} {name}".encode()).digest()[:_WIDTH]
+    return np.frombuffer(digests, f"S{_WIDTH}") if digests else np.empty(0, f"S{_WIDTH}")
+
+
+def _content_of_pictures(ask: Ask, pictures: int) -> NDArray[np.int32]:
+    """The place of each picture's sha256 among all of them in alphabetical order, by its number below `pictures`."""
+    places, place, last = np.zeros(pictures, np.int32), -1, None
+    for sha256, number in ask("SELECT sha256, id FROM pictures ORDER BY sha256", []):
+        if sha256 != last:
+            place, last = place + 1, sha256
+        if number < pictures:
+            places[number] = place
+    return places
+
+
+def _first_contents(ask: Ask, split: str, ids: NDArray[np.int64]) -> NDArray[np.int32]:
+    """For each row the place of its group's first content among those in alphabetical order, -1 for rows without a
+    picture."""
+    question = (
+        "SELECT shown.row, picture FROM shown JOIN rows ON rows.id = shown.row WHERE split = ? "
+        "ORDER BY shown.row, place"
+    )
+    rows, pictures = array("q"), array("i")
+    for row, picture in ask(question, [split]):
+        rows.append(row)
+        pictures.append(picture)
+    first_of_row = np.full(len(ids), -1, np.int32)
+    if not rows:
+        return first_of_row
+    shown, of_row = _content_of_pictures(ask, max(pictures) + 1)[np.array(pictures)], np.array(rows)
+    starts = np.flatnonzero(np.diff(of_row, prepend=-1))
+    first_of_row[np.searchsorted(ids, of_row[starts])] = shown[starts]
+    roots = _joined(np.repeat(shown[starts], np.diff(starts, append=len(shown))), shown)
+    has = first_of_row >= 0
+    first_of_row[has] = roots[first_of_row[has]]
+    return first_of_row
+
+
+def _joined(ones: NDArray[np.int32], others: NDArray[np.int32]) -> NDArray[np.int32]:
+    """For each number the smallest one that it is joined to, directly or through others, by pairs of numbers."""
+    parent = array("i", range(int(max(ones.max(), others.max())) + 1))
+
+    def root(number: int) -> int:
+        while parent[number] != number:
+            parent[number] = number = parent[parent[number]]
+        return number
+
+    differ = ones != others
+    for one, other in zip(ones[differ].tolist(), others[differ].tolist(), strict=True):
+        first, second = sorted((root(one), root(other)))
+        parent[second] = first
+    roots = np.array(parent, np.int32)
+    while (roots[roots] != roots).any():
+        roots = roots[roots]
+    return roots

@@ -105,7 +105,7 @@ class Survey:
             return
         found = parts(self.each, UNNAMED, self.index.reading, ROLES)
         for role, ids in found.items():
-            values = ((role, number) for number in ids)
+            values = ((role, int(number)) for number in ids)
             self._database.executemany("UPDATE good SET split = ? WHERE id = ?", values)
         if self.splits:
             marks = ",".join("?" * len(self.splits))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmmpress.data import Split
+from lmmpress.data.images import distinct_images
 from lmmpress.data.leaks import check_leak
 from lmmpress.engine.run_splits import split_names, split_of, turns_of
 from lmmpress.files.allow_list import INDEX, RECORD, choose
@@ -70,7 +71,7 @@ def check_all_rows(plan: Plan, teacher: Path, known: Store | None = None) -> Che
     distinct = {split.digest: split for split in splits.values()}
     counts = {
         "rows": sum(len(split.rows) for split in distinct.values()),
-        "images": len(set().union(*(split.pictures for split in distinct.values()))),
+        "images": distinct_images(split.images for split in distinct.values()),
     }
     counted = f"{counts['rows']:,} rows and {counts['images']:,} images"
     if plan.data_checks == "lazy":

@@ -1,8 +1,10 @@
 """How a model reads rows: which answers count, and which rows its chat template renders."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from lmmpress.data import Row, Split
+from lmmpress.data.stored_rows import Rows
 from lmmpress.plan import Template, Turns
 
 _RENDERED = 1  # version of the rendering by templates
@@ -16,5 +18,11 @@ def is_rendered(row: Row, template: Template) -> bool:
 def reading_of(split: Split, turns: Turns, template: Template) -> dict[str, Any]:
     """What makes the examples of a split other than those of plain rows with one answer each; mostly empty. It belongs
     into the names of results, since the digest of the rows does not say it."""
-    rendered = {"rendered": _RENDERED} if any(is_rendered(row, template) for row in split.rows) else {}
+    rendered = {"rendered": _RENDERED} if _some_rendered(split.rows, template) else {}
     return rendered | ({"turns": turns} if turns != "last" else {})
+
+
+def _some_rendered(rows: Sequence[Row], template: Template) -> bool:
+    if template == "auto" and isinstance(rows, Rows):
+        return rows.some_chat()
+    return any(is_rendered(row, template) for row in rows)
