@@ -182,11 +182,13 @@ class _Writer:
             return file.read(picture.size)
 
     def _insert(self, name: str, path: str, offset: int, size: int, sha256: str) -> int:
-        self._database.execute(
+        added = self._database.execute(
             "INSERT OR IGNORE INTO pictures (name, path, offset, size, stamp, sha256, plain) "
             "VALUES (?, ?, ?, ?, '', ?, 0)",
             (name, path, offset, size, sha256),
         )
+        if added.rowcount:
+            return int(added.lastrowid or 0)
         number, *there = self._database.execute(
             "SELECT id, path, offset, size FROM pictures WHERE name = ?", [name]
         ).fetchone()
