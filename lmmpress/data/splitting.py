@@ -101,12 +101,12 @@ def _groups(ask: Ask, split: str, seed: int) -> tuple[NDArray[np.int64], Keys]:
     """The rows of a split, and the key of each row's group [rows]. Groups have no picture in common, and are known by
     their content: the smallest sha256 of their pictures, or of the texts of a row."""
     ids = np.fromiter((row for (row,) in ask("SELECT id FROM rows WHERE split = ? ORDER BY id", [split])), np.int64)
-    keys = np.empty(len(ids), f"S{_WIDTH}")
     contents = _first_contents(ask, split, ids)
     if len(contents) and contents.max() >= 0:
         every = ask("SELECT DISTINCT sha256 FROM pictures ORDER BY sha256", [])
-        of_content = _keys((sha256 for (sha256,) in every), seed)
-        keys[contents >= 0] = of_content[contents[contents >= 0]]
+        keys = _keys((sha256 for (sha256,) in every), seed).take(contents, mode="clip")
+    else:
+        keys = np.empty(len(ids), f"S{_WIDTH}")
     texts = ask("SELECT question, answer FROM rows WHERE split = ? ORDER BY id", [split])
     without = (
         hashlib.sha256(f"{question}\n{answer}".encode()).hexdigest()
