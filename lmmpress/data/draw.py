@@ -26,9 +26,9 @@ def drawn(
     generator = np.random.Generator(np.random.PCG64(seed))
     if draw == "by_task":
         return ids[np.sort(_by_task(tasks, limit, generator))]
-    # a row without a picture is a group of its own
-    alone = pictures.max() + 1 + np.arange(len(ids))
-    groups, firsts = by_first_use(np.where(pictures < 0, alone, pictures))
+    if (pictures < 0).any():  # a row without a picture is a group of its own
+        pictures = np.where(pictures < 0, int(pictures.max()) + 1 + np.arange(len(ids)), pictures)
+    groups, firsts = by_first_use(pictures)
     members = np.argsort(groups, kind="stable")  # the places of the first group's rows, then those of the second one's
     if draw == "even":
         count = -(-limit * len(firsts) // len(ids))

@@ -125,14 +125,14 @@ def _keys(names: Iterable[str], seed: int) -> Keys:
     return np.frombuffer(digests, f"S{_WIDTH}") if digests else np.empty(0, f"S{_WIDTH}")
 
 
-def _content_of_pictures(ask: Ask, pictures: int) -> NDArray[np.int32]:
-    """The place of each picture's sha256 among all of them in alphabetical order, by its number below `pictures`."""
-    places, place, last = np.zeros(pictures, np.int32), -1, None
+def _content_of_pictures(ask: Ask) -> NDArray[np.int32]:
+    """By the number of a picture: the place of its sha256 among all of them in alphabetical order."""
+    ((most,),) = ask("SELECT ifnull(max(id), 0) FROM pictures", [])
+    places, place, last = np.zeros(most + 1, np.int32), -1, None
     for sha256, number in ask("SELECT sha256, id FROM pictures ORDER BY sha256", []):
         if sha256 != last:
             place, last = place + 1, sha256
-        if number < pictures:
-            places[number] = place
+        places[number] = place
     return places
 
 
@@ -143,34 +143,37 @@ def _first_contents(ask: Ask, split: str, ids: NDArray[np.int64]) -> NDArray[np.
         "SELECT shown.row, picture FROM shown JOIN rows ON rows.id = shown.row WHERE split = ? "
         "ORDER BY shown.row, place"
     )
-    rows, pictures = array("q"), array("i")
+    rows, firsts = array("q", [-1]), array("i", [0])
+    ones, others = array("i"), array("i")  # pairs: the first picture of a row, and a further one
     for row, picture in ask(question, [split]):
-        rows.append(row)
-        pictures.append(picture)
-    first_of_row = np.full(len(ids), -1, np.int32)
-    if not rows:
-        return first_of_row
-    shown, of_row = _content_of_pictures(ask, max(pictures) + 1)[np.array(pictures)], np.array(rows)
-    starts = np.flatnonzero(np.diff(of_row, prepend=-1))
-    first_of_row[np.searchsorted(ids, of_row[starts])] = shown[starts]
-    roots = _joined(np.repeat(shown[starts], np.diff(starts, append=len(shown))), shown)
-    has = first_of_row >= 0
-    first_of_row[has] = roots[first_of_row[has]]
-    return first_of_row
+        if row != rows[-1]:
+            rows.append(row)
+            firsts.append(picture)
+        elif picture != firsts[-1]:
+            ones.append(firsts[-1])
+            others.append(picture)
+    found = np.full(len(ids), -1, np.int32)
+    if len(rows) > 1:
+        content = _content_of_pictures(ask)
+        of_row = content[np.frombuffer(firsts, np.int32)[1:]]
+        if ones:
+            of_row = _joined(content[np.array(ones)], content[np.array(others)], len(content))[of_row]
+        del content, firsts
+        found[np.searchsorted(ids, np.frombuffer(rows, np.int64)[1:])] = of_row
+    return found
 
 
-def _joined(ones: NDArray[np.int32], others: NDArray[np.int32]) -> NDArray[np.int32]:
-    """For each number the smallest one that it is joined to, directly or through others, by pairs of numbers."""
-    parent = array("i", range(int(max(ones.max(), others.max())) + 1))
+def _joined(ones: NDArray[np.int32], others: NDArray[np.int32], count: int) -> NDArray[np.int32]:
+    """For each number below `count` the smallest one that it is joined to, directly or through others, by pairs."""
+    parent = array("i", range(count))
 
     def root(number: int) -> int:
         while parent[number] != number:
             parent[number] = number = parent[parent[number]]
         return number
 
-    differ = ones != others
-    for one, other in zip(ones[differ].tolist(), others[differ].tolist(), strict=True):
-        first, second = sorted((root(one), root(other)))
+    for one, other in zip(ones, others, strict=True):
+        first, second = sorted((root(int(one)), root(int(other))))
         parent[second] = first
     roots = np.array(parent, np.int32)
     while (roots[roots] != roots).any():
