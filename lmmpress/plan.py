@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     PrivateAttr,
@@ -32,19 +30,18 @@ from lmmpress.metrics.measured import WITHOUT_ANSWERS
 from lmmpress.metrics.scale import names_in, widest
 from lmmpress.metrics.setting import ONLY_EXACT, MetricsByTask
 from lmmpress.printing.credentials import address_holds_credentials, address_without_credentials
+from lmmpress.settings.base import Settings
 from lmmpress.settings.faults import faults_of, lines_of, nearest, without_followers
 from lmmpress.settings.overrides import parse_override, resolved, with_setting
 from lmmpress.settings.plain_yaml import Document, Place, read_document
 from lmmpress.settings.reading import Columns, Reading, Shares
+from lmmpress.settings.schedule import MOST_STEPS, RunEnds, Schedule, TowerName
 
 ADDRESSES = ("model", "data", "store")
 """The settings that are addresses or paths."""
 
 PREVIOUS = "previous"
 """The `start_from` that asks for the last run of the store."""
-
-MOST_STEPS = 10_000
-"""Of a stage."""
 
 MOST_STAGES = 100
 """Of a plan."""
@@ -85,11 +82,6 @@ Address = Annotated[str, AfterValidator(_without_secrets)]
 Draw = Literal["even", "random", "by_task"]
 Turns = Literal["last", "all"]
 Template = Literal["auto", "never", "always"]
-TowerName = Literal["vision", "qformer", "language", "largest"]
-
-
-class Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class Splits(Settings):
@@ -271,34 +263,7 @@ class Evaluation(Settings):
 class Pipeline(Settings):
     """How a pipeline goes about a run. After a stage named in `approve` it waits for a person's approval."""
 
-    approve: list[str] = []
-
-
-class ScheduledStep(Settings):
-    """A step that an earlier run kept: the name of its stage, the tower as the plan names it, how much it removed."""
-
-    stage: str
-    tower: TowerName
-    removed: Annotated[int, Field(gt=0)]
-
-
-Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-
-
-class RunEnds(Settings):
-    """The two ends of a run, by digest: its original, and what its steps led to."""
-
-    original: Digest
-    result: Digest
-
-
-class Schedule(Settings):
-    """The steps that the run with the key `run` kept, in their order: what a warm run jumps along. `ends` are that
-    run's, if a jump may carry over what it has learned."""
-
-    run: Digest
-    steps: Annotated[list[ScheduledStep], Field(min_length=1, max_length=MOST_STEPS)]
-    ends: RunEnds | None = None
+    approve: list[str] = Field(default=[])
 
 
 class Jumps(Settings):
@@ -334,7 +299,7 @@ class Plan(Settings):
     data: Address
     seed: int = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    towers: list[TowerName] = ["language"]
+    towers: list[TowerName] = Field(default=["language"])
     splits: Splits = Splits()
     tolerance: Tolerance = Tolerance()
     metrics: MetricsByTask = ONLY_EXACT
@@ -346,7 +311,7 @@ class Plan(Settings):
     turns: Turns = "last"
     template: Template = "auto"
     data_checks: Literal["all", "lazy"] = "all"
-    columns: Columns = {}
+    columns: Columns = Field(default={})
     shares: Shares = Shares()
     data_errors: Literal["fail", "skip"] = "fail"
     skipped_at_most: Annotated[float, Field(gt=0, le=1)] = 0.01

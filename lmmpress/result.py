@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict, PlainSerializer
 
 from lmmpress.metrics.metric import Better
 from lmmpress.metrics.scale import Scale, common_scale
-from lmmpress.plan import Plan, ScheduledStep
+from lmmpress.plan import Plan
 from lmmpress.printing.numbers import faster, in_short
 from lmmpress.printing.sheet import Grid, Part, Shown
+from lmmpress.settings.schedule import ScheduledStep
 
 Decision = Literal["accepted", "rolled back", "kept"]
 Role = Literal["score", "distill", "gate", "test"]

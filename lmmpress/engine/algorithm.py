@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
-from lmmpress.plan import Plan, ScheduledStep, Stage
+from lmmpress.plan import Plan, Stage
 from lmmpress.result import Decision, StepResult
+from lmmpress.settings.schedule import ScheduledStep
 
 
 @dataclass(frozen=True)

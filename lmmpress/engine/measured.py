@@ -16,8 +16,9 @@ from lmmpress.engine.run_splits import noted_splits
 from lmmpress.errors import UserError
 from lmmpress.evaluation.gate import TaskRows, decide
 from lmmpress.metrics.scale import SHARE_OF_RIGHT
-from lmmpress.plan import Plan, ScheduledStep, digest_of
+from lmmpress.plan import Plan, digest_of
 from lmmpress.result import Machine, Metrics, StepResult, scale_of
+from lmmpress.settings.schedule import ScheduledStep
 from lmmpress.store import Store
 from lmmpress.store.records import MEASURED, OF, Digest, Subjects
 

@@ -17,9 +17,10 @@ from lmmpress.errors import UserError
 from lmmpress.files.digest import digest_checkpoint
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.read_anatomy import anatomy_of, read_config
-from lmmpress.plan import PREVIOUS, Plan, RunEnds, Schedule, ScheduledStep, digest_of
+from lmmpress.plan import PREVIOUS, Plan, digest_of
 from lmmpress.progress import say
 from lmmpress.result import Result, StepResult, jump_title
+from lmmpress.settings.schedule import RunEnds, Schedule, ScheduledStep
 from lmmpress.store import Store
 from lmmpress.store.address import existing_store, is_store
 from lmmpress.store.kinds import RECORDS, RUNS, stem

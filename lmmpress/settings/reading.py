@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from lmmpress.errors import UserError
+from lmmpress.settings.base import Settings
 from lmmpress.settings.faults import faults_of, lines_of, nearest
 
 FIELDS = (
@@ -31,11 +32,7 @@ def _known_field(name: str) -> str:
     return name
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
-
-
-class Text(_Settings):
+class Text(Settings):
     """A text that every row has in a column, instead of a value of its own."""
 
     text: Annotated[str, Field(min_length=1, max_length=100_000)]
@@ -44,7 +41,7 @@ class Text(_Settings):
 Columns = dict[Annotated[str, AfterValidator(_known_field)], str | Text]
 
 
-class Shares(_Settings):
+class Shares(Settings):
     """What share of the rows each split gets where the data names no splits."""
 
     score: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -53,7 +50,7 @@ class Shares(_Settings):
     test: Annotated[float, Field(gt=0, lt=1)] = 0.1
 
 
-class Reading(_Settings):
+class Reading(Settings):
     """How rows are read.
 
     `columns` gives our columns the data's names for them, or one text for all rows. Rows without a split are divided by
@@ -63,7 +60,7 @@ class Reading(_Settings):
     for every fault: all are noted, pictures are not looked at, and rows without a split stay so.
     """
 
-    columns: Columns = {}
+    columns: Columns = Field(default={})
     shares: Shares = Shares()
     seed: int = 0
     unlabelled: bool = False

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-from lmmpress.plan import MOST_STEPS, Schedule, ScheduledStep
+from lmmpress.settings.schedule import MOST_STEPS, Schedule, ScheduledStep
 from lmmpress.store.manifest import first_fault
 
 OF = "of"

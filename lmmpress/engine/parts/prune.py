@@ -9,9 +9,9 @@ from lmmpress.errors import UserError
 from lmmpress.lmm.checkpoint import add_difference, apply_cuts, read_checkpoint
 from lmmpress.lmm.compression_record import continued, cuts_of, read_record
 from lmmpress.lmm.verify import verify_cut
-from lmmpress.plan import RunEnds
 from lmmpress.pruning.choose import choose
 from lmmpress.pruning.importance import Scores
+from lmmpress.settings.schedule import RunEnds
 
 
 @dataclass(frozen=True)
