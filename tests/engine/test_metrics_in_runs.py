@@ -61,9 +61,19 @@ def mixed(raw_plan: dict[str, Any], taught: Path, rewritten: Callable[..., Path]
     }
 
 
+def between(plan: dict[str, Any], widest: float, folder: Path) -> float:
+    """A tolerance that keeps the step that costs little, and not the one that breaks the model; how much they cost
+    depends on the kind of processor."""
+    free = compress(parse_plan(plan | {"tolerance": {"alpha": widest}}), folder)
+    little, much = (certain(step.drop) for step in free.steps)
+    assert much > little + 0.02
+    return (max(little, 0.0) + much) / 2
+
+
 def test_tasks_with_metrics_of_their_own_go_through_a_run_and_a_pipeline_with_the_same_decisions(
     mixed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    mixed |= {"tolerance": {"alpha": between(mixed, 0.999, tmp_path / "free")}}
     result = compress(parse_plan(mixed), tmp_path / "out")
     assert {task: metric.name for task, metric in result.metrics.items()} == {"caption": "rouge_l", "open": "agreement"}
     assert result.original.accuracy_by_task["open"] == 1, "the original agrees with itself"
@@ -106,9 +116,9 @@ def test_rows_without_answers_are_learned_from_the_teacher_and_judged_by_diverge
         "metrics": "kl",
         "labels": "teacher",
         "evaluation": {"batch_size": 4, "samples": 2, "seconds": 1, "max_new_tokens": 3},
-        "tolerance": {"alpha": 0.05},
         "stages": SHORT,
     }
+    plan |= {"tolerance": {"alpha": between(plan, 100.0, tmp_path / "free")}}
     result = compress(parse_plan(plan), tmp_path / "out")
     assert result.original.accuracy == 0, "the original does not diverge from itself"
     assert [step.decision for step in result.steps] == ["accepted", "rolled back"]
