@@ -16,8 +16,8 @@ from common import sample_materials, show, spread
 
 from lmmpress.axes import axes
 from lmmpress.engine.materials import Materials
+from lmmpress.lmm.batches import Batches, grouped
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
-from lmmpress.lmm.examples import batches, make_batch
 from lmmpress.plan import Importance
 from lmmpress.pruning.choose import choose
 from lmmpress.pruning.importance import answer_loss, score
@@ -46,14 +46,15 @@ def main() -> None:
     for name, changes in CRITERIA.items():
         settings = Importance(**changes)
         size = 1 if settings.accumulation == "sample" else 32
-        scoring_batches = [make_batch(examples, chosen) for chosen in batches(examples, size)]
+        scoring_batches = Batches(examples, grouped(examples, size), materials.features("score"))
         seeds = range(arguments.seeds) if settings.criterion == "random" else range(1)
         for seed in seeds:
             scored = score(
                 model,
                 anatomy,
                 scoring_batches,
-                lambda batch: answer_loss(materials.logits(model, batch, "score"), batch),
+                len(examples.rows),
+                lambda batch: answer_loss(materials.logits(model, batch), batch),
                 settings,
                 torch.Generator().manual_seed(seed),
             )
@@ -84,11 +85,10 @@ def measure(materials: Materials, model: torch.nn.Module) -> dict[str, float]:
     """Cross-entropy of the answers per sample, and accuracy, on the gate split."""
     examples = materials.examples("gate")
     total = right = 0.0
-    for chosen in batches(examples, 64):
-        batch = make_batch(examples, chosen)
-        logits = materials.logits(model, batch, "gate")
-        total += float(answer_loss(logits, batch)) * len(chosen)
-        right += len(chosen) - len(batch.owner[logits.argmax(-1) != batch.targets].unique())
+    for batch in Batches(examples, grouped(examples, 64), materials.features("gate")):
+        logits = materials.logits(model, batch)
+        total += float(answer_loss(logits, batch)) * len(batch.examples)
+        right += len(batch.examples) - len(batch.owner[logits.argmax(-1) != batch.targets].unique())
     return {"loss": total / len(examples.rows), "accuracy": right / len(examples.rows)}
 
 

@@ -20,8 +20,8 @@ from common import paired, sample_materials, show
 
 from lmmpress.distillation.train import distill
 from lmmpress.engine.materials import Materials
+from lmmpress.lmm.batches import grouped, make_batch
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
-from lmmpress.lmm.examples import batches, make_batch
 from lmmpress.pruning.choose import choose
 from lmmpress.pruning.importance import answer_loss
 
@@ -53,8 +53,9 @@ def main() -> None:
             distill(
                 model,
                 materials.teacher_logits,
-                lambda student, batch: materials.logits(student, batch, "distill"),
+                materials.logits,
                 few,
+                materials.features("distill"),
                 materials.plan.distillation.model_copy(update={"epochs": 1}),
                 0,
                 materials.accelerator,
@@ -64,9 +65,9 @@ def main() -> None:
             trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
             optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
             size = cached.plan.distillation.batch_size
-            for chosen in batches(few, size, torch.Generator().manual_seed(0)):
-                batch = make_batch(few, chosen)
-                answer_loss(cached.logits(model, batch, "distill"), batch).backward()
+            for chosen in grouped(few, size, torch.Generator().manual_seed(0)):
+                batch = make_batch(few, chosen, cached.features("distill"))
+                answer_loss(cached.logits(model, batch), batch).backward()
                 torch.nn.utils.clip_grad_norm_(trained, 1.0)
                 optimizer.step()
                 optimizer.zero_grad()

@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from common import paired, sample_materials, show
 
+from lmmpress.lmm.batches import Batch, grouped, make_batch
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
-from lmmpress.lmm.examples import Batch, batches, make_batch
 from lmmpress.plan import Importance
 from lmmpress.pruning.importance import answer_loss, score
 
@@ -29,16 +29,16 @@ def main() -> None:
     arguments = parser.parse_args()
     materials = sample_materials(importance__rows=str(arguments.rows))
     examples, anatomy = materials.examples("score"), read_checkpoint(materials.teacher)
-    materials.features("score")
+    features = materials.features("score")
     model = load_model(materials.teacher)
     result: dict[str, object] = {"rows": arguments.rows}
     for accumulation, passes in CASES:
         size = 1 if accumulation == "sample" else 32
-        scoring_batches = [make_batch(examples, chosen) for chosen in batches(examples, size)]
+        scoring_batches = [make_batch(examples, chosen, features) for chosen in grouped(examples, size)]
         settings = Importance(accumulation=accumulation, passes=passes)
 
         def loss(batch: Batch) -> torch.Tensor:
-            return answer_loss(materials.logits(model, batch, "score"), batch)
+            return answer_loss(materials.logits(model, batch), batch)
 
         def bare() -> None:
             for batch in scoring_batches:
@@ -46,7 +46,7 @@ def main() -> None:
                 model.zero_grad(set_to_none=True)
 
         def scoring() -> None:
-            score(model, anatomy, scoring_batches, loss, settings, torch.Generator())
+            score(model, anatomy, scoring_batches, len(examples.rows), loss, settings, torch.Generator())
 
         found = paired(scoring, bare, arguments.rounds)
         result[f"{accumulation}, {passes} pass{'es' if passes > 1 else ''}"] = {"ratio": found["ratio"]}

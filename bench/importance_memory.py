@@ -16,7 +16,7 @@ import sys
 import torch
 from common import rss, show
 
-from lmmpress.lmm.examples import Batch
+from lmmpress.lmm.batches import Batch
 from lmmpress.lmm.read_anatomy import anatomy_of
 from lmmpress.plan import Importance
 from lmmpress.pruning.importance import answer_loss, score
@@ -71,7 +71,7 @@ def measure(name: str, width: int) -> dict[str, float]:
             loss(one).backward()
     else:
         anatomy = anatomy_of(config.to_dict())
-        score(model, anatomy, batches, loss, Importance(**settings), torch.Generator())
+        score(model, anatomy, batches, size * len(batches), loss, Importance(**settings), torch.Generator())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
     return {"weights_mb": weights / 2**20, "peak_mb": peak / 2**20, "peak_over_weights": peak / weights}
 

@@ -10,18 +10,18 @@ from typing import TypeVar
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-_AHEAD = 4  # how many items each worker may compute ahead of the consumer
+_AHEAD = 4
 
 
-def by_workers(work: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
-    """The results of `work` for each item, in order; threads compute a limited number of results ahead.
+def by_workers(work: Callable[[In], Out], items: Iterable[In], ahead: int = _AHEAD) -> Iterator[Out]:
+    """The results of `work` for each item, in order; each thread computes up to `ahead` results ahead.
 
     Threads are enough: decoding a picture and hashing a file release the interpreter lock.
     """
     count = min(8, os.cpu_count() or 1)
     remaining = iter(items)
     with ThreadPoolExecutor(count) as pool:
-        started = deque(pool.submit(work, item) for item in islice(remaining, count * _AHEAD))
+        started = deque(pool.submit(work, item) for item in islice(remaining, count * ahead))
         try:
             while started:
                 result = started.popleft().result()

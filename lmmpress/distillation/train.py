@@ -5,14 +5,15 @@ they are divided into portions and processes. So the number of processes changes
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 
 import torch
 from accelerate import Accelerator
 
 from lmmpress.distillation.loss import distillation_loss
-from lmmpress.lmm.examples import Batch, Examples, batches, make_batch
+from lmmpress.lmm.batches import Batch, Features, ahead, grouped
+from lmmpress.lmm.examples import Examples
 from lmmpress.plan import Distillation
 from lmmpress.progress import counter
 
@@ -24,14 +25,16 @@ def distill(
     teacher: Callable[[Batch], torch.Tensor],
     student: Logits,
     examples: Examples,
+    features: Features | None,
     settings: Distillation,
     seed: int,
     accelerator: Accelerator,
 ) -> list[float] | None:
     """Train `model` in place with Eq. 5. Returns the mean loss of each epoch, or None as soon as a loss is not finite.
 
-    `teacher` and `student` compute the logits [positions, vocabulary] of a batch. Only parameters that require a
-    gradient are trained. Dropout is off: the student learns the teacher's function, not noise.
+    `teacher` and `student` compute the logits [positions, vocabulary] of a batch, which has the cached visual
+    `features` [images, tokens, width] of its images if there are some, else their pixels. Only parameters that require
+    a gradient are trained. Dropout is off: the student learns the teacher's function, not noise.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
@@ -43,8 +46,11 @@ def distill(
     with counter("distil", updates) as advance:
         for _ in range(settings.epochs):
             total = 0.0
-            for rows in batches(examples, settings.batch_size, generator):
-                loss = _update(model, teacher, student, examples, rows, settings, accelerator)
+            order = grouped(examples, settings.batch_size, generator)
+            portions = (portion for rows in order for portion in _portions(rows, settings, accelerator))
+            batches = ahead(examples, portions, features)
+            for rows in order:
+                loss = _update(model, teacher, student, batches, rows, settings, accelerator)
                 if not math.isfinite(loss):
                     return None
                 accelerator.clip_grad_norm_(trained, settings.max_grad_norm)
@@ -61,30 +67,36 @@ def _update(
     model: torch.nn.Module,
     teacher: Callable[[Batch], torch.Tensor],
     student: Logits,
-    examples: Examples,
+    batches: Iterator[Batch],
     rows: list[int],
     settings: Distillation,
     accelerator: Accelerator,
 ) -> float:
-    """Accumulate the gradients of one update over this process's portions. Returns the mean loss over the update's
-    samples in all processes."""
+    """Accumulate the gradients of one update over this process's portions, which come next in `batches`. Returns the
+    mean loss over the update's samples in all processes."""
     world = accelerator.num_processes
-    own_rows = rows[accelerator.process_index :: world]
-    weight = world / len(rows)
-    if not own_rows:  # every process must take part in every update: one without rows computes one with weight zero
-        own_rows, weight = rows[:1], 0.0
-    size = settings.micro_batch_size
-    portions = [own_rows[at : at + size] for at in range(0, len(own_rows), size)]
+    weight = world / len(rows) if rows[accelerator.process_index :: world] else 0.0
+    portions = _portions(rows, settings, accelerator)
     total = torch.zeros((), device=accelerator.device)
-    for number, portion in enumerate(portions):
+    for number in range(len(portions)):
         last = number == len(portions) - 1
         with nullcontext() if last else accelerator.no_sync(model):
-            batch = make_batch(examples, portion).to(accelerator.device)
+            batch = next(batches).to(accelerator.device)
             logits = student(model, batch)
             loss = distillation_loss(logits, teacher(batch), batch.targets, settings).sum() * weight
             accelerator.backward(loss)
         total += loss.detach()
     return float(accelerator.reduce(total, "mean"))
+
+
+def _portions(rows: list[int], settings: Distillation, accelerator: Accelerator) -> list[list[int]]:
+    """This process's rows of one update, as many at a time as fit.
+
+    Every process must take part in every update: one without rows computes one of another, with weight zero.
+    """
+    own_rows = rows[accelerator.process_index :: accelerator.num_processes] or rows[:1]
+    size = settings.micro_batch_size
+    return [own_rows[at : at + size] for at in range(0, len(own_rows), size)]
 
 
 def _schedule(done: int, updates: int, warmup: float) -> float:

@@ -1,5 +1,6 @@
 """What the steps of a run share: the teacher, the encoded data, and results that are computed from them once."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,13 +17,15 @@ from lmmpress.errors import UserError
 from lmmpress.evaluation.generate import longest_answer, write_answers
 from lmmpress.evaluation.greedy import end_tokens
 from lmmpress.lmm.anatomy import Anatomy
+from lmmpress.lmm.batches import Batch, grouped
 from lmmpress.lmm.checkpoint import load_model
 from lmmpress.lmm.compatibility import FITTED, was_blind
-from lmmpress.lmm.examples import Batch, Examples, batches, encode, from_tensors, see_all, to_tensors, with_rows
+from lmmpress.lmm.examples import Examples, encode, read_examples, with_rows
 from lmmpress.lmm.forward import answer_logits, answer_states, visual_features
 from lmmpress.lmm.processor import load_processor
 from lmmpress.lmm.read_anatomy import anatomy_of, read_config
 from lmmpress.lmm.row_reading import reading_of
+from lmmpress.lmm.tensor_rows import TensorRows, open_rows, save_rows
 from lmmpress.plan import Plan, digest_of
 from lmmpress.progress import say_once
 from lmmpress.pruning.sizes import frozen_side
@@ -144,10 +147,10 @@ class Materials:
     def answered(self, role: Role) -> Examples:
         """The encoded rows of a role; those to which the data gives no answer have the teacher's."""
         examples = self.examples(role)
-        if all(row.answer for row in examples.rows):
+        if examples.rows.answers.all():
             return examples
         own = self.own_answers(role)
-        rows = [row if row.answer else other for row, other in zip(examples.rows, own.rows, strict=True)]
+        rows = (row if row.answer else other for row, other in zip(examples.rows, own.rows, strict=True))
         return with_rows(examples, rows, digest_of({"open": own.split.digest}))
 
     def lessons(self, role: Role) -> Examples:
@@ -200,18 +203,19 @@ class Materials:
             self.store.write_tensors(name, tensors, self._subjects(examples.split))
             tensors = self.store.read_tensors(name) or tensors  # another process may have been first
         answers = [part.tolist() for part in tensors["tokens"].split(tensors["lengths"].tolist())]
-        rows = [replace(row, answer=answer) for row, answer in zip(examples.rows, answers, strict=True)]
+        rows = (replace(row, answer=answer) for row, answer in zip(examples.rows, answers, strict=True))
         return with_rows(examples, rows, digest_of({"answers": name}))
 
     def _find_or_encode(self, split: Split, role: Role) -> Examples:
         inputs = {"version": _CACHE_VERSION, "teacher": self.original, "data": split.digest}
         name = f"examples-{digest_of(inputs)}"
-        stored = self.store.read_tensors(name)
-        if stored is not None:
-            return from_tensors(stored, split, lambda: see_all(split, self._processor, self.anatomy.config))
+        with self.store.tensor_file(name) as stored:
+            if stored is not None:
+                return read_examples(stored, split, self._processor, self.anatomy.config)
         turns, template = turns_of(self.plan, role), self.plan.template
         examples = encode(split, self._processor, self.anatomy.config, turns=turns, template=template)
-        self.store.write_tensors(name, to_tensors(examples), self._subjects(split))
+        with self.store.new_tensors(name, self._subjects(split)) as path:
+            examples.save(path)
         return examples
 
     @property
@@ -238,22 +242,21 @@ class Materials:
         return {}
 
     @cached_property
-    def _features(self) -> dict[str, torch.Tensor | None]:
+    def _features(self) -> dict[str, TensorRows | None]:
         return {}
 
-    def features(self, role: Role) -> torch.Tensor | None:
+    def features(self, role: Role) -> TensorRows | None:
         """The teacher's visual features [images, tokens, width] of a role's images; None if they are not cached."""
         if not self.sees_once:
             return None
         examples = self.examples(role)
         if examples.split.digest not in self._features:
-            name = self._cache_name("features", examples)
-            tensors = self.store.read_tensors(name)
-            if tensors is None:
-                features = visual_features(self.teacher_model, examples, self.anatomy, _BATCH)
-                tensors = {} if features is None else {"features": features}
-                self.store.write_tensors(name, tensors, self._subjects(examples.split))
-            self._features[examples.split.digest] = tensors.get("features")
+            self._features[examples.split.digest] = self._find_or_compute(
+                "features",
+                role,
+                examples,
+                lambda folder: visual_features(self.teacher_model, examples, self.anatomy, _BATCH, folder),
+            )
         return self._features[examples.split.digest]
 
     @cached_property
@@ -261,24 +264,27 @@ class Materials:
         return load_model(self.teacher, self.dtype).requires_grad_(False).to(self.accelerator.device)
 
     @property
-    def teacher_states(self) -> torch.Tensor:
+    def teacher_states(self) -> TensorRows:
         """The inputs of the teacher's head at every answer position of the distillation rows [positions, width]."""
         return self._states_of("distill", self.lessons("distill"))
 
-    def _states_of(self, role: Role, examples: Examples) -> torch.Tensor:
+    def _states_of(self, role: Role, examples: Examples) -> TensorRows:
         if examples.split.digest not in self._states:
-            name = self._cache_name("states", examples)
-            tensors = self.store.read_tensors(name)
-            if tensors is None:
-                order = batches(examples, _BATCH)
-                projector, features = self.anatomy.projector, self.features(role)
-                tensors = {"states": answer_states(self.teacher_model, examples, projector, features, order)}
-                self.store.write_tensors(name, tensors, self._subjects(self.examples(role).split))
-            self._states[examples.split.digest] = tensors["states"]
+            order, projector = grouped(examples, _BATCH), self.anatomy.projector
+            found = self._find_or_compute(
+                "states",
+                role,
+                examples,
+                lambda folder: answer_states(
+                    self.teacher_model, examples, projector, self.features(role), order, folder
+                ),
+            )
+            assert found is not None
+            self._states[examples.split.digest] = found
         return self._states[examples.split.digest]
 
     @cached_property
-    def _states(self) -> dict[str, torch.Tensor]:
+    def _states(self) -> dict[str, TensorRows]:
         return {}
 
     def teacher_logits(self, batch: Batch) -> torch.Tensor:
@@ -291,26 +297,39 @@ class Materials:
         with torch.no_grad():
             if self.plan.distillation.caches:
                 head = self.teacher_model.get_output_embeddings()  # type: ignore[operator]
-                states = self._states_of(role, examples)[batch.number.cpu()].to(self.accelerator.device, self.dtype)
+                states = self._states_of(role, examples)[batch.number.cpu().numpy()].to(
+                    self.accelerator.device, self.dtype
+                )
                 logits: torch.Tensor = head(states)
                 return logits
-            return answer_logits(self.teacher_model, batch, examples, self.anatomy.projector, None)
+            return answer_logits(self.teacher_model, batch, self.anatomy.projector)
 
-    def logits(self, model: torch.nn.Module, batch: Batch, role: Role) -> torch.Tensor:
-        """A model's logits [positions, vocabulary] at the answer positions of a batch of a role's lessons, with cached
-        visual features if they are used."""
-        return answer_logits(model, batch, self.lessons(role), self.anatomy.projector, self.features(role))
+    def logits(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """A model's logits [positions, vocabulary] at a batch's answer positions."""
+        return answer_logits(model, batch, self.anatomy.projector)
 
     def student_logits(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """The logits [positions, vocabulary] of a student with float32 weights for a distillation batch, computed in
         the plan's dtype."""
-        features = self.features("distill")  # computed outside autocast, which would change them
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.dtype is torch.bfloat16):
-            return answer_logits(model, batch, self.lessons("distill"), self.anatomy.projector, features)
+            return answer_logits(model, batch, self.anatomy.projector)
 
     def _subjects(self, split: Split) -> Subjects:
         """The subjects of a result that depends on the teacher and a split."""
         return Subjects(checkpoints=[self.original], data=[split.digest])
+
+    def _find_or_compute(
+        self, kind: str, role: Role, examples: Examples, compute: Callable[[Path], TensorRows | None]
+    ) -> TensorRows | None:
+        """What the teacher makes of examples, from the store; else computed, in a folder for what is not whole yet."""
+        name = self._cache_name(kind, examples)
+        with self.store.tensor_file(name) as stored:
+            if stored is not None:
+                return open_rows(stored).get(kind)
+        with self.store.new_tensors(name, self._subjects(self.examples(role).split)) as path:
+            found = compute(path.parent)
+            save_rows(path, {} if found is None else {kind: found})
+        return found
 
     def _cache_name(self, kind: str, examples: Examples) -> str:
         inputs = {

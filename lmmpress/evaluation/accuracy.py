@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from lmmpress.lmm.anatomy import Projector
-from lmmpress.lmm.examples import Batch, Examples, batches, make_batch
+from lmmpress.lmm.batches import Batch, Batches, Features, grouped
+from lmmpress.lmm.examples import Examples
 from lmmpress.lmm.forward import answer_logits
 from lmmpress.progress import track
 
@@ -30,7 +31,7 @@ def answered_right(
     model: torch.nn.Module,
     examples: Examples,
     projector: Projector | None,
-    features: torch.Tensor | None,
+    features: Features | None,
     batch_size: int,
     ends: frozenset[int] = frozenset(),
     rows: Sequence[int] | None = None,
@@ -57,7 +58,7 @@ def right_tokens(
     model: torch.nn.Module,
     examples: Examples,
     projector: Projector | None,
-    features: torch.Tensor | None,
+    features: Features | None,
     batch_size: int,
     ends: frozenset[int],
     rows: Sequence[int],
@@ -76,7 +77,7 @@ def divergences(
     teacher_logits: Callable[[Batch], torch.Tensor],
     examples: Examples,
     projector: Projector | None,
-    features: torch.Tensor | None,
+    features: Features | None,
     batch_size: int,
     rows: Sequence[int],
 ) -> torch.Tensor:
@@ -97,7 +98,7 @@ def judged(
     model: torch.nn.Module,
     examples: Examples,
     projector: Projector | None,
-    features: torch.Tensor | None,
+    features: Features | None,
     batch_size: int,
     ends: frozenset[int] = frozenset(),
 ) -> Judged:
@@ -115,21 +116,21 @@ def _passes(
     model: torch.nn.Module,
     examples: Examples,
     projector: Projector | None,
-    features: torch.Tensor | None,
+    features: Features | None,
     batch_size: int,
     rows: Sequence[int] | None = None,
 ) -> Iterator[tuple[Batch, torch.Tensor]]:
     """Every batch of the examples, or of some of them, on the model's device, with its logits [positions,
     vocabulary]."""
     device = next(model.parameters()).device
-    order = batches(examples, batch_size)
+    order = grouped(examples, batch_size)
     if rows is not None:
         asked = set(rows)
         chosen = [row for batch in order for row in batch if row in asked]
         order = [chosen[at : at + batch_size] for at in range(0, len(chosen), batch_size)]
-    for chosen in track(order, f"evaluate {examples.split.name}", len(order)):
-        batch = make_batch(examples, chosen).to(device)
-        yield batch, answer_logits(model, batch, examples, projector, features)
+    batches = Batches(examples, order, features, device)
+    for batch in track(batches, f"evaluate {examples.split.name}", len(order)):
+        yield batch, answer_logits(model, batch, projector)
 
 
 def _missed(batch: Batch, logits: torch.Tensor, ends: frozenset[int], cut: bool = False) -> torch.Tensor:

@@ -154,13 +154,13 @@ def _answers(checkpoint: Path, split: Split, batch_size: int, longest: int, judg
 def _answer(
     examples: Examples, number: int, text: str, tokens: tuple[int, ...], ends: frozenset[int], judged: bool
 ) -> Answer:
-    example = examples.rows[number]
+    row = examples.split.rows[number]
     ended = bool(tokens) and tokens[-1] in ends
-    answer = Answer(example.row.question, text, tokens, ended, picture=_small(examples.split, example.row, number))
+    answer = Answer(row.question, text, tokens, ended, picture=_small(examples.split, row, number))
     if not judged:
         return answer
-    right = ended and list(tokens[:-1]) == example.answer[:-1]
-    return replace(answer, file_name=example.row.picture, wanted=example.row.answer, right=right)
+    right = ended and list(tokens[:-1]) == examples.rows[number].answer[:-1]
+    return replace(answer, file_name=row.picture, wanted=row.answer, right=right)
 
 
 def _small(split: Split, row: Row, number: int) -> Picture | None:

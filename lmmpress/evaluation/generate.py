@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from lmmpress.lmm.examples import Examples, Tensors
@@ -21,8 +22,8 @@ def longest_answer(examples: Examples, given: int | None = None) -> int:
     99th percentile of the right answers' lengths."""
     if given is not None:
         return given
-    known = sorted(len(row.answer) for row in examples.rows if row.answer)
-    return known[math.ceil(_SHARE * len(known)) - 1] if known else LONGEST_UNKNOWN
+    known = np.sort(examples.rows.answers[examples.rows.answers > 0])
+    return int(known[math.ceil(_SHARE * len(known)) - 1]) if len(known) else LONGEST_UNKNOWN
 
 
 def longest_reply(examples: Examples, given: int | None = None) -> int:
@@ -43,7 +44,7 @@ def write_answers(
     """The tokens that a model answers to some rows, by their number, with the end token if there is one: plain greedy
     generation of at most `longest` tokens in batches of similar prompts, with a static cache where the model takes one.
     """
-    order = sorted(rows, key=lambda row: len(examples.rows[row].prompt))
+    order = sorted(rows, key=examples.rows.prompts.__getitem__)
     parts = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
     written: dict[int, list[int]] = {}
     for chosen in track(parts, f"answer {examples.split.name}", len(parts)):

@@ -15,7 +15,8 @@ from PIL import Image
 
 from lmmpress.data import Row, Split, open_image
 from lmmpress.lmm.anatomy import Anatomy
-from lmmpress.lmm.examples import Examples, encode, make_batch
+from lmmpress.lmm.batches import make_batch
+from lmmpress.lmm.examples import Examples, encode, with_rows
 from lmmpress.lmm.forward import answer_logits
 from lmmpress.plan import Template
 
@@ -49,7 +50,7 @@ def sees(model: torch.nn.Module, split: Split, processor: Any, anatomy: Anatomy,
         replace(row, images=tuple(islice(cycle(other.images), len(row.images))))
         for row, other in zip(examples.rows, others, strict=True)
     ]
-    if _distance(_logits(model, replace(examples, rows=swapped), anatomy), logits) > rounding:
+    if _distance(_logits(model, with_rows(examples, swapped, ""), anatomy), logits) > rounding:
         return True
     with TemporaryDirectory() as folder:
         noisy = encode(_with_noise(split, Path(folder)), processor, anatomy.config, template=template)
@@ -60,9 +61,9 @@ def _logits(model: torch.nn.Module, examples: Examples, anatomy: Anatomy) -> tor
     """Logits at all answer positions of the examples, as one batch, in float32; of a row without an answer at the
     position after the question."""
     rows = [row if row.answer else replace(row, answer=[examples.pad]) for row in examples.rows]
-    examples = replace(examples, rows=rows)
+    examples = with_rows(examples, rows, "")
     batch = make_batch(examples, list(range(len(examples.rows)))).to(next(model.parameters()).device)
-    return answer_logits(model, batch, examples, anatomy.projector, None).float()
+    return answer_logits(model, batch, anatomy.projector).float()
 
 
 def _distance(one: torch.Tensor, other: torch.Tensor) -> float:

@@ -1,7 +1,6 @@
 """One model that is timed: its rows as calls of `generate`, and the seconds that they took."""
 
 from dataclasses import dataclass
-from statistics import mean
 from typing import Any
 
 import torch
@@ -143,14 +142,14 @@ class Timed:
 
     def _tokens(self, rows: list[int]) -> float:
         """The mean number of tokens in the right answers to these rows."""
-        return mean(len(self._subject.examples.rows[row].answer) for row in rows)
+        return float(self._subject.examples.rows.answers[rows].mean())
 
     def _batches(self, rows: list[int], size: int) -> list[_Question]:
         return [_question(self._subject, rows[at : at + size]) for at in range(0, len(rows), size)]
 
 
 def _question(subject: Subject, rows: list[int]) -> _Question:
-    longest = max(len(subject.examples.rows[row].answer) for row in rows)
+    longest = int(subject.examples.rows.answers[rows].max())
     return _Question(questions(subject.model, subject.examples, rows), len(rows), longest)
 
 

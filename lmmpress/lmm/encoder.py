@@ -1,23 +1,22 @@
-"""Converts the rows of a split to token ids, and its pictures to pixels, as the checkpoint's own processor does.
+"""Converts the rows of a split to token ids, as the checkpoint's own processor does.
 
 The texts of rows are encoded many at a time, and each picture once, however many rows are about it. So text and
 pictures do not go through the processor in one call; a picture takes as many tokens in every prompt.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from typing import Any
 
-import torch
 from PIL import Image
 
 from lmmpress.data import Row, Split
 from lmmpress.errors import UserError
 from lmmpress.lmm.compatibility import fitted, image_token, puts_image_in_front
-from lmmpress.lmm.processor import PASSED_ON, tokenizer_of
+from lmmpress.lmm.pixels import naming_row
+from lmmpress.lmm.processor import tokenizer_of
 from lmmpress.lmm.prompts import Dialogue, Prompts
 from lmmpress.plan import Template, Turns
 
@@ -62,7 +61,6 @@ class Encoder:
                 "set turns: last"
             )
         self._longest = text.get("max_position_embeddings")
-        self._side = config.get("vision_config", {}).get("image_size")
         self._prompts = Prompts(split, processor, turns, template, whole=self.decoder_start is not None)
 
     def __enter__(self) -> "Encoder":
@@ -149,23 +147,11 @@ class Encoder:
         token = image_token(self.processor)
         blank = Image.new("RGB", (32, 24))
         row = next(row for row in self.split.rows if row.pictures)
-        with self._naming_row(row):
+        with naming_row(self.split, lambda: row):
             text = "a" if puts_image_in_front(self.processor) else token
             ids = self.processor(images=[blank], text=[text], return_tensors=None)["input_ids"][0]
         number = int(self._tokenizer.convert_tokens_to_ids(token))
         return number, list(ids).count(number)
-
-    def pixels(self, image: Image.Image, row: Row) -> torch.Tensor:
-        """An image as the vision tower takes it, [channels, height, width]; `row` is one about it, for a message."""
-        with self._naming_row(row):
-            pixels = torch.as_tensor(self.processor.image_processor(images=[image])["pixel_values"][0])
-        height, width = pixels.shape[-2:]
-        if self._side is not None and (height, width) != (self._side, self._side):
-            raise UserError(
-                f"the image processor makes pictures of {height} x {width} pixels, the vision tower takes "
-                f"{self._side} x {self._side}; correct size and crop_size in the processor's files"
-            )
-        return pixels
 
     def unknown(self, encoded: Encoded) -> bool:
         """Whether the tokenizer has no token for some characters of an answer; the end token does not count."""
@@ -177,7 +163,7 @@ class Encoder:
         for special in (True, False):
             places = [place for place, (text, its) in enumerate(texts) if its is special and text]
             if places:
-                with self._naming_row(rows[places[0]]):
+                with naming_row(self.split, partial(rows.__getitem__, places[0])):
                     found = self._tokenizer([texts[place][0] for place in places], add_special_tokens=special)
                 for place, one in zip(places, found["input_ids"], strict=True):
                     ids[place] = [int(token) for token in one]
@@ -192,17 +178,3 @@ class Encoder:
                 f"{self.split.place(row)}: the answer {row.answer[:40]!r} does not fit: prompt and answer are "
                 f"{prompt + answer} tokens, the model takes {self._longest}; shorten the row, or leave it out"
             )
-
-    @contextmanager
-    def _naming_row(self, row: Row) -> Iterator[None]:
-        """Turn any exception of the processor into a UserError that names the row."""
-        try:
-            yield
-        except PASSED_ON:
-            raise
-        except BaseException as error:  # a panic of the tokenizers library is not an Exception
-            reason = (str(error).splitlines() or [""])[0]
-            raise UserError(
-                f"{self.split.place(row)}: the checkpoint's processor fails at this row, or soon after it: "
-                f"{type(error).__name__}: {reason}"
-            ) from error

@@ -1,41 +1,35 @@
 """Forward passes with or without cached visual features: logits, visual features and hidden states of answers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
+from lmmpress.data.workers import by_workers
 from lmmpress.lmm.anatomy import Anatomy, Projector
-from lmmpress.lmm.examples import Batch, Examples, at_answers, make_batch
+from lmmpress.lmm.batches import Batch, Batches, Features, at_answers
+from lmmpress.lmm.examples import Examples
+from lmmpress.lmm.tensor_rows import TensorRows, temporary_rows
 from lmmpress.progress import track
 
 
-def answer_logits(
-    model: torch.nn.Module,
-    batch: Batch,
-    examples: Examples,
-    projector: Projector | None,
-    features: torch.Tensor | None,
-) -> torch.Tensor:
-    """Logits [positions, vocabulary] at the batch's answer positions.
-
-    `features` [images, tokens, width] are the projector's inputs by image (see `visual_features`); with them the vision
-    tower is not run.
-    """
+def answer_logits(model: torch.nn.Module, batch: Batch, projector: Projector | None) -> torch.Tensor:
+    """Logits [positions, vocabulary] at the batch's answer positions. With the features of its images the vision tower
+    is not run."""
     inner = getattr(model, "module", model)  # unwrap the model of a distributed run
     inputs = dict(batch.inputs)
     extra: dict[str, Any] = {}
-    device = inputs["input_ids"].device
-    images = examples.images_of(batch.examples)
-    if features is not None and projector is not None and images:
-        projected = inner.get_submodule(projector.module)(features[images].to(device, next(model.parameters()).dtype))
+    if batch.features is not None and projector is not None:
+        features = batch.features.to(inputs["input_ids"].device, next(model.parameters()).dtype)
+        projected = inner.get_submodule(projector.module)(features)
         embeddings = list(projected) if projector.listed else projected
         outputs = SimpleNamespace(pooler_output=embeddings, qformer_outputs=None, vision_outputs=None)
         extra = {"pixel_values": None, "mm_encoder_outputs": {"image": outputs}}
-    elif images and examples.pixels is not None:
-        inputs["pixel_values"] = examples.pixels[images].to(device)
+    elif batch.pixels is not None:
+        inputs["pixel_values"] = batch.pixels
     with at_answers(inner, batch):
         logits: torch.Tensor = model(**inputs, **extra, use_cache=False).logits
     return logits
@@ -43,21 +37,29 @@ def answer_logits(
 
 @torch.no_grad()
 def visual_features(
-    model: torch.nn.Module, examples: Examples, anatomy: Anatomy, batch_size: int
-) -> torch.Tensor | None:
-    """The inputs of the language side's projector for every image, [images, tokens, width]; None without images.
+    model: torch.nn.Module, examples: Examples, anatomy: Anatomy, batch_size: int, folder: Path | None = None
+) -> TensorRows | None:
+    """The inputs of the language side's projector for every image, [images, tokens, width], in a temporary file; None
+    without images.
 
     They depend only on the image towers, not on projector and language tower.
     """
-    if examples.pixels is None or anatomy.projector is None:
+    pixels = examples.pixels
+    if pixels is None or anatomy.projector is None:
         return None
     device = next(model.parameters()).device
     captured: list[torch.Tensor] = []
+    found: TensorRows | None = None
     with _input_of(model.get_submodule(anatomy.projector.module), captured):
-        starts = range(0, len(examples.pixels), batch_size)
-        for at in track(starts, f"see {examples.split.name}", len(starts)):
-            model.get_image_features(examples.pixels[at : at + batch_size].to(device))  # type: ignore[operator]
-    return torch.cat(captured)
+        parts = [range(at, min(at + batch_size, len(pixels))) for at in range(0, len(pixels), batch_size)]
+        read = by_workers(pixels.__getitem__, parts, ahead=1)
+        for part, seen in zip(parts, track(read, f"see {examples.split.name}", len(parts)), strict=True):
+            model.get_image_features(seen.to(device))  # type: ignore[operator]
+            values = torch.cat(captured)
+            captured.clear()
+            found = found or temporary_rows((len(pixels), *values.shape[1:]), values.dtype, folder)
+            found.write(part, values)
+    return found
 
 
 @torch.no_grad()
@@ -65,22 +67,22 @@ def answer_states(
     model: torch.nn.Module,
     examples: Examples,
     projector: Projector | None,
-    features: torch.Tensor | None,
-    order: list[list[int]],
-) -> torch.Tensor:
-    """The head's inputs at every answer position: hidden states [positions, width] in the examples' order."""
+    features: Features | None,
+    order: Sequence[list[int]],
+    folder: Path | None = None,
+) -> TensorRows:
+    """The head's inputs at every answer position: hidden states [positions, width] in the examples' order, in a
+    temporary file."""
     device = next(model.parameters()).device
     head = model.get_output_embeddings()  # type: ignore[operator]
-    states: torch.Tensor | None = None
-    for chosen in track(order, "teacher", len(order)):
-        batch = make_batch(examples, chosen).to(device)
+    states: TensorRows | None = None
+    for batch in track(Batches(examples, order, features, device), "teacher", len(order)):
         captured: list[torch.Tensor] = []
         with _input_of(head, captured):
-            answer_logits(model, batch, examples, projector, features)
-        batch_states = captured[0][batch.where.cpu()]
-        if states is None:
-            states = torch.empty((examples.positions, batch_states.shape[-1]), dtype=batch_states.dtype)
-        states[batch.number.cpu()] = batch_states
+            answer_logits(model, batch, projector)
+        values = captured[0][batch.where.cpu()]
+        states = states or temporary_rows((examples.positions, values.shape[-1]), values.dtype, folder)
+        states.write(batch.number.cpu().numpy(), values)
     assert states is not None
     return states
 

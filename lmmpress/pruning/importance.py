@@ -6,7 +6,7 @@ set, of every batch, or of every sample. For the last two, each layer's gradient
 gradient of every parameter, or of a share of them in each of several passes.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ import torch
 from lmmpress.axes import axes, axis_named
 from lmmpress.axes.slices import Group, Slice
 from lmmpress.lmm.anatomy import Anatomy
-from lmmpress.lmm.examples import Batch
+from lmmpress.lmm.batches import Batch
 from lmmpress.plan import Importance
 from lmmpress.progress import track
 
@@ -42,14 +42,16 @@ def answer_loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
 def score(
     model: torch.nn.Module,
     anatomy: Anatomy,
-    batches: list[Batch],
+    batches: Sequence[Batch],
+    samples: int,
     loss: Loss,
     settings: Importance,
     generator: torch.Generator,
     others: Collection[str] = (),
 ) -> Scored:
     """The importance of every dimension of every group, by the plan's criterion: along the axes that are always scored,
-    and along `others`.
+    and along `others`. Only criterion `taylor` needs `batches`, of so many
+    `samples`.
 
     `loss` maps a batch to a scalar, averaged over its samples. With accumulation `sample` every batch must be one
     sample. The model's gradients are empty afterwards.
@@ -67,7 +69,6 @@ def score(
             _add(totals[name], parameter.detach().abs())
         return Scored(sums.by_group(totals), None)
     halves = (batches[0::2], batches[1::2])
-    samples = sum(len(batch.examples) for batch in batches)
     if settings.accumulation == "dataset":
         return _of_dataset(sums, halves, loss, samples, settings.passes)
     parts = [_of_each(sums, half, loss, samples) for half in halves]
@@ -143,7 +144,7 @@ def _add(along: dict[int, torch.Tensor], importance: torch.Tensor, weight: float
         vector.add_(importance.movedim(dim, 0).reshape(len(vector), -1).sum(1, dtype=vector.dtype), alpha=weight)
 
 
-def _of_each(sums: _Sums, batches: list[Batch], loss: Loss, samples: int) -> Scores:
+def _of_each(sums: _Sums, batches: Sequence[Batch], loss: Loss, samples: int) -> Scores:
     """Sum over batches of |g * theta|; each parameter's gradient is used and freed as soon as it is complete."""
     totals = sums.new()
     share = 1.0
@@ -168,7 +169,9 @@ def _of_each(sums: _Sums, batches: list[Batch], loss: Loss, samples: int) -> Sco
     return sums.by_group(totals)
 
 
-def _of_dataset(sums: _Sums, halves: tuple[list[Batch], list[Batch]], loss: Loss, samples: int, passes: int) -> Scored:
+def _of_dataset(
+    sums: _Sums, halves: tuple[Sequence[Batch], Sequence[Batch]], loss: Loss, samples: int, passes: int
+) -> Scored:
     """|g * theta| of the gradient summed over all batches, a share of the parameters at a time.
 
     A pass keeps that share's gradient twice: one for each half of the data, whose agreement is the reliability.

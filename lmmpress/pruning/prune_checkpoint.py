@@ -13,13 +13,14 @@ from lmmpress.data import read_split, usual_splits
 from lmmpress.errors import UserError
 from lmmpress.files.digest import digest_checkpoint
 from lmmpress.lmm.anatomy import Anatomy
+from lmmpress.lmm.batches import Batches, grouped
 from lmmpress.lmm.checkpoint import (
     apply_cuts,
     load_model,
     read_checkpoint,
 )
 from lmmpress.lmm.compression_record import cuts_of, parse_record, read_record
-from lmmpress.lmm.examples import batches, encode, make_batch
+from lmmpress.lmm.examples import encode
 from lmmpress.lmm.forward import answer_logits
 from lmmpress.lmm.processor import load_processor
 from lmmpress.lmm.verify import verify_cut
@@ -125,8 +126,9 @@ def _scores(source: Path, anatomy: Anatomy, data: Path, split: str, settings: Im
     return score(
         model,
         anatomy,
-        [make_batch(examples, chosen) for chosen in batches(examples, settings.batch_size)],
-        lambda batch: answer_loss(answer_logits(model, batch, examples, anatomy.projector, None), batch),
+        Batches(examples, grouped(examples, settings.batch_size)),
+        len(examples.rows),
+        lambda batch: answer_loss(answer_logits(model, batch, anatomy.projector), batch),
         settings,
         torch.Generator().manual_seed(0),
         others,

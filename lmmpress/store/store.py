@@ -101,39 +101,57 @@ class Store:
             return self.read_record(name) or record
         return record
 
+    @contextmanager
+    def tensor_file(self, name: str) -> Iterator[Path | None]:
+        """The safetensors file of the tensors of that name; None where there are none. Where the block finds by a
+        KeyError or a ValueError that it holds something else, that is an UnreadableError."""
+        where = TENSORS.name(name)
+        manifest = self._read_manifest(where)
+        if manifest is None:
+            yield None
+            return
+        if manifest.files.keys() != {_TENSORS}:
+            raise UnreadableError(self.objects.address, where, f"does not list the one file {_TENSORS}")
+        path = self._tree(f"tensors {name}", manifest) / _TENSORS
+        try:
+            yield path
+        except (KeyError, ValueError) as error:
+            raise UnreadableError(self.objects.address, where, f"holds no tensors: {error}") from None
+
     def read_tensors(self, name: str) -> dict[str, "torch.Tensor"] | None:
         """The tensors of that name; None where there are none."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        where = TENSORS.name(name)
-        manifest = self._read_manifest(where)
-        if manifest is None:
-            return None
-        if manifest.files.keys() != {_TENSORS}:
-            raise UnreadableError(self.objects.address, where, f"does not list the one file {_TENSORS}")
-        try:
-            return load_file(self._tree(f"tensors {name}", manifest) / _TENSORS)
-        except SafetensorError as error:
-            raise UnreadableError(self.objects.address, where, f"holds no tensors: {error}") from None
+        with self.tensor_file(name) as path:
+            try:
+                return None if path is None else load_file(path)
+            except SafetensorError as error:
+                raise ValueError(error) from None
 
-    def write_tensors(self, name: str, tensors: dict[str, "torch.Tensor"], of: Subjects | None = None) -> None:
-        """Write tensors, unless there are some of that name already. `of` names what they were computed from, where no
+    @contextmanager
+    def new_tensors(self, name: str, of: Subjects | None = None) -> Iterator[Path]:
+        """A path at which the block writes a safetensors file, and a folder of its own around it. Afterwards the store
+        has these tensors, unless it had some of that name already. `of` names what they were computed from, where no
         record of the same name does."""
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
         if of is not None:
             self.write_record(name, {OF: of.model_dump()})
         with self.scratch() as folder:
-            path = folder / _TENSORS
+            yield folder / _TENSORS
+            self._write_manifest(TENSORS.name(name), self._send({_TENSORS: folder / _TENSORS}))
+
+    def write_tensors(self, name: str, tensors: dict[str, "torch.Tensor"], of: Subjects | None = None) -> None:
+        """Write tensors, as `new_tensors` does."""
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+
+        with self.new_tensors(name, of) as path:
             try:
                 save_file({key: value.contiguous() for key, value in tensors.items()}, path)
             except SafetensorError as error:  # it hides the error number of the system in its text
                 if "StorageFull" in str(error) or "No space left" in str(error):
                     raise OSError(errno.ENOSPC, "No space left on device", str(path)) from None
                 raise OSError(errno.EIO, str(error), str(path)) from None
-            self._write_manifest(TENSORS.name(name), self._send({_TENSORS: path}))
 
     def add_checkpoint(self, directory: Path) -> str:
         """Store the checkpoint in a directory; its digest. Files that the store has already are not sent again.

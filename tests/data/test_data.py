@@ -16,8 +16,9 @@ from PIL import Image
 
 from lmmpress.data import open_image, open_picture, read_split
 from lmmpress.errors import UserError
+from lmmpress.lmm.batches import grouped, make_batch
 from lmmpress.lmm.checkpoint import read_checkpoint
-from lmmpress.lmm.examples import Examples, batches, encode, make_batch
+from lmmpress.lmm.examples import Examples, encode
 from lmmpress.lmm.processor import load_processor
 
 GOOD = {"file_name": "a.png", "question": "q", "answer": "a", "task": "t", "split": "test"}
@@ -222,7 +223,7 @@ def test_a_batch_marks_the_positions_that_predict_the_answer(examples: Examples)
 @pytest.mark.parametrize("generator", [None, 5])
 def test_batches_hold_every_row_once(examples: Examples, generator: int | None) -> None:
     seeded = torch.Generator().manual_seed(generator) if generator else None
-    order = batches(examples, 7, seeded)
+    order = grouped(examples, 7, seeded)
     assert sorted(index for chosen in order for index in chosen) == list(range(len(examples.rows)))
 
 

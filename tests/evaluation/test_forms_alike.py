@@ -44,4 +44,4 @@ def measured(checkpoint: Path, folder: Path) -> tuple[Examples, Judged]:
 
 def seen(examples: Examples) -> torch.Tensor:
     assert examples.pixels is not None
-    return examples.pixels
+    return examples.pixels[range(len(examples.pixels))]

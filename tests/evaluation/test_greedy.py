@@ -167,7 +167,7 @@ def test_accepted_generation_settings_do_not_change_accuracy(text_only: tuple[Pa
         model, examples = load_model(checkpoint), encode(split, processor, anatomy.config)
         right = answered_right(model, examples, None, None, 8, ends)
         for index, example in enumerate(examples.rows[:12]):
-            (tokens,) = plain_tokens(model, processor, split, [example.row]).tolist()
+            (tokens,) = plain_tokens(model, processor, split, [split.rows[index]]).tolist()
             ended = next((place for place, token in enumerate(tokens) if token in ends), None)
             whole = ended is not None and tokens[:ended] == example.answer[:-1]
             assert bool(right[index]) == whole, (settings, tokens, example.answer)

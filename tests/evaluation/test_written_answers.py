@@ -78,7 +78,7 @@ def test_an_answer_is_cut_off_where_all_but_one_in_a_hundred_right_answers_have_
     row = examples.rows[0]
 
     def lengths(*counts: int) -> Examples:
-        made = [Example(row.prompt, [4] * count, (), row.row) for count in counts]
+        made = [Example(row.prompt, [4] * count, ()) for count in counts]
         return with_rows(examples, made, "of a test")
 
     assert longest_answer(lengths(*[3] * 98, 9, 40)) == 9
@@ -121,7 +121,7 @@ def test_right_tokens_and_divergence_are_means_over_each_answer(
     shares = right_tokens(model, examples, projector, None, 2, ENDS, asked)
     found = divergences(
         model,
-        lambda batch: answer_logits(teacher, batch, examples, projector, None),
+        lambda batch: answer_logits(teacher, batch, projector),
         examples,
         projector,
         None,

@@ -15,9 +15,10 @@ from support.training import train_for_a_moment
 from lmmpress.data import read_split
 from lmmpress.engine.compression import compress
 from lmmpress.evaluation.accuracy import answered_right
+from lmmpress.lmm.batches import make_batch
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.compression_record import read_record
-from lmmpress.lmm.examples import encode, make_batch
+from lmmpress.lmm.examples import encode
 from lmmpress.lmm.forward import answer_logits, visual_features
 from lmmpress.lmm.processor import load_processor
 from lmmpress.plan import parse_plan
@@ -90,6 +91,6 @@ def test_cached_features_give_the_same_logits(
     model, anatomy = load_model(checkpoint), read_checkpoint(checkpoint)
     examples = encode(read_split(rows(kind), "test"), load_processor(checkpoint), anatomy.config)
     features = visual_features(model, examples, anatomy, 4)
-    batch = make_batch(examples, [5, 0, 2])
-    seen, cached = (answer_logits(model, batch, examples, anatomy.projector, given) for given in (None, features))
+    batches = (make_batch(examples, [5, 0, 2], given) for given in (None, features))
+    seen, cached = (answer_logits(model, batch, anatomy.projector) for batch in batches)
     assert torch.allclose(seen, cached, atol=1e-5)

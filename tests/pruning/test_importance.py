@@ -11,8 +11,9 @@ from support.certain import certain
 
 from lmmpress.data import read_split
 from lmmpress.lmm.anatomy import Anatomy
+from lmmpress.lmm.batches import Batch, grouped, make_batch
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
-from lmmpress.lmm.examples import Batch, batches, encode, make_batch
+from lmmpress.lmm.examples import encode
 from lmmpress.lmm.forward import answer_logits
 from lmmpress.lmm.processor import load_processor
 from lmmpress.plan import Importance
@@ -34,17 +35,19 @@ def scene(make_checkpoint: Callable[..., Path], data: Path) -> Scene:
     checkpoint = make_checkpoint("llama")
     model, anatomy = load_model(checkpoint).double(), read_checkpoint(checkpoint)
     examples = encode(read_split(data, "score"), load_processor(checkpoint), read_checkpoint(checkpoint).config)
-    made = {size: [make_batch(examples, chosen) for chosen in batches(examples, size)] for size in (1, 4)}
+    made = {size: [make_batch(examples, chosen) for chosen in grouped(examples, size)] for size in (1, 4)}
 
     def loss(batch: Batch) -> torch.Tensor:
-        return answer_loss(answer_logits(model, batch, examples, None, None), batch)
+        return answer_loss(answer_logits(model, batch, None), batch)
 
     return Scene(model, anatomy, made, loss)
 
 
 def run(scene: Scene, size: int = 4, **settings: Any) -> Scored:
     seeded = torch.Generator().manual_seed(0)
-    return score(scene.model, scene.anatomy, scene.batches[size], scene.loss, Importance(**settings), seeded)
+    batches = scene.batches[size]
+    samples = sum(len(batch.examples) for batch in batches)
+    return score(scene.model, scene.anatomy, batches, samples, scene.loss, Importance(**settings), seeded)
 
 
 def elementwise(scene: Scene, size: int, accumulation: str) -> dict[str, torch.Tensor]:
@@ -101,7 +104,7 @@ def test_an_element_score_is_the_loss_change_when_the_element_shrinks(
     batch = make_batch(examples, [0, 1, 2, 3])
 
     def loss() -> torch.Tensor:
-        return answer_loss(answer_logits(model, batch, examples, None, None), batch)
+        return answer_loss(answer_logits(model, batch, None), batch)
 
     loss().backward()
     generator = torch.Generator().manual_seed(0)

@@ -34,6 +34,6 @@ def distil(pair: tuple[torch.nn.Module, torch.nn.Module, Examples], settings: Di
     student, teacher, examples = pair
 
     def logits(model: torch.nn.Module, batch: Any) -> torch.Tensor:
-        return answer_logits(model, batch, examples, None, None)
+        return answer_logits(model, batch, None)
 
-    return distill(student, lambda batch: logits(teacher, batch), logits, examples, settings, 5, Accelerator())
+    return distill(student, lambda batch: logits(teacher, batch), logits, examples, None, settings, 5, Accelerator())

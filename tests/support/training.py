@@ -3,7 +3,8 @@
 import torch
 
 from lmmpress.lmm.anatomy import Anatomy
-from lmmpress.lmm.examples import Examples, batches, make_batch
+from lmmpress.lmm.batches import grouped, make_batch
+from lmmpress.lmm.examples import Examples
 from lmmpress.lmm.forward import answer_logits
 from lmmpress.pruning.importance import answer_loss
 
@@ -13,7 +14,7 @@ def train_for_a_moment(model: torch.nn.Module, examples: Examples, anatomy: Anat
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     batch = make_batch(examples, list(range(len(examples.rows))))
     for _ in range(12):
-        logits = answer_logits(model, batch, examples, anatomy.projector, None)
+        logits = answer_logits(model, batch, anatomy.projector)
         torch.nn.functional.cross_entropy(logits, batch.targets).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -28,11 +29,11 @@ def train_until_it_answers(model: torch.nn.Module, examples: Examples) -> None:
     while loss > 0.015:
         assert epochs < 100, f"it does not learn: the loss is {loss}"
         epochs += 1
-        chosen_batches = batches(examples, 16, generator)
+        chosen_batches = grouped(examples, 16, generator)
         loss = 0.0
         for chosen in chosen_batches:
             batch = make_batch(examples, chosen)
-            part = answer_loss(answer_logits(model, batch, examples, None, None), batch)
+            part = answer_loss(answer_logits(model, batch, None), batch)
             part.backward()
             loss += part.item() / len(chosen_batches)
             optimizer.step()

@@ -77,7 +77,7 @@ def _scored(judge: "_Judge", metrics: dict[str, Metric]) -> Values:
     written = {task: metric for task, metric in metrics.items() if metric.needs == "text"}
     texts = judge.texts([row for task in written for row in rows_of[task]]) if written else {}
     for task, metric in written.items():
-        answers = [judge.examples.rows[row].row.answers for row in rows_of[task]]
+        answers = [judge.examples.split.rows[row].answers for row in rows_of[task]]
         values[rows_of[task]] = score_rows(metric, [texts[row] for row in rows_of[task]], answers)
     return values > 0.5 if all(metric.is_share for metric in metrics.values()) else values
 

@@ -1,5 +1,6 @@
 """The part `importance` (Eq. 1-4): scores every dimension of a checkpoint."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,8 +9,8 @@ import torch
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.once import Record, inputs_of, name_of, once
 from lmmpress.errors import UserError
+from lmmpress.lmm.batches import Batch, Batches, grouped
 from lmmpress.lmm.checkpoint import load_model
-from lmmpress.lmm.examples import batches, make_batch
 from lmmpress.pruning.importance import Scored, answer_loss, other_axes, score
 
 
@@ -37,19 +38,23 @@ def importance(materials: Materials, checkpoint: str) -> Importances:
         inputs["axes"] = others
     name = name_of("importance", inputs)
 
-    def work(seed: int) -> dict[str, Any]:
-        examples = materials.lessons("score") if settings.criterion == "taylor" else None
-        model = load_model(materials.store.checkpoint(checkpoint), materials.dtype).to(materials.accelerator.device)
+    def batches(seed: int) -> Sequence[Batch]:
+        if settings.criterion != "taylor":
+            return []
+        examples, features = materials.lessons("score"), materials.features("score")
         size = 1 if settings.accumulation == "sample" else settings.batch_size
-        order = batches(examples, size, torch.Generator().manual_seed(seed)) if examples else []
-        scoring_batches = [
-            make_batch(examples, chosen).to(materials.accelerator.device) for chosen in order if examples
-        ]
+        order = grouped(examples, size, torch.Generator().manual_seed(seed))
+        return Batches(examples, order, features, materials.accelerator.device)
+
+    def work(seed: int) -> dict[str, Any]:
+        scoring = batches(seed)
+        model = load_model(materials.store.checkpoint(checkpoint), materials.dtype).to(materials.accelerator.device)
         scored = score(
             model,
             materials.anatomy_of(checkpoint),
-            scoring_batches,
-            lambda batch: answer_loss(materials.logits(model, batch, "score"), batch),
+            scoring,
+            len(materials.lessons("score").rows) if scoring else 0,
+            lambda batch: answer_loss(materials.logits(model, batch), batch),
             settings,
             torch.Generator().manual_seed(seed),
             others,

@@ -9,7 +9,7 @@ from lmmpress.data import Row, Split
 from lmmpress.engine.materials import Materials
 from lmmpress.evaluation.timed import Subject
 from lmmpress.lmm.checkpoint import load_model
-from lmmpress.lmm.examples import encode
+from lmmpress.lmm.examples import encode, with_rows
 from lmmpress.lmm.processor import load_processor, tokenizer_of
 
 
@@ -29,5 +29,6 @@ def subject_of(
     config, template = materials.anatomy_of(checkpoint).config, materials.plan.template
     examples = encode(rows, processor, config, template=template)
     if answers is not None:
-        examples = replace(examples, rows=[replace(row, answer=answers[row.row]) for row in examples.rows])
+        pairs = zip(examples.rows, rows.rows, strict=True)
+        examples = with_rows(examples, (replace(one, answer=answers[row]) for one, row in pairs), rows.digest)
     return Subject(model_of(materials, checkpoint), tokenizer_of(processor), examples, materials.ends)

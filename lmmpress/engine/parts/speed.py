@@ -46,7 +46,9 @@ def speed(materials: Materials, checkpoints: Sequence[str]) -> Speeds:
         rows = sampled(materials.split("test"), settings)
         answers = None
         if not all(row.answer for row in rows.rows):  # then the teacher's answers say how long answers are
-            answers = {example.row: example.answer for example in materials.answered("test").rows}
+            answered, asked = materials.answered("test"), set(rows.rows)
+            pairs = zip(answered.split.rows, answered.rows, strict=True)
+            answers = {row: example.answer for row, example in pairs if row in asked}
         subjects = [subject_of(materials, checkpoint, rows, answers) for checkpoint in checkpoints]
         measured = measure_speeds(subjects, settings)
         return {"speeds": [one.model_dump() for one in measured], "environment": about}

@@ -33,6 +33,7 @@ def train(materials: Materials, checkpoint: str, seed: int, settings: Distillati
         materials.teacher_logits,
         materials.student_logits,
         materials.lessons("distill"),
+        materials.features("distill"),
         settings,
         seed,
         materials.accelerator,

@@ -1,0 +1,97 @@
+"""Batches are made by threads ahead of their use, from what is on disk, and are the same as those made one by one."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.certain import certain
+
+from lmmpress.data import read_split
+from lmmpress.lmm import pixels as pixels_module
+from lmmpress.lmm.batches import Batch, Batches, ahead, grouped, make_batch
+from lmmpress.lmm.checkpoint import load_model, read_checkpoint
+from lmmpress.lmm.examples import Examples, encode
+from lmmpress.lmm.forward import visual_features
+from lmmpress.lmm.processor import load_processor
+
+
+@pytest.fixture
+def checkpoint(make_checkpoint: Callable[..., Path]) -> Path:
+    return make_checkpoint("llama")
+
+
+@pytest.fixture
+def examples(checkpoint: Path, data: Path) -> Examples:
+    return encode(read_split(data, "distill"), load_processor(checkpoint), read_checkpoint(checkpoint).config)
+
+
+def same(one: Batch, other: Batch) -> bool:
+    tensors: list[list[Any]] = [[*vars(batch).values(), *batch.inputs.values()] for batch in (one, other)]
+    pairs = [pair for pair in zip(*tensors, strict=True) if isinstance(pair[0], torch.Tensor)]
+    return one.examples == other.examples and len(pairs) > 5 and all(torch.equal(*pair) for pair in pairs)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_batches_are_those_made_one_by_one(checkpoint: Path, examples: Examples, cached: bool) -> None:
+    features = visual_features(load_model(checkpoint), examples, read_checkpoint(checkpoint), 3) if cached else None
+    order = grouped(examples, 5, torch.Generator().manual_seed(0))
+    plain = [make_batch(examples, chosen, features) for chosen in order]
+    assert [batch.pixels is None for batch in plain] == [cached] * len(plain)
+    found = Batches(examples, order, features, torch.device("cpu"))
+    assert all(map(same, found, plain))
+    assert all(map(same, found[1::2], plain[1::2]))
+    assert same(found[2], plain[2])
+    assert len(found) == len(plain) > 3
+
+
+def test_an_order_can_be_gone_over_again_and_cut(examples: Examples) -> None:
+    order = grouped(examples, 5, torch.Generator().manual_seed(0))
+    known = list(order)
+    assert list(order) == known
+    assert list(order[1::2]) == known[1::2]
+    assert order[-1] == known[-1]
+
+
+def test_threads_are_only_a_little_ahead(examples: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many batches there are, few of them are in memory."""
+    asked: list[list[int]] = []
+    really = make_batch
+
+    def noted(examples: Examples, chosen: list[int], features: Any) -> Batch:
+        asked.append(chosen)
+        return really(examples, chosen, features)
+
+    monkeypatch.setattr("lmmpress.lmm.batches.make_batch", noted)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    order = [[number % len(examples.rows)] for number in range(100)]
+    batches = ahead(examples, order, None)
+    for number in range(10):
+        next(batches)
+        assert len(asked) <= number + 1 + 2
+    batches.close()  # type: ignore[attr-defined]
+    assert len(asked) < 20
+
+
+def test_pictures_are_decoded_once_as_long_as_there_is_room(
+    checkpoint: Path, examples: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    really, lock = pixels_module.open_image, threading.Lock()
+
+    def noted(split: Any, name: str) -> Any:
+        with lock:
+            opened.append(name)
+        return really(split, name)
+
+    size = certain(examples.pixels)[[0]].numel() * 4
+    monkeypatch.setattr(pixels_module, "open_image", noted)
+    monkeypatch.setattr(pixels_module, "_KEPT", 2 * size)
+    again = encode(examples.split, load_processor(checkpoint), read_checkpoint(checkpoint).config)
+    pixels = certain(again.pixels)
+    first = pixels[[0, 1, 2]]
+    assert torch.equal(pixels[[2, 1, 0]], first.flip(0))
+    assert len(opened) == 4
+    assert opened[-1] == examples.split.images.names[2]
