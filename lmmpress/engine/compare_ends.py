@@ -8,7 +8,6 @@ metrics than exact score the rows, all are asked again: a comparison is of answe
 import numpy as np
 
 from lmmpress.engine.final_result import Ends, measure_ends
-from lmmpress.engine.judging import only_exact
 from lmmpress.engine.kept import keep_comparison, kept_comparison, note_uncompared
 from lmmpress.engine.parts.evaluate import Evaluated
 from lmmpress.engine.run import Run
@@ -16,6 +15,7 @@ from lmmpress.engine.run_splits import split_of
 from lmmpress.errors import AwayError, UserError, traceback_of
 from lmmpress.evaluation.compare_checkpoints import Asked, Side, compare_measured
 from lmmpress.evaluation.comparison import Comparison
+from lmmpress.evaluation.metrics_by_task import only_exact
 from lmmpress.evaluation.opened import open_to_measure
 from lmmpress.printing.one_line import printable
 from lmmpress.progress import say
@@ -59,6 +59,6 @@ def _compared(run: Run, ends: Ends) -> Comparison:
 
 def _side(run: Run, checkpoint: str, answers: Evaluated) -> Side:
     opened = open_to_measure(run.store.checkpoint(checkpoint), run.materials.dtype, run.plan.template)
-    exact = only_exact(run.plan, run.materials.facts("test").tasks)
+    exact = only_exact(run.plan.metrics, run.materials.facts("test").tasks)
     right = answers.values.astype(np.bool_) if exact else None
     return Side(run.store.address(checkpoint), opened, checkpoint, right)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from lmmpress.engine.algorithm import Planned, next_step
-from lmmpress.engine.judging import metric_infos
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.evaluate import Evaluated, evaluate
 from lmmpress.engine.parts.speed import Speeds, speed
@@ -11,6 +10,7 @@ from lmmpress.engine.run import Run
 from lmmpress.engine.run_splits import splits_of
 from lmmpress.errors import UserError
 from lmmpress.evaluation.gate import REPORTED_CONFIDENCE, paired_drop
+from lmmpress.evaluation.metrics_by_task import metric_infos
 from lmmpress.lmm.anatomy import count_by_tower
 from lmmpress.result import Headline, Result, Speed, StartedFrom, StepResult, scale_of
 
@@ -47,7 +47,8 @@ def close(run: Run, known: list[StepResult], seconds: float | None = None) -> Re
     checkpoints, answers = (run.original, ends.final), (ends.answers_before, ends.answers_after)
     headlines = [_headline(materials, *each) for each in zip(checkpoints, answers, ends.speeds.speeds, strict=True)]
     facts = materials.facts("test")
-    metrics, owner, (first, last) = metric_infos(run.plan, facts.tasks), facts.owners(), (one.values for one in answers)
+    metrics, owner = metric_infos(run.plan.metrics, facts.tasks), facts.owners()
+    first, last = (one.values for one in answers)
     drop = paired_drop(first, last, owner, REPORTED_CONFIDENCE, scale_of(metrics))
     by_task = {
         task: paired_drop(first[rows], last[rows], owner[rows], REPORTED_CONFIDENCE, metrics[task].scale)

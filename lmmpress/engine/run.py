@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from lmmpress.engine.algorithm import Planned, next_step
 from lmmpress.engine.decisions import decided_steps, enter, report_step
-from lmmpress.engine.judging import check_judging, metric_infos
+from lmmpress.engine.judging import check_judging
 from lmmpress.engine.materials import Materials, automatic_dtype
 from lmmpress.engine.part_names import PARTS, Part
 from lmmpress.engine.parts.evaluate import evaluate
@@ -20,6 +20,7 @@ from lmmpress.engine.run_splits import RunSplits, note_splits, noted_splits, spl
 from lmmpress.engine.step import Step
 from lmmpress.errors import UserError
 from lmmpress.evaluation.greedy import check_greedy
+from lmmpress.evaluation.metrics_by_task import metric_infos
 from lmmpress.lmm.anatomy import count_by_tower
 from lmmpress.lmm.checkpoint import read_checkpoint
 from lmmpress.lmm.compatibility import FITTED, was_blind
@@ -176,7 +177,7 @@ def _check_worth(run: Run) -> None:
     which that is true."""
     role = run.plan.tolerance.split
     facts, values = run.materials.facts(role), evaluate(run.materials, run.original, role).values
-    metrics = metric_infos(run.plan, facts.tasks)
+    metrics = metric_infos(run.plan.metrics, facts.tasks)
     worthless = {
         task: metrics[task].title
         for task, rows in facts.rows_by_task().items()
@@ -220,7 +221,7 @@ def describe(run: Run) -> RunInfo:
         parameters_by_tower=count_by_tower(run.materials.anatomy),
         data=(run.materials.splits or splits_of(run.plan)).data,
         gate_accuracy=answers.accuracy,
-        metrics=metric_infos(run.plan, run.materials.facts(run.plan.tolerance.split).tasks),
+        metrics=metric_infos(run.plan.metrics, run.materials.facts(run.plan.tolerance.split).tasks),
     )
 
 

@@ -6,13 +6,13 @@ from itertools import groupby
 
 from lmmpress.axes import axis_named
 from lmmpress.engine.algorithm import Planned
-from lmmpress.engine.judging import metric_infos
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.measured import Measured, decided
 from lmmpress.engine.parts.distill import Distilled, distill
 from lmmpress.engine.parts.evaluate import Evaluated, evaluate
 from lmmpress.engine.parts.importance import Importances, importance
 from lmmpress.engine.parts.prune import Pruned, carry, prune
+from lmmpress.evaluation.metrics_by_task import metric_infos
 from lmmpress.lmm.anatomy import count_by_tower
 from lmmpress.plan import Plan
 from lmmpress.pruning.importance import Scores
@@ -126,7 +126,7 @@ class Step:
             accuracy=after.accuracy if after else None,
             accuracy_by_task=facts.by_task(after.values) if after else {},
             reference=self.reference.accuracy,
-            metrics=metric_infos(self.materials.plan, facts.tasks),
+            metrics=metric_infos(self.materials.plan.metrics, facts.tasks),
             score_reliability=min(
                 (each.scored.reliability for each in scored if each.scored.reliability is not None), default=None
             ),

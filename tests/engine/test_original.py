@@ -73,8 +73,12 @@ def test_the_measures_of_the_original_are_not_taken_again(
 ) -> None:
     plan = strict(raw_plan, model=str(taught), stages={})
     compress(plan, tmp_path / "out")
-    for name in ("original.sees", "evaluate.answered_right", "original.write_answers"):
-        monkeypatch.setattr(f"lmmpress.engine.parts.{name}", lambda *_, **__: pytest.fail("this was done already"))
+    for name in (
+        "engine.parts.original.sees",
+        "evaluation.scores.answered_right",
+        "engine.parts.original.write_answers",
+    ):
+        monkeypatch.setattr(f"lmmpress.{name}", lambda *_, **__: pytest.fail("this was done already"))
     compress(plan, tmp_path / "out", resume=True)
 
 

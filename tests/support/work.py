@@ -3,6 +3,6 @@
 WORK = (
     "lmmpress.engine.parts.training.distill",
     "lmmpress.engine.parts.importance.score",
-    "lmmpress.engine.parts.evaluate.answered_right",
+    "lmmpress.evaluation.scores.answered_right",
     "lmmpress.engine.parts.prune.apply_cuts",
 )

@@ -6,18 +6,15 @@ from typing import Any
 import numpy as np
 
 from lmmpress.data.facts import Values
-from lmmpress.engine.judging import metrics_in, only_exact
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.measured import values_in, values_of
 from lmmpress.engine.parts.models import model_of
 from lmmpress.engine.parts.once import Inputs, Record, once, unreadable
-from lmmpress.evaluation.accuracy import answered_right, divergences, right_tokens
-from lmmpress.evaluation.generate import longest_answer, write_answers
-from lmmpress.lmm.processor import decoded, load_processor, tokenizer_of
-from lmmpress.metrics import Metric, score_rows
+from lmmpress.evaluation.accuracy import answered_right, divergences
+from lmmpress.evaluation.metrics_by_task import metrics_in, only_exact
+from lmmpress.evaluation.scores import Judge, Rows, scored
+from lmmpress.lmm.processor import load_processor, tokenizer_of
 from lmmpress.result import Role
-
-Rows = list[int]
 
 
 @dataclass(frozen=True)
@@ -51,14 +48,16 @@ def evaluate(materials: Materials, checkpoint: str, role: Role) -> Evaluated:
     }
     if len(materials.ends) > 1:  # a single end token is the one in every answer, so the name need not include it
         inputs["ends"] = sorted(materials.ends)
-    if not only_exact(plan, tasks):
+    if not only_exact(plan.metrics, tasks):
         inputs["metrics"] = {task: plan.metrics.get(task, plan.metrics["default"]) for task in tasks}
         inputs["teacher"], inputs["longest"] = materials.original, plan.evaluation.max_new_tokens
 
     def work(_: int) -> dict[str, Any]:
-        if only_exact(plan, tasks):
+        if only_exact(plan.metrics, tasks):
             return values_in(_Judge(materials, checkpoint, role).exact(None))
-        return values_in(_scored(_Judge(materials, checkpoint, role), metrics_in(plan, tasks)))
+        return values_in(
+            scored(_Judge(materials, checkpoint, role), metrics_in(plan.metrics, tasks), materials.facts(role))
+        )
 
     record = once(materials, "evaluate", inputs, work)
     values = values_of(record.values)
@@ -67,59 +66,43 @@ def evaluate(materials: Materials, checkpoint: str, role: Role) -> Evaluated:
     return Evaluated(values, record)
 
 
-def _scored(judge: "_Judge", metrics: dict[str, Metric]) -> Values:
-    """The numbers of all rows; booleans if all metrics are shares."""
-    rows_of = {task: np.flatnonzero(of).tolist() for task, of in judge.facts.rows_by_task().items()}
-    values = np.zeros(judge.facts.rows)
-    for name in dict.fromkeys(metric.name for metric in metrics.values() if metric.needs != "text"):
-        chosen = [row for task, metric in metrics.items() if metric.name == name for row in rows_of[task]]
-        values[chosen] = judge.by_logits(name, chosen)[chosen]
-    written = {task: metric for task, metric in metrics.items() if metric.needs == "text"}
-    texts = judge.texts([row for task in written for row in rows_of[task]]) if written else {}
-    for task, metric in written.items():
-        answers = [judge.examples.split.rows[row].answers for row in rows_of[task]]
-        values[rows_of[task]] = score_rows(metric, [texts[row] for row in rows_of[task]], answers)
-    return values > 0.5 if all(metric.is_share for metric in metrics.values()) else values
-
-
-class _Judge:
-    """A checkpoint that rows of a role are asked."""
+class _Judge(Judge):
+    """A checkpoint that rows of a role are asked; it may be compared with its teacher."""
 
     def __init__(self, materials: Materials, checkpoint: str, role: Role) -> None:
-        self.materials, self.checkpoint, self.role = materials, checkpoint, role
-        self.facts, self.examples = materials.facts(role), materials.examples(role).judged()
-        self.size = materials.plan.evaluation.batch_size
-        self.model = model_of(materials, checkpoint)
+        super().__init__(
+            model=model_of(materials, checkpoint),
+            examples=materials.examples(role).judged(),
+            projector=materials.anatomy.projector,
+            see=lambda: materials.features(role),
+            load_tokenizer=lambda: tokenizer_of(
+                load_processor(materials.store.checkpoint(materials.original, weights=False))
+            ),
+            ends=materials.ends,
+            batch_size=materials.plan.evaluation.batch_size,
+            longest=materials.plan.evaluation.max_new_tokens,
+        )
+        self.materials, self.role = materials, role
+        self.is_teacher = checkpoint == materials.original
 
     def by_logits(self, name: str, rows: Rows) -> Values:
-        """The numbers of some rows by a metric that is measured from logits."""
-        ours = {"exact": self.exact, "token_accuracy": self.tokens, "agreement": self.agreement, "kl": self.kl}
-        return ours[name](rows)
-
-    def exact(self, rows: Rows | None) -> Values:
-        where = self.materials.anatomy.projector, self.materials.features(self.role), self.size
-        right: Values = answered_right(self.model, self.examples, *where, self.materials.ends, rows).numpy()
-        return right
-
-    def tokens(self, rows: Rows) -> Values:
-        where = self.materials.anatomy.projector, self.materials.features(self.role), self.size
-        shares: Values = right_tokens(self.model, self.examples, *where, self.materials.ends, rows).numpy()
-        return shares
+        ours = {"agreement": self.agreement, "kl": self.kl}
+        return ours[name](rows) if name in ours else super().by_logits(name, rows)
 
     def agreement(self, rows: Rows) -> Values:
         """Whether greedy decoding gives the teacher's own answers: so does the teacher's, by definition."""
-        if self.checkpoint == self.materials.original:
-            return np.ones(self.facts.rows, dtype=np.bool_)
-        where = self.materials.anatomy.projector, self.materials.features(self.role), self.size
-        own, ends = self.materials.own_answers(self.role).judged(), self.materials.ends
-        same: Values = answered_right(self.model, own, *where, ends, rows, cut=True).numpy()
+        if self.is_teacher:
+            return np.ones(len(self.examples.rows), dtype=np.bool_)
+        where = self.projector, self.features, self.batch_size
+        own = self.materials.own_answers(self.role).judged()
+        same: Values = answered_right(self.model, own, *where, self.ends, rows, cut=True).numpy()
         return same
 
     def kl(self, rows: Rows) -> Values:
         """The divergence from the teacher: at the right answers, where there are none at the teacher's own."""
-        if self.checkpoint == self.materials.original:
-            return np.zeros(self.facts.rows)
-        where = self.materials.anatomy.projector, self.materials.features(self.role), self.size
+        if self.is_teacher:
+            return np.zeros(len(self.examples.rows))
+        where = self.projector, self.features, self.batch_size
         answered, materials = self.materials.answered(self.role).judged(), self.materials
         found: Values = divergences(
             self.model,
@@ -129,11 +112,3 @@ class _Judge:
             rows,
         ).numpy()
         return found
-
-    def texts(self, rows: Rows) -> dict[int, str]:
-        """What the checkpoint answers to some rows, by their number."""
-        materials = self.materials
-        longest = longest_answer(self.examples, materials.plan.evaluation.max_new_tokens)
-        written = write_answers(self.model, self.examples, rows, longest, materials.ends, self.size)
-        tokenizer = tokenizer_of(load_processor(materials.store.checkpoint(materials.original, weights=False)))
-        return {row: decoded(tokenizer, ids) for row, ids in written.items()}
