@@ -40,6 +40,9 @@ if TYPE_CHECKING:  # torch, transformers and MLflow take seconds to import
 
 AnyPlan = Plan | Mapping[str, Any] | Path | str
 """A plan, in one of these forms: a `Plan`, a mapping of its keys, the path of a plan file, or the name of a preset."""
+ByName = Mapping[str, Any] | Iterable[tuple[str, Any]]
+"""Settings by name, as the section of a plan has them."""
+
 Engine = Literal["local", "kfp-local"]
 
 _AT_ONCE, _SECONDS = Evaluation().batch_size, Evaluation().seconds
@@ -208,7 +211,7 @@ def inspect(checkpoint: Path | str, *, progress: Listener | None = None) -> "Ins
 def inspect_data(
     data: Path | str,
     *,
-    columns: Mapping[str, Any] | Iterable[tuple[str, Any]] = (),
+    columns: ByName = (),
     splits: Iterable[str] = (),
     unlabelled: bool = False,
     checkpoint: Path | str | None = None,
@@ -251,6 +254,10 @@ def evaluate(
     data: Path | str,
     *,
     split: str = "test",
+    columns: ByName = (),
+    metrics: str | ByName = (),
+    template: str = "auto",
+    max_new_tokens: int | None = None,
     batch_size: int = _AT_ONCE,
     speed: bool = True,
     seconds: float = _SECONDS,
@@ -263,7 +270,8 @@ def evaluate(
 ) -> "Measurement":
     """Accuracy by task, samples per second and latency of a checkpoint on a split of the data: `lmmpress evaluate`.
 
-    Without `speed` no speed is measured; `seconds` is the time for it.
+    `columns`, `metrics` and `template` are as in a plan, without metrics that need a teacher; answers that metrics of
+    texts need are cut off after `max_new_tokens`, by default the data says how many.
 
     `tasks` are names of tasks of lm-evaluation-harness, or of lmms-eval if the checkpoint sees pictures. They are
     measured first, in a process of the interpreter `harness_python`, with `few_shot` solved rows before each; the
@@ -272,14 +280,18 @@ def evaluate(
 
     Without `speed` no speed is measured; `seconds` is the time for it.
 
-    Raises UserError for rows that do not fit the model, if plain greedy generation would give other answers than the
-    model's logits, and if the harness is not installed or fails.
+    Raises UserError for rows that do not fit the model or that their metric cannot score, if plain greedy generation
+    would give other answers than the model's logits, and if the harness is not installed or fails.
     """
     with _telling(progress, "evaluate"):
         from lmmpress.data import open_data
         from lmmpress.evaluation.evaluate_checkpoint import evaluate_checkpoint
+        from lmmpress.evaluation.metrics_by_task import judging_of
+        from lmmpress.settings.reading import reading_of
 
-        settings = _evaluation(batch_size, speed, seconds)
+        settings = _evaluation(batch_size, speed, seconds, max_new_tokens)
+        judging = judging_of(metrics if isinstance(metrics, str) else dict(metrics), template)
+        reading = reading_of(dict(columns))
         found, rows = open_checkpoint(checkpoint), open_data(str(data))
         benchmarks: tuple[Benchmark, ...] = ()
         if tasks is not None:
@@ -289,7 +301,8 @@ def evaluate(
             benchmarks = _benchmarks(found, asked, None if run is None else _local(run))
         elif not (include_path is None and few_shot is None and harness_python is None and run is None):
             raise UserError("--include-path, --few-shot, --harness-python and --run need --tasks")
-        return evaluate_checkpoint(found, rows, split, settings).model_copy(update={"benchmarks": benchmarks})
+        measured = evaluate_checkpoint(found, rows, split, settings, judging, reading)
+        return measured.model_copy(update={"benchmarks": benchmarks})
 
 
 def _benchmarks(checkpoint: Path, asked: "Asked", run: Path | None) -> "tuple[Benchmark, ...]":
@@ -311,6 +324,7 @@ def compare(
     *,
     split: str | None = None,
     rows: int | None = None,
+    columns: ByName = (),
     tasks: Iterable[str] = (),
     batch_size: int = _AT_ONCE,
     speed: bool = True,
@@ -320,12 +334,12 @@ def compare(
     progress: Listener | None = None,
 ) -> "Comparison":
     """Two checkpoints on the same rows: accuracy by task with paired intervals, equal answers, the rows that differ,
-    size, memory, speed taking turns, energy: `lmmpress compare`.
+    size, memory, speed taking turns, energy: `lmmpress compare`. Answers are right to the last token, or wrong.
 
-    `split` is by default `test`; where the data has none, the rows of the gate or of validation, or its only split.
-    `rows` is the most to compare on, `tasks` the names of the only tasks. Without `speed` no speed is measured;
-    `seconds` is the time for it. `watts` is the power of the device, for an estimate of the energy where nothing
-    measures it. With `out` comparison.html and comparison.json are written into that folder.
+    `columns` are as in a plan. `split` is by default `test`; where the data has none, the rows of the gate or of
+    validation, or its only split. `rows` is the most to compare on, `tasks` the names of the only tasks. Without
+    `speed` no speed is measured; `seconds` is the time for it. `watts` is the power of the device, for an estimate of
+    the energy where nothing measures it. With `out` comparison.html and comparison.json are written into that folder.
 
     Raises UserError for checkpoints that cannot be used or do not answer the same kind of rows, for rows that do not
     fit them, and if rows change meanwhile.
@@ -334,11 +348,13 @@ def compare(
         from lmmpress.data import open_data
         from lmmpress.evaluation.compare_checkpoints import Asked, compare_checkpoints
         from lmmpress.reporting import check_folder, write_comparison
+        from lmmpress.settings.reading import reading_of
 
         folder = None if out is None else _local(out)
         if folder is not None:
             check_folder(folder)
-        asked = Asked(split, rows, tuple(tasks), _evaluation(batch_size, speed, seconds), watts)
+        reading = reading_of(dict(columns))
+        asked = Asked(split, rows, tuple(tasks), _evaluation(batch_size, speed, seconds), watts, reading)
         pair = [(str(address), open_checkpoint(address)) for address in (a, b)]
         found = compare_checkpoints(pair[0], pair[1], (str(data), open_data(str(data))), asked)
         if folder is not None:
@@ -346,10 +362,10 @@ def compare(
         return found
 
 
-def _evaluation(batch_size: int, speed: bool, seconds: float) -> Evaluation:
-    """How speed is measured. Raises UserError for numbers out of their ranges."""
+def _evaluation(batch_size: int, speed: bool, seconds: float, max_new_tokens: int | None = None) -> Evaluation:
+    """How a checkpoint is measured. Raises UserError for numbers out of their ranges."""
     try:
-        return Evaluation(batch_size=batch_size, speed=speed, seconds=seconds)
+        return Evaluation(batch_size=batch_size, speed=speed, seconds=seconds, max_new_tokens=max_new_tokens)
     except ValidationError as error:
         raise UserError(*lines_of(faults_of(error, Evaluation), "evaluation")) from None
 

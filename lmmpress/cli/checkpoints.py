@@ -8,6 +8,7 @@ import typer
 
 from lmmpress import api
 from lmmpress.axes import axes
+from lmmpress.cli.by_name import Columns, Metrics, columns_in, metrics_in
 from lmmpress.cli.shared import AsJson, Checkpoint, show
 from lmmpress.plan import Evaluation
 
@@ -50,6 +51,14 @@ def evaluate(
     checkpoint: Checkpoint,
     data: Annotated[str, typer.Option(help="A data set: a directory, s3://bucket/prefix.")],
     split: Annotated[str, typer.Option(help="The split to measure on.")] = "test",
+    columns: Columns = [],  # noqa: B006
+    metrics: Metrics = [],  # noqa: B006
+    template: Annotated[
+        str, typer.Option(metavar="auto|never|always", help="Which rows the chat template renders, as in a plan.")
+    ] = "auto",
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="The longest answer, for metrics of texts; by default the data says it.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = Evaluation().batch_size,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure speed.")] = True,
     seconds: Annotated[float, typer.Option(help="The most time for measuring speed.")] = Evaluation().seconds,
@@ -76,11 +85,16 @@ def evaluate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Accuracy by task, samples per second and latency of a checkpoint; with --tasks benchmarks by others too."""
+    """Accuracy by task, by exact answers or other metrics, samples per second and latency of a checkpoint; with --tasks
+    benchmarks by others too."""
     found = api.evaluate(
         checkpoint,
         data,
         split=split,
+        columns=columns_in(columns),
+        metrics=metrics_in(metrics),
+        template=template,
+        max_new_tokens=max_new_tokens,
         batch_size=batch_size,
         speed=speed,
         seconds=seconds,
@@ -91,6 +105,6 @@ def evaluate(
         run=run,
     )
     if as_json:
-        print(json.dumps(found.model_dump(), indent=1))
+        print(json.dumps(found.model_dump(mode="json"), indent=1))
     else:
         show(found)

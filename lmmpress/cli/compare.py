@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from lmmpress import api
+from lmmpress.cli.by_name import Columns, columns_in
 from lmmpress.cli.shared import AsJson, Checkpoint, out, show
 from lmmpress.plan import Evaluation
 
@@ -21,6 +22,7 @@ def compare(
         str | None, typer.Option(help="The split to compare on; by default test, else the rows of gate or validation.")
     ] = None,
     rows: Annotated[int | None, typer.Option(min=1, help="The most rows to compare on, evenly over the split.")] = None,
+    columns: Columns = [],  # noqa: B006
     tasks: Annotated[list[str], typer.Option(metavar="NAME", help="Only rows of this task; may be repeated.")] = [],  # noqa: B006
     batch_size: Annotated[int, typer.Option(min=1)] = Evaluation().batch_size,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure speed and energy.")] = True,
@@ -30,13 +32,14 @@ def compare(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Two checkpoints, A and B, on the same rows: accuracy, answers, size, memory, speed, energy."""
+    """Two checkpoints, A and B, on the same rows: exact answers, size, memory, speed, energy."""
     found = api.compare(
         a,
         b,
         data,
         split=split,
         rows=rows,
+        columns=columns_in(columns),
         tasks=tasks,
         batch_size=batch_size,
         speed=speed,

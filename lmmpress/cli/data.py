@@ -1,16 +1,14 @@
 """lmmpress data: what is in a data set, and what is wrong with its rows."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from lmmpress import api
+from lmmpress.cli.by_name import Columns, columns_in
 from lmmpress.cli.shared import AsJson, show
-from lmmpress.errors import UserError
-from lmmpress.settings.plain_yaml import parse_value
 
 
 def data(
@@ -19,15 +17,7 @@ def data(
         Path | None,
         typer.Option(metavar="OUT", help="Write the rows without a fault to a new folder, as an imagefolder."),
     ] = None,
-    columns: Annotated[
-        list[str],
-        typer.Option(
-            "--column",
-            metavar="NAME=THEIRS",
-            help="The data's own name of a column, as in columns: of a plan; may be repeated. "
-            "'task={text: caption}' is one text for all rows.",
-        ),
-    ] = [],  # noqa: B006
+    columns: Columns = [],  # noqa: B006
     splits: Annotated[
         list[str], typer.Option("--split", metavar="NAME", help="Only rows of this split; may be repeated.")
     ] = [],  # noqa: B006
@@ -41,7 +31,7 @@ def data(
     """What is in a data set, and every fault by row. Exit code 2 if a row has a fault."""
     found = api.inspect_data(
         directory,
-        columns=_columns(columns),
+        columns=columns_in(columns),
         splits=splits,
         unlabelled=unlabelled,
         checkpoint=checkpoint,
@@ -53,15 +43,3 @@ def data(
         show(found)
     if found.faults or (strict and found.warnings):
         raise typer.Exit(2)
-
-
-def _columns(given: Iterable[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for one in given:
-        name, separator, theirs = one.partition("=")
-        if not separator:
-            raise UserError(f"--column {one}: write it as question=prompt, with the data's own name last")
-        if name in found:
-            raise UserError(f"--column {name} is given twice; leave one out")
-        found[name] = parse_value(theirs, f"--column {name}")
-    return found

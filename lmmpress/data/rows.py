@@ -25,10 +25,9 @@ from lmmpress.data.workers import by_workers
 from lmmpress.errors import UserError
 from lmmpress.files.bounded import read_bytes
 from lmmpress.plan import Draw
-from lmmpress.settings.reading import Reading
+from lmmpress.settings.reading import AS_IT_IS, Reading
 
 _TEST, _GATE = "test", "gate"
-_AS_IT_IS = Reading()
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def read_split(
     name: str,
     limit: int | None = None,
     tasks: Iterable[str] = (),
-    reading: Reading = _AS_IT_IS,
+    reading: Reading = AS_IT_IS,
     draw: Draw = "even",
     seed: int = 0,
 ) -> Split:
@@ -104,7 +103,7 @@ def check_unchanged(split: Split) -> None:
             raise UserError(f"{split.folder / name} has changed since the rows were read; start again")
 
 
-def split_for_measuring(folder: Path, reading: Reading = _AS_IT_IS) -> str:
+def split_for_measuring(folder: Path, reading: Reading = AS_IT_IS) -> str:
     """The split to measure accuracy on if nobody names one: `test`; where there is none, the rows that the gate or
     validation uses, or the only split. Never one of several that a model may have learned from.
 
@@ -121,7 +120,7 @@ def split_for_measuring(folder: Path, reading: Reading = _AS_IT_IS) -> str:
     raise UserError(f"{shown(folder)}: there is no split 'test'; say by --split which one to use: {', '.join(names)}")
 
 
-def usual_splits(folder: Path, reading: Reading = _AS_IT_IS) -> dict[str, str]:
+def usual_splits(folder: Path, reading: Reading = AS_IT_IS) -> dict[str, str]:
     """The data's own names for our splits `score`, `distill`, `gate` and `test`, if it has a split train, and perhaps
     the usual splits validation (val, valid, dev) and test, and none of ours; otherwise empty.
 

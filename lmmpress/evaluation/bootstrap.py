@@ -1,4 +1,4 @@
-"""The interval of a mean difference by a paired bootstrap, for numbers of rows that are no shares.
+"""The interval of a mean, such as that of paired differences, by a bootstrap: for numbers of rows that are no shares.
 
 Efron's (1987) BCa interval, which corrects the percentiles of the bootstrap for bias and skew (DiCiccio and Efron,
 Bootstrap Confidence Intervals, Statistical Science 11:189, 1996): metrics such as ROUGE-L are often far from symmetric.
@@ -43,6 +43,12 @@ def mean_interval(
         place = _NORMAL.cdf(bias + moved / (1 - skew * moved)) if skew * moved < 1 else float(moved > 0)
         ends.append(float(np.quantile(means, place)))
     return ends[0], ends[1]
+
+
+def unseen_share(images: int, confidence: float) -> float:
+    """If none of `images` pictures differs, fewer than this share of all pictures do, with this confidence (Hanley and
+    Lippman-Hand, If Nothing Goes Wrong, Is Everything All Right?, JAMA 249:1743, 1983)."""
+    return float(1 - (1 - confidence) ** (1 / images))
 
 
 def _drawn_means(sums: Numbers, counts: np.ndarray[Any, Any]) -> Numbers:

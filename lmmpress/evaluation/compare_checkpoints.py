@@ -48,6 +48,7 @@ from lmmpress.lmm.examples import Examples
 from lmmpress.plan import Evaluation
 from lmmpress.printing.terminal import fit
 from lmmpress.progress import doing, say
+from lmmpress.settings.reading import AS_IT_IS, Reading
 
 _SIDE = 160  # largest side of a picture in pixels
 _SHARE_OF_MEMORY = 0.5  # of the free memory may be weights, so that their calls have room
@@ -56,13 +57,15 @@ _SHARE_OF_MEMORY = 0.5  # of the free memory may be weights, so that their calls
 @dataclass(frozen=True)
 class Asked:
     """What to compare on, and how. Without `split` it is the one of `split_for_measuring`; `tasks` are names of tasks,
-    none for all; `watts` is the power that an estimate of the energy is made of."""
+    none for all; `watts` is the power that an estimate of the energy is made of; `reading` says how the rows are
+    read."""
 
     split: str | None = None
     rows: int | None = None
     tasks: tuple[str, ...] = ()
     settings: Evaluation = field(default_factory=Evaluation)
     watts: float | None = None
+    reading: Reading = AS_IT_IS
 
 
 @dataclass(frozen=True)
@@ -150,10 +153,10 @@ def _check_kinds(a: Opened, b: Opened) -> None:
 
 
 def _rows(folder: Path, asked: Asked) -> Split:
-    name = asked.split or split_for_measuring(folder)
+    name = asked.split or split_for_measuring(folder, asked.reading)
     if asked.split is None and name != "test":
         say(f"{folder}: there is no split 'test'; the rows of {name!r} are compared")
-    return read_split(folder, name, asked.rows, tuple(sorted(set(asked.tasks))))
+    return read_split(folder, name, asked.rows, tuple(sorted(set(asked.tasks))), asked.reading)
 
 
 def _measure(pair: Sequence[Side], split: Split, asked: Asked, meter: Meter | None) -> tuple[list[_Measured], bool]:

@@ -5,22 +5,36 @@ from pathlib import Path
 from lmmpress.benchmarks import Benchmark, grid_of
 from lmmpress.data import read_split
 from lmmpress.data.facts import facts_of
-from lmmpress.evaluation.accuracy import answered_right
+from lmmpress.evaluation.means import interval_of_mean, intervals_by_task
+from lmmpress.evaluation.metrics_by_task import BY_EXACT_ANSWERS, Judging, check_scored, metric_infos, tasks_of_data
 from lmmpress.evaluation.opened import open_to_measure
-from lmmpress.evaluation.share import share_interval, share_intervals_by_task
+from lmmpress.evaluation.scores import Judge, scored
 from lmmpress.evaluation.speed import measure_speeds, sampled
 from lmmpress.evaluation.timed import Subject
 from lmmpress.lmm.anatomy import count_by_tower
 from lmmpress.lmm.forward import visual_features
+from lmmpress.metrics import metrics_of
 from lmmpress.plan import Evaluation
 from lmmpress.printing.numbers import in_short
 from lmmpress.printing.sheet import Grid, Part, Shown
-from lmmpress.result import Interval, Latency, Record, Speed, Timing, speed_of
+from lmmpress.result import (
+    Interval,
+    Latency,
+    Metrics,
+    Record,
+    Speed,
+    Timing,
+    metric_title,
+    scale_of,
+    speed_of,
+)
+from lmmpress.settings.reading import AS_IT_IS, Reading
 
 
 class Measurement(Shown, Record):
-    """One checkpoint on one split, in the words of result.json: see `lmmpress.result.Headline` and `Speed`. An interval
-    of an accuracy is that of `share_interval`. `benchmarks` are the numbers of a harness of others, on its own tasks.
+    """One checkpoint on one split, in the words of result.json: see `lmmpress.result.Headline` and `Speed`. Accuracies
+    are means over rows, each by the metric of its task: `metrics` are those of the tasks. Their intervals are those of
+    `interval_of_mean`. `benchmarks` are the numbers of a harness of others, on its own tasks.
     """
 
     rows: int
@@ -28,6 +42,7 @@ class Measurement(Shown, Record):
     accuracy_interval: Interval
     accuracy_by_task: dict[str, float]
     accuracy_interval_by_task: dict[str, Interval]
+    metrics: Metrics
     samples_per_second: float | None = None
     batch_size: int | None = None
     latency_ms: Latency | None = None
@@ -46,21 +61,28 @@ class Measurement(Shown, Record):
     def __repr__(self) -> str:
         speed = self.speed
         fast = f"{speed.samples_per_second:.1f} samples/s at batch {speed.batch_size}, " if speed else ""
-        return f"<accuracy {self.accuracy:.4f} on {self.rows} rows, {fast}{in_short(self.parameters)} parameters>"
+        title = metric_title(self.metrics)
+        return f"<{title} {self.accuracy:.4f} on {self.rows} rows, {fast}{in_short(self.parameters)} parameters>"
 
     __str__ = __repr__
 
     def shown(self) -> tuple[Part, ...]:
-        """Accuracy by task, then speed and how it was measured, then benchmarks."""
-        tasks = [
-            _accuracy_row(task, accuracy, self.accuracy_interval_by_task[task])
+        """Accuracy by task, with its metric where they differ, then speed and how it was measured, then benchmarks."""
+        title = metric_title(self.metrics)
+        rows = [
+            _accuracy_row(_named(task, self.metrics), accuracy, self.accuracy_interval_by_task[task])
             for task, accuracy in self.accuracy_by_task.items()
         ]
         overall = _accuracy_row("all", self.accuracy, self.accuracy_interval)
-        head = ("task", "accuracy", f"{100 * self.accuracy_interval.confidence:g} % interval")
-        grid = Grid(head, (*tasks, overall), strong=frozenset({len(tasks)}))
+        head = ("task", title, f"{100 * self.accuracy_interval.confidence:g} % interval")
+        grid = Grid(head, (*rows, overall), strong=frozenset({len(rows)}))
         speed = _speed_lines(self.speed) if self.speed else ["speed was not measured"]
         return grid, *speed, *([grid_of(self.benchmarks)] if self.benchmarks else [])
+
+
+def _named(task: str, metrics: Metrics) -> str:
+    """A task, with its metric where tasks have different ones."""
+    return f"{task}, {metrics[task].title}" if metric_title(metrics) == "score" else task
 
 
 def _accuracy_row(name: str, accuracy: float, interval: Interval) -> tuple[str, str, str]:
@@ -79,29 +101,51 @@ def _speed_lines(speed: Speed) -> list[str]:
     return [line + ending, *([f"speed: {timing}"] if timing else [])]
 
 
-def evaluate_checkpoint(checkpoint: Path, data: Path, split: str, settings: Evaluation) -> Measurement:
-    """Accuracy, overall and by task, with intervals; parameters; samples per second and latency, if `settings` ask for
-    speed.
+def evaluate_checkpoint(
+    checkpoint: Path,
+    data: Path,
+    split: str,
+    settings: Evaluation,
+    judging: Judging = BY_EXACT_ANSWERS,
+    reading: Reading = AS_IT_IS,
+) -> Measurement:
+    """Accuracy by the metrics of `judging`, overall and by task, with intervals; parameters; samples per second and
+    latency, if `settings` ask for speed. `reading` says how the rows are read.
 
-    Raises UserError where plain greedy generation would not answer what the model's logits say.
+    Raises UserError where plain greedy generation would not answer what the model's logits say, and for metrics that do
+    not go with each other or with the rows.
     """
-    opened = open_to_measure(checkpoint)
-    rows = read_split(data, split)
+    opened = open_to_measure(checkpoint, template=judging.template)
+    rows = read_split(data, split, reading=reading)
+    facts = facts_of(rows)
+    metrics, infos = metrics_of(judging.metrics, tasks_of_data(rows)), metric_infos(judging.metrics, facts.tasks)
+    scale = scale_of(infos)
+    check_scored(metrics, rows)
     examples = opened.encoded(rows)
     model, anatomy = opened.load(), opened.anatomy
-    features = visual_features(model, examples, anatomy, settings.batch_size)
-    right = answered_right(model, examples, anatomy.projector, features, settings.batch_size, opened.ends)
+    judge = Judge(
+        model,
+        examples,
+        anatomy.projector,
+        see=lambda: visual_features(model, examples, anatomy, settings.batch_size),
+        load_tokenizer=lambda: opened.tokenizer,
+        ends=opened.ends,
+        batch_size=settings.batch_size,
+        longest=settings.max_new_tokens,
+    )
+    values = scored(judge, {task: metrics[task] for task in facts.tasks}, facts)
     speed: Speed | None = None
     if settings.speed:
         asked = opened.encoded(sampled(rows, settings))
         (speed,) = measure_speeds([Subject(model, opened.tokenizer, asked, opened.ends)], settings)
-    facts, marks, counts = facts_of(rows), right.numpy(), count_by_tower(anatomy)
+    counts = count_by_tower(anatomy)
     return Measurement(
         rows=len(rows.rows),
-        accuracy=float(right.double().mean()),
-        accuracy_interval=share_interval(marks, facts.owners()),
-        accuracy_by_task=facts.by_task(marks),
-        accuracy_interval_by_task=share_intervals_by_task(marks, facts),
+        accuracy=float(values.mean()),
+        accuracy_interval=interval_of_mean(values, facts.owners(), scale),
+        accuracy_by_task=facts.by_task(values),
+        accuracy_interval_by_task=intervals_by_task(values, facts, {task: one.scale for task, one in infos.items()}),
+        metrics=infos,
         **(dict(speed) if speed else {}),
         parameters=sum(counts.values()),
         parameters_by_tower=counts,

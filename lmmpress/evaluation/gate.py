@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lmmpress.data.facts import Marks, Values
-from lmmpress.evaluation.bootstrap import mean_interval
+from lmmpress.evaluation.bootstrap import mean_interval, unseen_share
 from lmmpress.metrics.scale import SHARE_OF_RIGHT, Scale
 from lmmpress.plan import Tolerance
 from lmmpress.result import Decision, Drop, Interval
@@ -120,8 +120,7 @@ def _drop_of_numbers(
     if images == 1:
         low, high = -scale.width, scale.width
     elif np.ptp(losses) == 0 and math.isfinite(scale.width):
-        # if no image of n differs, fewer than this share of all images do (Hanley and Lippman-Hand, JAMA 249:1743)
-        reach = scale.width * (1 - (1 - confidence) ** (1 / images))
+        reach = scale.width * unseen_share(images, confidence)
         low, high = max(drop - reach, -scale.width), min(drop + reach, scale.width)
     else:
         low, high = mean_interval(losses, owner, confidence)

@@ -5,7 +5,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from lmmpress.data.facts import Marks, SplitFacts
+from lmmpress.data.facts import Marks
 from lmmpress.evaluation.gate import REPORTED_CONFIDENCE, Owners
 from lmmpress.result import Interval
 
@@ -32,9 +32,3 @@ def share_interval(right: Marks, owner: Owners, confidence: float = REPORTED_CON
     centre = (share + z**2 / (2 * independent)) / scale
     reach = z * math.sqrt(share * (1 - share) / independent + (z / (2 * independent)) ** 2) / scale
     return Interval(low=max(centre - reach, 0.0), high=min(centre + reach, 1.0), confidence=confidence)
-
-
-def share_intervals_by_task(right: Marks, facts: SplitFacts) -> dict[str, Interval]:
-    """`share_interval` of the rows of each task, in alphabetical order."""
-    owner = facts.owners()
-    return {task: share_interval(right[rows], owner[rows]) for task, rows in facts.rows_by_task().items()}

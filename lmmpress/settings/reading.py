@@ -68,7 +68,11 @@ class Reading(Settings):
     skipped_at_most: Annotated[float, Field(gt=0, le=1)] = 0.01
 
 
-def reading_of(columns: Mapping[str, Any], unlabelled: bool) -> Reading:
+AS_IT_IS = Reading()
+"""How rows are read if nobody says it."""
+
+
+def reading_of(columns: Mapping[str, Any], unlabelled: bool = False) -> Reading:
     """How rows are read whose columns have other names. Raises UserError, with a line for each fault."""
     try:
         return Reading.model_validate({"columns": columns, "unlabelled": unlabelled})

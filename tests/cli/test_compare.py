@@ -1,6 +1,7 @@
 """lmmpress compare: what it prints and writes, and one line for what is wrong."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,18 @@ def test_every_key_that_may_occur_is_documented() -> None:
         for name in part["properties"]:
             assert f"`{name}`" in documented, name
         assert part["additionalProperties"] is False
+
+
+def test_columns_of_other_names_are_the_same_rows(pair: Any, rows: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "renamed"
+    shutil.copytree(rows, folder)
+    lines = (rows / "metadata.jsonl").read_text("utf-8").replace('"question"', '"prompt"')
+    (folder / "metadata.jsonl").write_text(lines, "utf-8")
+    told = json.loads(run("compare", *pair, "--data", folder, "--column", "question=prompt", "--json", "--no-speed"))
+    assert told["all"] == json.loads(run("compare", *pair, "--data", rows, "--json", "--no-speed"))["all"]
+    assert told["data"]["rows"] == 3
+    assert "question is missing" in refused("compare", *pair, "--data", folder)
+    assert "unknown column" in refused("compare", *pair, "--data", folder, "--column", "qestion=prompt")
 
 
 def test_what_is_wrong_is_one_line(pair: Any, rows: Path, tmp_path: Path, make_checkpoint: Callable[..., Path]) -> None:

@@ -23,7 +23,7 @@ ROOMS = {
     "argo.py": ("lmmpress.argo", "lmmpress.pods", "lmmpress.doctor", "lmmpress.plan", *CLUSTER),
     "checkpoints.py": ("lmmpress.axes", "lmmpress.plan"),
     "compare.py": ("lmmpress.plan",),
-    "data.py": ("lmmpress.settings.plain_yaml",),
+    "by_name.py": ("lmmpress.settings.plain_yaml",),
     "doctor.py": ("lmmpress.doctor", "lmmpress.pods", "lmmpress.plan", "lmmpress.host.extras", *CLUSTER),
     "findings.py": ("lmmpress.doctor",),
     "kubeflow.py": ("lmmpress.kubeflow", "lmmpress.pods", "lmmpress.doctor", *CLUSTER),

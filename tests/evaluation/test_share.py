@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from lmmpress.data.facts import SplitFacts
-from lmmpress.evaluation.share import share_interval, share_intervals_by_task
+from lmmpress.evaluation.share import share_interval
 
 
 def rows(right: int, wrong: int) -> np.ndarray:
@@ -68,19 +67,3 @@ def test_it_is_wider_than_that_of_independent_rows_where_they_are_not() -> None:
     assert pairs.mean() == mixed.mean()
     wide, narrow = share_interval(pairs, owner), share_interval(mixed, owner)
     assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
-
-
-def test_each_task_has_the_interval_of_its_rows() -> None:
-    facts = SplitFacts(
-        split="test",
-        rows=6,
-        digest="d",
-        tasks=("colour", "form"),
-        task_of_row=(0, 1, 0, 1, 0, 1),
-        image_of_row=(0, 0, 1, 1, 2, 2),
-    )
-    right = np.array([True, False, True, True, False, True])
-    found = share_intervals_by_task(right, facts)
-    assert list(found) == ["colour", "form"]
-    assert found["colour"] == share_interval(np.array([True, True, False]), np.arange(3))
-    assert found["form"] == share_interval(np.array([False, True, True]), np.arange(3))
