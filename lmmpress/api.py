@@ -215,6 +215,8 @@ def inspect_data(
     splits: Iterable[str] = (),
     unlabelled: bool = False,
     checkpoint: Path | str | None = None,
+    turns: str = "last",
+    template: str = "auto",
     fix: Path | str | None = None,
     progress: Listener | None = None,
 ) -> "Description":
@@ -222,8 +224,8 @@ def inspect_data(
 
     `columns` are as in a plan: our names with the data's own, or with `{"text": ...}` for a text of all rows. `splits`
     are the only ones to look at. With `unlabelled` rows may have no answer. With a `checkpoint` lengths are counted in
-    its tokens too, and rows that do not fit the model are faults. `fix` is a new folder, to which the rows without a
-    fault are written as an imagefolder.
+    its tokens too, and rows that do not fit the model are faults; it reads them by `turns` and `template`, as in a
+    plan. `fix` is a new folder, to which the rows without a fault are written as an imagefolder.
 
     Raises UserError for data of no known form, and for a file that cannot be read as a whole.
     """
@@ -232,8 +234,12 @@ def inspect_data(
         from lmmpress.data.describe import describe
         from lmmpress.data.fix import check_target, write_clean
         from lmmpress.data.survey import surveyed
+        from lmmpress.lmm.row_reading import read_by
         from lmmpress.settings.reading import reading_of
 
+        if checkpoint is None and (turns, template) != ("last", "auto"):
+            raise UserError("--turns and --template need --checkpoint")
+        how = read_by(turns, template)
         folder, target = open_data(str(data)), None if fix is None else _local(fix)
         if target is not None:
             check_target(folder, target)
@@ -243,7 +249,7 @@ def inspect_data(
             if checkpoint is not None:
                 from lmmpress.lmm.row_lengths import measure_rows
 
-                tokens = measure_rows(survey, open_checkpoint(checkpoint), str(checkpoint))
+                tokens = measure_rows(survey, open_checkpoint(checkpoint), str(checkpoint), how)
             survey.divide()
             found = describe(survey, tokens)
             return found if target is None else replace(found, fixed=write_clean(survey, target))

@@ -24,6 +24,15 @@ def data(
     checkpoint: Annotated[
         str | None, typer.Option(help="Count tokens as this checkpoint does, and find rows that do not fit it.")
     ] = None,
+    turns: Annotated[
+        str, typer.Option(metavar="last|all", help="Which answers it learns from, as in a plan, for --checkpoint.")
+    ] = "last",
+    template: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|never|always", help="Which rows its chat template renders, as in a plan, for --checkpoint."
+        ),
+    ] = "auto",
     unlabelled: Annotated[bool, typer.Option("--unlabelled", help="Rows may have no answer.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 2 for warnings too.")] = False,
     as_json: AsJson = False,
@@ -35,6 +44,8 @@ def data(
         splits=splits,
         unlabelled=unlabelled,
         checkpoint=checkpoint,
+        turns=turns,
+        template=template,
         fix=fix,
     )
     if as_json:

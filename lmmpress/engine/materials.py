@@ -11,6 +11,7 @@ from accelerate import Accelerator
 
 from lmmpress.data import Split
 from lmmpress.data.facts import SplitFacts, facts_of
+from lmmpress.engine.misfits import naming_the_way_out
 from lmmpress.engine.part_names import PARTS, Part
 from lmmpress.engine.run_splits import RunSplits, split_of, turns_of
 from lmmpress.errors import UserError
@@ -213,7 +214,8 @@ class Materials:
             if stored is not None:
                 return read_examples(stored, split, self._processor, self.anatomy.config)
         turns, template = turns_of(self.plan, role), self.plan.template
-        examples = encode(split, self._processor, self.anatomy.config, turns=turns, template=template)
+        with naming_the_way_out(self.plan):
+            examples = encode(split, self._processor, self.anatomy.config, turns=turns, template=template)
         with self.store.new_tensors(name, self._subjects(split)) as path:
             examples.save(path)
         return examples

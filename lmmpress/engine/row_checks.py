@@ -6,6 +6,7 @@ from pathlib import Path
 from lmmpress.data import Split
 from lmmpress.data.images import distinct_images
 from lmmpress.data.leaks import check_leak
+from lmmpress.engine.misfits import naming_the_way_out
 from lmmpress.engine.run_splits import split_names, split_of, turns_of
 from lmmpress.files.allow_list import INDEX, RECORD, choose
 from lmmpress.files.digest import sha256_by_name
@@ -92,6 +93,7 @@ def check_all_rows(plan: Plan, teacher: Path, known: Store | None = None) -> Che
     if known is None or known.read_record(checked.name) is None:
         processor = load_processor(teacher)
         for split in distinct.values():
-            check_rows(split, processor, config, turns=turns[split.digest], template=plan.template)
+            with naming_the_way_out(plan):
+                check_rows(split, processor, config, turns=turns[split.digest], template=plan.template)
         say_once(f"{plan.data}: {counted} are checked")
     return checked

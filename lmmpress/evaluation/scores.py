@@ -12,6 +12,7 @@ from lmmpress.data.facts import SplitFacts, Values
 from lmmpress.evaluation.accuracy import answered_right, right_tokens
 from lmmpress.evaluation.generate import longest_answer, write_answers
 from lmmpress.lmm.anatomy import Projector
+from lmmpress.lmm.batches import Features
 from lmmpress.lmm.examples import Examples
 from lmmpress.lmm.processor import decoded
 from lmmpress.metrics import Metric, score_rows
@@ -31,14 +32,14 @@ class Judge:
     model: torch.nn.Module
     examples: Examples
     projector: Projector | None
-    see: Callable[[], torch.Tensor | None]
+    see: Callable[[], Features | None]
     load_tokenizer: Callable[[], Any]
     ends: frozenset[int]
     batch_size: int
     longest: int | None = None
 
     @cached_property
-    def features(self) -> torch.Tensor | None:
+    def features(self) -> Features | None:
         return self.see()
 
     def by_logits(self, name: str, rows: Rows) -> Values:

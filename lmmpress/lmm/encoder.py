@@ -25,6 +25,10 @@ Ids = list[int]
 ROWS_AT_ONCE = 1000
 
 
+class MisfitError(UserError):
+    """A row does not fit the model: `lmmpress data --checkpoint` calls it a fault of the row."""
+
+
 @dataclass(frozen=True)
 class Encoded:
     """A row's token ids: its prompt, its answer with the end token, and where the answers of earlier turns stand in the
@@ -76,7 +80,13 @@ class Encoder:
         return int(self._tokenizer.eos_token_id if pad is None else pad)
 
     def rows(self, rows: Sequence[Row]) -> list[Encoded]:
-        """The token ids of some rows. UserError for a row that does not fit the model, or is longer than it takes."""
+        """The token ids of some rows. MisfitError for a row that does not fit the model, or is longer than it takes."""
+        try:
+            return self._encoded(rows)
+        except UserError as error:
+            raise MisfitError(*error.lines) from error
+
+    def _encoded(self, rows: Sequence[Row]) -> list[Encoded]:
         dialogues = [self._prompts.of(row, self._has_answer(row)) for row in rows]
         firsts = self._tokens([(dialogue.asked[0], dialogue.special) for dialogue in dialogues], rows)
         encoded = []

@@ -14,22 +14,24 @@ from lmmpress.errors import UserError
 from lmmpress.lmm.encoder import Encoder
 from lmmpress.lmm.processor import load_processor
 from lmmpress.lmm.read_anatomy import complete, read_config
+from lmmpress.lmm.row_reading import ReadBy
 from lmmpress.progress import track
 
 _AT_ONCE = 1000
 _LIMIT = "max_position_embeddings"
 
 
-def measure_rows(survey: Survey, checkpoint: Path, name: str) -> Tokens | None:
-    """Count the tokens of the good rows of a survey; it refuses those that do not fit the checkpoint called `name`.
-    None if no row fits it."""
+def measure_rows(survey: Survey, checkpoint: Path, name: str, how: ReadBy) -> Tokens | None:
+    """Count the tokens of the good rows of a survey; it refuses those that do not fit the checkpoint called `name`,
+    which reads them as `how` says. None if no row fits it."""
     config = complete(read_config(checkpoint))
     most = config.get("text_config", config).get(_LIMIT)
     ids, index = survey.ids(), survey.index
     split = Split("", index.folder, Rows(index, ids), "", index=index)
     prompts, answers, too_long = Counter[int](), Counter[int](), 0
     refused: list[tuple[int, str]] = []
-    with Encoder(split, load_processor(checkpoint), _without_limit(config)) as encoder:
+    processor = load_processor(checkpoint)
+    with Encoder(split, processor, _without_limit(config), turns=how.turns, template=how.template) as encoder:
         for at in track(range(0, len(ids), _AT_ONCE), "count tokens", -(-len(ids) // _AT_ONCE)):
             part = ids[at : at + _AT_ONCE]
             for number, found in zip(part.tolist(), _lengths(encoder, Rows(index, part)), strict=True):

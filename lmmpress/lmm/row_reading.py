@@ -3,11 +3,31 @@
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from lmmpress.data import Row, Split
 from lmmpress.data.stored_rows import Rows
+from lmmpress.errors import UserError
 from lmmpress.plan import Template, Turns
+from lmmpress.settings.base import Settings
+from lmmpress.settings.faults import faults_of, lines_of
 
 _RENDERED = 1  # version of the rendering by templates
+
+
+class ReadBy(Settings):
+    """How a model reads rows outside of a run: `turns` and `template` are as in a plan."""
+
+    turns: Turns = "last"
+    template: Template = "auto"
+
+
+def read_by(turns: str, template: str) -> ReadBy:
+    """How a model reads rows. Raises UserError, with a line for each fault."""
+    try:
+        return ReadBy.model_validate({"turns": turns, "template": template})
+    except ValidationError as error:
+        raise UserError(*lines_of(faults_of(error, ReadBy), "how the model reads rows")) from None
 
 
 def is_rendered(row: Row, template: Template) -> bool:

@@ -73,6 +73,8 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
         (["--column", "question=a", "--column", "question=b"], "--column question is given twice"),
         (["--column", "question={text: "], "--column question"),
         (["--split", "tst"], "there is no split 'tst'"),
+        (["--turns", "all"], "--turns and --template need --checkpoint"),
+        (["--checkpoint", "x", "--template", "no"], "template: input should be 'auto', 'never' or 'always'"),
     ],
 )
 def test_wrong_options_are_refused_in_one_line(spoilt: Path, options: list[str], message: str) -> None:

@@ -1,18 +1,22 @@
 """Faults of rows in any split are reported before the first step, and no files are left behind."""
 
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.cli import run
 from support.data import write_data
 from support.tasks import asked_by
 
 from lmmpress.data import Split
 from lmmpress.engine import row_checks as checks
 from lmmpress.engine.compression import compress
+from lmmpress.engine.misfits import way_out
 from lmmpress.engine.row_checks import check_all_rows, read_splits
 from lmmpress.engine.run import begin, check
 from lmmpress.engine.run_splits import split_names, split_of
@@ -47,6 +51,11 @@ def change_rows(folder: Path, split: str, **changes: Any) -> None:
     path.write_text("\n".join(lines) + "\n", "utf-8")
 
 
+def rename_column(folder: Path, ours: str, theirs: str) -> None:
+    path = folder / "metadata.jsonl"
+    path.write_text(path.read_text("utf-8").replace(f'"{ours}":', f'"{theirs}":'), "utf-8")
+
+
 def cut_short(folder: Path) -> None:
     last = sorted((folder / "images").iterdir())[-1]
     last.write_bytes(last.read_bytes()[:70])
@@ -78,6 +87,60 @@ def test_a_fault_of_the_test_split_ends_a_run_before_anything_is_written(
     with pytest.raises(UserError, match=broken):
         compress(plan, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("misfit", "why"),
+    [
+        ({"question": "图" * 100}, "the model takes 96"),
+        ({"question": "<image>图"}, "the question holds <image>"),
+    ],
+)
+def test_where_faulty_rows_are_skipped_one_that_does_not_fit_the_model_names_the_command_that_leaves_it_out(
+    misfit: dict[str, str],
+    why: str,
+    plan_for: Callable[..., Plan],
+    folder: Path,
+    make_checkpoint: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    change_rows(folder, "test", **misfit)
+    rename_column(folder, "question", "prompt")
+    skipping = plan_for(model=str(make_checkpoint("opt")), columns={"question": "prompt"}, data_errors="skip")
+    teacher = check(skipping.model_copy(update={"data_checks": "lazy"})).teacher
+    with pytest.raises(UserError, match=f"line 20.*{re.escape(why)}") as caught:
+        check_all_rows(skipping, teacher)
+    (line,) = caught.value.lines
+    (command,) = re.findall(r"beforehand: lmmpress (.*) writes a copy without them; its columns have our names", line)
+    monkeypatch.chdir(tmp_path)
+    run(*shlex.split(command), code=2)
+    clean = skipping.model_copy(update={"data": str(tmp_path / "OUT"), "columns": {}})
+    checked = check_all_rows(clean, teacher)
+    assert checked is not None
+    assert checked.counts == {"rows": 19, "images": 10}
+
+
+def test_it_names_that_command_only_where_faulty_rows_are_skipped_and_also_if_rows_are_checked_late(
+    plan_for: Callable[..., Plan], folder: Path, make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    change_rows(folder, "test", question="图" * 100)
+    model = str(make_checkpoint("opt"))
+    with pytest.raises(UserError, match="the model takes 96") as caught:
+        compress(plan_for(model=model), tmp_path / "out")
+    assert "--fix" not in str(caught.value)
+    with pytest.raises(UserError, match=r"the model takes 96.*--fix OUT writes a copy"):
+        compress(plan_for(model=model, data_errors="skip", data_checks="lazy"), tmp_path / "late")
+
+
+def test_the_command_reads_rows_as_the_plan_does(plan_for: Callable[..., Plan]) -> None:
+    plan = plan_for(
+        data="/d", model="/m", columns={"task": {"text": "one caption"}}, metrics="kl", turns="all", template="never"
+    )
+    assert shlex.split(way_out(plan)) == [
+        *("lmmpress", "data", "/d", "--checkpoint", "/m", "--column", 'task={"text":"one caption"}', "--unlabelled"),
+        *("--turns", "all", "--template", "never", "--fix", "OUT"),
+    ]
 
 
 @pytest.mark.parametrize("broken", ["truncated picture"], indirect=True)
