@@ -4,7 +4,8 @@
 
 The rows are made up: short questions, either without pictures and with a split each (`text`, an imagefolder), or each
 with a small picture of its own and without a split (`pictures`, WebDataset shards), so that they are divided. Every
-measurement is a process of its own on a data set whose index does not exist yet. Its peak memory is VmHWM, which is
+measurement is a process of its own on a data set whose index does not exist yet: `reading` reads the splits, `encoding`
+one of them as inputs of the sample's model. Its peak memory is VmHWM, which is
 noted after each phase: a phase that does not raise it needs no more than one before. With `--at` the data sets stay in
 that folder, and are used again.
 """
@@ -30,6 +31,7 @@ ROLES = ("score", "distill", "gate", "test")
 SHARES = (4, 8, 9, 10)  # tenths of the rows, up to the end of each role
 SHARD = 10_000  # samples
 SIDE = 8  # pixels
+TAKEN = 50  # batches
 
 
 def main() -> None:
@@ -52,6 +54,8 @@ def main() -> None:
         for form in arguments.forms:
             sizes = {rows: made(kept / f"{form}-{rows}", FORMS[form], rows) for rows in arguments.rows}
             for measure in arguments.measures:
+                if (measure, form) == ("encoding", "text"):  # the sample's model needs pictures
+                    continue
                 found.setdefault(measure, {})[form] = compared(measure, sizes, Path(name))
         show(found)
 
@@ -129,7 +133,35 @@ def reading(folder: Path) -> Iterator[str]:
     yield "draws"
 
 
-MEASURES: dict[str, Callable[[Path], Iterator[str]]] = {"reading": reading}
+def encoding(folder: Path) -> Iterator[str]:
+    """Encodes the split to distil on with the sample's checkpoint, as a run does, writes its examples to a file, reads
+    them back, shuffles them, and takes some batches with their pictures."""
+    import torch
+
+    from lmmpress.data import read_split
+    from lmmpress.lmm.batches import Batches, grouped
+    from lmmpress.lmm.examples import encode, read_examples
+    from lmmpress.lmm.processor import load_processor
+    from lmmpress.lmm.read_anatomy import complete, read_config
+    from lmmpress.presets import preset
+
+    checkpoint = Path(preset("sample")["model"])
+    processor, config = load_processor(checkpoint), complete(read_config(checkpoint))
+    yield "imports"
+    split = read_split(folder, "distill")
+    yield "index"
+    with tempfile.TemporaryDirectory() as name:
+        encode(split, processor, config).save(Path(name) / "examples")
+        yield "tokens"
+        examples = read_examples(Path(name) / "examples", split, processor, config)
+    order = grouped(examples, 64, torch.Generator().manual_seed(0))
+    yield "shuffle"
+    for batch in Batches(examples, order[:TAKEN]):
+        assert (batch.pixels is None) == (examples.pixels is None)
+    yield "batches"
+
+
+MEASURES: dict[str, Callable[[Path], Iterator[str]]] = {"reading": reading, "encoding": encoding}
 """What is measured: generators that give the name of each phase at its end; one of them is `index`."""
 
 

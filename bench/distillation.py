@@ -5,22 +5,25 @@
 For the first shape of the sample run (the original) and the last one (every stage at its maximum): one epoch over the
 same rows with and without caches, paired; and one epoch of a bare loop (forward with cached visual features,
 cross-entropy, backward, AdamW) over the same batches. The one-time cost of filling the caches is reported. The ratio of
-the whole run is computed from the epochs of the plan's steps.
+the whole run is computed from the epochs of the plan's steps. Last, the share of an epoch that waits for its batches,
+which threads make: with caches their features are read from a file, without them their pictures are decoded.
 """
 
 import argparse
 import dataclasses
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
-from common import paired, sample_materials, show
+from common import paired, sample_materials, show, spread
 
+from lmmpress.distillation import train
 from lmmpress.distillation.train import distill
 from lmmpress.engine.materials import Materials
-from lmmpress.lmm.batches import grouped, make_batch
+from lmmpress.lmm.batches import Batch, grouped, make_batch
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.pruning.choose import choose
 from lmmpress.pruning.importance import answer_loss
@@ -41,7 +44,7 @@ def main() -> None:
         "fill_all_seconds": time.perf_counter() - begun,
         "rows": arguments.rows,
     }
-    saved = []
+    saved, both = [], {"with_caches": cached, "without_caches": plain}
     for shape, path in shapes(cached):
         model = load_model(path)
         for name, parameter in model.named_parameters():
@@ -72,15 +75,41 @@ def main() -> None:
                 optimizer.step()
                 optimizer.zero_grad()
 
+        waits = {name: [waiting(lambda m=m: epoch(m)) for _ in range(arguments.rounds)] for name, m in both.items()}
         against_plain = paired(lambda: epoch(plain), lambda: epoch(cached), arguments.rounds)
         against_bare = paired(bare, lambda: epoch(cached), arguments.rounds)
         saved.append((against_plain["first_seconds"]["median"], against_plain["second_seconds"]["median"]))
         result[shape] = {
             "language_parameters": sum(p.numel() for n, p in model.named_parameters() if "language_model" in n),
+            "waiting_share": {name: spread(found) for name, found in waits.items()},
             "without_caches_over_with": against_plain["ratio"],
             "speed_of_a_bare_training_step": against_bare["ratio"],
         }
     show(result)
+
+
+def waiting(work: Callable[[], object]) -> float:
+    """The share of the time of some distillation that waits for the next batch."""
+    waited, really = 0.0, train.ahead
+
+    def timed(*what: Any) -> Iterator[Batch]:
+        nonlocal waited
+        batches = really(*what)
+        while True:
+            begun = time.perf_counter()
+            batch = next(batches, None)
+            waited += time.perf_counter() - begun
+            if batch is None:
+                return
+            yield batch
+
+    train.ahead = timed
+    try:
+        begun = time.perf_counter()
+        work()
+        return waited / (time.perf_counter() - begun)
+    finally:
+        train.ahead = really
 
 
 def shapes(materials: Materials) -> Iterator[tuple[str, Path]]:
