@@ -14,6 +14,7 @@ import dataclasses
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def main() -> None:
                 optimizer.step()
                 optimizer.zero_grad()
 
-        waits = {name: [waiting(lambda m=m: epoch(m)) for _ in range(arguments.rounds)] for name, m in both.items()}
+        waits = {name: [waiting(partial(epoch, one)) for _ in range(arguments.rounds)] for name, one in both.items()}
         against_plain = paired(lambda: epoch(plain), lambda: epoch(cached), arguments.rounds)
         against_bare = paired(bare, lambda: epoch(cached), arguments.rounds)
         saved.append((against_plain["first_seconds"]["median"], against_plain["second_seconds"]["median"]))
@@ -103,7 +104,7 @@ def waiting(work: Callable[[], object]) -> float:
                 return
             yield batch
 
-    train.ahead = timed
+    train.ahead = timed  # type: ignore[assignment]
     try:
         begun = time.perf_counter()
         work()

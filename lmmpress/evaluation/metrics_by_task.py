@@ -11,8 +11,9 @@ from lmmpress.metrics import Metric, check_answers, metric_of
 from lmmpress.metrics.measured import WITHOUT_ANSWERS
 from lmmpress.metrics.scale import names_in
 from lmmpress.metrics.setting import DEFAULT, ONLY_EXACT, Choice, MetricsByTask
-from lmmpress.settings.base import Settings, Template
+from lmmpress.plan import Template
 from lmmpress.result import MetricInfo, Metrics
+from lmmpress.settings.base import Settings
 from lmmpress.settings.faults import faults_of, lines_of
 
 Setting = Mapping[str, Choice]

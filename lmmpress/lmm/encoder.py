@@ -168,16 +168,17 @@ class Encoder:
         return self._tokenizer.unk_token_id in encoded.answer[:-1]
 
     def _tokens(self, texts: Sequence[tuple[str, bool]], rows: Sequence[Row]) -> list[Ids]:
-        """Token ids of texts, each with or without the tokenizer's special tokens; a place of an image is one token."""
-        ids: list[Ids] = [[]] * len(texts)
+        """Token ids of texts, each with or without the tokenizer's special tokens; a place of an image is one token.
+        A text that rows have in common is encoded once."""
+        ids: dict[tuple[str, bool], Ids] = {}
         for special in (True, False):
-            places = [place for place, (text, its) in enumerate(texts) if its is special and text]
-            if places:
-                with naming_row(self.split, partial(rows.__getitem__, places[0])):
-                    found = self._tokenizer([texts[place][0] for place in places], add_special_tokens=special)
-                for place, one in zip(places, found["input_ids"], strict=True):
-                    ids[place] = [int(token) for token in one]
-        return ids
+            several = list(dict.fromkeys(text for text, its in texts if its is special and text))
+            if several:
+                with naming_row(self.split, partial(rows.__getitem__, texts.index((several[0], special)))):
+                    found = self._tokenizer(several, add_special_tokens=special, return_attention_mask=False)
+                for text, one in zip(several, found["input_ids"], strict=True):
+                    ids[text, special] = [int(token) for token in one]
+        return [ids.get(text, []) for text in texts]
 
     def _nothing(self, row: Row, what: str) -> UserError:
         return UserError(f"{self.split.place(row)}: the tokenizer makes nothing of the {what}; change it")

@@ -1,6 +1,9 @@
 """Converts the rows of a split to examples: token ids, and the pixels of their images."""
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -10,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmmpress.data import Row, Split, open_image
+from lmmpress.data import Row, Split
 from lmmpress.data.rows import open_images
 from lmmpress.lmm.encoder import ROWS_AT_ONCE, Encoded, Encoder
 from lmmpress.lmm.example_rows import Example, ExampleRows, Numbers, open_examples, pack
 from lmmpress.lmm.pixels import Pixels
 from lmmpress.plan import Template, Turns, digest_of
-from lmmpress.progress import say_once, track
+from lmmpress.progress import counter, say_once, track
 
 Tensors = dict[str, torch.Tensor]
 
@@ -107,21 +110,40 @@ def check_rows(
     Only the first image goes through the image processor, since all images give the same number of tokens and pixels.
     """
     unknown, first = 0, None
-    with Encoder(split, processor, config, answered, turns, template) as encoder:
+    with _decoding(split), Encoder(split, processor, config, answered, turns, template) as encoder:
         for row, one in _encoded(encoder):
             if encoder.unknown(one):
                 unknown, first = unknown + 1, first or row
-    pixels = _pixels(split, processor, config)
-    if pixels is not None:
-        pixels.of(open_image(split, split.images.names[0]), lambda: next(row for row in split.rows if row.pictures))
+        pixels = _pixels(split, processor, config)
+        if pixels is not None:
+            pixels[[0]]
     if first is not None:
         say_once(
             f"{split.place(first)}: the tokenizer has no token for some characters of the answer, as in "
             f"{unknown} answers of split {split.name}; generated text can never equal these answers, but "
             "generated tokens can"
         )
-    for _ in track(open_images(split), f"check {split.name}", len(split.images.names)):
-        pass
+
+
+@contextmanager
+def _decoding(split: Split) -> Iterator[None]:
+    """Decode every image of a split while the block runs, and go on after it. What the block raises comes first."""
+    images, given_up = len(split.images.names), threading.Event()
+
+    def decode() -> None:
+        for _ in open_images(split):
+            advance(1)
+            if given_up.is_set():
+                return
+
+    with counter(f"check {split.name}", images) as advance, ThreadPoolExecutor(1) as pool:
+        done = pool.submit(decode)
+        try:
+            yield
+            done.result()
+        except BaseException:
+            given_up.set()
+            raise
 
 
 def _examples(encoder: Encoder) -> Iterator[Example]:

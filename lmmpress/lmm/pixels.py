@@ -38,16 +38,16 @@ class Pixels:
         if known is not None:
             return known
         name = self._split.images.names[image]
-        pixels = self.of(open_image(self._split, name), lambda: _first_row(self._split, name))
+        pixels = self._of(open_image(self._split, name), name)
         size = pixels.numel() * pixels.element_size()
         if size <= self._left:
             self._kept[image] = pixels
             self._left -= size
         return pixels
 
-    def of(self, image: Image.Image, row: Callable[[], Row]) -> torch.Tensor:
-        """An image as the vision tower takes it, [channels, height, width]; `row` finds one about it, for a message."""
-        with naming_row(self._split, row):
+    def _of(self, image: Image.Image, name: str) -> torch.Tensor:
+        """An image as the vision tower takes it, [channels, height, width]."""
+        with naming_row(self._split, lambda: next(row for row in self._split.rows if name in row.pictures)):
             pixels = torch.as_tensor(self._processor.image_processor(images=[image])["pixel_values"][0])
         height, width = pixels.shape[-2:]
         if self._side is not None and (height, width) != (self._side, self._side):
@@ -56,10 +56,6 @@ class Pixels:
                 f"{self._side} x {self._side}; correct size and crop_size in the processor's files"
             )
         return pixels
-
-
-def _first_row(split: Split, name: str) -> Row:
-    return next(row for row in split.rows if name in row.pictures)
 
 
 @contextmanager
