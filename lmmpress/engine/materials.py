@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,11 @@ from lmmpress.lmm.batches import Batch, grouped
 from lmmpress.lmm.checkpoint import load_model
 from lmmpress.lmm.compatibility import FITTED, was_blind
 from lmmpress.lmm.examples import Examples, encode, read_examples, with_rows
-from lmmpress.lmm.forward import answer_logits, answer_states, visual_features
+from lmmpress.lmm.forward import NewRows, answer_logits, answer_states, visual_features
 from lmmpress.lmm.processor import load_processor
 from lmmpress.lmm.read_anatomy import anatomy_of, read_config
 from lmmpress.lmm.row_reading import reading_of
-from lmmpress.lmm.tensor_rows import TensorRows, open_rows, save_rows
+from lmmpress.lmm.tensor_rows import TensorRows, new_rows, open_rows, save_rows
 from lmmpress.plan import Plan, digest_of
 from lmmpress.progress import say_once
 from lmmpress.pruning.sizes import frozen_side
@@ -210,12 +210,13 @@ class Materials:
     def _find_or_encode(self, split: Split, role: Role) -> Examples:
         inputs = {"version": _CACHE_VERSION, "teacher": self.original, "data": split.digest}
         name = f"examples-{digest_of(inputs)}"
+        processor, config = self._processor, self.anatomy.config
         with self.store.tensor_file(name) as stored:
             if stored is not None:
-                return read_examples(stored, split, self._processor, self.anatomy.config)
+                return read_examples(stored, split, processor, config)
         turns, template = turns_of(self.plan, role), self.plan.template
         with naming_the_way_out(self.plan):
-            examples = encode(split, self._processor, self.anatomy.config, turns=turns, template=template)
+            examples = encode(split, processor, config, turns=turns, template=template)
         with self.store.new_tensors(name, self._subjects(split)) as path:
             examples.save(path)
         return examples
@@ -253,11 +254,13 @@ class Materials:
             return None
         examples = self.examples(role)
         if examples.split.digest not in self._features:
+            pixels = None if self.anatomy.projector is None else examples.pixels
             self._features[examples.split.digest] = self._find_or_compute(
                 "features",
                 role,
                 examples,
-                lambda folder: visual_features(self.teacher_model, examples, self.anatomy, _BATCH, folder),
+                0 if pixels is None else len(pixels),
+                lambda new: visual_features(self.teacher_model, examples, self.anatomy, _BATCH, new),
             )
         return self._features[examples.split.digest]
 
@@ -277,9 +280,8 @@ class Materials:
                 "states",
                 role,
                 examples,
-                lambda folder: answer_states(
-                    self.teacher_model, examples, projector, self.features(role), order, folder
-                ),
+                examples.positions,
+                lambda new: answer_states(self.teacher_model, examples, projector, self.features(role), order, new),
             )
             assert found is not None
             self._states[examples.split.digest] = found
@@ -321,16 +323,20 @@ class Materials:
         return Subjects(checkpoints=[self.original], data=[split.digest])
 
     def _find_or_compute(
-        self, kind: str, role: Role, examples: Examples, compute: Callable[[Path], TensorRows | None]
+        self, kind: str, role: Role, examples: Examples, rows: int, compute: Callable[[NewRows], TensorRows | None]
     ) -> TensorRows | None:
-        """What the teacher makes of examples, from the store; else computed, in a folder for what is not whole yet."""
+        """What the teacher makes of examples, so many `rows`, from the store; else computed, in the file that the store
+        takes. None where there is none, as of images in rows of text."""
         name = self._cache_name(kind, examples)
         with self.store.tensor_file(name) as stored:
             if stored is not None:
-                return open_rows(stored).get(kind)
+                known = open_rows(stored).get(kind)
+                if rows != (0 if known is None else len(known)):
+                    raise ValueError(f"not {kind} of {rows} rows")
+                return known
         with self.store.new_tensors(name, self._subjects(self.examples(role).split)) as path:
-            found = compute(path.parent)
-            save_rows(path, {} if found is None else {kind: found})
+            if (found := compute(partial(new_rows, path, kind))) is None:
+                save_rows(path, {})
         return found
 
     def _cache_name(self, kind: str, examples: Examples) -> str:

@@ -1,8 +1,7 @@
 """Forward passes with or without cached visual features: logits, visual features and hidden states of answers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,8 +11,11 @@ from lmmpress.data.workers import by_workers
 from lmmpress.lmm.anatomy import Anatomy, Projector
 from lmmpress.lmm.batches import Batch, Batches, Features, at_answers
 from lmmpress.lmm.examples import Examples
-from lmmpress.lmm.tensor_rows import TensorRows, temporary_rows
+from lmmpress.lmm.tensor_rows import Shape, TensorRows, temporary_rows
 from lmmpress.progress import track
+
+NewRows = Callable[[Shape, torch.dtype], TensorRows]
+"""Makes a tensor in a file, whose rows are still to be written."""
 
 
 def answer_logits(model: torch.nn.Module, batch: Batch, projector: Projector | None) -> torch.Tensor:
@@ -37,9 +39,9 @@ def answer_logits(model: torch.nn.Module, batch: Batch, projector: Projector | N
 
 @torch.no_grad()
 def visual_features(
-    model: torch.nn.Module, examples: Examples, anatomy: Anatomy, batch_size: int, folder: Path | None = None
+    model: torch.nn.Module, examples: Examples, anatomy: Anatomy, batch_size: int, new: NewRows = temporary_rows
 ) -> TensorRows | None:
-    """The inputs of the language side's projector for every image, [images, tokens, width], in a temporary file; None
+    """The inputs of the language side's projector for every image, [images, tokens, width], in a tensor of `new`; None
     without images.
 
     They depend only on the image towers, not on projector and language tower.
@@ -57,7 +59,7 @@ def visual_features(
             model.get_image_features(seen.to(device))  # type: ignore[operator]
             values = torch.cat(captured)
             captured.clear()
-            found = found or temporary_rows((len(pixels), *values.shape[1:]), values.dtype, folder)
+            found = found or new((len(pixels), *values.shape[1:]), values.dtype)
             found.write(part, values)
     return found
 
@@ -69,10 +71,10 @@ def answer_states(
     projector: Projector | None,
     features: Features | None,
     order: Sequence[list[int]],
-    folder: Path | None = None,
+    new: NewRows = temporary_rows,
 ) -> TensorRows:
-    """The head's inputs at every answer position: hidden states [positions, width] in the examples' order, in a
-    temporary file."""
+    """The head's inputs at every answer position: hidden states [positions, width] in the examples' order, in a tensor
+    of `new`."""
     device = next(model.parameters()).device
     head = model.get_output_embeddings()  # type: ignore[operator]
     states: TensorRows | None = None
@@ -81,7 +83,7 @@ def answer_states(
         with _input_of(head, captured):
             answer_logits(model, batch, projector)
         values = captured[0][batch.where.cpu()]
-        states = states or temporary_rows((examples.positions, values.shape[-1]), values.dtype, folder)
+        states = states or new((examples.positions, values.shape[-1]), values.dtype)
         states.write(batch.number.cpu().numpy(), values)
     assert states is not None
     return states

@@ -3,24 +3,23 @@
 Files are read by position, not mapped, so what was read once is not part of this process's memory.
 """
 
-import json
+import errno
 import os
-import struct
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I32": torch.int32}
-_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-_COPIED_AT_ONCE = 16 << 20  # bytes
+from lmmpress.axes.slices import Shape
+from lmmpress.errors import UserError
+from lmmpress.lmm.tensor_header import header_of, read_header
 
-Shape = tuple[int, ...]
+_COPIED_AT_ONCE = 16 << 20  # bytes
 
 
 class TensorRows:
@@ -43,14 +42,14 @@ class TensorRows:
         return found
 
     def part(self, begin: int, end: int) -> torch.Tensor:
-        """The rows from `begin` to `end`, [end - begin, ...]. EOFError if the file is too short."""
+        """The rows from `begin` to `end`, [end - begin, ...]. OSError if the file is too short."""
         raw = bytearray((end - begin) * self.row_size)
         done = 0
         while done < len(raw):
             where = self._start + begin * self.row_size + done
             got = os.preadv(self._file.fileno(), [memoryview(raw)[done:]], where)
             if not got:
-                raise EOFError(f"{self._file.name} is cut short")
+                raise OSError(errno.EIO, "it was cut short while it was read", str(self._file.name))
             done += got
         flat = torch.frombuffer(raw, dtype=self.dtype) if raw else torch.empty(0, dtype=self.dtype)
         return flat.view(end - begin, *self.shape[1:])
@@ -58,6 +57,7 @@ class TensorRows:
     def write(self, rows: Sequence[int] | NDArray[np.int64], values: torch.Tensor) -> None:
         """Write the rows with these numbers; `values` [numbers, ...] are on the CPU."""
         numbers = np.asarray(rows, dtype=np.int64)
+        assert values.shape == (len(numbers), *self.shape[1:])
         raw = _bytes(values.to(self.dtype))
         for at, first, count in _runs(numbers):
             part = raw[at * self.row_size : (at + count) * self.row_size]
@@ -67,48 +67,36 @@ class TensorRows:
                 part, where = part[done:], where + done
 
 
-def temporary_rows(shape: Shape, dtype: torch.dtype, folder: Path | None = None) -> TensorRows:
-    """A tensor in a file of its own, which exists as long as the tensor; by default where temporary files are."""
-    return TensorRows(tempfile.TemporaryFile(dir=folder), 0, shape, dtype)
+def temporary_rows(shape: Shape, dtype: torch.dtype) -> TensorRows:
+    """A tensor in a temporary file of its own, which exists as long as the tensor."""
+    return TensorRows(tempfile.TemporaryFile(), 0, shape, dtype)
+
+
+def new_rows(path: Path, name: str, shape: Shape, dtype: torch.dtype) -> TensorRows:
+    """The only tensor of a new safetensors file, whose rows are still to be written."""
+    head = header_of([(name, shape, dtype)])
+    file = path.open("w+b", buffering=0)
+    file.write(head)
+    file.truncate(len(head) + prod(shape) * dtype.itemsize)
+    return TensorRows(file, len(head), shape, dtype)
 
 
 def save_rows(path: Path, tensors: Mapping[str, TensorRows | torch.Tensor]) -> None:
     """Write a safetensors file, a part of each tensor at a time."""
-    header, offset = dict[str, Any](), 0
-    for name, tensor in tensors.items():
-        end = offset + prod(tensor.shape) * tensor.dtype.itemsize
-        header[name] = {
-            "dtype": _NAMES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [offset, end],
-        }
-        offset = end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
+        file.write(header_of((name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()))
         for tensor in tensors.values():
             for part in _parts(tensor):
                 file.write(_bytes(part))
 
 
 def open_rows(path: Path) -> dict[str, TensorRows]:
-    """The tensors of a file that `save_rows` or the safetensors library wrote. ValueError if it is none."""
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
-        if not 0 < length <= size - 8:
-            raise ValueError("it has no header")
-        header = json.loads(file.read(length))
-    found = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        shape, dtype, (begin, end) = tuple(entry["shape"]), _DTYPES[entry["dtype"]], entry["data_offsets"]
-        if end - begin != prod(shape) * dtype.itemsize or 8 + length + end > size:
-            raise ValueError(f"{name} is not whole")
-        found[name] = TensorRows(path.open("rb"), 8 + length + begin, shape, dtype)
-    return found
+    """The tensors of a safetensors file. ValueError for a damaged one."""
+    try:
+        places = read_header(path)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return {name: TensorRows(path.open("rb"), one.start, one.shape, one.dtype) for name, one in places.items()}
 
 
 def _bytes(tensor: torch.Tensor) -> memoryview:
