@@ -136,6 +136,8 @@ def open_examples(path: Path) -> tuple[ExampleRows, dict[str, int]]:
     Raises ValueError or KeyError for a file of something else.
     """
     found = open_rows(path)
+    if any(len(one.shape) != 1 or one.dtype != _IDS for one in found.values()):
+        raise ValueError("not all of its tensors are lists of numbers")
     prompts = _Ids(found.pop("prompts"), _ends(_read(found.pop("prompt_lengths"))))
     answers = _Ids(found.pop("answers"), _ends(_read(found.pop("answer_lengths"))))
     images = _read(found.pop("images"))
@@ -144,8 +146,12 @@ def open_examples(path: Path) -> tuple[ExampleRows, dict[str, int]]:
     none = np.zeros(0, np.int32)
     places = _read(found.pop("earlier")) if "earlier" in found else none
     turns = _read(found.pop("earlier_counts")) if "earlier_counts" in found else np.zeros(len(counts), np.int32)
-    rows = ExampleRows(prompts, answers, every, _Lists(places, _ends(turns)))
-    return rows, {name: int(_read(one)[0]) for name, one in found.items()}
+    lists = _Lists(places, _ends(turns))
+    held = [(len(one.tokens), one.ends) for one in (prompts, answers)]
+    held += [(len(one.values), one.ends) for one in (every, lists)]
+    if len({len(ends) for _, ends in held}) > 1 or any(count != ends[-1] for count, ends in held):
+        raise ValueError("its lengths are not those of its rows")
+    return ExampleRows(prompts, answers, every, lists), {name: int(one.part(0, 1)[0]) for name, one in found.items()}
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,8 @@ def encode(
 def read_examples(path: Path, split: Split, processor: Any, config: dict[str, Any]) -> Examples:
     """The examples of a split from the file that `Examples.save` wrote. ValueError or KeyError for another file."""
     rows, others = open_examples(path)
+    if len(rows) != len(split.rows):
+        raise ValueError(f"it has {len(rows)} rows, not {len(split.rows)}")
     start = others["decoder_start"]
     return Examples(split, rows, others["pad"], None if start < 0 else start, _pixels(split, processor, config))
 

@@ -2,18 +2,20 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from support.certain import certain
 
 from lmmpress.data import read_split
 from lmmpress.lmm import pixels as pixels_module
 from lmmpress.lmm.batches import Batch, Batches, ahead, grouped, make_batch
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
-from lmmpress.lmm.examples import Examples, encode
+from lmmpress.lmm.examples import Examples, encode, read_examples
 from lmmpress.lmm.forward import visual_features
 from lmmpress.lmm.processor import load_processor
 
@@ -73,6 +75,34 @@ def test_threads_are_only_a_little_ahead(examples: Examples, monkeypatch: pytest
         assert len(asked) <= number + 1 + 2
     batches.close()  # type: ignore[attr-defined]
     assert len(asked) < 20
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prompt_lengths": lambda lengths: lengths + 1}, "lengths"),
+        ({"answer_lengths": lambda lengths: lengths[1:]}, "lengths"),
+        ({"prompts": lambda prompts: prompts.view(1, -1)}, "lists of numbers"),
+        ({"images": lambda images: images.float()}, "lists of numbers"),
+        ({name: lambda values: values[:-1] for name in ("prompt_lengths", "answer_lengths", "images")}, "lengths"),
+    ],
+)
+def test_a_file_of_other_tensors_is_refused(
+    examples: Examples, tmp_path: Path, changes: dict[str, Callable[[torch.Tensor], torch.Tensor]], message: str
+) -> None:
+    examples.save(tmp_path / "file")
+    tensors = load_file(tmp_path / "file")
+    changed = tensors | {name: change(tensors[name]).contiguous() for name, change in changes.items()}
+    save_file(changed, tmp_path / "file")
+    with pytest.raises(ValueError, match=message):
+        read_examples(tmp_path / "file", examples.split, None, {})
+
+
+def test_examples_of_other_rows_are_refused(examples: Examples, tmp_path: Path) -> None:
+    examples.save(tmp_path / "file")
+    fewer = replace(examples.split, rows=examples.split.rows[1:])
+    with pytest.raises(ValueError, match="rows, not"):
+        read_examples(tmp_path / "file", fewer, None, {})
 
 
 def test_pictures_are_decoded_once_as_long_as_there_is_room(
