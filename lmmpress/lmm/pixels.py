@@ -1,5 +1,6 @@
 """The pictures of a split as the vision tower takes them, decoded when they are asked for."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,13 +26,15 @@ class Pixels:
         self._side = config.get("vision_config", {}).get("image_size")
         self._kept: dict[int, torch.Tensor] = {}
         self._left = _KEPT
+        self._keeping = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._split.images.names)
 
     def __getitem__(self, images: Sequence[int]) -> torch.Tensor:
         """The pixels of these images, [images, channels, height, width]."""
-        return torch.stack([self._one(image) for image in images])
+        of_image = {image: self._one(image) for image in dict.fromkeys(images)}
+        return torch.stack([of_image[image] for image in images])
 
     def _one(self, image: int) -> torch.Tensor:
         known = self._kept.get(image)
@@ -40,9 +43,10 @@ class Pixels:
         name = self._split.images.names[image]
         pixels = self._of(open_image(self._split, name), name)
         size = pixels.numel() * pixels.element_size()
-        if size <= self._left:
-            self._kept[image] = pixels
-            self._left -= size
+        with self._keeping:
+            if size <= self._left and image not in self._kept:
+                self._kept[image] = pixels
+                self._left -= size
         return pixels
 
     def _of(self, image: Image.Image, name: str) -> torch.Tensor:

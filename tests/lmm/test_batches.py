@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.certain import certain
 
 from lmmpress.data import read_split
 from lmmpress.lmm import pixels as pixels_module
@@ -105,23 +105,65 @@ def test_examples_of_other_rows_are_refused(examples: Examples, tmp_path: Path) 
         read_examples(tmp_path / "file", fewer, None, {})
 
 
-def test_pictures_are_decoded_once_as_long_as_there_is_room(
-    checkpoint: Path, examples: Examples, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened: list[str] = []
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the pictures that are decoded."""
+    names: list[str] = []
     really, lock = pixels_module.open_image, threading.Lock()
 
     def noted(split: Any, name: str) -> Any:
         with lock:
-            opened.append(name)
+            names.append(name)
         return really(split, name)
 
-    size = certain(examples.pixels)[[0]].numel() * 4
     monkeypatch.setattr(pixels_module, "open_image", noted)
-    monkeypatch.setattr(pixels_module, "_KEPT", 2 * size)
-    again = encode(examples.split, load_processor(checkpoint), read_checkpoint(checkpoint).config)
-    pixels = certain(again.pixels)
+    return names
+
+
+def with_room(checkpoint: Path, examples: Examples, monkeypatch: pytest.MonkeyPatch, kept: int) -> pixels_module.Pixels:
+    """The pixels of examples, of which so many are kept."""
+    processor, config = load_processor(checkpoint), read_checkpoint(checkpoint).config
+    size = pixels_module.Pixels(examples.split, processor, config)[[0]].numel() * 4
+    monkeypatch.setattr(pixels_module, "_KEPT", kept * size)
+    return pixels_module.Pixels(examples.split, processor, config)
+
+
+def test_pictures_are_decoded_once_as_long_as_there_is_room(
+    checkpoint: Path, examples: Examples, monkeypatch: pytest.MonkeyPatch, opened: list[str]
+) -> None:
+    pixels = with_room(checkpoint, examples, monkeypatch, 2)
+    opened.clear()
     first = pixels[[0, 1, 2]]
     assert torch.equal(pixels[[2, 1, 0]], first.flip(0))
     assert len(opened) == 4
     assert opened[-1] == examples.split.images.names[2]
+
+
+def test_a_picture_of_several_rows_is_decoded_once_for_a_batch(
+    checkpoint: Path, examples: Examples, monkeypatch: pytest.MonkeyPatch, opened: list[str]
+) -> None:
+    pixels = with_room(checkpoint, examples, monkeypatch, 0)
+    opened.clear()
+    found = pixels[[1, 0, 1, 1]]
+    assert opened == [examples.split.images.names[1], examples.split.images.names[0]]
+    assert torch.equal(found, torch.stack([pixels[[image]][0] for image in (1, 0, 1, 1)]))
+
+
+def test_a_picture_that_two_threads_decode_takes_room_once(
+    checkpoint: Path, examples: Examples, monkeypatch: pytest.MonkeyPatch, opened: list[str]
+) -> None:
+    pixels, both = with_room(checkpoint, examples, monkeypatch, 2), threading.Barrier(2)
+    really = pixels_module.open_image
+
+    def together(split: Any, name: str) -> Any:
+        both.wait(timeout=60)
+        return really(split, name)
+
+    monkeypatch.setattr(pixels_module, "open_image", together)
+    with ThreadPoolExecutor(2) as pool:
+        assert torch.equal(*pool.map(pixels.__getitem__, ([0], [0])))
+    monkeypatch.setattr(pixels_module, "open_image", really)
+    opened.clear()
+    for _ in range(2):
+        pixels[[0, 1]]
+    assert opened == [examples.split.images.names[1]]
