@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from lmmpress.lmm.anatomy import Projector
-from lmmpress.lmm.batches import Batch, Batches, Features, grouped
+from lmmpress.lmm.batches import Batch, Batches, Features, grouped, grouped_rows
 from lmmpress.lmm.examples import Examples
 from lmmpress.lmm.forward import answer_logits
 from lmmpress.progress import track
@@ -123,11 +123,7 @@ def _passes(
     """Every batch of the examples, or of some of them, on the model's device, with its logits [positions,
     vocabulary]."""
     device = next(model.parameters()).device
-    order = grouped(examples, batch_size)
-    if rows is not None:
-        asked = set(rows)
-        chosen = [row for batch in order for row in batch if row in asked]
-        order = [chosen[at : at + batch_size] for at in range(0, len(chosen), batch_size)]
+    order = grouped(examples, batch_size) if rows is None else grouped_rows(examples, batch_size, rows)
     batches = Batches(examples, order, features, device)
     for batch in track(batches, f"evaluate {examples.split.name}", len(order)):
         yield batch, answer_logits(model, batch, projector)

@@ -143,6 +143,12 @@ def grouped(
     return Order(order, batch_size, torch.randperm(count, generator=generator).numpy())
 
 
+def grouped_rows(examples: Examples, batch_size: int, rows: Sequence[int]) -> Sequence[list[int]]:
+    """The indices of some examples, those of each batch, sorted by length."""
+    chosen = np.unique(np.asarray(rows, dtype=np.int64))
+    return Order(chosen[np.argsort(examples.rows.lengths[chosen], kind="stable")], batch_size)
+
+
 class Batches(Sequence[Batch]):
     """Batches of examples on a device. Whoever goes over them has them made by threads ahead: reading token ids,
     decoding pictures."""

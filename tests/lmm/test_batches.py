@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from lmmpress.data import read_split
 from lmmpress.lmm import pixels as pixels_module
-from lmmpress.lmm.batches import Batch, Batches, ahead, grouped, make_batch
+from lmmpress.lmm.batches import Batch, Batches, ahead, grouped, grouped_rows, make_batch
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.examples import Examples, encode, read_examples
 from lmmpress.lmm.forward import visual_features
@@ -55,6 +55,14 @@ def test_an_order_can_be_gone_over_again_and_cut(examples: Examples) -> None:
     assert list(order) == known
     assert list(order[1::2]) == known[1::2]
     assert order[-1] == known[-1]
+
+
+def test_some_examples_are_in_the_order_of_all(examples: Examples) -> None:
+    every = [row for batch in grouped(examples, 4) for row in batch]
+    some = [5, 0, 3, 0, 7, 2]
+    chosen = [row for row in every if row in some]
+    assert list(grouped_rows(examples, 2, some)) == [chosen[:2], chosen[2:4], chosen[4:]]
+    assert list(grouped_rows(examples, 2, [])) == []
 
 
 def test_threads_are_only_a_little_ahead(examples: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
