@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from lmmpress.data.workers import by_workers
 from lmmpress.lmm.examples import Examples, Tensors
 from lmmpress.progress import track
 
@@ -47,8 +49,9 @@ def write_answers(
     order = sorted(rows, key=examples.rows.prompts.__getitem__)
     parts = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
     written: dict[int, list[int]] = {}
-    for chosen in track(parts, f"answer {examples.split.name}", len(parts)):
-        tokens = generate(model, questions(model, examples, chosen), longest, static=True)
+    asked = track(by_workers(partial(_prompts, examples), parts, 1), f"answer {examples.split.name}", len(parts))
+    for chosen, inputs in zip(parts, asked, strict=True):
+        tokens = generate(model, _on_device(model, inputs), longest, static=True)
         for row, ids, length in zip(chosen, tokens.tolist(), lengths(tokens, ends), strict=True):
             written[row] = ids[:length]
     return written
@@ -57,6 +60,10 @@ def write_answers(
 def questions(model: torch.nn.Module, examples: Examples, chosen: Sequence[int]) -> Tensors:
     """The inputs of `generate` for the chosen examples: prompts padded on the left, and pixels, on the model's
     device."""
+    return _on_device(model, _prompts(examples, chosen))
+
+
+def _prompts(examples: Examples, chosen: Sequence[int]) -> Tensors:
     rows = [examples.rows[index] for index in chosen]
     ids = torch.full((len(rows), max(len(row.prompt) for row in rows)), examples.pad)
     attention = torch.zeros_like(ids)
@@ -67,6 +74,10 @@ def questions(model: torch.nn.Module, examples: Examples, chosen: Sequence[int])
     images = examples.images_of(chosen)
     if images and examples.pixels is not None:
         inputs["pixel_values"] = examples.pixels[images]
+    return inputs
+
+
+def _on_device(model: torch.nn.Module, inputs: Tensors) -> Tensors:
     device = next(model.parameters()).device
     return {name: value.to(device) for name, value in inputs.items()}
 

@@ -76,7 +76,8 @@ def scored(judge: Judge, metrics: Mapping[str, Metric], facts: SplitFacts) -> Va
         values[chosen] = judge.by_logits(name, chosen)[chosen]
     written = {task: metric for task, metric in metrics.items() if metric.needs == "text"}
     texts = judge.texts([row for task in written for row in rows_of[task]]) if written else {}
+    right = {row: one.answers for row, one in enumerate(judge.examples.split.rows) if row in texts} if written else {}
     for task, metric in written.items():
-        answers = [judge.examples.split.rows[row].answers for row in rows_of[task]]
-        values[rows_of[task]] = score_rows(metric, [texts[row] for row in rows_of[task]], answers)
+        rows = rows_of[task]
+        values[rows] = score_rows(metric, [texts[row] for row in rows], [right[row] for row in rows])
     return values > 0.5 if all(metric.is_share for metric in metrics.values()) else values

@@ -1,15 +1,20 @@
 """Answers that a model writes, and rows judged by its logits: each against plain `generate`, row by row."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from support.data import write_data
 from support.tiny import config_of, generate, make_model
 
-from lmmpress.data import read_split
+from lmmpress.data import Split, read_split
+from lmmpress.data.facts import facts_of
+from lmmpress.data.index import Index
 from lmmpress.evaluation.accuracy import answered_right, divergences, right_tokens
 from lmmpress.evaluation.generate import (
     LONGEST_UNKNOWN,
@@ -19,10 +24,13 @@ from lmmpress.evaluation.generate import (
     write_answers,
 )
 from lmmpress.evaluation.generate import generate as ours
+from lmmpress.evaluation.scores import scored
+from lmmpress.lmm import pixels
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.examples import Example, Examples, encode, with_rows
 from lmmpress.lmm.forward import answer_logits
 from lmmpress.lmm.processor import load_processor
+from lmmpress.metrics import metric_of
 
 ENDS = frozenset({2})
 
@@ -69,6 +77,40 @@ def test_answers_written_in_batches_are_those_of_each_row_alone(
         expected = expected[: expected.index(2) + 1] if 2 in expected else expected
         assert tokens == expected[-len(tokens) :]
         assert len(tokens) == 6 or tokens[-1] == 2
+
+
+def test_pictures_are_decoded_by_threads_ahead_of_the_model(
+    make_checkpoint: Callable[..., Path], rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = make_checkpoint("llama")
+    model, examples, decoding = load_model(checkpoint), encoded(checkpoint, rows), set[int]()
+    really = pixels.open_image
+
+    def noted(split: Split, name: str) -> Any:
+        decoding.add(threading.get_ident())
+        return really(split, name)
+
+    monkeypatch.setattr(pixels, "open_image", noted)
+    write_answers(model, examples, range(len(examples.rows)), 2, ENDS, batch_size=2)
+    assert decoding
+    assert threading.get_ident() not in decoding
+
+
+def test_right_answers_are_read_many_rows_at_a_time(rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question to the index for each row takes much longer."""
+    split, judge, asked = read_split(rows, "gate"), Mock(), list[str]()
+    really = Index.each
+
+    def noted(index: Index, question: str, values: Any = ()) -> Any:
+        asked.append(question)
+        return really(index, question, values)
+
+    judge.examples.split, judge.texts = split, lambda rows: dict.fromkeys(rows, "red")
+    facts = facts_of(split)
+    monkeypatch.setattr(Index, "each", noted)
+    values = scored(judge, {task: metric_of({"default": "normalised"}, task) for task in facts.tasks}, facts)
+    assert len(asked) == 1
+    assert values.tolist() == [row.answer == "red" for row in split.rows]
 
 
 def test_an_answer_is_cut_off_where_all_but_one_in_a_hundred_right_answers_have_ended(
