@@ -54,7 +54,7 @@ def visual_features(
     found: TensorRows | None = None
     with _input_of(model.get_submodule(anatomy.projector.module), captured):
         parts = [range(at, min(at + batch_size, len(pixels))) for at in range(0, len(pixels), batch_size)]
-        read = by_workers(pixels.__getitem__, parts, ahead=1)
+        read = by_workers(pixels.once, parts, ahead=1)
         for part, seen in zip(parts, track(read, f"see {examples.split.name}", len(parts)), strict=True):
             model.get_image_features(seen.to(device))  # type: ignore[operator]
             values = torch.cat(captured)

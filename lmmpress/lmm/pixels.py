@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from PIL import Image
 
 from lmmpress.data import Row, Split, open_image
 from lmmpress.errors import UserError
@@ -36,12 +35,15 @@ class Pixels:
         of_image = {image: self._one(image) for image in dict.fromkeys(images)}
         return torch.stack([of_image[image] for image in images])
 
+    def once(self, images: Sequence[int]) -> torch.Tensor:
+        """The pixels of these images, of which none is kept for another time."""
+        return torch.stack([self._decoded(image) for image in images])
+
     def _one(self, image: int) -> torch.Tensor:
         known = self._kept.get(image)
         if known is not None:
             return known
-        name = self._split.images.names[image]
-        pixels = self._of(open_image(self._split, name), name)
+        pixels = self._decoded(image)
         size = pixels.numel() * pixels.element_size()
         with self._keeping:
             if size <= self._left and image not in self._kept:
@@ -49,8 +51,10 @@ class Pixels:
                 self._left -= size
         return pixels
 
-    def _of(self, image: Image.Image, name: str) -> torch.Tensor:
+    def _decoded(self, number: int) -> torch.Tensor:
         """An image as the vision tower takes it, [channels, height, width]."""
+        name = self._split.images.names[number]
+        image = open_image(self._split, name)
         with naming_row(self._split, lambda: next(row for row in self._split.rows if name in row.pictures)):
             pixels = torch.as_tensor(self._processor.image_processor(images=[image])["pixel_values"][0])
         height, width = pixels.shape[-2:]

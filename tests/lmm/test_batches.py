@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.certain import certain
 
 from lmmpress.data import read_split
 from lmmpress.lmm import pixels as pixels_module
@@ -155,6 +156,13 @@ def test_a_picture_of_several_rows_is_decoded_once_for_a_batch(
     found = pixels[[1, 0, 1, 1]]
     assert opened == [examples.split.images.names[1], examples.split.images.names[0]]
     assert torch.equal(found, torch.stack([pixels[[image]][0] for image in (1, 0, 1, 1)]))
+
+
+def test_pictures_whose_features_are_kept_are_not_kept_too(checkpoint: Path, examples: Examples) -> None:
+    features = visual_features(load_model(checkpoint), examples, read_checkpoint(checkpoint), 3)
+    assert features is not None
+    assert len(features) == len(certain(examples.pixels)) > 0
+    assert not certain(examples.pixels)._kept
 
 
 def test_a_picture_that_two_threads_decode_takes_room_once(
