@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lmmpress.lmm.tensor_rows import TensorRows, open_rows, save_rows
+from lmmpress.lmm.tensor_rows import TensorRows, naming, open_rows, save_rows
 
 Numbers = NDArray[np.int64]
 
@@ -186,11 +186,13 @@ class _NewIds:
         self._lengths = array("i")
 
     def add(self, ids: Sequence[int]) -> None:
-        self._file.write(array("i", ids).tobytes())
+        with naming(self._file.name):
+            self._file.write(array("i", ids).tobytes())
         self._lengths.append(len(ids))
 
     def done(self) -> _Ids:
-        self._file.flush()
+        with naming(self._file.name):
+            self._file.flush()
         ends = _ends(np.array(self._lengths, np.int32))
         return _Ids(TensorRows(self._file, 0, (int(ends[-1]),), _IDS), ends)
 

@@ -7,6 +7,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import BinaryIO
@@ -49,7 +50,8 @@ class TensorRows:
             where = self._start + begin * self.row_size + done
             got = os.preadv(self._file.fileno(), [memoryview(raw)[done:]], where)
             if not got:
-                raise OSError(errno.EIO, "it was cut short while it was read", str(self._file.name))
+                with naming(self._file.name):
+                    raise OSError(errno.EIO, "it was cut short while it was read")
             done += got
         flat = torch.frombuffer(raw, dtype=self.dtype) if raw else torch.empty(0, dtype=self.dtype)
         return flat.view(end - begin, *self.shape[1:])
@@ -63,8 +65,21 @@ class TensorRows:
             part = raw[at * self.row_size : (at + count) * self.row_size]
             where = self._start + first * self.row_size
             while part:
-                done = os.pwrite(self._file.fileno(), part, where)
+                with naming(self._file.name):
+                    done = os.pwrite(self._file.fileno(), part, where)
                 part, where = part[done:], where + done
+
+
+@contextmanager
+def naming(file: Path | str | int) -> Iterator[None]:
+    """Name a file in an OSError that names none, as that of a full disk; of a temporary file, which has only a number,
+    the folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = tempfile.gettempdir() if isinstance(file, int) else str(file)
+        raise
 
 
 def temporary_rows(shape: Shape, dtype: torch.dtype) -> TensorRows:
@@ -75,15 +90,16 @@ def temporary_rows(shape: Shape, dtype: torch.dtype) -> TensorRows:
 def new_rows(path: Path, name: str, shape: Shape, dtype: torch.dtype) -> TensorRows:
     """The only tensor of a new safetensors file, whose rows are still to be written."""
     head = header_of([(name, shape, dtype)])
-    file = path.open("w+b", buffering=0)
-    file.write(head)
-    file.truncate(len(head) + prod(shape) * dtype.itemsize)
+    with naming(path):
+        path.write_bytes(head)
+        file = path.open("r+b")
+        file.truncate(len(head) + prod(shape) * dtype.itemsize)
     return TensorRows(file, len(head), shape, dtype)
 
 
 def save_rows(path: Path, tensors: Mapping[str, TensorRows | torch.Tensor]) -> None:
     """Write a safetensors file, a part of each tensor at a time."""
-    with path.open("wb") as file:
+    with naming(path), path.open("wb") as file:
         file.write(header_of((name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()))
         for tensor in tensors.values():
             for part in _parts(tensor):

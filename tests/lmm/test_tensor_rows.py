@@ -1,6 +1,7 @@
 """Rows of tensors in files are those of the tensors."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,21 @@ def test_rows_can_be_written_into_a_file_of_safetensors(tmp_path: Path) -> None:
     assert torch.equal(load_file(tmp_path / "file")["values"], values)
     (tmp_path / "file").unlink()
     assert torch.equal(rows.part(0, 5), values)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk is full here")
+def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = made(torch.float32, 4, 2)
+    with pytest.raises(OSError, match="No space left") as raised:
+        save_rows(Path("/dev/full"), {"values": values})
+    assert raised.value.filename == "/dev/full"
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda: Path("/dev/full").open("r+b", buffering=0))  # noqa: SIM115
+    with pytest.raises(OSError, match="No space left") as raised:
+        in_file(values)
+    assert raised.value.filename == "/dev/full"
+
+
+def test_of_a_temporary_file_the_folder_is_named() -> None:
+    with pytest.raises(OSError, match="cut short") as raised:
+        temporary_rows((2, 3), torch.float32).part(0, 2)
+    assert raised.value.filename == tempfile.gettempdir()
