@@ -206,6 +206,13 @@ class Index:
         found = self.ask("SELECT path, offset, size FROM pictures WHERE name = ?", [name])
         return Place(*found[0]) if found else Place(name)
 
+    def is_changed(self, name: str, raw: bytes) -> bool:
+        """Whether these bytes of a picture are others than when its file was read."""
+        known = self.ask("SELECT stamp, sha256 FROM pictures WHERE name = ? AND size < 0 AND stamp != ''", [name])
+        return any(
+            stamp_of(self.folder, name) != stamp and hashlib.sha256(raw).hexdigest() != sha for stamp, sha in known
+        )
+
     def read_picture(self, name: str, limit: int) -> bytes:
         """The bytes of a picture. UserError, which names it, if it cannot be read or has more than `limit`."""
         place = self.where(name)

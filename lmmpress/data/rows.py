@@ -30,6 +30,10 @@ from lmmpress.settings.reading import AS_IT_IS, Reading
 _TEST, _GATE = "test", "gate"
 
 
+class ChangedPictureError(UserError):
+    """The file of a picture has other bytes than when the rows were read."""
+
+
 @dataclass(frozen=True)
 class Split:
     """The rows of one split, in the data's order, and a digest of their texts and pictures.
@@ -62,10 +66,13 @@ class Split:
         return f"{shown(self.folder)}/{row.place}, asking {row.question[:40]!r}"
 
     def read(self, name: str) -> bytes:
-        """The bytes of an image. UserError, which names it, if it cannot be read."""
+        """The bytes of an image. UserError if it cannot be read, or its file has changed since the rows were read."""
         if self.index is None:
             return read_bytes(self.folder, name, MOST_BYTES)
-        return self.index.read_picture(name, MOST_BYTES)
+        raw = self.index.read_picture(name, MOST_BYTES)
+        if self.index.is_changed(name, raw):
+            raise _changed(self, name)
+        return raw
 
 
 def read_split(
@@ -100,7 +107,11 @@ def check_unchanged(split: Split) -> None:
     files = ((name, sha256) for name, sha256 in split.pictures.items() if index.where(name).size < 0)
     for name, known, found in by_workers(lambda one: (*one, read_file(split.folder, one[0])[1]), files):
         if found != known:
-            raise UserError(f"{split.folder / name} has changed since the rows were read; start again")
+            raise _changed(split, name)
+
+
+def _changed(split: Split, name: str) -> ChangedPictureError:
+    return ChangedPictureError(f"{split.folder / name} has changed since the rows were read; start again")
 
 
 def split_for_measuring(folder: Path, reading: Reading = AS_IT_IS) -> str:
@@ -143,6 +154,8 @@ def open_image(split: Split, name: str) -> Image.Image:
     it."""
     try:
         return picture_of(split.read(name))
+    except ChangedPictureError:
+        raise
     except UserError as error:
         row = next(row for row in split.rows if name in row.pictures)
         raise UserError(

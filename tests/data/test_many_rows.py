@@ -1,6 +1,7 @@
 """What is kept of a split's rows and images is little, and says the same as the rows themselves."""
 
 import json
+import os
 import tracemalloc
 from base64 import b64encode
 from collections import Counter
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmmpress.data import Row, Split, index, index_making, leaks, read_split, splitting
+from lmmpress.data import rows as rows_module
 from lmmpress.data.draw import drawn
 from lmmpress.data.facts import facts_of
 from lmmpress.data.images import Images, distinct_images, images_of
@@ -21,6 +23,7 @@ from lmmpress.data.index import open_index
 from lmmpress.data.leaks import check_leak
 from lmmpress.data.rows import check_unchanged
 from lmmpress.data.split_pictures import Pictures
+from lmmpress.errors import UserError
 from lmmpress.plan import Draw
 from lmmpress.settings.reading import Reading
 
@@ -169,3 +172,15 @@ def used(folder: Path) -> int:
 def test_more_rows_take_few_bytes_each(tmp_path: Path, few_at_once: None, write: Callable[[Path, int], Path]) -> None:
     least, most = (used(write(tmp_path / str(rows), rows)) for rows in (500, 2500))
     assert (most - least) / 2000 < 100
+
+
+def test_pictures_that_change_while_their_rows_are_in_use_are_refused(split: Split) -> None:
+    """They are read again and again, and what is made of them is named by the bytes of the start."""
+    picture = split.folder / "b"
+    os.utime(picture, (1, 1))
+    assert split.read("b") == b"b", "the same bytes at another time"
+    picture.write_text("other", "utf-8")
+    with pytest.raises(UserError, match="has changed since the rows were read"):
+        split.read("b")
+    rows_module._split.cache_clear()  # as in another process
+    assert read_split(split.folder, "test").read("b") == b"other"
