@@ -17,6 +17,7 @@ from lmmpress.progress import transfer
 from lmmpress.store.kinds import CHECKPOINTS, HOUSEKEEPING, RECORDS, RUNS, TENSORS
 from lmmpress.store.manifest import File, Manifest, parse_manifest
 from lmmpress.store.objects import (
+    SMALL,
     Blob,
     ChangedError,
     DamagedError,
@@ -94,9 +95,16 @@ class Store:
         return record
 
     def write_record(self, name: str, record: dict[str, Any]) -> dict[str, Any]:
-        """Write a record, unless there is one of that name already; the record that has that name now."""
+        """Write a record, unless there is one of that name already; the record that has that name now. UserError for
+        one that would be too large to be read again."""
+        data = json.dumps(record, indent=1, sort_keys=True).encode()
+        if len(data) > SMALL:
+            raise UserError(
+                f"{self.objects.address}: the record {name} would have {len(data):,} bytes, and at most {SMALL:,} are "
+                "read; measure on fewer rows"
+            )
         try:
-            self.objects.write(RECORDS.name(name), json.dumps(record, indent=1, sort_keys=True).encode(), None)
+            self.objects.write(RECORDS.name(name), data, None)
         except ChangedError:
             return self.read_record(name) or record
         return record

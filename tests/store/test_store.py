@@ -301,3 +301,10 @@ def test_a_lock_file_that_is_a_link_is_refused_and_its_target_stays(tmp_path: Pa
     with pytest.raises(UserError, match="is a link, where a store has a file of its own; remove it"), store.scratch():
         store.write_record("a", {"b": 1})
     assert precious.read_text("utf-8") == "bytes of somebody"
+
+
+def test_a_record_that_could_not_be_read_again_is_not_written(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lmmpress.store.store.SMALL", 100)
+    with pytest.raises(UserError, match="at most 100 are read; measure on fewer rows"):
+        store.write_record("large", {"rows": list(range(50))})
+    assert store.read_record("large") is None
