@@ -219,7 +219,7 @@ class Materials:
             examples = encode(split, processor, config, turns=turns, template=template)
         with self.store.new_tensors(name, self._subjects(split)) as path:
             examples.save(path)
-        return examples
+            return read_examples(path, split, processor, config)
 
     @property
     def _processor(self) -> Any:

@@ -30,6 +30,10 @@ def of(materials: Materials, kind: str) -> TensorRows:
     return found
 
 
+def opened(materials: Materials) -> TensorRows:
+    return materials.examples("distill").rows._prompts.tokens
+
+
 def blobs(folder: Path) -> set[int]:
     return {path.stat().st_ino for path in (folder / "store" / "blobs").rglob("*")}
 
@@ -41,6 +45,15 @@ def test_they_are_read_from_the_file_that_the_store_keeps(
     made, read = of(materials(), kind), of(materials(), kind)
     assert torch.equal(made.part(0, len(made)), read.part(0, len(read)))
     assert {os.fstat(one._file.fileno()).st_ino for one in (made, read)} <= blobs(tmp_path)
+
+
+def test_examples_are_read_from_the_file_that_the_store_keeps(
+    materials: Callable[[], Materials], tmp_path: Path
+) -> None:
+    """Not from the temporary file in which they were made."""
+    made, read = materials(), materials()
+    assert made.examples("distill").rows == read.examples("distill").rows
+    assert {os.fstat(opened(one)._file.fileno()).st_ino for one in (made, read)} <= blobs(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["features", "states"])
