@@ -133,7 +133,7 @@ def compare_measured(a: Side, b: Side, data: str, split: Split, asked: Asked) ->
             split=split.name,
             digest=split.digest,
             rows=len(split.rows),
-            images=len(split.image_names()),
+            images=len(split.images.names),
             tasks=sorted(set(asked.tasks)),
         ),
         all=overall,
@@ -196,7 +196,7 @@ def _memory(one: Opened, examples: Examples, batch_size: int) -> Memory:
     It follows on `all_answers`: what the process loads only once, such as code, is not counted.
     """
     rows = list(range(min(batch_size, len(examples.rows))))
-    longest = max(len(examples.rows[row].answer) for row in rows)
+    longest = int(examples.rows.answers[rows].max())
     give_memory_back()
     with measuring_memory() as peak, one.loaded(examples) as subject:
         generate(subject.model, questions(subject.model, examples, rows), longest, exactly=True)
