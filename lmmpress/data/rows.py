@@ -111,6 +111,7 @@ def check_unchanged(split: Split) -> None:
 
 
 def _changed(split: Split, name: str) -> ChangedPictureError:
+    _split.cache_clear()  # so that this process, too, reads the pictures anew when it starts again
     return ChangedPictureError(f"{split.folder / name} has changed since the rows were read; start again")
 
 
