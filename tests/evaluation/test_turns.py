@@ -13,6 +13,7 @@ import torch
 from lmmpress.evaluation import timed
 from lmmpress.evaluation.speed import Times, take_turns, take_turns_apart
 from lmmpress.evaluation.timed import Subject
+from lmmpress.lmm.example_rows import Example, pack
 from lmmpress.plan import Evaluation
 
 Cost = Callable[[int, int], float]
@@ -48,7 +49,7 @@ class Machine:
 
     def subject(self, model: str, rows: int, tokens: int) -> Subject:
         decoder = SimpleNamespace(batch_decode=lambda tokens, skip_special_tokens: None)
-        examples = SimpleNamespace(rows=[SimpleNamespace(answer=[1] * tokens)] * rows)
+        examples = SimpleNamespace(rows=pack([Example([], [1] * tokens, ())] * rows))
         return Subject(model, decoder, examples, frozenset())  # type: ignore[arg-type]
 
     @contextmanager
