@@ -57,10 +57,6 @@ class Split:
             return self.pictures.images
         return images_of(self.rows)
 
-    def image_names(self) -> list[str]:
-        """The names of the distinct images, in order of first use."""
-        return list(self.images.names)
-
     def place(self, row: Row) -> str:
         """A row's file, line and question, for a message."""
         return f"{shown(self.folder)}/{row.place}, asking {row.question[:40]!r}"

@@ -166,7 +166,7 @@ def test_links_inside_of_the_data_set_are_followed(tmp_path: Path) -> None:
     folder = data_set(tmp_path / "d", ROW)
     Image.fromarray(GREY).save(folder / "real.png")
     (folder / "a.png").symlink_to("real.png")
-    assert read_split(folder, "test").image_names() == ["a.png"]
+    assert list(read_split(folder, "test").images.names) == ["a.png"]
 
 
 @pytest.mark.parametrize("name", ["a.png", "images/a.png"])
@@ -394,7 +394,7 @@ def test_a_picture_under_two_spellings_is_one(tmp_path: Path) -> None:
     both = data_set(tmp_path / "both", ROW, ROW | {"file_name": "./a.png"}, ROW | {"file_name": "x/../a.png"})
     Image.fromarray(GREY).save(both / "a.png")
     (both / "x").mkdir()
-    assert read_split(both, "test").image_names() == ["a.png"]
+    assert list(read_split(both, "test").images.names) == ["a.png"]
 
 
 def test_the_same_bytes_under_two_names_are_refused(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_a_processor_that_makes_no_place_for_pictures_is_noticed(
     checkpoint = make_checkpoint("llama")
     processor = load_processor(checkpoint)
     rows = rows_of_different_images(read_split(data, "gate"))
-    assert len(rows.rows) == len(rows.image_names()) == 4
+    assert len(rows.rows) == len(rows.images.names) == 4
 
     class WordsAlone:
         tokenizer, image_processor = processor.tokenizer, processor.image_processor

@@ -294,7 +294,7 @@ def test_rows_that_change_meanwhile_are_noticed(
 
     def changing(*arguments: Any) -> Any:
         if what == "picture":
-            Image.new("RGB", (16, 16), (1, 2, 3)).save(rows / read_split(rows, "test").image_names()[3])
+            Image.new("RGB", (16, 16), (1, 2, 3)).save(rows / read_split(rows, "test").images.names[3])
         else:
             with (rows / "metadata.jsonl").open("a", encoding="utf-8") as file:
                 file.write("\n")
