@@ -18,9 +18,9 @@ from lmmpress.axes import axes
 from lmmpress.engine.materials import Materials
 from lmmpress.lmm.batches import Batches, grouped
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
-from lmmpress.plan import Importance
 from lmmpress.pruning.choose import choose
 from lmmpress.pruning.importance import answer_loss, score
+from lmmpress.settings.importance import Importance
 
 CRITERIA: dict[str, dict[str, Any]] = {
     "dataset": {"accumulation": "dataset"},

@@ -39,7 +39,7 @@ def exact() -> dict[str, Any]:
     from lmmpress.data import read_split
     from lmmpress.lmm.checkpoint import read_checkpoint
     from lmmpress.lmm.examples import encode
-    from lmmpress.plan import Distillation
+    from lmmpress.settings.distillation import Distillation
 
     use_threads()
     with tempfile.TemporaryDirectory() as folder:

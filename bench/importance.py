@@ -11,8 +11,8 @@ from common import paired, sample_materials, show
 
 from lmmpress.lmm.batches import Batch, grouped, make_batch
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
-from lmmpress.plan import Importance
 from lmmpress.pruning.importance import answer_loss, score
+from lmmpress.settings.importance import Importance
 
 CASES: list[tuple[Literal["dataset", "batch", "sample"], int]] = [
     ("dataset", 1),

@@ -18,8 +18,8 @@ from common import rss, show
 
 from lmmpress.lmm.batches import Batch
 from lmmpress.lmm.read_anatomy import anatomy_of
-from lmmpress.plan import Importance
 from lmmpress.pruning.importance import answer_loss, score
+from lmmpress.settings.importance import Importance
 
 SETTINGS = {
     "bare": None,

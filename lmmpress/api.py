@@ -21,10 +21,11 @@ from lmmpress.errors import UserError
 from lmmpress.host.extras import is_installed, missing
 from lmmpress.host.quiet import quiet_transformers
 from lmmpress.kubeflow import needs_sdk
-from lmmpress.plan import Evaluation, Importance, Plan, parse_plan, read_plan
+from lmmpress.plan import Evaluation, Plan, parse_plan, read_plan
 from lmmpress.progress import Listener, doing, listening, say
 from lmmpress.result import Recorder, Result
 from lmmpress.settings.faults import faults_of, lines_of
+from lmmpress.settings.importance import Importance
 from lmmpress.tasks.granularity import Granularity
 
 if TYPE_CHECKING:  # torch, transformers and MLflow take seconds to import

@@ -8,43 +8,37 @@ its default; so are addresses with credentials in them, since a plan is kept and
 import hashlib
 import json
 import math
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    Discriminator,
     Field,
-    PrivateAttr,
-    Tag,
     ValidationError,
     field_serializer,
     model_validator,
 )
 
-from lmmpress.axes import axes, axis_named, unusable
 from lmmpress.errors import UserError
 from lmmpress.metrics.measured import WITHOUT_ANSWERS
 from lmmpress.metrics.scale import names_in, widest
 from lmmpress.metrics.setting import ONLY_EXACT, MetricsByTask
 from lmmpress.printing.credentials import address_holds_credentials, address_without_credentials
 from lmmpress.settings.base import Settings
+from lmmpress.settings.distillation import Distillation
 from lmmpress.settings.faults import faults_of, lines_of, nearest, without_followers
+from lmmpress.settings.importance import Importance
 from lmmpress.settings.overrides import parse_override, resolved, with_setting
 from lmmpress.settings.plain_yaml import Document, Place, read_document
 from lmmpress.settings.reading import Columns, Reading, Shares
-from lmmpress.settings.schedule import MOST_STEPS, RunEnds, Schedule, TowerName
+from lmmpress.settings.schedule import RunEnds, Schedule, TowerName
+from lmmpress.stages import Stage, Stages, stage_names
 
 ADDRESSES = ("model", "data", "store")
 """The settings that are addresses or paths."""
 
 PREVIOUS = "previous"
 """The `start_from` that asks for the last run of the store."""
-
-MOST_STAGES = 100
-"""Of a plan."""
 
 MOST_SECONDS = 86_400
 """That measuring speed may take."""
@@ -61,25 +55,7 @@ def _without_secrets(address: str) -> str:
     return address
 
 
-def _known_key(name: str) -> str:
-    """Check the name of an axis that is a key."""
-    known = [axis.name for axis in axes()]
-    if name in unusable():
-        return _known_axis(name)
-    if name not in known:
-        raise ValueError(f"unknown key; {nearest(name, known)}")
-    return name
-
-
-def _known_axis(name: str) -> str:
-    try:
-        return axis_named(name).name
-    except UserError as error:
-        raise ValueError(str(error)) from None
-
-
 Address = Annotated[str, AfterValidator(_without_secrets)]
-Draw = Literal["even", "random", "by_task"]
 Turns = Literal["last", "all"]
 Template = Literal["auto", "never", "always"]
 
@@ -118,129 +94,6 @@ class Tolerance(Settings):
         if isinstance(self.per_task, dict):
             return self.per_task.get(task)
         return self.alpha if self.per_task else None
-
-
-class Importance(Settings):
-    """How dimensions are scored (Eq. 1-4).
-
-    `accumulation` says where the absolute value of Eq. 1 is taken: of the gradient of the whole data set, as printed,
-    of each batch, or of each sample. `owned` says which parameters a dimension's score sums: the weight matrices of
-    Eq. 2-4, or `all` (biases, norms and embeddings too). `magnitude` and `random` are controls that use no data.
-    `passes` splits a data-set gradient over several passes; each holds only its share in memory.
-    """
-
-    criterion: Literal["taylor", "magnitude", "random"] = "taylor"
-    accumulation: Literal["dataset", "batch", "sample"] = "dataset"
-    owned: Literal["equations", "all"] = "equations"
-    batch_size: Annotated[int, Field(gt=0)] = 32
-    passes: Annotated[int, Field(gt=0)] = 1
-    rows: Annotated[int, Field(gt=0)] | None = None
-
-
-class Amounts(Settings):
-    """How much one step of a stage removes, and how much the whole stage may remove."""
-
-    step: Annotated[int, Field(gt=0)]
-    max: Annotated[int, Field(gt=0)]
-
-    @model_validator(mode="after")
-    def _can_be_made(self) -> "Amounts":
-        if self.max // self.step > MOST_STEPS:
-            raise ValueError(f"asks for {self.max // self.step} steps; a stage has at most {MOST_STEPS}")
-        return self
-
-    def removals(self) -> list[int]:
-        """The amount of each step of the stage: `step`, and a smaller last one if `step` does not divide `max`."""
-        whole, rest = divmod(self.max, self.step)
-        return [self.step] * whole + ([rest] if rest else [])
-
-
-class Stage(Amounts):
-    """A loop of steps along one axis, of the plan's towers or of a `tower` of its own.
-
-    Its `name` is unique in its plan: the axis' name, with -2 for the second stage along the same axis, and so on.
-    """
-
-    axis: Annotated[str, AfterValidator(_known_axis)]
-    tower: TowerName | None = None
-    _name: str = PrivateAttr("")
-
-    @property
-    def name(self) -> str:
-        return self._name or self.axis
-
-    def as_written(self) -> dict[str, Any]:
-        """The stage as an entry of a list in a plan."""
-        tower = {"tower": self.tower} if self.tower else {}
-        return {"axis": self.axis} | tower | _amounts(self)
-
-
-def stage_names(axes: Iterable[str]) -> list[str]:
-    """The names of stages along these axes, in their order."""
-    counts: Counter[str] = Counter()
-    names = []
-    for axis in axes:
-        counts[axis] += 1
-        names.append(axis if counts[axis] == 1 else f"{axis}-{counts[axis]}")
-    return names
-
-
-def _in_order(given: dict[str, Amounts] | list[Stage]) -> list[Stage]:
-    """Stages by their axes as a list of them, each with its name."""
-    if isinstance(given, dict):
-        given = [Stage(axis=axis, step=stage.step, max=stage.max) for axis, stage in given.items()]
-    stages = [stage.model_copy() for stage in given]
-    for stage, name in zip(stages, stage_names(stage.axis for stage in stages), strict=True):
-        stage._name = name
-    return stages
-
-
-def _form(given: object) -> str | None:
-    return "mapping" if isinstance(given, dict) else "list" if isinstance(given, list | tuple) else None
-
-
-if TYPE_CHECKING:
-    Stages = list[Stage]
-else:
-    Stages = Annotated[
-        Annotated[dict[Annotated[str, AfterValidator(_known_key)], Amounts], Tag("mapping")]
-        | Annotated[list[Stage], Field(max_length=MOST_STAGES), Tag("list")],
-        Discriminator(
-            _form,
-            custom_error_type="stages_form",
-            custom_error_message="input should be a mapping of axes, or a list of stages",
-        ),
-        AfterValidator(_in_order),
-    ]
-
-
-class Distillation(Settings):
-    """How a pruned model learns from the teacher after every step (Eq. 5, section 4.2).
-
-    `kl` is `reverse` as Eq. 5 prints it, KL(student, teacher), or `forward`. `pairwise` is the hinge of Eq. 5, the
-    `margin` of the correct token over the strongest wrong one, or `none`; `gamma` is its weight. `hard_labels` is the
-    weight of an additional cross-entropy on the answers. One update uses `batch_size` rows, in portions of
-    `micro_batch_size`; `rows` of the split are used, or all (Fig. 7): `draw` takes them
-    evenly over the split, at `random`, or at random with each task's share (`by_task`). `processes` is the number of
-    processes, one per GPU if there are GPUs. With `caches`, the teacher's hidden states and, while they cannot change,
-    the visual features are computed once per run instead of in every step.
-    """
-
-    epochs: Annotated[int, Field(ge=0)] = 4
-    learning_rate: Annotated[float, Field(gt=0)] = 3.0e-5
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    batch_size: Annotated[int, Field(gt=0)] = 1024
-    micro_batch_size: Annotated[int, Field(gt=0)] = 64
-    rows: Annotated[int, Field(gt=0)] | None = None
-    draw: Draw = "even"
-    kl: Literal["reverse", "forward"] = "reverse"
-    gamma: Annotated[float, Field(ge=0)] = 1.0
-    pairwise: Literal["eq5", "margin", "none"] = "eq5"
-    hard_labels: Annotated[float, Field(ge=0)] = 0.0
-    processes: Annotated[int, Field(gt=0)] = 1
-    caches: bool = True
 
 
 class Evaluation(Settings):
@@ -414,7 +267,7 @@ class Plan(Settings):
     def _as_written(self, stages: list[Stage]) -> dict[str, Any] | list[dict[str, Any]]:
         """The stages as a mapping if one can express them, as in plans of older versions; else as a list."""
         if self.is_mapping:
-            return {stage.axis: _amounts(stage) for stage in stages}
+            return {stage.axis: stage.amounts() for stage in stages}
         return [stage.as_written() for stage in stages]
 
     def key_settings(self) -> dict[str, Any]:
@@ -436,17 +289,13 @@ class Plan(Settings):
         longest = self.evaluation.max_new_tokens
         return (
             self.model_dump(mode="json", exclude=checks | dict.fromkeys(left_out, True))
-            | {"stages": [[stage.axis, _amounts(stage) | self._own_tower(stage)] for stage in self.stages]}
+            | {"stages": [[stage.axis, stage.amounts() | self._own_tower(stage)] for stage in self.stages]}
             | ({} if longest is None else {"max_new_tokens": longest})
         )
 
     def _own_tower(self, stage: Stage) -> dict[str, str]:
         """A stage's own tower, if it differs from the plan's."""
         return {"tower": stage.tower} if stage.tower and [stage.tower] != self.towers else {}
-
-
-def _amounts(stage: Stage) -> dict[str, int]:
-    return {"step": stage.step, "max": stage.max}
 
 
 def read_plan(path: Path, overrides: tuple[str, ...] = ()) -> Plan:

@@ -8,7 +8,7 @@ from kfp.dsl.pipeline_task import PipelineTask
 
 from lmmpress.components.stage import stage as whole_stage
 from lmmpress.pipelines.start import Interface, pipeline
-from lmmpress.plan import Stage
+from lmmpress.stages import Stage
 
 
 def by_stage(stages: Sequence[Stage], interface: Interface) -> GraphComponent:

@@ -21,7 +21,7 @@ from lmmpress.components.importance import importance
 from lmmpress.components.steps import steps
 from lmmpress.errors import UserError
 from lmmpress.pipelines.start import Interface, Place, pipeline
-from lmmpress.plan import Stage
+from lmmpress.stages import Stage
 
 
 def compression(stages: Sequence[Stage], interface: Interface) -> GraphComponent:

@@ -13,7 +13,7 @@ from lmmpress.components.approval import approval
 from lmmpress.components.compare import compare
 from lmmpress.components.prepare import prepare
 from lmmpress.components.publish import publish
-from lmmpress.plan import Stage
+from lmmpress.stages import Stage
 from lmmpress.tasks.parameters import AMOUNTS, amounts_text, as_compiled
 
 NAME = "lmm"

@@ -36,7 +36,8 @@ from hera.workflows.models import (
 from lmmpress.argo.pod_settings import COMPARISON, REPORT, container, pod_security, restricted_patch
 from lmmpress.axes import axis_named
 from lmmpress.host.pod import SUBMITTER
-from lmmpress.plan import Plan, Stage
+from lmmpress.plan import Plan
+from lmmpress.stages import Stage
 from lmmpress.tasks.cluster_profile import Profile
 from lmmpress.tasks.granularity import Granularity
 from lmmpress.tasks.parameters import AMOUNTS, as_compiled

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmmpress.data.first_use import by_first_use
-from lmmpress.plan import Draw
+from lmmpress.settings.distillation import Draw
 
 Numbers = NDArray[np.integer[Any]]
 

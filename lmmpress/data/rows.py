@@ -24,7 +24,7 @@ from lmmpress.data.stored_rows import Rows
 from lmmpress.data.workers import by_workers
 from lmmpress.errors import UserError
 from lmmpress.files.bounded import read_bytes
-from lmmpress.plan import Draw
+from lmmpress.settings.distillation import Draw
 from lmmpress.settings.reading import AS_IT_IS, Reading
 
 _TEST, _GATE = "test", "gate"

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional
 
-from lmmpress.plan import Distillation
+from lmmpress.settings.distillation import Distillation
 
 
 def distillation_loss(

@@ -14,8 +14,8 @@ from accelerate import Accelerator
 from lmmpress.distillation.loss import distillation_loss
 from lmmpress.lmm.batches import Batch, Features, ahead, grouped
 from lmmpress.lmm.examples import Examples
-from lmmpress.plan import Distillation
 from lmmpress.progress import counter
+from lmmpress.settings.distillation import Distillation
 
 Logits = Callable[[torch.nn.Module, Batch], torch.Tensor]
 

@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
-from lmmpress.plan import Plan, Stage
+from lmmpress.plan import Plan
 from lmmpress.result import Decision, StepResult
 from lmmpress.settings.schedule import ScheduledStep
+from lmmpress.stages import Stage
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from lmmpress.kubeflow.shorten import shorten
 from lmmpress.pipelines.by_stage import by_stage
 from lmmpress.pipelines.compression import compression
 from lmmpress.pipelines.start import Interface, Place, here
-from lmmpress.plan import Plan, Stage
+from lmmpress.plan import Plan
+from lmmpress.stages import Stage
 from lmmpress.tasks.addresses import missing_addresses, unreachable
 from lmmpress.tasks.cluster_profile import Profile
 from lmmpress.tasks.granularity import Granularity

@@ -9,7 +9,7 @@ from lmmpress.axes.cut import Cut
 from lmmpress.errors import UserError
 from lmmpress.files.allow_list import RECORD, choose
 from lmmpress.files.strict_json import read_mapping
-from lmmpress.plan import stage_names
+from lmmpress.stages import stage_names
 
 _LARGEST = 256 << 20  # bytes
 _MOST_ENTRIES = 4096  # far more than any run has; a limit, since applying a cut takes time

@@ -16,8 +16,8 @@ from lmmpress.axes import axes, axis_named
 from lmmpress.axes.slices import Group, Slice
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.batches import Batch
-from lmmpress.plan import Importance
 from lmmpress.progress import track
+from lmmpress.settings.importance import Importance
 
 Scores = dict[str, torch.Tensor]
 Vectors = dict[str, dict[int, torch.Tensor]]

@@ -7,7 +7,8 @@ take.
 
 from dataclasses import dataclass
 
-from lmmpress.plan import Importance, Plan
+from lmmpress.plan import Plan
+from lmmpress.settings.importance import Importance
 
 _MIB = 1 << 20
 LIGHT = 52 * _MIB

@@ -25,12 +25,12 @@ from lmmpress.lmm.forward import answer_logits
 from lmmpress.lmm.processor import load_processor
 from lmmpress.lmm.verify import verify_cut
 from lmmpress.lmm.weights import check_finite
-from lmmpress.plan import Importance
 from lmmpress.printing.numbers import in_short
 from lmmpress.printing.sheet import Part, Shown
 from lmmpress.progress import say_once
 from lmmpress.pruning.choose import check_removed, choose
 from lmmpress.pruning.importance import Scores, answer_loss, other_axes, score
+from lmmpress.settings.importance import Importance
 
 
 @dataclass(frozen=True, repr=False)

@@ -9,10 +9,11 @@ from lmmpress.axes.cut import Cut
 from lmmpress.errors import UserError
 from lmmpress.lmm.anatomy import Anatomy, count_by_tower
 from lmmpress.lmm.read_anatomy import anatomy_after
-from lmmpress.plan import Plan, Stage
+from lmmpress.plan import Plan
 from lmmpress.pruning.choose import check_removed, choose
 from lmmpress.pruning.importance import other_axes, scored_axes
 from lmmpress.pruning.memory import Need, Weights, needs_of
+from lmmpress.stages import Stage
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from operator import getitem
 from typing import Any
 
 from lmmpress.errors import UserError
-from lmmpress.plan import ADDRESSES, Plan, Stage, parse_plan, stage_names
+from lmmpress.plan import ADDRESSES, Plan, parse_plan
+from lmmpress.stages import Stage, stage_names
 
 NUMBERS: dict[str, tuple[str, ...]] = {
     "alpha": ("tolerance", "alpha"),

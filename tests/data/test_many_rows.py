@@ -23,7 +23,7 @@ from lmmpress.data.leaks import check_leak
 from lmmpress.data.rows import check_unchanged
 from lmmpress.data.split_pictures import Pictures
 from lmmpress.errors import UserError
-from lmmpress.plan import Draw
+from lmmpress.settings.distillation import Draw
 from lmmpress.settings.reading import Reading
 
 NAMES = [(), ("a",), ("b", "a"), ("a", "a", "c"), ("d",), ("c", "d", "b")]

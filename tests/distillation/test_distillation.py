@@ -16,7 +16,8 @@ from lmmpress.engine.compression import compress
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint, read_record
 from lmmpress.lmm.examples import Examples, encode
 from lmmpress.lmm.processor import load_processor
-from lmmpress.plan import Distillation, parse_plan
+from lmmpress.plan import parse_plan
+from lmmpress.settings.distillation import Distillation
 from lmmpress.store import open_store
 
 RECORDED = [0.9784475449]

@@ -8,7 +8,7 @@ import torch
 from support.certain import certain
 
 from lmmpress.distillation.loss import distillation_loss
-from lmmpress.plan import Distillation
+from lmmpress.settings.distillation import Distillation
 
 # the student is sure of token 0 (0.7), the teacher of token 1 (0.5); the answer is token 1
 G = torch.tensor([[0.7, 0.2, 0.1]]).log()

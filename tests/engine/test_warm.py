@@ -27,8 +27,9 @@ from lmmpress.errors import UserError
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint, save_trained
 from lmmpress.lmm.compression_record import cuts_of, read_record
 from lmmpress.lmm.inspection import inspect_checkpoint
-from lmmpress.plan import Distillation, Jumps, parse_plan
+from lmmpress.plan import Jumps, parse_plan
 from lmmpress.result import Result
+from lmmpress.settings.distillation import Distillation
 from lmmpress.settings.schedule import MOST_STEPS, RunEnds
 from lmmpress.store import Store, open_store
 from lmmpress.store.housekeeping import copy_store, remove_run, verify_store

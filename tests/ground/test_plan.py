@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from lmmpress.errors import UserError
 from lmmpress.lmm.read_anatomy import anatomy_of, read_config
-from lmmpress.plan import Amounts, Plan, digest_of, parse_plan, read_plan
+from lmmpress.plan import Plan, digest_of, parse_plan, read_plan
 from lmmpress.presets import preset
 from lmmpress.pruning.sizes import Size, predict
+from lmmpress.stages import Amounts
 
 AXES = ("block", "ffn", "attention", "io")
 RAW = {"model": "m", "data": "d", "stages": {"ffn": {"step": 8, "max": 16}}}

@@ -25,7 +25,7 @@ from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.examples import Examples, check_rows, encode, read_examples
 from lmmpress.lmm.forward import answer_logits, answer_states, visual_features
 from lmmpress.lmm.processor import load_processor
-from lmmpress.plan import Distillation
+from lmmpress.settings.distillation import Distillation
 
 BLIP2, LLAVA, TEXT, T5 = "llama", "llava-clip-llama", "text-llama", "flan-t5"
 Q = ("图片的背景颜色是什么?", "标题?", "红色?")

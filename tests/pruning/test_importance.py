@@ -16,8 +16,8 @@ from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.examples import encode
 from lmmpress.lmm.forward import answer_logits
 from lmmpress.lmm.processor import load_processor
-from lmmpress.plan import Importance
 from lmmpress.pruning.importance import Scored, agreement, answer_loss, score
+from lmmpress.settings.importance import Importance
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from lmmpress.distillation.train import distill
 from lmmpress.lmm.checkpoint import load_model
 from lmmpress.lmm.examples import Examples
 from lmmpress.lmm.forward import answer_logits
-from lmmpress.plan import Distillation
+from lmmpress.settings.distillation import Distillation
 
 ROWS = 36  # shuffled in two groups: the first of 16 batches
 SETTINGS: dict[str, Any] = {"epochs": 1, "learning_rate": 1e-3, "batch_size": 2, "micro_batch_size": 1, "warmup": 0.2}

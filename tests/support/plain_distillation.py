@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from lmmpress.lmm.examples import Example, Examples
-from lmmpress.plan import Distillation
+from lmmpress.settings.distillation import Distillation
 from support.certain import certain
 
 

@@ -7,7 +7,7 @@ from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.launch import train_in_processes
 from lmmpress.engine.parts.once import Record, inputs_of, once
 from lmmpress.engine.parts.training import lasting, train
-from lmmpress.plan import Distillation
+from lmmpress.settings.distillation import Distillation
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from lmmpress.engine.parts.training import Trained
 from lmmpress.engine.parts.worker import Job
 from lmmpress.errors import UserError
 from lmmpress.host.processes import environment
-from lmmpress.plan import Distillation
 from lmmpress.progress.relay import RELAY, from_started
+from lmmpress.settings.distillation import Distillation
 
 
 def train_in_processes(materials: Materials, checkpoint: str, seed: int, settings: Distillation) -> Trained:

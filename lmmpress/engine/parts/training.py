@@ -9,7 +9,7 @@ from lmmpress.engine.materials import Materials
 from lmmpress.lmm.checkpoint import load_model, save_trained
 from lmmpress.lmm.compression_record import continued
 from lmmpress.lmm.verify import verify_saved
-from lmmpress.plan import Distillation
+from lmmpress.settings.distillation import Distillation
 
 
 class Trained(BaseModel):

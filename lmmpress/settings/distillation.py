@@ -1,0 +1,38 @@
+"""A plan's settings of how a pruned model learns."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lmmpress.settings.base import Settings
+
+Draw = Literal["even", "random", "by_task"]
+
+
+class Distillation(Settings):
+    """How a pruned model learns from the teacher after every step (Eq. 5, section 4.2).
+
+    `kl` is `reverse` as Eq. 5 prints it, KL(student, teacher), or `forward`. `pairwise` is the hinge of Eq. 5, the
+    `margin` of the correct token over the strongest wrong one, or `none`; `gamma` is its weight. `hard_labels` is the
+    weight of an additional cross-entropy on the answers. One update uses `batch_size` rows, in portions of
+    `micro_batch_size`; `rows` of the split are used, or all (Fig. 7): `draw` takes them
+    evenly over the split, at `random`, or at random with each task's share (`by_task`). `processes` is the number of
+    processes, one per GPU if there are GPUs. With `caches`, the teacher's hidden states and, while they cannot change,
+    the visual features are computed once per run instead of in every step.
+    """
+
+    epochs: Annotated[int, Field(ge=0)] = 4
+    learning_rate: Annotated[float, Field(gt=0)] = 3.0e-5
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    batch_size: Annotated[int, Field(gt=0)] = 1024
+    micro_batch_size: Annotated[int, Field(gt=0)] = 64
+    rows: Annotated[int, Field(gt=0)] | None = None
+    draw: Draw = "even"
+    kl: Literal["reverse", "forward"] = "reverse"
+    gamma: Annotated[float, Field(ge=0)] = 1.0
+    pairwise: Literal["eq5", "margin", "none"] = "eq5"
+    hard_labels: Annotated[float, Field(ge=0)] = 0.0
+    processes: Annotated[int, Field(gt=0)] = 1
+    caches: bool = True

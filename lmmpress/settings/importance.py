@@ -1,0 +1,24 @@
+"""A plan's settings of how dimensions are scored."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lmmpress.settings.base import Settings
+
+
+class Importance(Settings):
+    """How dimensions are scored (Eq. 1-4).
+
+    `accumulation` says where the absolute value of Eq. 1 is taken: of the gradient of the whole data set, as printed,
+    of each batch, or of each sample. `owned` says which parameters a dimension's score sums: the weight matrices of
+    Eq. 2-4, or `all` (biases, norms and embeddings too). `magnitude` and `random` are controls that use no data.
+    `passes` splits a data-set gradient over several passes; each holds only its share in memory.
+    """
+
+    criterion: Literal["taylor", "magnitude", "random"] = "taylor"
+    accumulation: Literal["dataset", "batch", "sample"] = "dataset"
+    owned: Literal["equations", "all"] = "equations"
+    batch_size: Annotated[int, Field(gt=0)] = 32
+    passes: Annotated[int, Field(gt=0)] = 1
+    rows: Annotated[int, Field(gt=0)] | None = None
