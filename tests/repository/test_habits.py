@@ -15,7 +15,7 @@ from support.paths import ROOT
 from tools.floors import source_files
 
 MOST_LINES = 350
-AT_THE_TOP = {"api", "errors", "plan", "progress", "result"}
+AT_THE_TOP = {"api", "errors", "plan", "progress", "result", "stages"}
 """The modules that lie in lmmpress/ itself and in no room: the public API, and the ground."""
 
 
