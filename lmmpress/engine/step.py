@@ -88,8 +88,10 @@ class Step:
     def distilled(self) -> Distilled:
         """The distilled checkpoint."""
         plan = self.materials.plan
-        epochs = plan.epochs_over(len(self.planned.jump) or 1) if self.planned.distils else 0
-        return distill(self.materials, self.pruned.checkpoint, plan.distillation.model_copy(update={"epochs": epochs}))
+        changes = {"epochs": plan.epochs_over(len(self.planned.jump) or 1)}
+        if not self.planned.distils:
+            changes = {"epochs": 0, "refit_rows": 0}
+        return distill(self.materials, self.pruned.checkpoint, plan.distillation.model_copy(update=changes))
 
     @cached_property
     def answers_pruned(self) -> Evaluated:

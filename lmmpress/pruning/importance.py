@@ -23,6 +23,22 @@ Scores = dict[str, torch.Tensor]
 Vectors = dict[str, dict[int, torch.Tensor]]
 Loss = Callable[[Batch], torch.Tensor]
 
+USES_DATA = ("taylor", "fisher")
+"""The criteria that score by gradients."""
+
+
+def own_answer_loss(logits: torch.Tensor, batch: Batch, temperature: float, generator: torch.Generator) -> torch.Tensor:
+    """Cross-entropy of logits [positions, vocabulary] on tokens that are drawn from the model's own softened
+    distribution, summed over positions, averaged over samples.
+
+    The expectation of this gradient's square is the model's Fisher information, which does not vanish where the model
+    is right, as the gradient of the answers does: there the answers say nothing about what a change would do.
+    """
+    wide = (logits if logits.dtype is torch.float64 else logits.float()) / temperature
+    chances = torch.softmax(wide.detach(), -1).cpu()
+    drawn = torch.multinomial(chances, 1, generator=generator)[:, 0].to(wide.device)
+    return torch.nn.functional.cross_entropy(wide, drawn, reduction="sum") / len(batch.examples)
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -37,6 +53,13 @@ def answer_loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Cross-entropy of logits [positions, vocabulary] on the answers, summed over positions, averaged over samples."""
     wide = logits if logits.dtype is torch.float64 else logits.float()
     return torch.nn.functional.cross_entropy(wide, batch.targets, reduction="sum") / len(batch.examples)
+
+
+def loss_of(settings: Importance, generator: torch.Generator, logits: Callable[[Batch], torch.Tensor]) -> Loss:
+    """The loss whose gradients a criterion scores by: of the model's `logits` [positions, vocabulary] of a batch."""
+    if settings.criterion == "fisher":
+        return lambda batch: own_answer_loss(logits(batch), batch, settings.temperature, generator)
+    return lambda batch: answer_loss(logits(batch), batch)
 
 
 def score(
@@ -68,9 +91,10 @@ def score(
             _add(totals[name], parameter.detach().abs())
         return Scored(sums.by_group(totals), None)
     halves = (batches[0::2], batches[1::2])
-    if settings.accumulation == "dataset":
+    if settings.criterion == "taylor" and settings.accumulation == "dataset":
         return _of_dataset(sums, halves, loss, samples, settings.passes)
-    parts = [_of_each(sums, half, loss, samples) for half in halves]
+    of_each = _joint_squares if settings.criterion == "fisher" else _of_each
+    parts = [of_each(sums, half, loss, samples) for half in halves]
     return Scored({name: parts[0][name] + parts[1][name] for name in parts[0]}, agreement(*parts))
 
 
@@ -156,16 +180,36 @@ def _of_each(sums: _Sums, batches: Sequence[Batch], loss: Loss, samples: int) ->
 
         return hook
 
-    handles = [parameter.register_post_accumulate_grad_hook(use(totals[name])) for name, parameter in sums.parameters]
-    try:
-        with _only(sums.parameters, sums.model):
-            for batch in track(batches, "importance"):
-                share = len(batch.examples) / samples
-                loss(batch).backward()
-    finally:
-        for handle in handles:
-            handle.remove()
+    with _only(sums.parameters, sums.model), _after_each_gradient(sums.parameters, totals, use):
+        for batch in track(batches, "importance"):
+            share = len(batch.examples) / samples
+            loss(batch).backward()
     return sums.by_group(totals)
+
+
+def _joint_squares(sums: _Sums, batches: Sequence[Batch], loss: Loss, samples: int) -> Scores:
+    """Sum over batches of (g * theta, summed over all that a dimension owns)^2: the diagonal of the empirical Fisher
+    information of a factor on each dimension."""
+    totals = {name: torch.zeros_like(zero) for name, zero in sums.by_group(sums.new()).items()}
+    joint = sums.new()
+
+    def use(along: dict[int, torch.Tensor]) -> Callable[[torch.nn.Parameter], None]:
+        def hook(parameter: torch.nn.Parameter) -> None:
+            assert parameter.grad is not None
+            _add(along, parameter.grad.mul_(parameter))
+            parameter.grad = None
+
+        return hook
+
+    with _only(sums.parameters, sums.model), _after_each_gradient(sums.parameters, joint, use):
+        for batch in track(batches, "importance"):
+            loss(batch).backward()
+            for name, values in sums.by_group(joint).items():
+                totals[name] += values.square() * (len(batch.examples) / samples)
+            for along in joint.values():
+                for vector in along.values():
+                    vector.zero_()
+    return totals
 
 
 def _of_dataset(
@@ -208,6 +252,21 @@ def _shares(
             share, done = [], done + 1
     if share:
         yield share
+
+
+@contextmanager
+def _after_each_gradient(
+    parameters: list[tuple[str, torch.nn.Parameter]],
+    vectors: Vectors,
+    use: Callable[[dict[int, torch.Tensor]], Callable[[torch.nn.Parameter], None]],
+) -> Iterator[None]:
+    """In this context each parameter's gradient is used, with the parameter's vectors, as soon as it is complete."""
+    handles = [parameter.register_post_accumulate_grad_hook(use(vectors[name])) for name, parameter in parameters]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

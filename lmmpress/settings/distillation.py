@@ -1,6 +1,6 @@
 """A plan's settings of how a pruned model learns."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,7 +19,12 @@ class Distillation(Settings):
     evenly over the split, at `random`, or at random with each task's share (`by_task`). `processes` is the number of
     processes, one per GPU if there are GPUs. With `caches`, the teacher's hidden states and, while they cannot change,
     the visual features are computed once per run instead of in every step.
+
+    With `refit_rows`, the layers that read what was cut are first fitted to what they computed before the cut, by least
+    squares on so many rows.
     """
+
+    added_later: ClassVar[frozenset[str]] = frozenset({"refit_rows"})
 
     epochs: Annotated[int, Field(ge=0)] = 4
     learning_rate: Annotated[float, Field(gt=0)] = 3.0e-5
@@ -36,3 +41,4 @@ class Distillation(Settings):
     hard_labels: Annotated[float, Field(ge=0)] = 0.0
     processes: Annotated[int, Field(gt=0)] = 1
     caches: bool = True
+    refit_rows: Annotated[int, Field(ge=0)] = 0

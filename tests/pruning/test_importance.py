@@ -16,7 +16,7 @@ from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.examples import encode
 from lmmpress.lmm.forward import answer_logits
 from lmmpress.lmm.processor import load_processor
-from lmmpress.pruning.importance import Scored, agreement, answer_loss, score
+from lmmpress.pruning.importance import Scored, agreement, answer_loss, own_answer_loss, score
 from lmmpress.settings.importance import Importance
 
 
@@ -155,3 +155,38 @@ def test_reliability_is_one_for_equal_halves_and_minus_one_for_opposite_ones() -
     up, down = {"a": torch.arange(9.0)}, {"a": -torch.arange(9.0)}
     assert agreement(up, up) == pytest.approx(1)
     assert agreement(up, down) == pytest.approx(-1)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_fisher_squares_what_a_dimension_does_as_a_whole(scene: Scene, size: int) -> None:
+    """The sum of g * theta over all that a dimension owns, for each batch, squared: what Eq. 2-4 sum in absolute values
+    may cancel out, as between query and key."""
+    batches = scene.batches[size]
+    samples = sum(len(batch.examples) for batch in batches)
+    wanted: dict[str, torch.Tensor] = {}
+    for batch in batches:
+        scene.model.zero_grad()
+        scene.loss(batch).backward()
+        parts = {
+            name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad * parameter.detach()
+            for name, parameter in scene.model.named_parameters()
+        }
+        for name, joint in brute_force(scene.anatomy, parts, True).items():
+            wanted[name] = wanted.get(name, 0) + joint.square() * len(batch.examples) / samples
+    scene.model.zero_grad()
+    found = run(scene, size, criterion="fisher")
+    assert found.reliability is not None
+    for name in wanted:
+        assert torch.allclose(found.scores[name].double(), wanted[name], rtol=1e-6, atol=1e-15), name
+
+
+def test_own_answers_score_a_model_that_is_always_right() -> None:
+    """The gradient of the answers vanishes where the model is sure and right; that of answers drawn from its softened
+    distribution does not."""
+    logits = torch.zeros(64, 8).index_fill(1, torch.tensor(0), 20.0).requires_grad_()
+    batch = Batch([0], {}, torch.ones(1, 64).bool(), torch.zeros(64).long(), torch.zeros(64), torch.arange(64))
+    (given,) = torch.autograd.grad(answer_loss(logits, batch), logits)
+    seeded = torch.Generator().manual_seed(0)
+    (own,) = torch.autograd.grad(own_answer_loss(logits, batch, 10.0, seeded), logits)
+    assert given.abs().max() < 1e-6
+    assert own.abs().max() > 1e-3

@@ -29,7 +29,7 @@ def distill(materials: Materials, checkpoint: str, settings: Distillation | None
     """Distil a checkpoint from the teacher with the plan's settings, or with others, in the settings' number of
     processes; with 0 epochs it stays unchanged."""
     settings = settings or materials.plan.distillation
-    if settings.epochs == 0:
+    if settings.epochs == 0 and not settings.refit_rows:
         return Distilled(checkpoint, [])
 
     def work(seed: int) -> dict[str, Any]:

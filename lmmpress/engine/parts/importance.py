@@ -11,7 +11,7 @@ from lmmpress.engine.parts.once import Record, inputs_of, name_of, once
 from lmmpress.errors import UserError
 from lmmpress.lmm.batches import Batch, Batches, grouped
 from lmmpress.lmm.checkpoint import load_model
-from lmmpress.pruning.importance import Scored, answer_loss, other_axes, score
+from lmmpress.pruning.importance import USES_DATA, Scored, loss_of, other_axes, score
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def importance(materials: Materials, checkpoint: str) -> Importances:
     name = name_of("importance", inputs)
 
     def batches(seed: int) -> Sequence[Batch]:
-        if settings.criterion != "taylor":
+        if settings.criterion not in USES_DATA:
             return []
         examples, features = materials.lessons("score"), materials.features("score")
         size = 1 if settings.accumulation == "sample" else settings.batch_size
@@ -47,16 +47,16 @@ def importance(materials: Materials, checkpoint: str) -> Importances:
         return Batches(examples, order, features, materials.accelerator.device)
 
     def work(seed: int) -> dict[str, Any]:
-        scoring = batches(seed)
+        scoring, generator = batches(seed), torch.Generator().manual_seed(seed)
         model = load_model(materials.store.checkpoint(checkpoint), materials.dtype).to(materials.accelerator.device)
         scored = score(
             model,
             materials.anatomy_of(checkpoint),
             scoring,
             len(materials.lessons("score").rows) if scoring else 0,
-            lambda batch: answer_loss(materials.logits(model, batch), batch),
+            loss_of(settings, generator, lambda batch: materials.logits(model, batch)),
             settings,
-            torch.Generator().manual_seed(seed),
+            generator,
             others,
         )
         materials.store.write_tensors(name, {key: value.cpu() for key, value in scored.scores.items()})

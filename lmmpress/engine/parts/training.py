@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from lmmpress.distillation.train import distill
 from lmmpress.engine.materials import Materials
+from lmmpress.engine.parts.repair import repair
 from lmmpress.lmm.checkpoint import load_model, save_trained
 from lmmpress.lmm.compression_record import continued
 from lmmpress.lmm.verify import verify_saved
@@ -26,6 +27,7 @@ def train(materials: Materials, checkpoint: str, seed: int, settings: Distillati
     """Distil in this process, or as one of the accelerator's processes; the first process saves the checkpoint."""
     source = materials.store.checkpoint(checkpoint)
     model = load_model(source).to(materials.accelerator.device)
+    refitted = repair(materials, checkpoint, model, settings.refit_rows) if settings.refit_rows else []
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not name.startswith(materials.frozen))
     losses = distill(
@@ -44,11 +46,15 @@ def train(materials: Materials, checkpoint: str, seed: int, settings: Distillati
     if not materials.accelerator.is_main_process:
         return Trained(checkpoint=None, loss=losses)
     with materials.store.scratch() as folder:
-        entry = {
-            "distilled_from": checkpoint,
-            "settings": lasting(settings),
-            "data": materials.examples("distill").split.digest,
-        } | materials.taught
+        entry = (
+            ({"refitted": refitted} if refitted else {})
+            | {
+                "distilled_from": checkpoint,
+                "settings": lasting(settings),
+                "data": materials.examples("distill").split.digest,
+            }
+            | materials.taught
+        )
         anatomy = materials.anatomy_of(checkpoint)
         trained = materials.accelerator.unwrap_model(model)
         save_trained(trained, source, anatomy, folder / "checkpoint", continued(source, entry))
