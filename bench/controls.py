@@ -64,7 +64,7 @@ def all_at_once(materials: Materials, original: str) -> str:
     current = original
     for stage in materials.plan.stages:
         scores = importance(materials, current).scored.scores if axis_named(stage.axis).needs_scores else None
-        current = prune(materials, current, "language", stage.axis, stage.max, scores).checkpoint
+        current = prune(materials, current, "language", stage.axis, stage.numbers()[1], scores).checkpoint
     return current
 
 

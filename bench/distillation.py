@@ -139,7 +139,7 @@ def shapes(materials: Materials) -> Iterator[tuple[str, Path]]:
         groups = anatomy.axis("language", stage.axis).groups
         scores = {group.name: torch.arange(group.size).double() for group in groups}
         target = Path(tempfile.mkdtemp()) / str(number)
-        apply_cuts(path, anatomy, [choose(anatomy, "language", stage.axis, stage.max, scores)], target)
+        apply_cuts(path, anatomy, [choose(anatomy, "language", stage.axis, stage.numbers()[1], scores)], target)
         path = target
     yield "last shape", path
 

@@ -96,10 +96,19 @@ def compress(
             result = _compress_here(found, folder, chosen, resume)
         from lmmpress.reporting import write_report
 
-        write_report(result, found, folder / "report.html")
+        write_report(result, _in_numbers(found, folder), folder / "report.html")
         if found.compare:
             _write_comparison(found, folder, result)
         return result
+
+
+def _in_numbers(plan: Plan, out: Path) -> Plan:
+    """A plan as its run in a folder has it: with whole numbers in place of shares."""
+    if plan.in_numbers:
+        return plan
+    from lmmpress.engine.run_folder import plan_in
+
+    return plan_in(out)
 
 
 def _write_comparison(plan: Plan, out: Path, result: Result) -> None:
@@ -148,24 +157,28 @@ def plan_sizes(plan: AnyPlan, *, overrides: Iterable[str] = (), progress: Listen
     """The sizes after every step, and the memory that each part needs at least (`memory`), from configs alone, without
     weights: `lmmpress plan`.
 
-    For a plan with `start_from`, `start` says which run it would start from. Raises UserError if a step or a maximum is
+    For a plan with `start_from`, `start` says which run it would start from; for one with shares, `shares` says which
+    numbers they became. Raises UserError if a step or a maximum is
     not legal for the model, or if it cannot start from the run that it names.
     """
     with _telling(progress):
         wanted = as_plan(plan, overrides, with_data=False)
         from lmmpress.lmm.read_anatomy import anatomy_of, read_config
+        from lmmpress.pruning.amounts import what_shares_became, with_numbers
         from lmmpress.pruning.planned import Sizes
         from lmmpress.pruning.sizes import predict, predict_memory
         from lmmpress.tracking.registry import open_checkpoint
 
         anatomy = anatomy_of(read_config(open_checkpoint(wanted.model, weights=False)))
+        written, wanted = wanted, with_numbers(wanted, anatomy)
         sizes = predict(anatomy, wanted)
         start = ""
         if wanted.start_from:  # the module imports torch and transformers' models, which sizes do not need
             from lmmpress.engine.warm import start_of
 
             start = start_of(wanted, anatomy)
-        return Sizes(tuple(sizes), predict_memory(anatomy, wanted, sizes), start)
+        shares = tuple(what_shares_became(written, wanted))
+        return Sizes(tuple(sizes), predict_memory(anatomy, wanted, sizes), start, shares)
 
 
 def prune(

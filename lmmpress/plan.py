@@ -15,7 +15,9 @@ from pydantic import (
     AfterValidator,
     Field,
     ValidationError,
+    ValidationInfo,
     field_serializer,
+    field_validator,
     model_validator,
 )
 
@@ -32,7 +34,7 @@ from lmmpress.settings.overrides import parse_override, resolved, with_setting
 from lmmpress.settings.plain_yaml import Document, Place, read_document
 from lmmpress.settings.reading import Columns, Reading, Shares
 from lmmpress.settings.schedule import RunEnds, Schedule, TowerName
-from lmmpress.stages import Stage, Stages, stage_names
+from lmmpress.stages import Stage, Stages, fitted, stage_names
 
 ADDRESSES = ("model", "data", "store")
 """The settings that are addresses or paths."""
@@ -176,6 +178,12 @@ class Plan(Settings):
     schedule: Schedule | None = None
     trust_remote_code: Literal[False] = False
 
+    @field_validator("stages")
+    @classmethod
+    def _fit_their_towers(cls, stages: list[Stage], info: ValidationInfo) -> list[Stage]:
+        """Check that amounts by tower are those of the towers in use; faults of `towers` are told elsewhere."""
+        return fitted(stages, info.data["towers"]) if "towers" in info.data else stages
+
     @model_validator(mode="after")
     def _approves_known_stages(self) -> "Plan":
         names = [stage.name for stage in self.stages]
@@ -208,6 +216,11 @@ class Plan(Settings):
         used = [stage.axis for stage in self.stages]
         return len(set(used)) == len(used) and all(stage.tower is None for stage in self.stages)
 
+    @property
+    def in_numbers(self) -> bool:
+        """Whether no amount of a stage is a share: `lmmpress.pruning.amounts.with_numbers` gives such a plan."""
+        return all(stage.in_numbers for stage in self.stages)
+
     def stage(self, name: str) -> Stage:
         """The stage of that name; UserError with the nearest name if there is none."""
         found = {stage.name: stage for stage in self.stages}
@@ -227,9 +240,11 @@ class Plan(Settings):
         tower, are counted from 0. ValueError if no loop makes such a step there, or if a loop would remove more than
         its stage may."""
         loops = [(stage.name, tower) for stage in self.stages for tower in self._towers_of(stage)]
-        left = [stage.max for stage in self.stages for _ in self._towers_of(stage)]
+        if self.schedule is None or not self.in_numbers:  # shares are checked when they are numbers
+            return []
+        left = [stage.numbers(tower)[1] for stage in self.stages for tower in self.stage_towers(stage)]
         found, at = [], 0
-        for step in self.schedule.steps if self.schedule else []:
+        for step in self.schedule.steps:
             while at < len(loops) and loops[at] != (step.stage, step.tower):
                 at += 1
             if at == len(loops):
@@ -247,8 +262,8 @@ class Plan(Settings):
         return list(dict.fromkeys([*shared, *own]))
 
     def most_steps(self, stage: Stage) -> int:
-        """How many steps a stage makes if the gate accepts them all."""
-        return len(self.stage_towers(stage)) * len(stage.removals())
+        """How many steps a stage makes if the gate accepts them all; of shares the most that there can be."""
+        return sum(map(stage.most_steps, self.stage_towers(stage)))
 
     def carried_over(self, steps: int) -> RunEnds | None:
         """The ends of the earlier run if a jump over so many steps of the schedule carries over what it has learned:

@@ -11,6 +11,7 @@ from lmmpress.argo.template import DEEPEST
 from lmmpress.errors import UserError
 from lmmpress.plan import Plan
 from lmmpress.tasks.granularity import Choice, Granularity, refuse_jumps
+from lmmpress.tasks.reached_model import numbers_where_known
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Fit:
 
 def fit(plan: Plan, choice: Choice = Choice.auto) -> Fit:
     """Choose the granularity of a plan's workflow; UserError if Argo could not follow all steps of a stage."""
+    plan = numbers_where_known(plan)
     most, stage = max(((plan.most_steps(stage), stage.name) for stage in plan.stages), default=(0, ""))
     reason = f"stage {stage} may have {most} steps, and by step Argo follows {DEEPEST} of a stage"
     if plan.start_from and choice == Choice.auto:

@@ -47,7 +47,7 @@ def compress_stages(plan: Plan, original: str) -> Steps:
     loops = [(stage, tower) for stage in plan.stages for tower in plan.stage_towers(stage)]
     for stage, tower in loops[ended:]:
         reference = original if plan.tolerance.reference == "original" else current
-        for removed in stage.removals():
+        for removed in stage.removals(tower):
             step = yield Planned(current, reference, stage, made[stage.name], tower, removed)
             made[stage.name] += 1
             if takes_over(step.decision):

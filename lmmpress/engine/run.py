@@ -29,7 +29,8 @@ from lmmpress.lmm.read_anatomy import read_config
 from lmmpress.lmm.weights import check_finite
 from lmmpress.plan import Plan, digest_of
 from lmmpress.printing.visible import shortened
-from lmmpress.progress import at_step, say_once
+from lmmpress.progress import at_step, say, say_once
+from lmmpress.pruning.amounts import what_shares_became, with_numbers
 from lmmpress.pruning.sizes import Size, predict
 from lmmpress.result import RunInfo, StepResult, metric_title
 from lmmpress.store import Store, open_checkpoint
@@ -54,20 +55,26 @@ class Run:
 
 @dataclass(frozen=True)
 class CheckedPlan:
-    """The teacher's directory, and the model's size after every step of a plan."""
+    """A plan with whole numbers, the teacher's directory, and the model's size after every step."""
 
+    plan: Plan
     teacher: Path
     sizes: list[Size]
 
 
 def check(plan: Plan) -> CheckedPlan:
-    """Check that plan, model and data fit together. Raises UserError if they do not."""
+    """Check that plan, model and data fit together, and make whole numbers of the plan's shares. Raises UserError if
+    they do not fit."""
     teacher = open_checkpoint(plan.model)
-    sizes = predict(read_checkpoint(teacher), plan)
+    anatomy, written = read_checkpoint(teacher), plan
+    plan = with_numbers(written, anatomy)
+    for line in what_shares_became(written, plan):
+        say(line)
+    sizes = predict(anatomy, plan)
     check_finite(teacher)
     check_greedy(teacher, tokenizer_of(load_processor(teacher)))
     check_judging(plan, read_splits(plan))
-    return CheckedPlan(teacher, sizes)
+    return CheckedPlan(plan, teacher, sizes)
 
 
 class RunIdentity(BaseModel):

@@ -21,8 +21,8 @@ PLAN, IDENTITY, RESULT, COMPRESSED = "plan.json", "question.json", "result.json"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A folder that was claimed for a run: the directory of the teacher, the store of the run, and its plan, with the
-    schedule that was found for a warm run."""
+    """A folder that was claimed for a run: the directory of the teacher, the store of the run, and its plan, in
+    whole numbers and with the schedule that was found for a warm run."""
 
     teacher: Path
     store: Store
@@ -36,7 +36,8 @@ def take_folder(plan: Plan, out: Path, resume: bool) -> RunFolder:
     folder unchanged.
     """
     check_folder(out)
-    teacher = check(plan).teacher
+    fits = check(plan)
+    plan, teacher = fits.plan, fits.teacher
     plan_store = open_store(plan.store) if plan.store else None
     known = plan_store or held_store(out)
     checked = check_all_rows(plan, teacher, known)
@@ -47,6 +48,11 @@ def take_folder(plan: Plan, out: Path, resume: bool) -> RunFolder:
     if checked:
         checked.note(store)
     return RunFolder(teacher, store, warm.plan)
+
+
+def plan_in(out: Path) -> Plan:
+    """The plan of the run that was claimed in a folder."""
+    return Plan.model_validate_json((out / PLAN).read_text("utf-8"))
 
 
 def held_store(out: Path) -> Store | None:
@@ -128,7 +134,7 @@ class HeldRun:
 def _held_run(out: Path) -> HeldRun | None:
     """The run in a folder with a plan; None if the plan cannot be read."""
     try:
-        plan = Plan.model_validate_json((out / PLAN).read_text("utf-8"))
+        plan = plan_in(out)
     except ValueError:
         return None
     identity = run_key = None

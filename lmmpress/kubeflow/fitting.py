@@ -10,6 +10,7 @@ from lmmpress.plan import Plan
 from lmmpress.tasks.cluster_profile import Profile
 from lmmpress.tasks.granularity import Choice, Granularity, refuse_jumps
 from lmmpress.tasks.parameters import arguments_of
+from lmmpress.tasks.reached_model import numbers_where_known
 
 _STILL = "above 1 MiB Kubeflow's pages and its API show nothing new until the run ends"
 
@@ -28,6 +29,7 @@ def fit(plan: Plan, profile: Profile, choice: Choice = Choice.auto) -> Fit:
 
     The object grows with each task. Every step of the plan counts as made, and one task in ten as tried twice.
     """
+    plan = numbers_where_known(plan)
     by_step = choice == Choice.step or (choice == Choice.auto and not plan.start_from)
     granularity = Granularity.step if by_step else Granularity.stage
     refuse_jumps(plan, granularity)

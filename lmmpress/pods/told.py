@@ -72,6 +72,7 @@ class Told:
             return
         self._read = True
         if self._before is None and self._store.submission is not None:
+            self._plan = self._store.submission.plan  # in whole numbers
             self._before = {}
             for step in self._store.steps:
                 self._before[step.stage] = self._before.get(step.stage, 0) + 1

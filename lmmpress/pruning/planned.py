@@ -16,11 +16,13 @@ _NOTE = "memory at least: processes, weights, gradients and optimizer states; ro
 @dataclass(frozen=True, repr=False)
 class Sizes(Shown, Sequence[Size]):
     """The uncut model, and the model after every step of a plan if the gate accepts them all; and the memory that each
-    part of a step needs at least. `start` says which run a warm run starts from, or why it starts from none."""
+    part of a step needs at least. `start` says which run a warm run starts from, or why it starts from none; `shares`
+    which numbers the plan's shares became."""
 
     sizes: tuple[Size, ...]
     memory: tuple[Need, ...] = ()
     start: str = ""
+    shares: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -52,7 +54,12 @@ class Sizes(Shown, Sequence[Size]):
                 rows.append(("" if number else label, tower, removed, *widths, *counts))
         head = ("step", "tower", "removes", *names, "tower parameters", "all parameters")
         start = (self.start,) if self.start else ()
-        return (Grid(head, tuple(rows)), *start, *((_memory_table(self.memory), _NOTE) if self.memory else ()))
+        return (
+            Grid(head, tuple(rows)),
+            *self.shares,
+            *start,
+            *((_memory_table(self.memory), _NOTE) if self.memory else ()),
+        )
 
 
 def _all(size: Size) -> int:

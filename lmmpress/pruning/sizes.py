@@ -31,7 +31,8 @@ class Size:
 def predict(anatomy: Anatomy, plan: Plan) -> list[Size]:
     """The sizes after every step if the gate accepts them all, the uncut model first.
 
-    Raises UserError if a step or a maximum is not legal for the model, before any work is done.
+    The plan has no shares any more: `lmmpress.pruning.amounts.with_numbers`. Raises UserError if a step or a maximum is
+    not legal for the model, before any work is done.
     """
     sizes = [_size("original", 0, ", ".join(towers_of(plan, anatomy)), 0, anatomy)]
     for stage in plan.stages:
@@ -51,8 +52,8 @@ def _predict_stage(anatomy: Anatomy, plan: Plan, stage: Stage) -> tuple[list[Siz
     sizes = []
     for tower in plan.stage_towers(stage):
         if tower is not None:
-            check_removed(anatomy.axis(tower, stage.axis), tower, stage.axis, stage.max)
-        for index, removed in enumerate(stage.removals()):
+            check_removed(anatomy.axis(tower, stage.axis), tower, stage.axis, stage.numbers(tower)[1])
+        for index, removed in enumerate(stage.removals(tower)):
             name = tower or anatomy.largest_tower()
             anatomy = anatomy_after(anatomy, _any_cut(anatomy, name, stage.axis, removed))
             sizes.append(_size(stage.name, index, name, removed, anatomy))

@@ -1,10 +1,10 @@
 """A plan as the parameters of a pipeline, and back.
 
 Settings that people change between two runs are parameters of their own, which the pages of Kubeflow show and compare:
-some numbers, and the amounts of each stage, `<axis>_step` and `<axis>_max`. `stages` may give the stages as a list
-instead; it must if a mapping cannot express them. The rest of the plan is in `settings`, in the plan's form. A value
-that is given twice must be the same. Numbers may come back as floats: a pipeline changes them so inside of lists and
-mappings.
+some numbers, and the amounts of each stage, `<axis>_step` and `<axis>_max`: numbers, or shares as texts. `stages` may
+give the stages as a list instead; it must if a mapping cannot express them, or if they have amounts by tower. The rest
+of the plan is in `settings`, in the plan's form. A value that is given twice must be the same. Numbers may come back as
+floats: a pipeline changes them so inside of lists and mappings.
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import Any
 
 from lmmpress.errors import UserError
 from lmmpress.plan import ADDRESSES, Plan, parse_plan
+from lmmpress.settings.amounts import share_text
 from lmmpress.stages import Stage, stage_names
 
 NUMBERS: dict[str, tuple[str, ...]] = {
@@ -35,7 +36,8 @@ def arguments_of(plan: Plan, name: str) -> dict[str, Any]:
     arguments: dict[str, Any] = {key: whole[key] for key in ADDRESSES} | {"name": name}
     for number, path in NUMBERS.items():
         arguments[number] = reduce(getitem, path, whole)
-    arguments |= amounts_of(plan) | {"stages": [] if plan.is_mapping else [stage.as_written() for stage in plan.stages]}
+    listed = [] if _has_amounts(plan) else [stage.as_written() for stage in plan.stages]
+    arguments |= amounts_of(plan) | {"stages": listed}
     # defaults are left out: a pipeline cannot express None, which is always a default
     rest = plan.model_dump(mode="json", exclude_defaults=True, exclude={"stages", *ADDRESSES})
     for *sections, key in NUMBERS.values():
@@ -43,9 +45,14 @@ def arguments_of(plan: Plan, name: str) -> dict[str, Any]:
     return arguments | {"settings": {key: value for key, value in rest.items() if value != {}}}
 
 
-def amounts_of(plan: Plan) -> dict[str, int]:
-    """The amounts of each stage by the names of their parameters; empty if a mapping cannot express the stages."""
-    if not plan.is_mapping:
+def _has_amounts(plan: Plan) -> bool:
+    """Whether two parameters for each stage can express the stages of a plan."""
+    return plan.is_mapping and not any(stage.by_tower for stage in plan.stages)
+
+
+def amounts_of(plan: Plan) -> dict[str, Any]:
+    """The amounts of each stage by the names of their parameters; empty if they cannot express the stages."""
+    if not _has_amounts(plan):
         return {}
     return {f"{stage.axis}_{key}": getattr(stage, key) for stage in plan.stages for key in AMOUNTS}
 
@@ -123,19 +130,21 @@ def _decoded(name: str, value: Any, form: type) -> Any:
     raise UserError(f"the pipeline's parameters: {name} is no such JSON: {reason}")
 
 
-def _amounts_in(text: str) -> dict[str, float]:
-    """The parameters in a text; UserError if one has no number."""
-    found = {}
+def _amounts_in(text: str) -> dict[str, float | str]:
+    """The parameters in a text; UserError if one has no number and no share."""
+    found: dict[str, float | str] = {}
     for one in text.split():
         name, _, number = one.partition("=")
         try:
-            found[name] = float(number)
+            found[name] = share_text(number) if "%" in number else float(number)
         except ValueError:
-            raise UserError(f"the pipeline's parameters: {name} is no number: {number}") from None
+            raise UserError(
+                f"the pipeline's parameters: {name} is no number: {number}, nor a share such as 25%"
+            ) from None
     return found
 
 
-def _stages_by_amounts(compiled: Sequence[Mapping[str, Any]], amounts: Mapping[str, float]) -> dict[str, Any]:
+def _stages_by_amounts(compiled: Sequence[Mapping[str, Any]], amounts: Mapping[str, float | str]) -> dict[str, Any]:
     """Stages as a mapping of their amounts; UserError if the pipeline has no such parameters."""
     if compiled and not amounts:
         names = ", ".join(_names(compiled))
@@ -176,14 +185,16 @@ def _check_comparison(compiled: Sequence[Mapping[str, Any]], plan: Plan) -> None
         )
 
 
-def _check_amounts(stage: Stage, before: Mapping[str, Any], amounts: Mapping[str, float]) -> None:
+def _check_amounts(stage: Stage, before: Mapping[str, Any], amounts: Mapping[str, float | str]) -> None:
     """Raise UserError if a list of stages has one amount, and the amount's own parameter has another. A parameter with
     the value that the pipeline was compiled with does not count: nobody has set it."""
     for key in AMOUNTS:
         name = f"{stage.axis}_{key}"
-        if amounts.get(name, before[key]) not in (before[key], getattr(stage, key)):
+        given = amounts.get(name, before[key])
+        if given not in (before[key], getattr(stage, key)):
+            said = f"{given:g}" if isinstance(given, float) else given
             raise UserError(
-                f"the pipeline's parameters: {name} is {amounts[name]:g}, and stages says {getattr(stage, key)}; give "
+                f"the pipeline's parameters: {name} is {said}, and stages says {getattr(stage, key)}; give "
                 "one of the two"
             )
 

@@ -10,6 +10,7 @@ from lmmpress.printing.numbers import in_gib
 from lmmpress.pruning.memory import Need, needs_without_model
 from lmmpress.tasks.cluster_profile import Engine, Pod, Profile
 from lmmpress.tasks.granularity import Granularity
+from lmmpress.tasks.reached_model import reached_anatomy
 
 _EXECUTOR = 48 << 20  # bytes of Kubeflow's SDK, which starts a task in its pod
 _UNITS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -68,13 +69,16 @@ def _memory_of(pod: Pod) -> tuple[str, str] | None:
 
 def _needs(plan: Plan, processes: Iterable[int]) -> dict[int, dict[str, Need]]:
     """What each part needs, by the number of processes that distil on one machine."""
-    from lmmpress.lmm.read_anatomy import anatomy_of, read_config
+    from lmmpress.pruning.amounts import with_numbers
     from lmmpress.pruning.sizes import predict, predict_memory
-    from lmmpress.store import open_checkpoint
 
+    anatomy = reached_anatomy(plan)
     try:
-        anatomy = anatomy_of(read_config(open_checkpoint(plan.model, weights=False)))
-        sizes = predict(anatomy, plan)
-    except UserError:  # whoever submits from here may not reach the model; the first task says what is wrong with it
+        if anatomy is not None:
+            plan = with_numbers(plan, anatomy)
+            sizes = predict(anatomy, plan)
+    except UserError:  # the first task says what is wrong with the plan
+        anatomy = None
+    if anatomy is None:
         return {count: {need.part: need for need in needs_without_model()} for count in processes}
     return {count: {need.part: need for need in predict_memory(anatomy, plan, sizes, count)} for count in processes}

@@ -52,6 +52,7 @@ def prepare(name: str, in_line: bool = False, **parameters: Any) -> Prepared:
     model = {"model": plan.model} if is_registered(plan.model) else {}
     plan = plan.model_copy(update={"model": located(plan.model)})
     checked = check(plan)
+    plan = checked.plan
     if rows_checked := check_all_rows(plan, checked.teacher, store):
         rows_checked.note(store)
     warm = warmed(plan, store, checked.teacher)

@@ -311,7 +311,7 @@ def test_a_fault_of_a_stage_is_told_at_its_place(tmp_path: Path, stages: str, li
 
 
 def test_a_stage_of_a_list_is_changed_by_its_name_or_its_number() -> None:
-    def changed(*overrides: str) -> list[tuple[str, int, int]]:
+    def changed(*overrides: str) -> list[tuple[str, Any, Any]]:
         plan = parse_plan(RAW | {"stages": LISTED}, overrides)
         return [(stage.name, stage.step, stage.max) for stage in plan.stages]
 
