@@ -371,3 +371,74 @@ def test_a_new_setting_with_its_default_does_not_change_the_run(override: str) -
 )
 def test_what_is_judged_and_how_is_part_of_the_run(override: str) -> None:
     assert parse_plan(RAW, (override,)).key_settings() != parse_plan(RAW).key_settings()
+
+
+@pytest.mark.parametrize("written", ["25%", "25.0%", "25 %", " 25.00% "])
+def test_a_share_has_one_form(written: str) -> None:
+    plan = parse_plan(RAW, (f"stages.ffn.max={written}",))
+    assert plan.stage("ffn").amounts() == {"step": 8, "max": "25%"}
+    assert not plan.in_numbers
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+    assert parse_plan(RAW, ("stages.ffn.step=12.5%",)).stage("ffn").step == "12.5%"
+
+
+def test_amounts_by_tower_that_are_all_the_same_are_one_amount() -> None:
+    """So a plan has one run key, and whole numbers have the key that they had before there were others."""
+    raw = RAW | {"towers": ["vision", "language"]}
+    same = parse_plan(raw, ("stages.ffn.max={vision: 16, language: 16}",))
+    assert same == parse_plan(raw)
+    assert digest_of(same.key_settings()) == digest_of(parse_plan(raw).key_settings())
+    other = parse_plan(raw, ("stages.ffn.max={vision: 1, language: 16}", "stages.ffn.step={language: 8, vision: 1}"))
+    assert digest_of(other.key_settings()) != digest_of(same.key_settings())
+    assert [other.stage("ffn").removals(tower) for tower in ("vision", "language")] == [[1], [8, 8]]
+    assert other.most_steps(other.stage("ffn")) == 3
+    assert other.model_dump()["stages"] == {
+        "ffn": {"step": {"vision": 1, "language": 8}, "max": {"vision": 1, "language": 16}}
+    }
+    assert Plan.model_validate_json(other.model_dump_json()) == other
+    assert parse_plan(raw, ("stages.ffn.max={vision: 1, language: 16}", "stages.ffn.max.vision=2")).stage(
+        "ffn"
+    ).removals("vision") == [2]
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("stages.ffn.max=100%", "stages.ffn.max is the whole width, of which something has to stay; write less than"),
+        ("stages.ffn.step=0%", "stages.ffn.step is no share above 0% and up to 100%; write it like 25% or 12.5%"),
+        ("stages.ffn.step=-5%", "stages.ffn.step is no share above 0%"),
+        ("stages.ffn.step=many%", "stages.ffn.step is no share above 0%"),
+        ("stages.ffn.max=0.25", "stages.ffn.max: input should be a valid integer, got 0.25"),
+        ("stages.ffn={step: 0.001%, max: 90%}", "stages.ffn asks for 90000 steps; a stage has at most 10000"),
+        ("stages.ffn.max={vision: 8}", "stages: ffn.max has nothing for tower language; this stage cuts vision, lang"),
+        (
+            "stages.ffn.step={vision: 8, language: 8, qformer: 8}",
+            "stages: ffn.step names tower qformer, which is not cut; this stage cuts vision, language",
+        ),
+        ("stages.ffn.max={visoin: 8}", "unknown key stages.ffn.max.visoin; did you mean 'vision'?"),
+        ("stages.ffn.max={largest: 8}", "unknown key stages.ffn.max.largest; did you mean 'language'?"),
+        (
+            "stages.ffn.max={vision: 0, language: 8}",
+            "stages.ffn.max.vision: input should be greater than 0, got 0",
+        ),
+        ("stages.ffn.max={vision: 101%, language: 8}", "stages.ffn.max.vision is no share above 0%"),
+        ("stages.ffn.max={vision: {vision: 8}, language: 8}", "stages.ffn.max.vision: input should be a valid integer"),
+    ],
+)
+def test_a_share_or_an_amount_by_tower_is_read_exactly_or_refused_in_one_line(override: str, line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_plan(RAW | {"towers": ["vision", "language"]}, (override,))
+    (found,) = caught.value.lines
+    assert found.startswith(f"plan: {line}")
+
+
+@pytest.mark.parametrize("amount", ["50%", {"vision": 8, "language": 8}])
+@pytest.mark.parametrize("largest", [{"towers": ["largest"]}, {"own": "largest"}])
+def test_the_largest_tower_takes_whole_numbers_alone(largest: dict[str, Any], amount: Any) -> None:
+    """Which tower that is changes with the decisions of the gate, and its maximum counts over all of them."""
+    stage = {"axis": "ffn", "step": 8, "max": amount} | ({"tower": "largest"} if "own" in largest else {})
+    with pytest.raises(UserError) as caught:
+        parse_plan(RAW | {"stages": [stage], "towers": largest.get("towers", ["vision", "language"])})
+    (line,) = caught.value.lines
+    assert line.startswith("plan: stages: ffn.max: with towers: [largest] each step may cut another tower")
+    assert line.endswith("write a whole number, or name the towers, as in towers: [vision, language]")

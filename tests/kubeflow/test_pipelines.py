@@ -243,36 +243,50 @@ def test_one_file_serves_another_plan_of_the_same_stages(tmp_path: Path) -> None
 
 
 AXES = [axis.name for axis in axes()]
+PERCENTS = st.sampled_from(["12.5%", "25%", "50%", "99.9%"])
 AMOUNTS = {"step": st.integers(1, 500), "max": st.integers(1, 5000)}
+SHARES = {"step": st.integers(1, 500) | PERCENTS, "max": st.integers(1, 5000) | PERCENTS}
+BY_TOWER = {
+    key: one | st.fixed_dictionaries({"vision": one, "language": one}) for key, one in SHARES.items()
+}  # of the plan's two towers
+
+
+def stages_of(amounts: dict[str, Any], towers: tuple[str, ...] = ("vision",)) -> st.SearchStrategy[Any]:
+    """Stages with such amounts, as a mapping or as a list, in which some have a tower of their own."""
+    own = {"tower": st.sampled_from(towers)} if towers else {}
+    return st.lists(st.sampled_from(AXES), min_size=1, unique=True).flatmap(
+        lambda used: st.fixed_dictionaries({axis: st.fixed_dictionaries(amounts) for axis in used})
+    ) | st.lists(
+        st.fixed_dictionaries({"axis": st.sampled_from(AXES), **amounts}, optional=own), min_size=1, max_size=6
+    )
+
+
 plans = st.builds(
-    lambda stages, alpha, seed, epochs, rate, towers, rows, confidence: parse_plan(
+    lambda towers_and_stages, alpha, seed, epochs, rate, rows, confidence: parse_plan(
         {
             "model": "s3://m/m",
             "data": "s3://m/d",
             "store": "s3://m/s",
-            "stages": stages,
+            "stages": towers_and_stages[1],
             "seed": seed,
-            "towers": towers,
+            "towers": towers_and_stages[0],
             "tolerance": {"alpha": alpha, "confidence": confidence},
             "importance": {"rows": rows},
             "distillation": {"epochs": epochs, "learning_rate": rate},
         }
     ),
-    st.lists(st.sampled_from(AXES), min_size=1, unique=True).flatmap(
-        lambda used: st.fixed_dictionaries({axis: st.fixed_dictionaries(AMOUNTS) for axis in used})
-    )
-    | st.lists(
-        st.fixed_dictionaries(
-            {"axis": st.sampled_from(AXES), **AMOUNTS}, optional={"tower": st.sampled_from(["vision", "largest"])}
+    st.one_of(
+        st.tuples(
+            st.sampled_from([["language"], ["largest"], ["vision", "language"]]),
+            stages_of(AMOUNTS, ("vision", "largest")),
         ),
-        min_size=1,
-        max_size=6,
+        st.tuples(st.sampled_from([["language"], ["vision", "language"]]), stages_of(SHARES)),
+        st.tuples(st.just(["vision", "language"]), stages_of(BY_TOWER, ())),
     ),
     st.floats(0.001, 0.9),
     st.integers(0, 2**31),
     st.integers(0, 20),
     st.floats(1e-9, 1.0),
-    st.sampled_from([["language"], ["largest"], ["vision", "language"]]),
     st.none() | st.integers(1, 10**6),
     st.sampled_from(["none", 0.9]),
 )
@@ -289,6 +303,30 @@ def test_a_plan_survives_being_the_parameters_of_a_pipeline(plan: Plan) -> None:
     found = plan_of(**arguments)
     assert found == plan
     assert found.key_settings() == plan.key_settings()
+
+
+@pytest.mark.parametrize("granularity", ["step", "stage"])
+def test_shares_are_parameters_and_amounts_by_tower_are_a_list(tmp_path: Path, granularity: str) -> None:
+    """The tasks make whole numbers of them: when a pipeline is compiled, its model need not be in reach."""
+    whole, _ = compiled(tmp_path, granularity)
+    shares = PLAN["stages"] | {"ffn": {"step": "12.5%", "max": "75%"}}
+    spec, _ = compiled(tmp_path, granularity, PLAN | {"stages": shares})
+    parameters = spec["root"]["inputDefinitions"]["parameters"]
+    assert parameters["ffn_step"] == {"defaultValue": "12.5%", "parameterType": "STRING", "isOptional": True}
+    assert parameters["block_step"] == whole["root"]["inputDefinitions"]["parameters"]["block_step"]
+    assert spec["root"]["dag"]["tasks"].keys() == whole["root"]["dag"]["tasks"].keys()
+    given = asked_by(parse_plan(PLAN | {"stages": shares}), "antgmm")
+    given.pop("name")
+    changed = plan_of(**given | {"amounts": given["amounts"].replace("ffn_max=75%", "ffn_max=50.0%")})
+    assert changed.stage("ffn").amounts() == {"step": "12.5%", "max": "50%"}
+    assert plan_of(**given | {"amounts": given["amounts"].replace("=12.5%", "=96")}).stage("ffn").step == 96
+
+    towers = PLAN | {"towers": ["vision", "language"]}
+    towers["stages"] = {"block": {"step": {"vision": 1, "language": 4}, "max": {"vision": 2, "language": 40}}}
+    spec, _ = compiled(tmp_path, granularity, towers)
+    parameters = spec["root"]["inputDefinitions"]["parameters"]
+    assert parameters["stages"]["defaultValue"] == [{"axis": "block"} | towers["stages"]["block"]]
+    assert not [name for name in parameters if name.endswith(("_step", "_max"))]
 
 
 LISTED = [{"axis": axis, "step": 2, "max": 4} for axis in PLAN["stages"]]
@@ -345,7 +383,13 @@ def test_a_pipeline_of_a_list_takes_the_list_alone() -> None:
             {"stages": LISTED, "amounts": "block_step=8 block_max=40"},
             "block_step is 8, and stages says 2; give one of the two",
         ),
-        (PLAN["stages"], {"amounts": "block_step=many"}, "block_step is no number: many"),
+        (PLAN["stages"], {"amounts": "block_step=many"}, "block_step is no number: many, nor a share such as 25%"),
+        (PLAN["stages"], {"amounts": "block_step=200%"}, "block_step is no number: 200%, nor a share such as 25%"),
+        (
+            PLAN["stages"],
+            {"stages": LISTED, "amounts": "block_step=50% block_max=40"},
+            "block_step is 50%, and stages says 2; give one of the two",
+        ),
         (
             PLAN["stages"],
             {"stages": [LISTED[0] | {"axis": "blok"}]},

@@ -14,5 +14,7 @@ def asked_by(plan: Plan, name: str) -> dict[str, Any]:
     # numbers come back as floats
     return given | {
         "compiled": compiled,
-        "amounts": amounts_text({key: float(value) for key, value in amounts.items()}),
+        "amounts": amounts_text(
+            {key: value if isinstance(value, str) else float(value) for key, value in amounts.items()}
+        ),
     }
