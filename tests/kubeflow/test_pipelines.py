@@ -309,7 +309,8 @@ def test_a_plan_survives_being_the_parameters_of_a_pipeline(plan: Plan) -> None:
 def test_shares_are_parameters_and_amounts_by_tower_are_a_list(tmp_path: Path, granularity: str) -> None:
     """The tasks make whole numbers of them: when a pipeline is compiled, its model need not be in reach."""
     whole, _ = compiled(tmp_path, granularity)
-    shares = PLAN["stages"] | {"ffn": {"step": "12.5%", "max": "75%"}}
+    shares: dict[str, Any] = {axis: {"step": 4, "max": 40} for axis in PLAN["stages"]}
+    shares["ffn"] = {"step": "12.5%", "max": "75%"}
     spec, _ = compiled(tmp_path, granularity, PLAN | {"stages": shares})
     parameters = spec["root"]["inputDefinitions"]["parameters"]
     assert parameters["ffn_step"] == {"defaultValue": "12.5%", "parameterType": "STRING", "isOptional": True}
@@ -321,11 +322,11 @@ def test_shares_are_parameters_and_amounts_by_tower_are_a_list(tmp_path: Path, g
     assert changed.stage("ffn").amounts() == {"step": "12.5%", "max": "50%"}
     assert plan_of(**given | {"amounts": given["amounts"].replace("=12.5%", "=96")}).stage("ffn").step == 96
 
-    towers = PLAN | {"towers": ["vision", "language"]}
-    towers["stages"] = {"block": {"step": {"vision": 1, "language": 4}, "max": {"vision": 2, "language": 40}}}
-    spec, _ = compiled(tmp_path, granularity, towers)
+    block = {"step": {"vision": 1, "language": 4}, "max": {"vision": 2, "language": 40}}
+    towers = {"towers": ["vision", "language"], "stages": {"block": block}}
+    spec, _ = compiled(tmp_path, granularity, PLAN | towers)
     parameters = spec["root"]["inputDefinitions"]["parameters"]
-    assert parameters["stages"]["defaultValue"] == [{"axis": "block"} | towers["stages"]["block"]]
+    assert parameters["stages"]["defaultValue"] == [{"axis": "block"} | block]
     assert not [name for name in parameters if name.endswith(("_step", "_max"))]
 
 

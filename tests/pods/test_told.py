@@ -89,6 +89,15 @@ def test_parts_and_decisions_are_told_once_in_their_order_and_steps_count_from_o
     assert heard.hears(*pods) == ["evaluate the result: done (1:00)", "publish: done (1:00)"]
 
 
+def test_steps_are_those_of_the_numbers_that_shares_became(store: Store, plan: Plan) -> None:
+    """The first task knows the model; a plan with shares knows only how many steps there may be."""
+    submit(store, plan, "r-2")
+    shares = {axis: {"step": "25%", "max": "75%"} for axis in STAGES}
+    heard = Listener(parse_plan(plan.model_dump(mode="json") | {"stages": shares}))
+    prune = done("d", "block_prune", "block", 3, 4)
+    assert heard.hears(prune) == ["run aaaaaaaaaaaa: at most 4 steps", "block, step 1 of 3: prune: done (1:00)"]
+
+
 def test_a_run_that_is_carried_on_goes_on_counting(store: Store, plan: Plan) -> None:
     decide(store, block(0, ORIGINAL, DIGESTS[0]))
     submit(store, plan, "r-2")

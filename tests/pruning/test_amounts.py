@@ -51,7 +51,10 @@ def test_a_larger_share_is_no_smaller_amount(one: Fraction, other: Fraction, cou
 @pytest.mark.parametrize(
     ("share", "width", "unit", "amount"),
     [
-        (Fraction(1, 4), 12, 1, 3),
+        (Fraction(1, 4), 12, 1, 3),  # the example of docs/plan.md
+        (Fraction(3, 4), 12, 1, 9),
+        (Fraction(1, 4), 3, 1, 1),
+        (Fraction(3, 4), 3, 1, 2),
         (Fraction(1, 2), 3, 1, 1),  # as near to 2: the smaller one
         (Fraction(1, 100), 12, 1, 1),  # at least one unit
         (Fraction(1, 100), 96, 32, 32),
