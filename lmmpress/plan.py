@@ -105,6 +105,9 @@ class Evaluation(Settings):
     short for it, there are fewer rows.
 
     A generated answer is cut off after `max_new_tokens`, end token included; without it the data says how many.
+
+    Where no counter tells energy, it is estimated from `watts_per_core` and `watts_per_gpu`. What the compressed model
+    saves in a year is that of `inferences_per_year`. See docs/energy.md.
     """
 
     batch_size: Annotated[int, Field(gt=0)] = 32
@@ -113,6 +116,13 @@ class Evaluation(Settings):
     speed: bool = True
     seconds: Annotated[float, Field(gt=0, le=MOST_SECONDS)] = 60.0
     max_new_tokens: Annotated[int, Field(gt=0)] | None = None
+    watts_per_core: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
+    watts_per_gpu: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    inferences_per_year: Annotated[int, Field(gt=0)] | None = None
+
+    def of_speed(self) -> dict[str, Any]:
+        """The settings that speed depends on: those of energy change nothing that is measured."""
+        return self.model_dump(exclude={"watts_per_core", "watts_per_gpu", "inferences_per_year"})
 
 
 class Pipeline(Settings):

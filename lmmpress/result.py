@@ -7,10 +7,11 @@ from typing import Annotated, Literal, Protocol, get_args
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer
 
+from lmmpress.host.energy_use import Energy
 from lmmpress.metrics.metric import Better
 from lmmpress.metrics.scale import Scale, common_scale
 from lmmpress.plan import Plan
-from lmmpress.printing.numbers import faster, in_short
+from lmmpress.printing.numbers import faster, in_kwh, in_short
 from lmmpress.printing.sheet import Grid, Part, Shown
 from lmmpress.settings.schedule import ScheduledStep
 
@@ -183,8 +184,8 @@ class Machine(Record):
 class StepResult(Record):
     """One step. `accuracy_pruned` is before distilling, `accuracy` after; `drop` is from `reference`, all on the gate's
     split: means over its rows, each by the metric of its task; `drop_by_task` is empty in results of older versions.
-    `seconds` and `machines` by part (importance, prune, distill, evaluate). Values of parts that did not run are
-    None; results of older versions have no machines. A jump of a warm run is one step: `jump` are all steps of its
+    `seconds`, `machines` and `energy` by part (importance, prune, distill, evaluate). Values of parts that did not run
+    are None; results of older versions have no machines and no energy, and neither has a part that was not measured. A jump of a warm run is one step: `jump` are all steps of its
     schedule that it makes at once, and `stage`, `tower` and `removed` are those of the first of them."""
 
     stage: str
@@ -210,6 +211,7 @@ class StepResult(Record):
     loss: list[float]
     seconds: dict[str, float]
     machines: dict[str, Machine] = {}
+    energy: dict[str, Energy] = {}
     jump: list[ScheduledStep] = []
 
     @property
@@ -240,10 +242,47 @@ class StartedFrom(Record):
     steps: int
 
 
+class DataInfo(Record):
+    """One split of the data, and its role in a run."""
+
+    split: str
+    role: Role
+    rows: int
+    digest: str
+
+
+class RunEnergy(Record):
+    """Energy in kWh: of 1,000 inferences of both models at the batch size of their speed, and of the `compression` in
+    all and `by_part`. It `is_whole` if the energy of every part is known: else the compression took at least that.
+
+    `break_even` is the number of inferences after which the compressed model has saved what the compression took; None
+    if it saves nothing, or if one of the numbers is unknown. `saved_per_year` is what it saves in a year of
+    `inferences_per_year`, below 0 if it takes more. See docs/energy.md.
+    """
+
+    original: Energy | None = None
+    compressed: Energy | None = None
+    compression: Energy | None = None
+    by_part: dict[str, Energy] = {}
+    is_whole: bool = True
+    break_even: int | None = None
+    inferences_per_year: int | None = None
+    saved_per_year: float | None = None
+
+    @property
+    def saved(self) -> float | None:
+        """What 1,000 inferences of the compressed model save, in kWh."""
+        return self.original.kwh - self.compressed.kwh if self.original and self.compressed else None
+
+
 class Result(Shown, Record):
     """result.json. `drop` is the test accuracy lost from original to compressed. Accuracies are means over rows, each
     by the metric of its task: `metrics` are those of the tasks of the test split. `started_from` is None if the run
-    went the gradual way. `skipped_rows` faulty rows of the data were left out; the first of them are `skipped`."""
+    went the gradual way. `skipped_rows` faulty rows of the data were left out; the first of them are `skipped`.
+
+    `seconds_by_part` and `own_seconds`, those of the run itself, are all the time that the run took: of it, `seconds`
+    passed in the process that ended the run. `own_seconds` is None where tasks of a pipeline made the run. Results of
+    older versions have none, no `data` and no `energy`."""
 
     original: Headline
     compressed: Headline
@@ -261,6 +300,9 @@ class Result(Shown, Record):
     started_from: StartedFrom | None = None
     skipped_rows: int = 0
     skipped: list[SkippedRow] = []
+    data: list[DataInfo] = []
+    own_seconds: float | None = None
+    energy: RunEnergy | None = None
 
     def __repr__(self) -> str:
         before, after = self.original, self.compressed
@@ -304,7 +346,22 @@ class Result(Shown, Record):
             rows.append((name, f"{accuracy:.4f}", f"{after.accuracy_by_task[task]:.4f}", _lost(drop) if drop else ""))
         if before.speed and after.speed:
             rows += _speed_rows(before.speed, after.speed)
+        rows += _energy_rows(self.energy) if self.energy else []
         return Grid(("", "original", "compressed", ""), tuple(rows))
+
+
+def _energy_rows(energy: RunEnergy) -> list[tuple[str, str, str, str]]:
+    rows = []
+    if energy.original and energy.compressed:
+        old, new = energy.original, energy.compressed
+        change = f"{old.kwh / new.kwh:.1f}x less" if old.kwh > new.kwh > 0 else "not less"
+        rows.append(("kWh per 1,000 inferences", in_kwh(old.kwh), in_kwh(new.kwh), f"{change}, {new.label}"))
+    if energy.compression:
+        least = "" if energy.is_whole else "at least "
+        took = f"{least}{in_kwh(energy.compression.kwh)}"
+        paid = "" if energy.break_even is None else f", saved after {least}{energy.break_even:,} inferences"
+        rows.append(("kWh of the compression", "", took, f"{energy.compression.label}{paid}"))
+    return rows
 
 
 def _lost(drop: Drop) -> str:
@@ -324,15 +381,6 @@ def _speed_rows(before: Speed, after: Speed) -> list[tuple[str, str, str, str]]:
         own = (f"{before.natural_tokens:.1f}", f"{after.natural_tokens:.1f}")
         rows.append(("tokens of its own answers", *own, f"speed is at {before.tokens:.1f}, the right answers'"))
     return rows
-
-
-class DataInfo(Record):
-    """One split of the data, and its role in a run."""
-
-    split: str
-    role: Role
-    rows: int
-    digest: str
 
 
 class RunInfo(Record):

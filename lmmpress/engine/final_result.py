@@ -1,18 +1,25 @@
 """The closing measurements of a run whose stages have ended, and its result."""
 
+import math
 from dataclasses import dataclass
 
 from lmmpress.engine.algorithm import Planned, next_step
 from lmmpress.engine.materials import Materials
+from lmmpress.engine.part_names import Part
 from lmmpress.engine.parts.evaluate import Evaluated, evaluate
 from lmmpress.engine.parts.speed import Speeds, speed
 from lmmpress.engine.run import Run
 from lmmpress.engine.run_splits import splits_of
 from lmmpress.errors import UserError
+from lmmpress.evaluation.energy import run_energy
 from lmmpress.evaluation.gate import REPORTED_CONFIDENCE, paired_drop
 from lmmpress.evaluation.metrics_by_task import metric_infos
+from lmmpress.host.energy_use import Energy
 from lmmpress.lmm.anatomy import count_by_tower
 from lmmpress.result import Headline, Result, Speed, StartedFrom, StepResult, scale_of
+
+SHOWN: tuple[Part, ...] = ("importance", "prune", "distill", "evaluate", "speed")
+"""The parts whose seconds a result has; others are checks, which belong to the run's own time."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ def close(run: Run, known: list[StepResult], seconds: float | None = None) -> Re
     parts."""
     ends, materials, schedule = measure_ends(run, known), run.materials, run.plan.schedule
     splits = materials.splits or splits_of(run.plan)
+    settings = run.plan.evaluation
     checkpoints, answers = (run.original, ends.final), (ends.answers_before, ends.answers_after)
     headlines = [_headline(materials, *each) for each in zip(checkpoints, answers, ends.speeds.speeds, strict=True)]
     facts = materials.facts("test")
@@ -56,10 +64,12 @@ def close(run: Run, known: list[StepResult], seconds: float | None = None) -> Re
     }
     before, after = (headline.parameters_by_tower for headline in headlines)
     reduction = {name: before[name] / after[name] for name in before if after[name]}
-    testing = sum({checkpoint: one.seconds for checkpoint, one in zip(checkpoints, answers, strict=True)}.values())
-    parts = _seconds_by_part(run, known) | {"test": testing}
-    if run.plan.evaluation.speed:
-        parts["speed"] = ends.speeds.seconds
+    tested = {checkpoint: one.record for checkpoint, one in zip(checkpoints, answers, strict=True)}
+    parts = _seconds_by_part(run, known) | {"test": math.fsum(one.seconds for one in tested.values())}
+    used = _energies(run, known) | {"test": [one.energy for one in tested.values()]}
+    if settings.speed:
+        parts["speed"], used["speed"] = ends.speeds.seconds, [ends.speeds.record.energy]
+    here = math.fsum(materials.spent.get(part, 0.0) for part in SHOWN)
     return Result(
         original=headlines[0],
         compressed=headlines[1],
@@ -76,6 +86,9 @@ def close(run: Run, known: list[StepResult], seconds: float | None = None) -> Re
         environment=ends.speeds.environment,
         skipped_rows=splits.skipped_rows,
         skipped=splits.skipped,
+        data=splits.data,
+        own_seconds=None if seconds is None else max(0.0, seconds - here),
+        energy=run_energy(ends.speeds.inferences, used, settings.inferences_per_year),
         started_from=StartedFrom(run=schedule.run, steps=len(schedule.steps)) if schedule else None,
     )
 
@@ -87,6 +100,19 @@ def _seconds_by_part(run: Run, known: list[StepResult]) -> dict[str, float]:
         for part, seconds in step.seconds.items():
             seconds_of[part] = seconds_of.get(part, 0.0) + seconds
     return seconds_of
+
+
+def _energies(run: Run, known: list[StepResult]) -> dict[str, list[Energy | None]]:
+    """What is known of the energy of each part: of the original's first measurement, and of those of each step that
+    took time."""
+    found: dict[str, list[Energy | None]] = {}
+    for step in known:
+        for part, seconds in step.seconds.items():
+            if seconds:
+                found.setdefault(part, []).append(step.energy.get(part))
+    start = evaluate(run.materials, run.original, run.plan.tolerance.split)
+    found.setdefault("evaluate", []).append(start.record.energy)
+    return found
 
 
 def _headline(materials: Materials, checkpoint: str, answers: Evaluated, speed: Speed | None) -> Headline:

@@ -61,6 +61,11 @@ class Materials:
     splits: RunSplits | None = None
 
     @cached_property
+    def spent(self) -> dict[Part, float]:
+        """The seconds of the parts that this process has computed, and not found in the store."""
+        return {}
+
+    @cached_property
     def accelerator(self) -> Accelerator:
         return Accelerator()
 

@@ -15,6 +15,7 @@ from lmmpress.engine.algorithm import Planned
 from lmmpress.engine.run_splits import noted_splits
 from lmmpress.errors import UserError
 from lmmpress.evaluation.gate import TaskRows, decide
+from lmmpress.host.energy_use import Energy
 from lmmpress.metrics.scale import SHARE_OF_RIGHT
 from lmmpress.plan import Plan, digest_of
 from lmmpress.result import Machine, Metrics, StepResult, scale_of
@@ -51,6 +52,7 @@ class Measured(BaseModel):
     loss: list[float]
     seconds: dict[str, float]
     machines: dict[str, Machine] = {}
+    energy: dict[str, Energy] = {}
     answers: str | None
     reference_answers: str
 

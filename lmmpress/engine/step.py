@@ -1,5 +1,6 @@
 """A step: its parts, each computed on first use, and the gate's decision."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -11,6 +12,7 @@ from lmmpress.engine.measured import Measured, decided
 from lmmpress.engine.parts.distill import Distilled, distill
 from lmmpress.engine.parts.evaluate import Evaluated, evaluate
 from lmmpress.engine.parts.importance import Importances, importance
+from lmmpress.engine.parts.once import energy_by_part
 from lmmpress.engine.parts.prune import Pruned, carry, prune
 from lmmpress.evaluation.metrics_by_task import metric_infos
 from lmmpress.lmm.anatomy import count_by_tower
@@ -110,10 +112,15 @@ class Step:
         planned, facts = self.planned, self.materials.facts(self._gate)
         pruned, distilled, before, after = self.pruned, self.distilled, self.answers_pruned, self.answers
         counts = count_by_tower(self.materials.anatomy_of(pruned.checkpoint))
-        records = {"prune": pruned.record, "distill": distilled.record, "evaluate": (after or before).record}
         scored = [cut.importances for cut in self.cuts if cut.importances]
-        if scored:
-            records["importance"] = scored[-1].record
+        records = {
+            "importance": [each.record for each in scored],
+            "prune": [cut.pruned.record for cut in self.cuts],
+            "distill": [distilled.record] if distilled.record else [],
+            "evaluate": [before.record, after.record]
+            if after and after.record.name != before.record.name
+            else [before.record],
+        }
         return Measured(
             stage=planned.stage.name,
             index=planned.index,
@@ -133,13 +140,9 @@ class Step:
                 (each.scored.reliability for each in scored if each.scored.reliability is not None), default=None
             ),
             loss=distilled.loss,
-            seconds={
-                "importance": sum(each.seconds for each in scored),
-                "prune": sum(cut.pruned.seconds for cut in self.cuts),
-                "distill": distilled.seconds,
-                "evaluate": before.seconds + (after.seconds if after else 0.0),
-            },
-            machines={part: record.machine for part, record in records.items() if record and record.machine},
+            seconds={part: math.fsum(record.seconds for record in of) for part, of in records.items()},
+            machines={part: of[-1].machine for part, of in records.items() if of and of[-1].machine},
+            energy=energy_by_part(records),
             answers=after.record.name if after else None,
             reference_answers=self.reference.record.name,
         )

@@ -41,6 +41,7 @@ from lmmpress.evaluation.speed import Loading, Times, environment, sampled, take
 from lmmpress.files.allow_list import choose
 from lmmpress.files.digest import digest_checkpoint
 from lmmpress.host.energy import Meter, gpu_meter, processor_meter
+from lmmpress.host.energy_use import gpu_uuids
 from lmmpress.host.memory import available_memory
 from lmmpress.host.peak_memory import measuring_memory
 from lmmpress.lmm.anatomy import count_by_tower
@@ -223,7 +224,7 @@ def _meter() -> Meter | None:
     """What measures the energy of the device that models are on."""
     device = Accelerator().device
     if device.type == "cuda":
-        return gpu_meter([f"GPU-{torch.cuda.get_device_properties(device).uuid}"])
+        return gpu_meter(gpu_uuids(1))
     return processor_meter() if device.type == "cpu" else None
 
 
@@ -245,8 +246,9 @@ def _headline(one: Side, found: _Measured, facts: SplitFacts, asked: Asked, mete
 
 def _energy(times: Times, meter: Meter | None, watts: float | None) -> Energy | None:
     """Measured where a counter moved; else estimated from a stated power; else nothing."""
-    if meter and times.joules and mean(times.joules) > 0:
-        return Energy(joules_per_sample=median(times.joules), kind="measured", how=meter.how)
+    joules = [meter.joules(*span) / times.timing.rows for span in times.spans] if meter else []
+    if meter and joules and mean(joules) > 0:
+        return Energy(joules_per_sample=median(joules), kind="measured", how=meter.how)
     if watts is None:
         return None
     how = f"{watts:g} W as stated, times the seconds of a sample"

@@ -12,16 +12,16 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from itertools import pairwise
 from statistics import fmean, geometric_mean
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from lmmpress.data import Split
 from lmmpress.evaluation.pace import LEAST, Clock, Fit, Pace, rate_interval, ratio_interval
-from lmmpress.evaluation.timed import Rows, Subject, Timed
-from lmmpress.host.energy import Meter
+from lmmpress.evaluation.timed import Readable, Rows, Subject, Timed
 from lmmpress.plan import Evaluation
 from lmmpress.progress import doing, track
 from lmmpress.result import Latency, Speed, Stopped, Timing
@@ -39,13 +39,13 @@ def sampled(split: Split, settings: Evaluation) -> Split:
 
 @dataclass(frozen=True)
 class Times:
-    """What was measured of one model at `batch_size`: samples per second and, with a meter, joules per sample of each
-    pass; milliseconds of each single row; the mean number of tokens in the right answers and in the model's own, which
-    is None if there was no time for these; and how all that was measured."""
+    """What was measured of one model at `batch_size`: samples per second of each pass and, with a meter, what that read
+    before and after it; milliseconds of each single row; the mean number of tokens in the right answers and in the
+    model's own, which is None if there was no time for these; and how all that was measured."""
 
     batch_size: int
     rates: list[float]
-    joules: list[float]
+    spans: list[tuple[Any, Any]]
     latencies: list[float]
     tokens: float
     natural: float | None
@@ -75,7 +75,7 @@ def measure_speeds(subjects: Sequence[Subject], settings: Evaluation) -> list[Sp
 
 @torch.no_grad()
 def take_turns(
-    subjects: Sequence[Subject], settings: Evaluation, meter: Meter | None = None, clock: Clock = time.perf_counter
+    subjects: Sequence[Subject], settings: Evaluation, meter: Readable | None = None, clock: Clock = time.perf_counter
 ) -> list[Times]:
     """Time one model or two after a warm-up: passes over as many rows as fit into the time, and then single rows.
 
@@ -110,7 +110,10 @@ def take_turns(
 
 @torch.no_grad()
 def take_turns_apart(
-    loading: tuple[Loading, Loading], settings: Evaluation, meter: Meter | None = None, clock: Clock = time.perf_counter
+    loading: tuple[Loading, Loading],
+    settings: Evaluation,
+    meter: Readable | None = None,
+    clock: Clock = time.perf_counter,
 ) -> list[Times]:
     """`take_turns` for two models of which only one fits into memory: they are loaded in turn.
 
@@ -198,7 +201,7 @@ def _times(timed: Sequence[Timed], seconds: float, stopped: Stopped) -> list[Tim
         Times(
             batch_size=one.rows.batch_size,
             rates=one.rates,
-            joules=one.joules,
+            spans=one.spans,
             latencies=one.latencies,
             tokens=one.tokens,
             natural=fmean(one.own_lengths[:own]) if own else None,
@@ -213,6 +216,7 @@ def environment(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
     import transformers
 
     return {
+        "lmmpress": version("lmmpress"),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "python": platform.python_version(),

@@ -1,17 +1,22 @@
 """One model that is timed: its rows as calls of `generate`, and the seconds that they took."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from lmmpress.evaluation.generate import generate, lengths, longest_reply, questions
 from lmmpress.evaluation.pace import LEAST, Clock, Fit, Pace, fit, spread
-from lmmpress.host.energy import Meter
 from lmmpress.lmm.examples import Examples, Tensors
 from lmmpress.plan import Evaluation
 
 _WARM_UP = 2
+
+
+class Readable(Protocol):
+    """What tells energy: it is read before and after each pass."""
+
+    def read(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,12 @@ class Rows:
 class Timed:
     """One model that is timed: its calls of `generate`, and what was measured so far."""
 
-    def __init__(self, settings: Evaluation, meter: Meter | None, pace: Pace) -> None:
+    def __init__(self, settings: Evaluation, meter: Readable | None, pace: Pace) -> None:
         self._settings, self._meter, self._pace = settings, meter, pace
         self.order: list[int] = []
         self.rates: list[float] = []
         self.latencies: list[float] = []
-        self.joules: list[float] = []
+        self.spans: list[tuple[Any, Any]] = []
         self.own_lengths: list[int] = []
         self.tokens = 0.0
         self.rows = Rows([], [], [], 0)
@@ -123,10 +128,10 @@ class Timed:
 
     def pass_over_all(self) -> None:
         count = len(self.rows.passed)
-        before = self._meter.read() if self._meter else ()
+        before = self._meter.read() if self._meter else None
         seconds = sum(map(self._seconds, self._calls))
         if self._meter:
-            self.joules.append(self._meter.joules(before, self._meter.read()) / count)
+            self.spans.append((before, self._meter.read()))
         self.rates.append(count / seconds)
 
     def ask_alone(self, number: int) -> None:

@@ -29,7 +29,7 @@ class Counter:
 
 @dataclass(frozen=True)
 class Meter:
-    """Counters of one kind that together measure what a model's device takes, and what they are in words."""
+    """Counters of one kind that together say what a device takes, and what they are in words."""
 
     how: str
     counters: tuple[Counter, ...]

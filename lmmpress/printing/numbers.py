@@ -43,3 +43,11 @@ def in_rate(each_second: float) -> str:
         if each_second * seconds >= 1:
             return f"{each_second * seconds:.{0 if each_second * seconds >= 10 else 1}f}/{unit}"
     return f"{each_second * 3600:.1f}/h"
+
+
+def in_kwh(kwh: float) -> str:
+    """Format energy in three digits and always in kWh, so that numbers compare: 0.0000278 kWh, 1,250 kWh."""
+    if kwh == 0:
+        return "0 kWh"
+    digits = min(max(2 - math.floor(math.log10(abs(kwh))), 0), 15)
+    return f"{kwh:,.{digits}f} kWh"

@@ -1,9 +1,12 @@
-"""Which machine computes a part."""
+"""Which machine computes a part, and what tells the energy that it takes."""
 
 import os
 
 import torch
 
+from lmmpress.engine.materials import Materials
+from lmmpress.engine.part_names import Part
+from lmmpress.host.energy_use import Gauge, Watts, gauge_of
 from lmmpress.host.peak_memory import Peak, gpu_numbers
 from lmmpress.host.pod import this_pod
 from lmmpress.result import Machine
@@ -20,3 +23,10 @@ def this_machine(peak: Peak) -> Machine:
         peak_memory=peak.process,
         peak_gpu_memory=peak.gpu,
     )
+
+
+def gauge_for(materials: Materials, part: Part) -> Gauge | None:
+    """What tells the energy of a part: the processors, and the GPUs that it may use; None if nothing does."""
+    settings = materials.plan.evaluation
+    gpus = max(1, materials.plan.distillation.processes) if part == "distill" else 1
+    return gauge_of(materials.accelerator.device.type, gpus, Watts(settings.watts_per_core, settings.watts_per_gpu))

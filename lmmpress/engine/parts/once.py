@@ -1,7 +1,7 @@
 """Computes each part once: its result is stored under a name that is a hash of its inputs."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.part_names import VERSIONS, Part
-from lmmpress.engine.parts.machine import this_machine
+from lmmpress.engine.parts.machine import gauge_for, this_machine
 from lmmpress.errors import UserError
+from lmmpress.host.energy_use import Energy, total, watching
 from lmmpress.host.peak_memory import measuring_memory
 from lmmpress.plan import digest_of
 from lmmpress.progress import part as now_making
@@ -22,13 +23,14 @@ Inputs = dict[str, Any]
 
 @dataclass(frozen=True)
 class Record:
-    """The stored result of a part: its values, the seconds that computing it took, and the machine that computed it, if
-    that is noted."""
+    """The stored result of a part: its values, the seconds that computing it took; the machine that computed it and the
+    energy that this took, if they are noted."""
 
     name: str
     values: dict[str, Any]
     seconds: float
     machine: Machine | None = None
+    energy: Energy | None = None
 
 
 def once(materials: Materials, part: Part, inputs: Inputs, work: Callable[[int], dict[str, Any]]) -> Record:
@@ -42,14 +44,16 @@ def once(materials: Materials, part: Part, inputs: Inputs, work: Callable[[int],
         if part not in materials.makes:
             raise UserError(f"{materials.store.root_address}: {part} is not done yet; another task of the run does it")
         begun = time.perf_counter()
-        with measuring_memory() as peak, now_making(part):
+        with watching(gauge_for(materials, part)) as watched, measuring_memory() as peak, now_making(part):
             result = work(int(name[-15:], 16))
         result["seconds"] = time.perf_counter() - begun
+        result["energy"] = watched.energy and watched.energy.model_dump(mode="json")
+        materials.spent[part] = materials.spent.get(part, 0.0) + result["seconds"]
         result["machine"] = this_machine(peak).model_dump()
         result[OF] = _subjects(inputs).model_dump()
         # if another process has written the record first, every process uses that record
         values = materials.store.write_record(name, result)
-    return Record(name, values, values["seconds"], _machine(values))
+    return Record(name, values, values["seconds"], _machine(values), energy_in(values.get("energy")))
 
 
 def _machine(values: dict[str, Any]) -> Machine | None:
@@ -57,6 +61,15 @@ def _machine(values: dict[str, Any]) -> Machine | None:
     try:
         return Machine.model_validate(values["machine"])
     except (KeyError, ValidationError):
+        return None
+
+
+def energy_in(value: Any) -> Energy | None:
+    """The energy in a record; None in records of older versions, where it is unknown, and if a stranger has changed
+    it."""
+    try:
+        return Energy.model_validate(value)
+    except ValidationError:
         return None
 
 
@@ -89,3 +102,10 @@ def _subjects(inputs: Inputs) -> Subjects:
     """The checkpoints and the split that a part's result is computed from."""
     checkpoints = inputs.get("checkpoints") or [inputs["checkpoint"]]
     return Subjects(checkpoints=checkpoints, data=[inputs["data"]] if "data" in inputs else [])
+
+
+def energy_by_part(records: Mapping[str, Sequence[Record]]) -> dict[str, Energy]:
+    """The energy of the records of each part: of those parts where it is known of all of them."""
+    known = {part: [one.energy for one in of if one.energy] for part, of in records.items()}
+    found = {part: total(energies) for part, energies in known.items() if len(energies) == len(records[part])}
+    return {part: energy for part, energy in found.items() if energy}
