@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # torch, transformers and MLflow take seconds to import
     from lmmpress.data.description import Description
     from lmmpress.evaluation.answers import Answers, Question
     from lmmpress.evaluation.comparison import Comparison
+    from lmmpress.evaluation.disagreements import Disagreements
     from lmmpress.evaluation.evaluate_checkpoint import Measurement
     from lmmpress.lmm.inspection import Inspection
     from lmmpress.pruning.planned import Sizes
@@ -96,7 +97,8 @@ def compress(
             result = _compress_here(found, folder, chosen, resume)
         from lmmpress.reporting import write_report
 
-        write_report(result, _in_numbers(found, folder), folder / "report.html")
+        rows = _disagreements(found, folder, result)
+        write_report(result, _in_numbers(found, folder), folder / "report.html", rows)
         if found.compare:
             _write_comparison(found, folder, result)
         return result
@@ -109,6 +111,19 @@ def _in_numbers(plan: Plan, out: Path) -> Plan:
     from lmmpress.engine.run_folder import plan_in
 
     return plan_in(out)
+
+
+def _disagreements(plan: Plan, out: Path, result: Result) -> "Disagreements | None":
+    """The rows on which the ends of a run disagree, if its store keeps them; they are kept beside the result too, so
+    that `report` finds them."""
+    from lmmpress.engine.kept import kept_disagreements
+    from lmmpress.reporting import keep_rows
+    from lmmpress.store import open_store
+
+    found = kept_disagreements(open_store(plan.store or str(out / "store")), result.run_key)
+    if found:
+        keep_rows(out, found)
+    return found
 
 
 def _write_comparison(plan: Plan, out: Path, result: Result) -> None:

@@ -185,8 +185,9 @@ class StepResult(Record):
     """One step. `accuracy_pruned` is before distilling, `accuracy` after; `drop` is from `reference`, all on the gate's
     split: means over its rows, each by the metric of its task; `drop_by_task` is empty in results of older versions.
     `seconds`, `machines` and `energy` by part (importance, prune, distill, evaluate). Values of parts that did not run
-    are None; results of older versions have no machines and no energy, and neither has a part that was not measured. A jump of a warm run is one step: `jump` are all steps of its
-    schedule that it makes at once, and `stage`, `tower` and `removed` are those of the first of them."""
+    are None; results of older versions have no machines and no energy, and a part whose energy is unknown has none. A
+    jump of a warm run is one step: `jump` are all steps of its schedule that it makes at once, and `stage`, `tower` and
+    `removed` are those of the first of them."""
 
     stage: str
     index: int

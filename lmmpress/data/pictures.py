@@ -58,6 +58,15 @@ def picture_of(raw: bytes) -> Image.Image:
     return _decoded(raw)[1]
 
 
+def small_png(image: Image.Image, side: int) -> bytes:
+    """A picture as a PNG of new pixels, no side above `side`: nothing of the file that it was read from is in it."""
+    image.thumbnail((side, side))
+    image.info.clear()  # profiles and comments, which would be written too
+    written = io.BytesIO()
+    image.save(written, "PNG")
+    return written.getvalue()
+
+
 @dataclass(frozen=True)
 class Look:
     """What a picture file holds: its format, and the sides of the upright picture in pixels."""

@@ -1,6 +1,5 @@
 """The splits of a data set: their rows, of whatever form, and their pictures."""
 
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from lmmpress.data.draw import drawn
 from lmmpress.data.images import Images, images_of
 from lmmpress.data.index import Ids, Index, open_index
 from lmmpress.data.picture_files import read_file
-from lmmpress.data.pictures import MOST_BYTES, picture_of
+from lmmpress.data.pictures import MOST_BYTES, picture_of, small_png
 from lmmpress.data.row import Row
 from lmmpress.data.split_pictures import Pictures, read_pictures
 from lmmpress.data.splitting import GATES, ROLES, part_of, parts, roles_in
@@ -162,12 +161,7 @@ def open_image(split: Split, name: str) -> Image.Image:
 
 def thumbnail(split: Split, name: str, side: int) -> bytes:
     """An image of a split as a small PNG of new pixels, no side above `side`: nothing of the file itself is in it."""
-    image = open_image(split, name)
-    image.thumbnail((side, side))
-    image.info.clear()  # profiles and comments, which would be written too
-    written = io.BytesIO()
-    image.save(written, "PNG")
-    return written.getvalue()
+    return small_png(open_image(split, name), side)
 
 
 def open_images(split: Split) -> Iterator[Image.Image]:

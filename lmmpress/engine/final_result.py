@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from lmmpress.engine.algorithm import Planned, next_step
+from lmmpress.engine.disagreements import note_disagreements
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.part_names import Part
 from lmmpress.engine.parts.evaluate import Evaluated, evaluate
@@ -43,7 +44,9 @@ def measure_ends(run: Run, known: list[StepResult]) -> Ends:
     if isinstance(final, Planned):
         raise UserError(f"this run has not ended: step {len(known) + 1} is open; resume the run first")
     before, after = (evaluate(run.materials, checkpoint, "test") for checkpoint in (run.original, final))
-    return Ends(final, before, after, speed(run.materials, (run.original, final)))
+    ends = Ends(final, before, after, speed(run.materials, (run.original, final)))
+    note_disagreements(run.materials, run.key, ((run.original, before), (final, after)))
+    return ends
 
 
 def close(run: Run, known: list[StepResult], seconds: float | None = None) -> Result:

@@ -1,4 +1,5 @@
-"""What a store keeps of a run that has ended, for those who look later: its result, and the comparison of its ends.
+"""What a store keeps of a run that has ended, for those who look later: its result, the rows on which its ends
+disagree, and the comparison of its ends.
 
 Whoever may write to the store may have written these records, so they are checked as they are read.
 """
@@ -8,12 +9,13 @@ import json
 
 from pydantic import ValidationError
 
-from lmmpress.errors import UserError
+from lmmpress.errors import AwayError, UserError
 from lmmpress.evaluation.comparison import WITH_PICTURE, Comparison, Differing
+from lmmpress.evaluation.disagreements import Disagreements
 from lmmpress.printing.one_line import printable
 from lmmpress.result import Result
 from lmmpress.store import Store
-from lmmpress.store.records import COMPARED, OF, RESULT, UNCOMPARED, Subjects
+from lmmpress.store.records import COMPARED, DISAGREEMENTS, OF, RESULT, UNCOMPARED, Subjects
 
 MOST = 16 << 20
 """Bytes of the rows with different answers that are kept of a comparison: the worst, as many as fit."""
@@ -34,6 +36,23 @@ def kept_result(store: Store, key: str) -> Result | None:
         return Result.model_validate(record["result"])
     except ValidationError:
         raise _unreadable(store, f"{RESULT}{key}", "result") from None
+
+
+def keep_disagreements(store: Store, key: str, found: Disagreements) -> None:
+    """Keep the rows on which the ends of the run with this key disagree; the first ones stay."""
+    store.write_record(f"{DISAGREEMENTS}{key}", {"disagreements": found.model_dump(mode="json")})
+
+
+def kept_disagreements(store: Store, key: str) -> Disagreements | None:
+    """The rows on which the ends of a run disagree; None where the store has none that this lmmpress can read: no
+    report fails for them."""
+    try:
+        record = store.read_record(f"{DISAGREEMENTS}{key}")
+        return None if record is None else Disagreements.model_validate(record["disagreements"]).drawn_anew()
+    except AwayError:
+        raise
+    except (UserError, ValidationError):
+        return None
 
 
 def keep_comparison(store: Store, key: str, found: Comparison) -> None:

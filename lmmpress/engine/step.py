@@ -117,9 +117,7 @@ class Step:
             "importance": [each.record for each in scored],
             "prune": [cut.pruned.record for cut in self.cuts],
             "distill": [distilled.record] if distilled.record else [],
-            "evaluate": [before.record, after.record]
-            if after and after.record.name != before.record.name
-            else [before.record],
+            "evaluate": list({one.record.name: one.record for one in (before, after) if one}.values()),
         }
         return Measured(
             stage=planned.stage.name,

@@ -2,6 +2,7 @@
 
 from lmmpress.reporting.comparison_page import check_folder, write_comparison
 from lmmpress.reporting.page import report_of, write_report
+from lmmpress.reporting.rows import keep_rows
 from lmmpress.reporting.run_benchmarks import add_to, end_of
 
-__all__ = ["add_to", "check_folder", "end_of", "report_of", "write_comparison", "write_report"]
+__all__ = ["add_to", "check_folder", "end_of", "keep_rows", "report_of", "write_comparison", "write_report"]

@@ -3,16 +3,16 @@
 Texts and pictures of the rows are untrusted: texts are escaped, pictures were drawn anew from their pixels.
 """
 
-import base64
 import os
 from pathlib import Path
 from typing import NamedTuple
 
 from lmmpress.errors import UserError
-from lmmpress.evaluation.comparison import WITH_PICTURE, Comparison, Differing
+from lmmpress.evaluation.comparison import WITH_PICTURE, Comparison
 from lmmpress.host.whole_file import write_whole
 from lmmpress.printing.numbers import in_bytes
 from lmmpress.reporting import words
+from lmmpress.reporting.rows import ShownRow, right_or_wrong, shown_picture
 from lmmpress.reporting.templates import template
 
 PAGE, DATA = "comparison.html", "comparison.json"
@@ -53,8 +53,10 @@ def render(comparison: Comparison) -> str:
         title=_title(comparison),
         tasks=comparison.by_task | {"all": comparison.all},
         lines=_lines(comparison),
-        rows=[(row, _picture(row)) for row in comparison.differing[:WITH_PICTURE]],
-        kinds=_KINDS,
+        rows=[
+            ShownRow(row, shown_picture(row), _KINDS[row.kind], (right_or_wrong(row.a), right_or_wrong(row.b)))
+            for row in comparison.differing[:WITH_PICTURE]
+        ],
     )
 
 
@@ -117,8 +119,3 @@ def _lines(found: Comparison) -> list[Line]:
         name = f"Energy of a sample, {a.energy.kind}"
         lines.append(Line(name, f"{joules[0]:.3g} J", f"{joules[1]:.3g} J", _size(*joules, "less", "more")))
     return lines
-
-
-def _picture(row: Differing) -> str | None:
-    """A row's picture as an address that holds it."""
-    return None if row.picture is None else f"data:image/png;base64,{base64.b64encode(row.picture).decode()}"

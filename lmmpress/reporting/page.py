@@ -14,10 +14,14 @@ from pydantic import BaseModel, ValidationError
 
 from lmmpress.benchmarks import Benchmark, Benchmarks, kept_benchmarks
 from lmmpress.errors import UserError
+from lmmpress.evaluation.disagreements import Disagreements
 from lmmpress.host.whole_file import write_whole
 from lmmpress.plan import Plan
 from lmmpress.printing.visible import visible
 from lmmpress.reporting import charts, words
+from lmmpress.reporting.costs import energy_shown, times
+from lmmpress.reporting.repeating import commands
+from lmmpress.reporting.rows import kept_rows, shown_rows
 from lmmpress.reporting.templates import template
 from lmmpress.result import Interval, Result, Speed, metric_title, scale_of
 
@@ -44,13 +48,15 @@ class BenchmarkRow(NamedTuple):
     change: str
 
 
-def write_report(result: Result, plan: Plan, path: Path) -> None:
-    """Write the report of a run to `path`, whole or not at all, with the benchmarks that lie beside it."""
-    write_whole(path, render(result, plan, kept_benchmarks(path.parent)))
+def write_report(result: Result, plan: Plan, path: Path, rows: Disagreements | None = None) -> None:
+    """Write the report of a run to `path`, whole or not at all, with the benchmarks that lie beside it. `rows` are
+    those on which the two models disagree; the page says where they are unknown."""
+    write_whole(path, render(result, plan, kept_benchmarks(path.parent), rows))
 
 
 def report_of(directory: Path) -> Path:
-    """Write report.html anew from a run's result.json, plan.json and benchmarks.json and return where it is.
+    """Write report.html anew from the files of a run's folder and return where it is: from result.json, plan.json, and
+    if they are there benchmarks.json and disagreements.json.
 
     Raises UserError if one of the first two is missing, or one is not in the form that lmmpress writes.
     """
@@ -60,13 +66,14 @@ def report_of(directory: Path) -> Path:
 
 
 def report_html(directory: Path) -> str:
-    """The report as HTML, from a run's result.json and plan.json, and from its benchmarks.json if it has one.
+    """The report as HTML, from a run's result.json and plan.json, and from its benchmarks.json and disagreements.json
+    if it has them.
 
     Raises UserError if one of the first two is missing, or one is not in the form that lmmpress writes.
     """
     result, plan = read_result(directory), _read(directory / "plan.json", Plan)
-    benchmarks = kept_benchmarks(directory)
-    return render_untrusted(lambda: render(result, plan, benchmarks), str(directory / "result.json"))
+    benchmarks, rows = kept_benchmarks(directory), kept_rows(directory)
+    return render_untrusted(lambda: render(result, plan, benchmarks, rows), str(directory / "result.json"))
 
 
 def read_result(directory: Path) -> Result:
@@ -83,7 +90,9 @@ def render_untrusted(draw: Callable[[], str], where: str) -> str:
         raise UserError(f"{where}: not what lmmpress writes: no run has its numbers") from None
 
 
-def render(result: Result, plan: Plan, benchmarks: Benchmarks = NO_BENCHMARKS) -> str:
+def render(
+    result: Result, plan: Plan, benchmarks: Benchmarks = NO_BENCHMARKS, rows: Disagreements | None = None
+) -> str:
     """The page as HTML."""
     return template("page.html").render(
         result=result,
@@ -96,6 +105,11 @@ def render(result: Result, plan: Plan, benchmarks: Benchmarks = NO_BENCHMARKS) -
         factor=words.factor,
         faster=_faster(result.original.speed, result.compressed.speed),
         drawn=_drawn(result),
+        times=times(result),
+        energy=energy_shown(result.energy) if result.energy else None,
+        disagreements=rows,
+        differing=shown_rows(rows, result.metrics) if rows else [],
+        commands=commands(result, plan),
         plan=_lines(yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, allow_unicode=True)),
         parts=charts.PARTS,
     )

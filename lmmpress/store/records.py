@@ -20,6 +20,7 @@ MEASURED = "measured-"
 RUN, DTYPE, SUBMISSION, SPLITS, LINEAGE = "run-", "dtype-", "submission-", "splits-", "lineage-"
 APPROVAL, ENDED = "approval-", "ended-"
 RESULT, COMPARED, UNCOMPARED = "result-", "compared-", "uncompared-"
+DISAGREEMENTS = "disagreements-"
 """How the names of records of a whole run begin. The run key follows, or its beginning."""
 TRIED = "tried-"
 """How the names begin of the notes of tasks that failed; `run` is the submission that the task worked for."""
@@ -124,6 +125,10 @@ class _Compared(BaseModel):
     of: Subjects | None = None
 
 
+class _Disagreements(BaseModel):
+    disagreements: dict[str, Any]
+
+
 class _Uncompared(BaseModel):
     why: str
 
@@ -161,6 +166,7 @@ _SHAPES: dict[str, type[BaseModel]] = {
     RESULT: _Result,
     COMPARED: _Compared,
     UNCOMPARED: _Uncompared,
+    DISAGREEMENTS: _Disagreements,
     WARM: WarmNote,
 }
 _NAME = re.compile("([a-z]+-)([0-9a-f]{64}|[0-9a-f]{12}-[0-9a-f]{8})")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def publish(store: str, run: str, report: str) -> Outcome:
     """Check that plain transformers loads the result, register it, and write the report to the path `report`."""
     from lmmpress.engine.final_result import close
-    from lmmpress.engine.kept import keep_result
+    from lmmpress.engine.kept import keep_result, kept_disagreements
     from lmmpress.engine.parts.load import load_as_users_do
     from lmmpress.engine.warm import note_ended
     from lmmpress.reporting import write_report
@@ -25,8 +25,8 @@ def publish(store: str, run: str, report: str) -> Outcome:
         result = close(session.run, session.known)
         load_as_users_do(session.run.materials, result.compressed.checkpoint)
         Path(report).parent.mkdir(parents=True, exist_ok=True)
-        write_report(result, session.run.plan, Path(report))
         opened = session.run
+        write_report(result, opened.plan, Path(report), kept_disagreements(opened.store, opened.key))
         note_ended(opened.store, opened.key, opened.plan, opened.materials.anatomy, result)
         keep_result(opened.store, opened.key, result)
         record(session, result, store, run)

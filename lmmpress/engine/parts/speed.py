@@ -27,7 +27,7 @@ class Speeds:
 
     speeds: list[Speed] | list[None]
     environment: dict[str, str]
-    inferences: list[Energy | None]
+    inferences: Sequence[Energy | None]
     record: Record
 
     @property

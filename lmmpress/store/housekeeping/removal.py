@@ -28,6 +28,7 @@ from lmmpress.store.pins import read_pins
 from lmmpress.store.records import (
     APPROVAL,
     COMPARED,
+    DISAGREEMENTS,
     DTYPE,
     ENDED,
     LINEAGE,
@@ -45,7 +46,7 @@ from lmmpress.store.records import (
 from lmmpress.store.run_state import digests_of
 from lmmpress.store.store import Store
 
-_OF_A_RUN = (RUN, DTYPE, SPLITS, LINEAGE, ENDED, RESULT, COMPARED, UNCOMPARED)
+_OF_A_RUN = (RUN, DTYPE, SPLITS, LINEAGE, ENDED, RESULT, COMPARED, UNCOMPARED, DISAGREEMENTS)
 _SHORTEST = 4
 """The fewest characters of a run key: an empty variable in a script must not name a run."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, Literal, TypeVar
 
-from lmmpress.engine.kept import kept_result, why_uncompared
+from lmmpress.engine.kept import kept_disagreements, kept_result, why_uncompared
 from lmmpress.errors import UserError
 from lmmpress.pods.run_in_store import RunInStore
 from lmmpress.reporting import comparison_page
@@ -280,7 +280,8 @@ class OwnerView:
         result = kept_result(progress.store, progress.key) if progress else None
         if progress is None or result is None:
             return None
-        return render_untrusted(lambda: render(result, progress.plan), progress.store.root_address)
+        rows = kept_disagreements(progress.store, progress.key)
+        return render_untrusted(lambda: render(result, progress.plan, rows=rows), progress.store.root_address)
 
     def comparison(self, claim: Claim) -> str | None:
         """The whole comparison that a run has made, as HTML; None if it has made none. UserError if it cannot be
