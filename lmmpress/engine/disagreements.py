@@ -43,7 +43,7 @@ def note_disagreements(materials: Materials, key: str, ends: Sequence[tuple[str,
 def _found(materials: Materials, ends: Sequence[tuple[str, Evaluated]]) -> Disagreements:
     facts, values = materials.facts("test"), [answers.values for _, answers in ends]
     metrics = metric_infos(materials.plan.metrics, facts.tasks)
-    worst = worst_rows(*values, facts, {task: metric.scale for task, metric in metrics.items()})
+    worst = worst_rows(values[0], values[1], facts, {task: metric.scale for task, metric in metrics.items()})
     numbers = [*worst.lost_rows, *worst.gained_rows]
     shown: tuple[Disagreement, ...] = ()
     if numbers:
