@@ -36,7 +36,15 @@ def run_energy(
         compression=compression,
         by_part=by_part,
         is_whole=all(one is not None for of in parts.values() for one in of),
-        break_even=math.ceil(SHOWN * compression.kwh / saved) if compression and saved and saved > 0 else None,
+        break_even=_break_even(compression, saved),
         inferences_per_year=per_year,
         saved_per_year=saved * per_year / SHOWN if per_year and saved is not None else None,
     )
+
+
+def _break_even(compression: Energy | None, saved: float | None) -> int | None:
+    """After how many inferences as much is saved as the compression took, where 1,000 of them save so much."""
+    if compression is None or saved is None or saved <= 0:
+        return None
+    times = SHOWN * compression.kwh / saved
+    return math.ceil(times) if math.isfinite(times) else None
