@@ -24,7 +24,7 @@ import torch
 from common import paired, sample_materials, show, spread
 
 from lmmpress.distillation import train
-from lmmpress.distillation.train import distill
+from lmmpress.distillation.train import Lesson, distill
 from lmmpress.engine.materials import Materials
 from lmmpress.lmm.batches import Batch, grouped, make_batch
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
@@ -57,16 +57,12 @@ def main() -> None:
         few = dataclasses.replace(examples, rows=examples.rows[: arguments.rows])
 
         def epoch(materials: Materials) -> None:
-            distill(
-                model,
-                materials.teacher_logits,
-                materials.logits,
-                few,
-                materials.features("distill"),
+            settings, features = (
                 materials.plan.distillation.model_copy(update={"epochs": 1}),
-                0,
-                materials.accelerator,
+                materials.features("distill"),
             )
+            lesson = Lesson(materials.teacher_logits, materials.logits, few, features, settings)
+            distill(model, lesson, float(settings.learning_rate), 0, materials.accelerator)
 
         def bare() -> None:
             trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

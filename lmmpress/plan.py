@@ -203,6 +203,15 @@ class Plan(Settings):
         return self
 
     @model_validator(mode="after")
+    def _stops_by_exact_answers(self) -> "Plan":
+        if self.distillation.stop_within and self.metrics != ONLY_EXACT:
+            raise ValueError(
+                "distillation.stop_within: alpha has to be a share of rows, so it goes with exact answers alone; leave "
+                "metrics or stop_within out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _follows_schedule(self) -> "Plan":
         """Check that the steps of a schedule are some that the stages can make, in their order."""
         self.schedule_loops()

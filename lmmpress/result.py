@@ -187,7 +187,8 @@ class StepResult(Record):
     `seconds`, `machines` and `energy` by part (importance, prune, distill, evaluate). Values of parts that did not run
     are None; results of older versions have no machines and no energy, and a part whose energy is unknown has none. A
     jump of a warm run is one step: `jump` are all steps of its schedule that it makes at once, and `stage`, `tower` and
-    `removed` are those of the first of them."""
+    `removed` are those of the first of them. `learning_rate` is the one that was found for the step, None where the
+    plan gives it."""
 
     stage: str
     index: int
@@ -214,6 +215,7 @@ class StepResult(Record):
     machines: dict[str, Machine] = {}
     energy: dict[str, Energy] = {}
     jump: list[ScheduledStep] = []
+    learning_rate: float | None = None
 
     @property
     def title(self) -> str:

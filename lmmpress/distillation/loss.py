@@ -12,12 +12,12 @@ def distillation_loss(
     """Eq. 5 at each answer position, [positions]; the sum over the positions of a sample is the loss of that sample.
 
     `student` and `teacher` are logits [positions, vocabulary]. `targets` [positions] are the answer's tokens; only
-    `margin` and hard labels use them. No gradient reaches the teacher, and a hinge at zero gives no gradient. The loss
-    is computed in float32, or in float64 for float64 logits.
+    `margin` and hard labels use them. The temperature is one of the divergence alone. No gradient reaches the teacher,
+    and a hinge at zero gives no gradient. The loss is computed in float32, or in float64 for float64 logits.
     """
     log_g = functional.log_softmax(_precise(student), dim=-1)
     log_f = functional.log_softmax(_precise(teacher.detach()), dim=-1)
-    loss = _divergence(log_g, log_f, settings.kl)
+    loss = _divergence(log_g, log_f, settings)
     if settings.gamma and settings.pairwise != "none":
         hinge = _own_top(log_g, log_f) if settings.pairwise == "eq5" else _margin(log_g, targets)
         loss = loss + settings.gamma * hinge
@@ -30,9 +30,17 @@ def _precise(logits: torch.Tensor) -> torch.Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _divergence(log_g: torch.Tensor, log_f: torch.Tensor, direction: str) -> torch.Tensor:
-    """`reverse` is KL(g, f) as in Eq. 5, with the student first; `forward` is KL(f, g)."""
-    if direction == "reverse":
+def _divergence(log_g: torch.Tensor, log_f: torch.Tensor, settings: Distillation) -> torch.Tensor:
+    """`reverse` is KL(g, f) as in Eq. 5, with the student first; `forward` is KL(f, g).
+
+    With a temperature T, g and f are those of the logits over T, and the divergence counts T^2 times: its gradient
+    becomes T^2 times smaller (Hinton et al. 2015), and so stays of one size with the hinge.
+    """
+    heat = settings.temperature
+    if heat != 1:
+        log_g, log_f = (functional.log_softmax(one / heat, dim=-1) for one in (log_g, log_f))
+        return heat**2 * _divergence(log_g, log_f, settings.model_copy(update={"temperature": 1.0}))
+    if settings.kl == "reverse":
         return (log_g.exp() * (log_g - log_f)).sum(-1)
     return (log_f.exp() * (log_f - log_g)).sum(-1)
 

@@ -5,11 +5,15 @@ they are divided into portions and processes. So the number of processes changes
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 
 from lmmpress.distillation.loss import distillation_loss
 from lmmpress.lmm.batches import Batch, Features, ahead, grouped
@@ -20,70 +24,117 @@ from lmmpress.settings.distillation import Distillation
 Logits = Callable[[torch.nn.Module, Batch], torch.Tensor]
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What a model is to learn, and how.
+
+    `teacher` and `student` compute the logits [positions, vocabulary] of a batch of `examples`, which has the cached
+    visual `features` [images, tokens, width] of its images if there are some, else their pixels. Only `rows` of the
+    examples are trained on, all if it is None.
+    """
+
+    teacher: Callable[[Batch], torch.Tensor]
+    student: Logits
+    examples: Examples
+    features: Features | None
+    settings: Distillation
+    rows: NDArray[np.int64] | None = None
+
+    @property
+    def size(self) -> int:
+        """The number of rows that are trained on."""
+        return len(self.examples.rows) if self.rows is None else len(self.rows)
+
+
 def distill(
     model: torch.nn.Module,
-    teacher: Callable[[Batch], torch.Tensor],
-    student: Logits,
-    examples: Examples,
-    features: Features | None,
-    settings: Distillation,
+    lesson: Lesson,
+    rate: float,
     seed: int,
     accelerator: Accelerator,
+    enough: Callable[[], bool] | None = None,
 ) -> list[float] | None:
-    """Train `model` in place with Eq. 5. Returns the mean loss of each epoch, or None as soon as a loss is not finite.
+    """Train `model` in place with Eq. 5 at a learning rate. Returns the mean loss of each epoch, or None as soon as a
+    loss is not finite. Ends after an epoch after which there is `enough`, which is asked in every process.
 
-    `teacher` and `student` compute the logits [positions, vocabulary] of a batch, which has the cached visual
-    `features` [images, tokens, width] of its images if there are some, else their pixels. Only parameters that require
-    a gradient are trained. Dropout is off: the student learns the teacher's function, not noise.
+    Only parameters that require a gradient are trained. Dropout is off: the student learns the teacher's function, not
+    noise.
     """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+    rows, settings = lesson.size, lesson.settings
     generator = torch.Generator().manual_seed(seed)
-    updates = math.ceil(len(examples.rows) / settings.batch_size) * settings.epochs
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: _schedule(done, updates, settings.warmup))
-    model, optimizer = accelerator.prepare(model, optimizer)
+    in_epoch = math.ceil(rows / settings.batch_size)
+    orders = (
+        grouped(lesson.examples, settings.batch_size, generator, rows=lesson.rows) for _ in range(settings.epochs)
+    )
+    made = updates_of(model, lesson, orders, in_epoch * settings.epochs, rate, accelerator)
     losses = []
-    with counter("distil", updates) as advance:
+    with counter("distil", in_epoch * settings.epochs) as advance:
         for _ in range(settings.epochs):
             total = 0.0
-            order = grouped(examples, settings.batch_size, generator)
-            portions = (portion for rows in order for portion in _portions(rows, settings, accelerator))
-            batches = ahead(examples, portions, features)
-            for rows in order:
-                loss = _update(model, teacher, student, batches, rows, settings, accelerator)
-                if not math.isfinite(loss):
+            for update in islice(made, in_epoch):
+                if not math.isfinite(update.loss):
                     return None
+                total += update.loss * update.rows
+                advance(1)
+            losses.append(total / rows)
+            if enough and len(losses) < settings.epochs and enough():
+                break
+    return losses
+
+
+@dataclass(frozen=True)
+class Update:
+    """An update that was made: the mean loss over its rows, before it. One whose loss is not finite is not made."""
+
+    loss: float
+    rows: int
+
+
+def updates_of(
+    model: torch.nn.Module,
+    lesson: Lesson,
+    orders: Iterable[Sequence[list[int]]],
+    updates: int,
+    rate: float,
+    accelerator: Accelerator,
+) -> Iterator[Update]:
+    """Train `model` in place: make the update of each list of rows in `orders`, so many in all, and yield it.
+    Ends after one whose loss is not finite."""
+    settings = lesson.settings
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=settings.weight_decay, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: _schedule(done, updates, settings.warmup))
+    model, optimizer = accelerator.prepare(model, optimizer)
+    for order in orders:
+        portions = (portion for rows in order for portion in _portions(rows, settings, accelerator))
+        batches = ahead(lesson.examples, portions, lesson.features)
+        for rows in order:
+            loss = _gradients(model, lesson, batches, rows, accelerator)
+            if math.isfinite(loss):
                 accelerator.clip_grad_norm_(trained, settings.max_grad_norm)
                 optimizer.step()
                 schedule.step()
                 optimizer.zero_grad()
-                total += loss * len(rows)
-                advance(1)
-            losses.append(total / len(examples.rows))
-    return losses
+            yield Update(loss, len(rows))
+            if not math.isfinite(loss):
+                return
 
 
-def _update(
-    model: torch.nn.Module,
-    teacher: Callable[[Batch], torch.Tensor],
-    student: Logits,
-    batches: Iterator[Batch],
-    rows: list[int],
-    settings: Distillation,
-    accelerator: Accelerator,
+def _gradients(
+    model: torch.nn.Module, lesson: Lesson, batches: Iterator[Batch], rows: list[int], accelerator: Accelerator
 ) -> float:
     """Accumulate the gradients of one update over this process's portions, which come next in `batches`. Returns the
     mean loss over the update's samples in all processes."""
     world = accelerator.num_processes
     weight = world / len(rows) if rows[accelerator.process_index :: world] else 0.0
-    portions = _portions(rows, settings, accelerator)
+    portions = _portions(rows, lesson.settings, accelerator)
     total = torch.zeros((), device=accelerator.device)
     for number in range(len(portions)):
         last = number == len(portions) - 1
         with nullcontext() if last else accelerator.no_sync(model):
             batch = next(batches).to(accelerator.device)
-            logits = student(model, batch)
-            loss = distillation_loss(logits, teacher(batch), batch.targets, settings).sum() * weight
+            logits = lesson.student(model, batch)
+            loss = distillation_loss(logits, lesson.teacher(batch), batch.targets, lesson.settings).sum() * weight
             accelerator.backward(loss)
         total += loss.detach()
     return float(accelerator.reduce(total, "mean"))

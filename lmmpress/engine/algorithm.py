@@ -22,7 +22,8 @@ class Planned:
     """The next step of a stage. `parent` and `reference` are digests of checkpoints: the one to cut, and the one to
     compare accuracy with. `tower` None means the largest tower. `index` counts the steps of a stage from 0. `removed`
     is how much the step removes. A jump makes all steps in `jump` at once; the other fields are those of the first.
-    `distils` is False for a jump that the gate is to judge as it was cut."""
+    `distils` is False for a jump that the gate is to judge as it was cut. `last` is True for the last step that the
+    stages can make, which is known before any decision."""
 
     parent: str
     reference: str
@@ -32,6 +33,7 @@ class Planned:
     removed: int
     jump: tuple[ScheduledStep, ...] = ()
     distils: bool = True
+    last: bool = False
 
 
 Steps = Generator[Planned, StepResult, str]
@@ -45,10 +47,12 @@ def compress_stages(plan: Plan, original: str) -> Steps:
     made: Counter[str] = Counter()  # steps of each stage
     current, ended = (yield from _jumps(plan, original, made)) if plan.schedule else (original, 0)
     loops = [(stage, tower) for stage in plan.stages for tower in plan.stage_towers(stage)]
-    for stage, tower in loops[ended:]:
+    for number, (stage, tower) in enumerate(loops[ended:], start=ended + 1):
         reference = original if plan.tolerance.reference == "original" else current
-        for removed in stage.removals(tower):
-            step = yield Planned(current, reference, stage, made[stage.name], tower, removed)
+        removals = stage.removals(tower)
+        for at, removed in enumerate(removals, start=1):
+            last = (number, at) == (len(loops), len(removals))
+            step = yield Planned(current, reference, stage, made[stage.name], tower, removed, last=last)
             made[stage.name] += 1
             if takes_over(step.decision):
                 current = step.checkpoint or current

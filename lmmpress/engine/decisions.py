@@ -36,10 +36,11 @@ def enter(store: Store, plan: Plan, state: RunState, number: int, planned: Plann
 def report_step(step: StepResult, number: int, plan: Plan) -> None:
     """Say what was decided of a step, in one line; `number` counts from 1."""
     after = "not finite" if step.accuracy is None else f"{step.accuracy:.4f}"
+    rate = f" at {step.learning_rate:.2g}" if step.learning_rate else ""
     most = "" if plan.schedule else f"/{sum(map(plan.most_steps, plan.stages))}"  # a warm run makes as few as it can
     line = (
         f"step {number}{most} {step.title}: {step.parameters:,} parameters, {metric_title(step.metrics)} "
-        f"{step.accuracy_pruned:.4f} pruned, {after} distilled: {step.decision} ({step.reason})"
+        f"{step.accuracy_pruned:.4f} pruned, {after} distilled{rate}: {step.decision} ({step.reason})"
     )
     say(line)
     note(step=line)

@@ -55,6 +55,7 @@ class Measured(BaseModel):
     energy: dict[str, Energy] = {}
     answers: str | None
     reference_answers: str
+    learning_rate: float | None = None
 
 
 def decided(
@@ -93,7 +94,9 @@ def note_measured(store: Store, key: str, planned: Planned, measured: Measured) 
     """Keep a measured step of the run `key` in the store."""
     checkpoints = {measured.parent, measured.pruned, measured.checkpoint or measured.pruned}
     of = Subjects(checkpoints=sorted(checkpoints))
-    store.write_record(_name_of(key, planned), measured.model_dump(mode="json") | {OF: of.model_dump()})
+    left_out = {"learning_rate"} if measured.learning_rate is None else set()  # older versions do not know it
+    noted = measured.model_dump(mode="json", exclude=left_out)
+    store.write_record(_name_of(key, planned), noted | {OF: of.model_dump()})
 
 
 def noted_decision(store: Store, key: str, plan: Plan, planned: Planned) -> StepResult:

@@ -88,12 +88,15 @@ class Step:
 
     @cached_property
     def distilled(self) -> Distilled:
-        """The distilled checkpoint."""
-        plan = self.materials.plan
-        changes = {"epochs": plan.epochs_over(len(self.planned.jump) or 1)}
+        """The distilled checkpoint. The names of results have the epochs of the step alone, so that a change of
+        `last_epochs` leaves the other steps as they are."""
+        plan, settings = self.materials.plan, self.materials.plan.distillation
+        changes: dict[str, int | None] = {"last_epochs": None, "epochs": plan.epochs_over(len(self.planned.jump) or 1)}
         if not self.planned.distils:
-            changes = {"epochs": 0, "refit_rows": 0}
-        return distill(self.materials, self.pruned.checkpoint, plan.distillation.model_copy(update=changes))
+            changes |= {"epochs": 0, "refit_rows": 0}
+        elif self.planned.last and settings.last_epochs is not None:
+            changes["epochs"] = settings.last_epochs
+        return distill(self.materials, self.pruned.checkpoint, settings.model_copy(update=changes))
 
     @cached_property
     def answers_pruned(self) -> Evaluated:
@@ -143,6 +146,7 @@ class Step:
             energy=energy_by_part(records),
             answers=after.record.name if after else None,
             reference_answers=self.reference.record.name,
+            learning_rate=distilled.learning_rate,
         )
 
     @cached_property

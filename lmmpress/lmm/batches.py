@@ -124,9 +124,14 @@ class Order(Sequence[list[int]]):
 
 
 def grouped(
-    examples: Examples, batch_size: int, generator: torch.Generator | None = None, bucket: int = 16
+    examples: Examples,
+    batch_size: int,
+    generator: torch.Generator | None = None,
+    bucket: int = 16,
+    rows: NDArray[np.int64] | None = None,
 ) -> Sequence[list[int]]:
-    """The indices of the examples of each batch. The examples of a batch have similar lengths, to save padding.
+    """The indices of the examples of each batch: of all, or of some `rows`, which need a generator. The examples of a
+    batch have similar lengths, to save padding.
 
     Without a generator the examples are sorted by length. With one they are shuffled first, sorted by length only
     within groups of `bucket` batches, and the batches are shuffled again.
@@ -134,7 +139,9 @@ def grouped(
     lengths = examples.rows.lengths
     if generator is None:
         return Order(np.argsort(lengths, kind="stable"), batch_size)
-    order = torch.randperm(len(lengths), generator=generator).numpy()
+    order = torch.randperm(len(lengths) if rows is None else len(rows), generator=generator).numpy()
+    if rows is not None:
+        order = rows[order]
     near = batch_size * bucket
     for at in range(0, len(order), near):
         part = order[at : at + near]

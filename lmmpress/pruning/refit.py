@@ -36,14 +36,15 @@ def refit(
     batches: Sequence[Batch],
     forward: Forward,
 ) -> list[str]:
-    """Refit, in place, the linear layers of `model` whose inputs `cuts` have cut. Returns the names of their weights.
+    """Refit, in place, the linear layers of `model` whose inputs `cuts` have cut. Returns the names of the parameters
+    that it has changed.
 
     `uncut` is the model that the cuts were applied to, `anatomy` its anatomy. `forward` runs a model on a batch. A
     layer's inputs are taken from the uncut model, so the layers do not depend on each other. A bias is fitted too.
     Layers whose weights are tied to others stay as they are.
     """
     cut = TensorCut(anatomy, compose(anatomy, cuts))
-    after = dict(model.named_parameters())
+    after, changed = dict(model.named_parameters()), []
     layers = dict(_cut_readers(uncut, anatomy, cut))
     for names in _shares(layers):
         moments = _moments(uncut, {name: layers[name] for name in names}, batches, forward)
@@ -55,9 +56,10 @@ def refit(
             if shift is not None:
                 values[f"{name}.bias"] = layer.bias + shift.to(layer.bias.dtype)
             for tensor, value in values.items():
-                target = after[cut.name(tensor) or ""]
-                target.copy_(cut.values(tensor, value.cpu()).to(target))
-    return [f"{name}.weight" for name in layers]
+                renamed = cut.name(tensor) or ""
+                after[renamed].copy_(cut.values(tensor, value.cpu()).to(after[renamed]))
+                changed.append(renamed)
+    return changed
 
 
 def _cut_readers(uncut: torch.nn.Module, anatomy: Anatomy, cut: TensorCut) -> Iterator[tuple[str, torch.nn.Linear]]:

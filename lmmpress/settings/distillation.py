@@ -12,22 +12,27 @@ Draw = Literal["even", "random", "by_task"]
 class Distillation(Settings):
     """How a pruned model learns from the teacher after every step (Eq. 5, section 4.2).
 
-    `kl` is `reverse` as Eq. 5 prints it, KL(student, teacher), or `forward`. `pairwise` is the hinge of Eq. 5, the
-    `margin` of the correct token over the strongest wrong one, or `none`; `gamma` is its weight. `hard_labels` is the
-    weight of an additional cross-entropy on the answers. One update uses `batch_size` rows, in portions of
-    `micro_batch_size`; `rows` of the split are used, or all (Fig. 7): `draw` takes them
-    evenly over the split, at `random`, or at random with each task's share (`by_task`). `processes` is the number of
-    processes, one per GPU if there are GPUs. With `caches`, the teacher's hidden states and, while they cannot change,
-    the visual features are computed once per run instead of in every step.
-
     With `refit_rows`, the layers that read what was cut are first fitted to what they computed before the cut, by least
     squares on so many rows.
+    After the last step that the stages can make it takes `last_epochs` in place of `epochs`, if there are any.
+    With `stop_within` a tenth of the rows is kept aside, and a step ends with an epoch after which the student answers
+    more than 1 - alpha of these as the teacher does.
+
+    `kl` is `reverse` as Eq. 5 prints it, KL(student, teacher), or `forward`, at a `temperature`. `pairwise` is the
+    hinge of Eq. 5, the `margin` of the correct token over the strongest wrong one, or `none`; `gamma` is its weight.
+    `hard_labels` is the weight of an additional cross-entropy on the answers. With `learning_rate` `auto` every step
+    finds its own. One update uses `batch_size` rows, in portions of `micro_batch_size`; `rows` of the split are used,
+    or all (Fig. 7): `draw` takes them evenly over the split, at `random`, or at random with each task's share
+    (`by_task`). `processes` is the number of processes, one per GPU if there are GPUs. With `caches`, the teacher's
+    hidden states and, while they cannot change, the visual features are computed once per run instead of in every step.
     """
 
-    added_later: ClassVar[frozenset[str]] = frozenset({"refit_rows"})
+    added_later: ClassVar[frozenset[str]] = frozenset({"refit_rows", "last_epochs", "temperature", "stop_within"})
 
     epochs: Annotated[int, Field(ge=0)] = 4
-    learning_rate: Annotated[float, Field(gt=0)] = 3.0e-5
+    last_epochs: Annotated[int, Field(gt=0)] | None = None
+    stop_within: bool = False
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = 3.0e-5
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
@@ -36,6 +41,7 @@ class Distillation(Settings):
     rows: Annotated[int, Field(gt=0)] | None = None
     draw: Draw = "even"
     kl: Literal["reverse", "forward"] = "reverse"
+    temperature: Annotated[float, Field(gt=0)] = 1.0
     gamma: Annotated[float, Field(ge=0)] = 1.0
     pairwise: Literal["eq5", "margin", "none"] = "eq5"
     hard_labels: Annotated[float, Field(ge=0)] = 0.0

@@ -26,6 +26,8 @@ NUMBERS: dict[str, tuple[str, ...]] = {
     "batch_size": ("distillation", "batch_size"),
 }
 
+AUTO = 0.0
+"""What `distillation.learning_rate: auto` is as a parameter, which can only be a number."""
 
 AMOUNTS = ("step", "max")
 
@@ -35,7 +37,8 @@ def arguments_of(plan: Plan, name: str) -> dict[str, Any]:
     whole = plan.model_dump(mode="json")
     arguments: dict[str, Any] = {key: whole[key] for key in ADDRESSES} | {"name": name}
     for number, path in NUMBERS.items():
-        arguments[number] = reduce(getitem, path, whole)
+        value = reduce(getitem, path, whole)
+        arguments[number] = AUTO if value == "auto" else value
     listed = [] if _has_amounts(plan) else [stage.as_written() for stage in plan.stages]
     arguments |= amounts_of(plan) | {"stages": listed}
     # defaults are left out: a pipeline cannot express None, which is always a default
@@ -95,6 +98,8 @@ def plan_of(
     if "stages" in raw:
         raise UserError("settings.stages is a parameter of the pipeline; leave it out of settings")
     asked: dict[tuple[str, ...], Any] = {path: arguments[number] for number, path in NUMBERS.items()}
+    if str(arguments["learning_rate"]) in (str(AUTO), "0"):  # Argo has texts, and a person may write 0
+        asked[NUMBERS["learning_rate"]] = "auto"
     asked |= {(key,): arguments[key] for key in ADDRESSES}
     asked[("stages",)] = list(stages) or _stages_by_amounts(compiled, given)
     for path, value in asked.items():

@@ -27,6 +27,29 @@ def test_the_divergence_alone(kl: str, wanted: float) -> None:
     assert loss(kl=kl, pairwise="none") == pytest.approx(wanted, rel=1e-6)
 
 
+@pytest.mark.parametrize("kl", ["reverse", "forward"])
+def test_a_temperature_softens_the_divergence_alone(kl: str) -> None:
+    """At 2 probabilities are their square roots, scaled to add up to 1, and the divergence counts four times."""
+    soft = [[share**0.5 for share in shares] for shares in ((0.7, 0.2, 0.1), (0.3, 0.5, 0.2))]
+    g, f = ([share / sum(shares) for share in shares] for shares in soft)
+    first, second = (g, f) if kl == "reverse" else (f, g)
+    wanted = 4 * sum(one * math.log(one / other) for one, other in zip(first, second, strict=True))
+    assert loss(kl=kl, temperature=2.0, pairwise="none") == pytest.approx(wanted, rel=1e-5)
+    others: dict[str, Any] = {"pairwise": "margin", "gamma": 3.0, "hard_labels": 0.5}
+    added = 3 * (0.7 - 0.2) - 0.5 * math.log(0.2)
+    assert loss(kl=kl, temperature=2.0, **others) == pytest.approx(wanted + added, rel=1e-5)
+
+
+def test_a_high_temperature_matches_logits() -> None:
+    """The limit that Hinton et al. give: half the mean square of the differences of centred logits, as their sum over
+    tokens by their number. Both directions are the same there."""
+    g, f = (logits - logits.mean() for logits in (G, F))
+    wanted = ((g - f) ** 2).mean().item() / 2
+    for kl in ("reverse", "forward"):
+        found = distillation_loss(G.double(), F.double(), ANSWER, Distillation(kl=kl, temperature=1e3, pairwise="none"))
+        assert found.item() == pytest.approx(wanted, rel=1e-2)
+
+
 def test_eq5_hinges_on_the_students_own_top_token() -> None:
     """The student's top token is 0: the teacher gives it 0.3, the student 0.7, so the hinge is at rest."""
     assert loss(pairwise="eq5", gamma=2.0) == pytest.approx(REVERSE, rel=1e-6)

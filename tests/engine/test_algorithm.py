@@ -31,6 +31,20 @@ def test_accepted_steps_follow_each_other_to_the_end() -> None:
     assert end == "checkpoint 5"
 
 
+def test_the_last_step_is_the_last_that_the_stages_can_make() -> None:
+    """It is known before any decision: where the gate ends the last stage early, no step is the last one."""
+    assert [step.last for step in follow(PLAN, ["accepted"] * 6)[0]] == [False] * 5 + [True]
+    assert [step.last for step in follow(PLAN, ["rolled back", "rolled back", "accepted"])[0]] == [False, False, True]
+    ffn = parse_plan(PLAN.model_dump(mode="json") | {"stages": {"ffn": {"step": 8, "max": 20}}})
+    assert [step.last for step in follow(ffn, ["accepted"] * 3)[0]] == [False, False, True]
+    assert [step.last for step in follow(ffn, ["accepted", "rolled back"])[0]] == [False, False]
+    towers = parse_plan(ffn.model_dump(mode="json") | {"towers": ["vision", "language"]})
+    assert [step.last for step in follow(towers, ["accepted"] * 6)[0]] == [False] * 5 + [True]
+    assert [step.last for step in follow(towers, ["rolled back", "accepted", "accepted", "accepted"])[0]] == [
+        False
+    ] * 3 + [True]
+
+
 def test_a_step_that_is_rolled_back_ends_its_stage_and_the_next_starts_from_the_last_accepted() -> None:
     steps, _, _ = follow(PLAN, ["accepted", "rolled back", "accepted"])
     assert [(step.stage.name, step.parent) for step in steps[1:]] == [

@@ -509,6 +509,9 @@ def test_steps_of_other_runs_are_stored_as_before(first: First) -> None:
         "warmup", "weight_decay",
     ]  # fmt: skip
     found = parse_plan(first.raw).key_settings()
+    assert sorted(found["distillation"]) == sorted(
+        {*lasting(Distillation()), "caches", "micro_batch_size", "processes"}
+    )
     assert sorted(found) == [
         "distillation", "dtype", "importance", "seed", "splits", "stages", "tolerance", "towers", "trust_remote_code",
     ]  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from lmmpress.distillation.train import distill
+from lmmpress.distillation.train import Lesson, distill
 from lmmpress.lmm.checkpoint import load_model
 from lmmpress.lmm.examples import Examples
 from lmmpress.lmm.forward import answer_logits
@@ -36,4 +36,5 @@ def distil(pair: tuple[torch.nn.Module, torch.nn.Module, Examples], settings: Di
     def logits(model: torch.nn.Module, batch: Any) -> torch.Tensor:
         return answer_logits(model, batch, None)
 
-    return distill(student, lambda batch: logits(teacher, batch), logits, examples, None, settings, 5, Accelerator())
+    lesson = Lesson(lambda batch: logits(teacher, batch), logits, examples, None, settings)
+    return distill(student, lesson, float(settings.learning_rate), 5, Accelerator())

@@ -97,7 +97,7 @@ def distil_plainly(
             for parameter in trained:
                 if parameter.grad is not None and share < 1:
                     parameter.grad *= share
-            optimizer.update(settings.learning_rate * share_of_rate(done, updates, settings.warmup))
+            optimizer.update(float(settings.learning_rate) * share_of_rate(done, updates, settings.warmup))
             student.zero_grad()
             done += 1
         losses.append(sum(seen) / len(seen))

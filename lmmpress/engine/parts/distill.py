@@ -12,12 +12,13 @@ from lmmpress.settings.distillation import Distillation
 
 @dataclass(frozen=True)
 class Distilled:
-    """The digest of the distilled checkpoint (None if the loss was not finite), the mean loss of each epoch, and the
-    part's record; None if there were no epochs."""
+    """The digest of the distilled checkpoint (None if the loss was not finite), the mean loss of each epoch, the part's
+    record, None if there were no epochs, and the learning rate that was found, None where the plan gives it."""
 
     checkpoint: str | None
     loss: list[float]
     record: Record | None = None
+    learning_rate: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -34,10 +35,13 @@ def distill(materials: Materials, checkpoint: str, settings: Distillation | None
 
     def work(seed: int) -> dict[str, Any]:
         if settings.processes > materials.accelerator.num_processes:
-            return train_in_processes(materials, checkpoint, seed, settings).model_dump()
-        return train(materials, checkpoint, seed, settings).model_dump()
+            return train_in_processes(materials, checkpoint, seed, settings).noted()
+        return train(materials, checkpoint, seed, settings).noted()
 
     data = materials.digest("distill")
     inputs = inputs_of(materials, checkpoint, data, settings=lasting(settings), frozen=materials.frozen)
+    if settings.stop_within:
+        inputs["alpha"] = materials.plan.tolerance.alpha
     record = once(materials, "distill", inputs, work)
-    return Distilled(record.values["checkpoint"], record.values["loss"], record)
+    values = record.values
+    return Distilled(values["checkpoint"], values["loss"], record, values.get("learning_rate"))

@@ -13,13 +13,13 @@ from lmmpress.lmm.compression_record import read_record
 from lmmpress.pruning.refit import refit
 
 
-def repair(materials: Materials, checkpoint: str, model: torch.nn.Module, rows: int) -> list[str]:
+def repair(materials: Materials, checkpoint: str, model: torch.nn.Module, rows: int) -> dict[str, torch.Tensor]:
     """Refit a checkpoint's `model`, in place, to the model that it was cut from, on so many of the rows to distil on,
-    evenly spread. Returns the names of the weights that were refitted: none if its last change was no cut."""
+    evenly spread. Returns the refitted parameters by name: none if its last change was no cut."""
     record = read_record(materials.store.checkpoint(checkpoint, weights=False)) or {"history": []}
     last = list(_last_cuts(record["history"], materials.original))[::-1]
     if not last:
-        return []
+        return {}
     uncut = last[0]["pruned_from"]
     lessons, device = materials.lessons("distill"), materials.accelerator.device
     count = len(lessons.rows)
@@ -28,7 +28,8 @@ def repair(materials: Materials, checkpoint: str, model: torch.nn.Module, rows: 
     before = load_model(materials.store.checkpoint(uncut), materials.dtype).to(device)
     batches = Batches(lessons, order, materials.features("distill"), device)
     cuts = [Cut.model_validate(entry["cut"]) for entry in last]
-    return refit(model, before, materials.anatomy_of(uncut), cuts, batches, materials.logits)
+    refitted = refit(model, before, materials.anatomy_of(uncut), cuts, batches, materials.logits)
+    return {name: model.get_parameter(name).detach() for name in refitted}
 
 
 def _last_cuts(history: list[dict[str, Any]], original: str) -> Iterator[dict[str, Any]]:

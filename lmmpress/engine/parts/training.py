@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import torch
 from pydantic import BaseModel
 
-from lmmpress.distillation.train import distill
+from lmmpress.distillation.held_out import is_within, kept_aside
+from lmmpress.distillation.learning_rate import find_rate
+from lmmpress.distillation.train import Lesson, distill
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.repair import repair
 from lmmpress.lmm.checkpoint import load_model, save_trained
@@ -14,54 +17,70 @@ from lmmpress.settings.distillation import Distillation
 
 
 class Trained(BaseModel):
-    """The digest of the distilled checkpoint, and the mean loss of each epoch.
+    """The digest of the distilled checkpoint, the mean loss of each epoch, and the learning rate if trials found it.
 
     `checkpoint` is None if the loss was not finite, and in every process but the first.
     """
 
     checkpoint: str | None
     loss: list[float]
+    learning_rate: float | None = None
+
+    def noted(self) -> dict[str, Any]:
+        """As the part's record has it: without a learning rate where the plan gives it, as in older versions."""
+        return self.model_dump(exclude={"learning_rate"} if self.learning_rate is None else set())
 
 
 def train(materials: Materials, checkpoint: str, seed: int, settings: Distillation) -> Trained:
     """Distil in this process, or as one of the accelerator's processes; the first process saves the checkpoint."""
     source = materials.store.checkpoint(checkpoint)
-    model = load_model(source).to(materials.accelerator.device)
-    refitted = repair(materials, checkpoint, model, settings.refit_rows) if settings.refit_rows else []
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not name.startswith(materials.frozen))
-    losses = distill(
-        model,
-        materials.teacher_logits,
-        materials.student_logits,
-        materials.lessons("distill"),
-        materials.features("distill"),
-        settings,
-        seed,
-        materials.accelerator,
-    )
-    materials.accelerator.free_memory()  # otherwise it keeps every step's model and optimiser until the run ends
+    examples, accelerator = materials.lessons("distill"), materials.accelerator
+    rows, held = kept_aside(len(examples.rows), seed) if settings.stop_within else (None, None)
+    features = materials.features("distill")
+    lesson = Lesson(materials.teacher_logits, materials.student_logits, examples, features, settings, rows)
+    refitted: dict[str, torch.Tensor] = {}
+
+    def fresh() -> torch.nn.Module:
+        model = load_model(source).to(materials.accelerator.device)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(not name.startswith(materials.frozen))
+            if name in refitted:
+                parameter.data.copy_(refitted[name])
+        return model
+
+    if settings.refit_rows:
+        refitted |= repair(materials, checkpoint, fresh(), settings.refit_rows)
+    searched = settings.learning_rate == "auto" and settings.epochs
+    found = find_rate(fresh, lesson, seed, accelerator) if searched else None
+    rate = found if settings.learning_rate == "auto" else settings.learning_rate
+    model = fresh()
+
+    def enough() -> bool:
+        return held is not None and is_within(model, lesson, held, materials.plan.tolerance.alpha, accelerator)
+
+    losses = distill(model, lesson, rate, seed, accelerator, enough) if rate is not None else []
+    accelerator.free_memory()  # otherwise it keeps every step's model and optimiser until the run ends
     if losses is None:
-        return Trained(checkpoint=None, loss=[])
-    if not materials.accelerator.is_main_process:
-        return Trained(checkpoint=None, loss=losses)
+        return Trained(checkpoint=None, loss=[], learning_rate=found)
+    if not accelerator.is_main_process:
+        return Trained(checkpoint=None, loss=losses, learning_rate=found)
     with materials.store.scratch() as folder:
-        entry = (
-            ({"refitted": refitted} if refitted else {})
-            | {
-                "distilled_from": checkpoint,
-                "settings": lasting(settings),
-                "data": materials.examples("distill").split.digest,
-            }
-            | materials.taught
-        )
+        entry = {
+            "distilled_from": checkpoint,
+            "settings": lasting(settings),
+            "data": materials.examples("distill").split.digest,
+        } | materials.taught
+        if refitted:
+            entry["refitted"] = sorted(refitted)
+        if found is not None:
+            entry["learning_rate"] = found
         anatomy = materials.anatomy_of(checkpoint)
-        trained = materials.accelerator.unwrap_model(model)
+        trained = accelerator.unwrap_model(model)
         save_trained(trained, source, anatomy, folder / "checkpoint", continued(source, entry))
         verify_saved(trained, folder / "checkpoint")
         saved = materials.store.add_checkpoint(folder / "checkpoint")
     materials.remember(saved, anatomy)
-    return Trained(checkpoint=saved, loss=losses)
+    return Trained(checkpoint=saved, loss=losses, learning_rate=found)
 
 
 def lasting(settings: Distillation) -> dict[str, Any]:
