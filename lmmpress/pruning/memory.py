@@ -26,6 +26,9 @@ BASE_CUDA = 2048 * _MIB
 CONTEXT = 512 * _MIB
 """What CUDA takes of a GPU before the first tensor."""
 
+MOST_MOMENTS = 2 << 30
+"""Bytes of second moments that refitting holds at once; more layers than that take further passes over the rows."""
+
 _SINGLE = 4  # bytes of a number in float32
 
 
@@ -33,7 +36,8 @@ _SINGLE = 4  # bytes of a number in float32
 class Weights:
     """How many parameters are held: all of the `original`; of what a step leaves at most, all (`cut`) and those that
     distillation trains (`trained`); those whose importance is summed (`scored`), and those of them that a gradient
-    reaches (`reached`): none reaches an image side that is not run; and the `largest` tensor's."""
+    reaches (`reached`): none reaches an image side that is not run; and the `largest` tensor's. `moments` are the
+    second moments of inputs that refitting holds at once."""
 
     original: int
     cut: int
@@ -41,6 +45,7 @@ class Weights:
     scored: int
     reached: int
     largest: int
+    moments: int = 0
 
 
 @dataclass(frozen=True)
@@ -132,14 +137,17 @@ def _compare(weights: Weights, plan: Plan) -> Need:
 def _distill(weights: Weights, plan: Plan, processes: int) -> Need:
     """Teacher, student, and for each number that is trained its gradient and AdamW's two averages, all but the teacher
     in float32."""
-    if plan.distillation.epochs == 0:
+    settings = plan.distillation
+    learns = settings.epochs or settings.last_epochs
+    if not learns and not settings.refit_rows:
         return Need("distill", BASE, BASE_CUDA, CONTEXT)
     here, there = _widths(plan)
     # what is written is loaded again and compared; gradients and averages are gone by then
     compared = 2 * _SINGLE * weights.cut
-    alone = max(_trained(weights, here, processes), compared)
+    alone = max(_trained(weights, here, processes) if learns else 0, compared, _refitted(weights, here, plan))
     process = BASE + here * weights.original + alone
-    gpu = CONTEXT + there * weights.original + _trained(weights, there, processes)
+    learning = max(_trained(weights, there, processes) if learns else 0, _refitted(weights, there, plan))
+    gpu = CONTEXT + there * weights.original + learning
     passing = max(there * weights.original, compared)
     if processes == 1:
         return Need("distill", process, BASE_CUDA + passing, gpu)
@@ -148,6 +156,13 @@ def _distill(weights: Weights, plan: Plan, processes: int) -> Need:
     moving = max(there * weights.original, _SINGLE * weights.cut)
     together = BASE_CUDA * (processes + 1) + max(processes * moving, passing)
     return Need("distill", starting + processes * process, together, gpu + CONTEXT + first)
+
+
+def _refitted(weights: Weights, width: int, plan: Plan) -> int:
+    """The bytes of a student that is refitted before it learns, with the model that it was cut from."""
+    if not plan.distillation.refit_rows:
+        return 0
+    return _SINGLE * weights.cut + width * weights.original + _SINGLE * weights.moments
 
 
 def _trained(weights: Weights, width: int, processes: int) -> int:

@@ -17,12 +17,10 @@ from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.batches import Batch
 from lmmpress.lmm.tensor_cut import TensorCut, compose
 from lmmpress.progress import track
+from lmmpress.pruning.memory import MOST_MOMENTS
 
 RIDGE = 1e-3
 """How strongly weights are held to what they were, as a share of the mean square of an input."""
-
-MOST_MOMENTS = 2 << 30
-"""Bytes of second moments that are held at once; more layers than that take further passes over the rows."""
 
 Forward = Callable[[torch.nn.Module, Batch], object]
 
@@ -52,9 +50,9 @@ def refit(
             layer, (second, mean) = layers[name], moments.pop(name)
             kept = next(rows for dim, rows in cut.index(f"{name}.weight") if dim == 1).to(second.device)
             weight, shift = _fitted(layer.weight, kept, second, mean if layer.bias is not None else None)
-            values = {f"{name}.weight": layer.weight.index_copy(1, kept, weight.to(layer.weight.dtype))}
+            values = {f"{name}.weight": layer.weight.float().index_copy(1, kept, weight.float())}
             if shift is not None:
-                values[f"{name}.bias"] = layer.bias + shift.to(layer.bias.dtype)
+                values[f"{name}.bias"] = layer.bias.float() + shift.float()
             for tensor, value in values.items():
                 renamed = cut.name(tensor) or ""
                 after[renamed].copy_(cut.values(tensor, value.cpu()).to(after[renamed]))

@@ -12,7 +12,7 @@ from lmmpress.lmm.read_anatomy import anatomy_after
 from lmmpress.plan import Plan
 from lmmpress.pruning.choose import check_removed, choose
 from lmmpress.pruning.importance import other_axes, scored_axes
-from lmmpress.pruning.memory import Need, Weights, needs_of
+from lmmpress.pruning.memory import MOST_MOMENTS, Need, Weights, needs_of
 from lmmpress.stages import Stage
 
 
@@ -90,8 +90,22 @@ def predict_memory(anatomy: Anatomy, plan: Plan, sizes: list[Size], processes: i
         scored=sum(numbers[name] for name in scored),
         reached=sum(numbers[name] for name in reached),
         largest=max(numbers.values()),
+        moments=_moments(anatomy, plan),
     )
     return needs_of(weights, plan, sees_once, processes)
+
+
+def _moments(anatomy: Anatomy, plan: Plan) -> int:
+    """How many numbers refitting holds at once: for each layer whose inputs a plan cuts, the square of their number."""
+    readers = set()
+    for stage in plan.stages:
+        for tower in plan.stage_towers(stage):
+            for name in [tower] if tower else anatomy.towers:
+                body = anatomy.tower(name).axes.get(stage.axis)
+                slices = [piece for group in body.groups for piece in group.slices] if body else []
+                readers |= {piece.tensor for piece in slices if piece.counted and piece.dim == 1}
+    squares = [anatomy.shapes[name][1] ** 2 for name in readers]
+    return min(sum(squares), max(MOST_MOMENTS // 4, *squares)) if squares else 0
 
 
 def _any_cut(anatomy: Anatomy, tower: str, axis: str, removed: int) -> Cut:

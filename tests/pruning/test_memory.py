@@ -11,7 +11,7 @@ from support.tiny import config_of
 from lmmpress.lmm.read_anatomy import anatomy_of
 from lmmpress.plan import Plan, parse_plan
 from lmmpress.pruning.memory import BASE, COPYING, Need, Weights, needs_of, needs_without_model
-from lmmpress.pruning.sizes import predict, predict_memory
+from lmmpress.pruning.sizes import _moments, predict, predict_memory
 
 MODEL = Weights(
     original=900_000_000,
@@ -51,6 +51,25 @@ def test_what_holds_for_every_model(count: int, left: float, trained: float, pro
     assert needs["distill"].process > needs["evaluate"].process, "the student is held, and what trains it"
     assert needs["distill"].gpu > needs["evaluate"].gpu
     assert needs["gate"].process == needs["due"].process < COPYING <= needs["prune"].process
+
+
+def test_refitting_holds_the_uncut_model_and_the_moments() -> None:
+    """They are gone when the student learns, so only what is more than that counts."""
+    settings = {"epochs": 0, "refit_rows": 8}
+    weights = replace(MODEL, moments=100_000_000)
+    refits = of(weights, plan_of(distillation=settings))["distill"]
+    nothing = of(weights, plan_of(distillation={"epochs": 0}))["distill"]
+    least = 4 * (weights.original + weights.cut + weights.moments)
+    assert refits.process - nothing.process == 4 * weights.original + max(least, 8 * weights.cut)
+    learns, both = (of(weights, plan_of(distillation={"refit_rows": rows}))["distill"] for rows in (0, 8))
+    assert amounts(learns) == amounts(both), "learning takes more than refitting here"
+
+
+def test_moments_are_those_of_the_layers_that_lose_inputs() -> None:
+    """The FFN of each of four blocks narrows from 64, and nothing reads what a removed block wrote."""
+    anatomy = anatomy_of(config_of("text-opt"))
+    assert _moments(anatomy, plan_of()) == 4 * 64**2
+    assert _moments(anatomy, plan_of(stages={"block": {"step": 1, "max": 1}})) == 0
 
 
 def test_what_is_frozen_costs_no_gradient_and_no_optimizer_state() -> None:
