@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lmmpress.api import (
+        advise,
         as_plan,
         compare,
         compress,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         report,
     )
     from lmmpress.data.description import Description
+    from lmmpress.engine.advised import Advice
     from lmmpress.errors import UserError
     from lmmpress.evaluation.answers import Answer, Answers
     from lmmpress.evaluation.comparison import Comparison
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Advice",
     "Answer",
     "Answers",
     "Comparison",
@@ -61,6 +64,7 @@ __all__ = [
     "StepResult",
     "UserError",
     "Work",
+    "advise",
     "as_plan",
     "compare",
     "compress",
@@ -79,6 +83,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Advice": "lmmpress.engine.advised",
     "Answer": "lmmpress.evaluation.answers",
     "Answers": "lmmpress.evaluation.answers",
     "Comparison": "lmmpress.evaluation.comparison",

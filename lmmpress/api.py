@@ -31,6 +31,7 @@ from lmmpress.tasks.granularity import Granularity
 if TYPE_CHECKING:  # torch, transformers and MLflow take seconds to import
     from lmmpress.benchmarks import Asked, Benchmark
     from lmmpress.data.description import Description
+    from lmmpress.engine.advised import Advice
     from lmmpress.evaluation.answers import Answers, Question
     from lmmpress.evaluation.comparison import Comparison
     from lmmpress.evaluation.disagreements import Disagreements
@@ -194,6 +195,34 @@ def plan_sizes(plan: AnyPlan, *, overrides: Iterable[str] = (), progress: Listen
             start = start_of(wanted, anatomy)
         shares = tuple(what_shares_became(written, wanted))
         return Sizes(tuple(sizes), predict_memory(anatomy, wanted, sizes), start, shares)
+
+
+def advise(
+    plan: AnyPlan,
+    out: Path | str | None = None,
+    *,
+    target: float | None = None,
+    overrides: Iterable[str] = (),
+    progress: Listener | None = None,
+) -> "Advice":
+    """Suggest the numbers of a plan, from what short cuts of its model lose: `lmmpress advise`.
+
+    Each axis of each tower that the plan cuts is cut by 10, 25 and 50 %, without distillation, and measured on the
+    gate's split. The suggested order, steps and maxima, each with its reason, and the estimated time of a run, are in
+    the result; the new file `out` gets the suggested plan. The results are kept in a store beside that file, so that
+    the same call carries on after a stop. With `target` the maxima make the towers that many times smaller.
+
+    Raises UserError before any work if plan, model and data do not fit together, if `out` exists, or if the target
+    cannot be reached.
+    """
+    with _telling(progress, "advise"):
+        from lmmpress.engine.advice import advise
+        from lmmpress.tracking.registry import located
+
+        asked = as_plan(plan, overrides)
+        found = asked.model_copy(update={"model": located(asked.model)})
+        model = None if found.model == asked.model else asked.model
+        return advise(found, None if out is None else _local(out), target, model)
 
 
 def prune(

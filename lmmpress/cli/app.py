@@ -8,7 +8,21 @@ from typing import Annotated
 
 import typer
 
-from lmmpress.cli import approve, checkpoints, compare, data, doctor, kubeflow, plan, report, run, store, task, trigger
+from lmmpress.cli import (
+    advise,
+    approve,
+    checkpoints,
+    compare,
+    data,
+    doctor,
+    kubeflow,
+    plan,
+    report,
+    run,
+    store,
+    task,
+    trigger,
+)
 from lmmpress.cli.shared import console, say
 from lmmpress.errors import UserError
 from lmmpress.host.full_disk import is_full, system_says
@@ -32,6 +46,7 @@ app.command()(approve.approve)
 app.command()(doctor.doctor)
 app.command()(run.run)
 app.command()(plan.plan)
+app.command()(advise.advise)
 app.command()(checkpoints.prune)
 app.command()(checkpoints.inspect)
 app.command()(checkpoints.evaluate)

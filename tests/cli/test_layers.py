@@ -73,6 +73,7 @@ def test_nothing_else_imports_the_command_line() -> None:
 COMMANDS: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {
     "run": (api.compress, {"directory": "out", "plan_file": "plan", "sample": "plan"}),
     "plan": (api.plan_sizes, {"plan_file": "plan", "from_preset": "plan"}),
+    "advise": (api.advise, {"plan_file": "plan", "from_preset": "plan", "sample": "plan"}),
     "prune": (api.prune, {"target": "out"}),
     "inspect": (api.inspect, {}),
     "evaluate": (api.evaluate, {}),
