@@ -42,7 +42,7 @@ def advise(plan: Plan, out: Path | None = None, target: float | None = None, mod
         anatomy = anatomy_of(read_config(fits.teacher))
         if not fits.plan.stages:
             raise UserError("the plan has no stages; name the axes to cut, each with a step and a max")
-        most = _most(fits.plan, anatomy, target)
+        most = maxima(fits.plan, anatomy, target)
     with _store_of(out) as store:
         with doing("prepare"):
             checked = check_all_rows(fits.plan, fits.teacher, store)
@@ -56,7 +56,7 @@ def advise(plan: Plan, out: Path | None = None, target: float | None = None, mod
         rows = len(split_of(fits.plan, "distill").rows)
         time = expected(fits.plan, stages, found, pace, rows, _gpus(fits.plan))
         raw = plan_of(plan, stages, model)
-        sizes = predict(anatomy, _as_stages(fits.plan, stages))
+        sizes = predict(anatomy, with_stages(fits.plan, stages))
         before, after = (_of_towers(fits.plan, anatomy, size.parameters_by_tower) for size in (sizes[0], sizes[-1]))
         advice = Advice(found, tuple(stages), time, plan.distillation.learning_rate, before / after, raw, out)
         if out is not None:
@@ -98,7 +98,7 @@ def store_beside(out: Path) -> Path:
     return out.with_name(f"{out.name}.store")
 
 
-def _most(plan: Plan, anatomy: Anatomy, target: float | None) -> dict[Way, int]:
+def maxima(plan: Plan, anatomy: Anatomy, target: float | None) -> dict[Way, int]:
     """How much each stage may remove: what all stages of the plan along its way may together, or a share of its width,
     the same for all, that makes the towers `target` times smaller."""
     ways = ways_of(plan, anatomy)
@@ -117,22 +117,22 @@ def _most(plan: Plan, anatomy: Anatomy, target: float | None) -> dict[Way, int]:
     if any(way.tower == "largest" for way in ways):
         raise UserError("--target needs towers by name: with towers: [largest] a maximum counts over all of them")
     low, high = 1, _WHOLE - 1  # the smallest share that is enough lies between them
-    if (best := _ratio(plan, anatomy, ways, high)) < target:
+    if (best := ratio_at(plan, anatomy, ways, high)) < target:
         raise UserError(f"--target {target:g}: these stages make the towers {best:.1f} times smaller at most")
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if _ratio(plan, anatomy, ways, middle) >= target else (middle + 1, high)
-    return _shares(ways, high)
+        low, high = (low, middle) if ratio_at(plan, anatomy, ways, middle) >= target else (middle + 1, high)
+    return shares_at(ways, high)
 
 
-def _shares(ways: list[Way], percent: int) -> dict[Way, int]:
+def shares_at(ways: list[Way], percent: int) -> dict[Way, int]:
     return {way: nearest_legal(Fraction(percent, _WHOLE), way.width, way.unit) for way in ways}
 
 
-def _ratio(plan: Plan, anatomy: Anatomy, ways: list[Way], percent: int) -> float:
+def ratio_at(plan: Plan, anatomy: Anatomy, ways: list[Way], percent: int) -> float:
     """How many times smaller the towers become if each stage removes this share of its width."""
-    stages = [SuggestedStage(way, most, most, 0.0, "") for way, most in _shares(ways, percent).items()]
-    sizes = predict(anatomy, _as_stages(plan, stages))
+    stages = [SuggestedStage(way, most, most, 0.0, "") for way, most in shares_at(ways, percent).items()]
+    sizes = predict(anatomy, with_stages(plan, stages))
     after = _of_towers(plan, anatomy, sizes[-1].parameters_by_tower)
     return _of_towers(plan, anatomy, count_by_tower(anatomy)) / after
 
@@ -142,5 +142,5 @@ def _of_towers(plan: Plan, anatomy: Anatomy, parameters: dict[str, int]) -> int:
     return sum(parameters[name] for name in towers_of(plan, anatomy))
 
 
-def _as_stages(plan: Plan, stages: list[SuggestedStage]) -> Plan:
+def with_stages(plan: Plan, stages: list[SuggestedStage]) -> Plan:
     return Plan.model_validate(plan_of(plan, stages))

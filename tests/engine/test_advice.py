@@ -12,6 +12,7 @@ from support.data import COLORS
 
 from lmmpress.api import advise, plan_sizes
 from lmmpress.engine import sensitivity
+from lmmpress.engine.advice import maxima, ratio_at, shares_at
 from lmmpress.engine.compression import compress
 from lmmpress.engine.expected_time import Pace, expected
 from lmmpress.engine.materials import Materials
@@ -23,6 +24,7 @@ from lmmpress.engine.parts.prune import prune
 from lmmpress.engine.sensitivity import Loss, Sensitivity, Way, cuts_of_way, floor_of, measure
 from lmmpress.engine.suggestion import cost_of, kept_of, suggest
 from lmmpress.errors import UserError
+from lmmpress.lmm.checkpoint import read_checkpoint
 from lmmpress.plan import parse_plan, read_plan
 from lmmpress.result import Drop, Interval
 from lmmpress.store import open_store
@@ -265,24 +267,28 @@ def test_stages_on_the_largest_tower_stay_so(raw_plan: dict[str, Any], tmp_path:
     advise(raw_plan | {"towers": ["largest"], "stages": {"ffn": {"step": 8, "max": 16}}}, out)
     (stage,) = read_plan(out).stages
     assert (stage.tower or read_plan(out).towers[0], stage.max) == ("largest", 16)
+
+
+def test_a_target_needs_towers_by_name(raw_plan: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="towers by name"):
         advise(raw_plan | {"towers": ["largest"]}, tmp_path / "other.yaml", target=2)
 
 
-def test_stages_along_one_axis_become_one(raw_plan: dict[str, Any]) -> None:
-    raw_plan["stages"] = [{"axis": "ffn", "step": 8, "max": 16}, {"axis": "ffn", "step": 4, "max": 12}]
-    (stage,) = advise(raw_plan).stages
-    assert stage.most == 28
-
-
-def test_a_target_sets_the_maxima(raw_plan: dict[str, Any]) -> None:
-    advice = advise(raw_plan, target=3)
-    assert advice.ratio >= 3
-    least = advise(raw_plan, target=1.5)
-    assert 1.5 <= least.ratio < advice.ratio
+def test_a_target_sets_the_least_maxima_that_reach_it(raw_plan: dict[str, Any]) -> None:
+    plan = parse_plan(raw_plan)
+    anatomy = read_checkpoint(Path(plan.model))
+    most = maxima(plan, anatomy, 3.0)
+    (percent,) = [one for one in range(1, 100) if shares_at(list(most), one) == most][:1]
+    assert ratio_at(plan, anatomy, list(most), percent) >= 3 > ratio_at(plan, anatomy, list(most), percent - 1)
     for target, words in ((10_000, "at most"), (1, "more than 1"), (float("nan"), "more than 1")):
         with pytest.raises(UserError, match=words):
-            advise(raw_plan, target=target)
+            maxima(plan, anatomy, target)
+
+
+def test_without_a_target_a_stage_removes_what_the_plan_says(raw_plan: dict[str, Any]) -> None:
+    raw_plan["stages"] = [{"axis": "ffn", "step": 8, "max": 16}, {"axis": "ffn", "step": 4, "max": 12}]
+    plan = parse_plan(raw_plan)
+    assert list(maxima(plan, read_checkpoint(Path(plan.model)), None).values()) == [28]
 
 
 def test_an_existing_file_is_refused_before_any_work(
