@@ -73,7 +73,7 @@ def score(
     others: Collection[str] = (),
 ) -> Scored:
     """The importance of every dimension of every group, by the plan's criterion: along the axes that are always scored,
-    and along `others`. Only criterion `taylor` needs `batches`, of so many `samples`.
+    and along `others`. Only the criteria of `USES_DATA` need `batches`, of so many `samples`.
 
     `loss` maps a batch to a scalar, averaged over its samples. With accumulation `sample` every batch must be one
     sample. The model's gradients are empty afterwards.

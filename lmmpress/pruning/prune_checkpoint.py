@@ -29,7 +29,7 @@ from lmmpress.printing.numbers import in_short
 from lmmpress.printing.sheet import Part, Shown
 from lmmpress.progress import say_once
 from lmmpress.pruning.choose import check_removed, choose
-from lmmpress.pruning.importance import Scores, answer_loss, other_axes, score
+from lmmpress.pruning.importance import Scores, loss_of, other_axes, score
 from lmmpress.settings.importance import Importance
 
 
@@ -122,14 +122,14 @@ def _scores(source: Path, anatomy: Anatomy, data: Path, split: str, settings: Im
     if name != split:
         say_once(f"{data}: the data has the usual splits: {name} scores")
     examples = encode(read_split(data, name, settings.rows), load_processor(source), anatomy.config)
-    model = load_model(source)
+    model, generator = load_model(source), torch.Generator().manual_seed(0)
     return score(
         model,
         anatomy,
         Batches(examples, grouped(examples, settings.batch_size)),
         len(examples.rows),
-        lambda batch: answer_loss(answer_logits(model, batch, anatomy.projector), batch),
+        loss_of(settings, generator, lambda batch: answer_logits(model, batch, anatomy.projector)),
         settings,
-        torch.Generator().manual_seed(0),
+        generator,
         others,
     ).scores

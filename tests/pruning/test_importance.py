@@ -16,7 +16,9 @@ from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.examples import encode
 from lmmpress.lmm.forward import answer_logits
 from lmmpress.lmm.processor import load_processor
+from lmmpress.pruning.choose import choose
 from lmmpress.pruning.importance import Scored, agreement, answer_loss, own_answer_loss, score
+from lmmpress.pruning.prune_checkpoint import prune_checkpoint
 from lmmpress.settings.importance import Importance
 
 
@@ -190,3 +192,22 @@ def test_own_answers_score_a_model_that_is_always_right() -> None:
     (own,) = torch.autograd.grad(own_answer_loss(logits, batch, 10.0, seeded), logits)
     assert given.abs().max() < 1e-6
     assert own.abs().max() > 1e-3
+
+
+def test_one_cut_without_a_run_goes_by_the_same_scores(
+    make_checkpoint: Callable[..., Path], data: Path, tmp_path: Path
+) -> None:
+    """`prune` scores by the criterion's own loss, with a seed that is always the same."""
+    source, settings = make_checkpoint("llama"), Importance(criterion="fisher", batch_size=4, temperature=2.0)
+    anatomy, model = read_checkpoint(source), load_model(source)
+    examples = encode(read_split(data, "score"), load_processor(source), anatomy.config)
+    batches = [make_batch(examples, chosen) for chosen in grouped(examples, 4)]
+    seeded = torch.Generator().manual_seed(0)
+
+    def loss(batch: Batch) -> torch.Tensor:
+        return own_answer_loss(answer_logits(model, batch, None), batch, 2.0, seeded)
+
+    scores = score(model, anatomy, batches, len(examples.rows), loss, settings, seeded).scores
+    wanted = choose(anatomy, "language", "ffn", 16, scores)
+    found = prune_checkpoint(source, tmp_path / "cut", "language", "ffn", 16, data, "score", settings)
+    assert found.cuts == (wanted,)
