@@ -125,6 +125,14 @@ class TensorCut:
             value = scale.apply(value)
         return value
 
+    def outputs(self, tensor: str, value: torch.Tensor) -> torch.Tensor:
+        """Of values [rows of the tensor, ...] those of the rows that stay, rescaled as these are."""
+        for dim, rows in self.index(tensor):
+            value = _take(value, 0, rows) if dim == 0 else value
+        for scale in self._scales.get(tensor, []):
+            value = scale.apply(value) if scale.dim == 0 else value
+        return value
+
 
 class _Scale:
     """Multiply a tensor, at all its places along a dimension or at the first ones."""

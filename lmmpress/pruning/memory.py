@@ -26,9 +26,6 @@ BASE_CUDA = 2048 * _MIB
 CONTEXT = 512 * _MIB
 """What CUDA takes of a GPU before the first tensor."""
 
-MOST_MOMENTS = 2 << 30
-"""Bytes of second moments that refitting holds at once; more layers than that take further passes over the rows."""
-
 _SINGLE = 4  # bytes of a number in float32
 
 
@@ -37,7 +34,7 @@ class Weights:
     """How many parameters are held: all of the `original`; of what a step leaves at most, all (`cut`) and those that
     distillation trains (`trained`); those whose importance is summed (`scored`), and those of them that a gradient
     reaches (`reached`): none reaches an image side that is not run; and the `largest` tensor's. `moments` are the
-    second moments of inputs that refitting holds at once."""
+    numbers that refitting holds of the layer that needs the most."""
 
     original: int
     cut: int

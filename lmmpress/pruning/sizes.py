@@ -12,7 +12,7 @@ from lmmpress.lmm.read_anatomy import anatomy_after
 from lmmpress.plan import Plan
 from lmmpress.pruning.choose import check_removed, choose
 from lmmpress.pruning.importance import other_axes, scored_axes
-from lmmpress.pruning.memory import MOST_MOMENTS, Need, Weights, needs_of
+from lmmpress.pruning.memory import Need, Weights, needs_of
 from lmmpress.stages import Stage
 
 
@@ -96,16 +96,13 @@ def predict_memory(anatomy: Anatomy, plan: Plan, sizes: list[Size], processes: i
 
 
 def _moments(anatomy: Anatomy, plan: Plan) -> int:
-    """How many numbers refitting holds at once: for each layer whose inputs a plan cuts, the square of their number."""
-    readers = set()
-    for stage in plan.stages:
-        for tower in plan.stage_towers(stage):
-            for name in [tower] if tower else anatomy.towers:
-                body = anatomy.tower(name).axes.get(stage.axis)
-                slices = [piece for group in body.groups for piece in group.slices] if body else []
-                readers |= {piece.tensor for piece in slices if piece.counted and piece.dim == 1}
-    squares = [anatomy.shapes[name][1] ** 2 for name in readers]
-    return min(sum(squares), max(MOST_MOMENTS // 4, *squares)) if squares else 0
+    """How many numbers refitting holds of the layer that needs the most: the products of its inputs with each other
+    and with its outputs, as sums in float32 and, while they are solved, in float64."""
+    towers = [anatomy.tower(name) for name in towers_of(plan, anatomy)]
+    bodies = [body for tower in towers for body in tower.axes.values()]
+    slices = [piece for body in bodies for group in body.groups for piece in group.slices]
+    layers = [anatomy.shapes[piece.tensor] for piece in slices if piece.counted and piece.dim == 1]
+    return 4 * max((inputs * (inputs + outputs) for outputs, inputs in layers), default=0)
 
 
 def _any_cut(anatomy: Anatomy, tower: str, axis: str, removed: int) -> Cut:

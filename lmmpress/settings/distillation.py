@@ -12,7 +12,7 @@ Draw = Literal["even", "random", "by_task"]
 class Distillation(Settings):
     """How a pruned model learns from the teacher after every step (Eq. 5, section 4.2).
 
-    With `refit_rows`, the layers that read what was cut are first fitted to what they computed before the cut, by least
+    With `refit_rows`, the linear layers of a tower that was cut are first fitted to what they computed before, by least
     squares on so many rows.
     After the last step that the stages can make it takes `last_epochs` in place of `epochs`, if there are any.
     With `stop_within` a tenth of the rows is kept aside, and a step ends with an epoch after which the student answers

@@ -1,5 +1,6 @@
-"""After a cut, the layers that read what was cut are fitted to what they computed before it."""
+"""After a cut, the layers of the tower are fitted, in their order, to what they computed before it."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +17,7 @@ from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint, sav
 from lmmpress.lmm.examples import encode
 from lmmpress.lmm.forward import answer_logits
 from lmmpress.lmm.processor import load_processor
-from lmmpress.pruning import refit as module
-from lmmpress.pruning.refit import refit
+from lmmpress.pruning.refit import fitted_weights, refit
 
 Make = Callable[..., Path]
 
@@ -75,7 +75,7 @@ def test_what_copies_held_is_taken_over(
     before, model = load_model(uncut), load_model(tmp_path / "cut")
     wanted, plain = logits(before), logits(model)
     fitted = refit(model, before, anatomy, [cut], batches, lambda one, batch: answer_logits(one, batch, None))
-    assert len([name for name in fitted if name.endswith("weight")]) == len(anatomy.axis(tower, axis).groups)
+    assert fitted
     assert (logits(model) - wanted).abs().max() < 0.02 * (plain - wanted).abs().max()
 
 
@@ -98,43 +98,59 @@ def test_a_bias_takes_over_what_is_constant(make_checkpoint: Make, data: Path, t
     assert torch.allclose(found, wanted, atol=1e-4)
 
 
-def test_weights_are_those_of_least_squares() -> None:
+@pytest.mark.parametrize("offset", [False, True])
+def test_weights_are_those_of_least_squares(offset: bool) -> None:
     """The solution from moments is that of the rows, up to the ridge."""
     generator = torch.Generator().manual_seed(0)
-    mixed = torch.randn(12, 12, generator=generator, dtype=torch.float64)
-    rows = torch.randn(500, 12, generator=generator, dtype=torch.float64) @ mixed + 1
-    weight, kept = torch.randn(5, 12, generator=generator, dtype=torch.float64), torch.tensor([0, 2, 3, 7, 8, 11])
-    second, mean = rows.T @ rows / len(rows), rows.mean(0)
-    target = rows @ weight.T
-    for offset in (False, True):
-        inputs = torch.cat([rows[:, kept], torch.ones(len(rows), 1, dtype=rows.dtype)[:, : int(offset)]], 1)
-        best = torch.linalg.lstsq(inputs, target).solution
-        least = float((inputs @ best - target).square().sum())
-        fitted, shift = module._fitted(weight, kept, second, mean if offset else None)
-        found = rows[:, kept] @ fitted.T + (shift if shift is not None else 0)
-        error = float((found - target).square().sum())
-        plain = float((rows[:, kept] @ weight[:, kept].T - target).square().sum())
-        assert least <= error <= least + 0.01 * (plain - least)
+    mixed = torch.randn(6, 12, generator=generator, dtype=torch.float64)
+    x = torch.randn(500, 6, generator=generator, dtype=torch.float64) @ mixed[:, :6] + 1
+    y = x @ torch.randn(6, 5, generator=generator, dtype=torch.float64) + torch.randn(500, 5, generator=generator) + 2
+    weight = torch.randn(5, 6, generator=generator, dtype=torch.float64)
+    inputs = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], 1) if offset else x
+    least = float((inputs @ torch.linalg.lstsq(inputs, y).solution - y).square().sum())
+    means = (x.mean(0), y.mean(0)) if offset else None
+    fitted, shift = fitted_weights(weight, x.T @ x / len(x), y.T @ x / len(x), means)
+    assert (shift is not None) == offset
+    error = float((x @ fitted.T + (0 if shift is None else shift) - y).square().sum())
+    plain = float((x @ weight.T - y).square().sum())
+    assert least <= error <= least + 0.01 * (plain - least)
 
 
-def test_more_passes_over_the_rows_change_nothing(
-    make_checkpoint: Make, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("kind", "tower", "axis"),
+    [
+        ("llama", "language", "attention"),
+        ("llama", "language", "io"),
+        ("glm", "language", "attention"),
+        ("qwen2", "language", "attention"),
+        ("flan-t5", "language", "io"),
+        ("opt", "vision", "attention"),
+        ("opt", "qformer", "attention"),
+        ("opt", "vision", "io"),
+    ],
+)
+def test_the_cut_model_comes_closer_to_the_model_before_it(
+    make_checkpoint: Make, data: Path, tmp_path: Path, kind: str, tower: str, axis: str
 ) -> None:
-    """Moments that do not fit together are collected in turn."""
-    source = make_checkpoint("llama")
+    """Also where what was cut has no reader of its own, as planes of query and key, and on rows that nothing was
+    fitted on."""
+    source = make_checkpoint(kind)
     anatomy = read_checkpoint(source)
-    cut = cut_of(anatomy, "language", "io")
+    cut = cut_of(anatomy, tower, axis)
     apply_cuts(source, anatomy, [cut], tmp_path / "cut")
-    batches, before = batches_of(source, data), load_model(source)
-    fitted = []
-    for limit in (module.MOST_MOMENTS, 1):
-        monkeypatch.setattr(module, "MOST_MOMENTS", limit)
-        model = load_model(tmp_path / "cut")
-        names = refit(model, before, anatomy, [cut], batches, lambda one, batch: answer_logits(one, batch, None))
-        fitted.append({name: model.get_parameter(name) for name in names})
-    assert fitted[0].keys() == fitted[1].keys()
-    assert len(fitted[0]) == 4 * 5, "query, key, value, gate and up of four blocks; the tied head stays"
-    assert all(torch.equal(fitted[0][name], fitted[1][name]) for name in fitted[0])
+    *batches, other = batches_of(source, data)
+    before, model = load_model(source), load_model(tmp_path / "cut")
+
+    def error() -> float:
+        with torch.no_grad():
+            found, wanted = (answer_logits(one, other, anatomy.projector) for one in (model, before))
+        return float((found - wanted).square().mean())
+
+    plain = error()
+    names = refit(model, before, anatomy, [cut], batches, lambda one, batch: answer_logits(one, batch, None))
+    assert names
+    assert all(anatomy.tower(tower).owns(name) for name in names), "other towers stay as they are"
+    assert error() < 0.9 * plain
 
 
 def test_removed_blocks_leave_nothing_to_refit(make_checkpoint: Make, data: Path, tmp_path: Path) -> None:
@@ -147,19 +163,31 @@ def test_removed_blocks_leave_nothing_to_refit(make_checkpoint: Make, data: Path
 
 
 def test_several_cuts_are_refitted_together(make_checkpoint: Make, data: Path, tmp_path: Path) -> None:
-    """After cuts along several axes, blocks among them, every layer that lost inputs is fitted under its new name, and
-    the whole is closer to the model before it."""
+    """After cuts along several axes, blocks among them, every layer from the first that was cut is fitted, under its
+    new name."""
     source = make_checkpoint("arcee")
     anatomy = read_checkpoint(source)
     cuts, current = [], anatomy
     for axis in ("block", "ffn", "attention"):
         cuts.append(cut_of(current, "language", axis, units=1 if axis == "block" else None))
-        apply_cuts(source, anatomy, cuts, tmp_path / axis)
-        current = read_checkpoint(tmp_path / axis)
-    batches, before, model = batches_of(source, data), load_model(source), load_model(tmp_path / "attention")
-    with torch.no_grad():
-        plain = {name: value.clone() for name, value in model.named_parameters()}
+        shutil.rmtree(tmp_path / "cut", ignore_errors=True)
+        apply_cuts(source, anatomy, cuts, tmp_path / "cut")
+        current = read_checkpoint(tmp_path / "cut")
+    batches, before, model = batches_of(source, data), load_model(source), load_model(tmp_path / "cut")
+    plain = {name: value.clone() for name, value in model.named_parameters()}
     names = refit(model, before, anatomy, cuts, batches, lambda one, batch: answer_logits(one, batch, None))
     changed = {name for name, value in model.named_parameters() if not torch.equal(value, plain[name])}
     assert set(names) == changed
-    assert len(names) == 4 * 3, "weight and bias of the output of attention and FFN, in each block that is left"
+    assert len(names) == 3 * 6 * 2, "six layers and their biases in each block that is left"
+
+
+def test_layers_before_the_first_cut_stay(make_checkpoint: Make, data: Path, tmp_path: Path) -> None:
+    """What comes before the first FFN computes what it did."""
+    source = make_checkpoint("llama")
+    anatomy = read_checkpoint(source)
+    cut = cut_of(anatomy, "language", "ffn")
+    apply_cuts(source, anatomy, [cut], tmp_path / "cut")
+    batches, before, model = batches_of(source, data), load_model(source), load_model(tmp_path / "cut")
+    names = refit(model, before, anatomy, [cut], batches, lambda one, batch: answer_logits(one, batch, None))
+    assert not [name for name in names if ".layers.0.self_attn." in name]
+    assert [name for name in names if ".layers.1.self_attn." in name]
