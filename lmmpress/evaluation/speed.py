@@ -10,9 +10,9 @@ import math
 import platform
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from statistics import fmean, geometric_mean
 from typing import Any, TypeVar
@@ -215,8 +215,10 @@ def environment(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
     """What speed depends on beside the model: versions of libraries, device, dtype, threads."""
     import transformers
 
-    return {
-        "lmmpress": version("lmmpress"),
+    own: dict[str, str] = {}
+    with suppress(PackageNotFoundError):  # run from its source, without being installed
+        own["lmmpress"] = version("lmmpress")
+    return own | {
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "python": platform.python_version(),
