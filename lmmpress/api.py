@@ -34,7 +34,6 @@ if TYPE_CHECKING:  # torch, transformers and MLflow take seconds to import
     from lmmpress.engine.advised import Advice
     from lmmpress.evaluation.answers import Answers, Question
     from lmmpress.evaluation.comparison import Comparison
-    from lmmpress.evaluation.disagreements import Disagreements
     from lmmpress.evaluation.evaluate_checkpoint import Measurement
     from lmmpress.lmm.inspection import Inspection
     from lmmpress.pruning.planned import Sizes
@@ -96,46 +95,10 @@ def compress(
         else:
             chosen = _lineage(tracking_uri, name, asked.model) if isinstance(recorder, str) else recorder
             result = _compress_here(found, folder, chosen, resume)
-        from lmmpress.reporting import write_report
+        from lmmpress.tasks.pages import write_pages
 
-        rows = _disagreements(found, folder, result)
-        write_report(result, _in_numbers(found, folder), folder / "report.html", rows)
-        if found.compare:
-            _write_comparison(found, folder, result)
+        write_pages(found, folder, result)
         return result
-
-
-def _in_numbers(plan: Plan, out: Path) -> Plan:
-    """A plan as its run in a folder has it: with whole numbers in place of shares."""
-    if plan.in_numbers:
-        return plan
-    from lmmpress.engine.run_folder import plan_in
-
-    return plan_in(out)
-
-
-def _disagreements(plan: Plan, out: Path, result: Result) -> "Disagreements | None":
-    """The rows on which the ends of a run disagree, if its store keeps them; they are kept beside the result too, so
-    that `report` finds them."""
-    from lmmpress.engine.kept import kept_disagreements
-    from lmmpress.reporting import keep_rows
-    from lmmpress.store import open_store
-
-    found = kept_disagreements(open_store(plan.store or str(out / "store")), result.run_key)
-    if found:
-        keep_rows(out, found)
-    return found
-
-
-def _write_comparison(plan: Plan, out: Path, result: Result) -> None:
-    """Write the comparison of a run's ends that its store keeps, if it could be made."""
-    from lmmpress.engine.kept import kept_comparison
-    from lmmpress.reporting import write_comparison
-    from lmmpress.store import open_store
-
-    kept = kept_comparison(open_store(plan.store or str(out / "store")), result.run_key)
-    if kept:
-        write_comparison(kept, out)
 
 
 def _compress_here(plan: Plan, out: Path, recorder: Recorder | None, resume: bool) -> Result:
@@ -221,8 +184,7 @@ def advise(
 
         asked = as_plan(plan, overrides)
         found = asked.model_copy(update={"model": located(asked.model)})
-        model = None if found.model == asked.model else asked.model
-        return advise(found, None if out is None else _local(out), target, model)
+        return advise(found, None if out is None else _local(out), target, asked.model)
 
 
 def prune(

@@ -58,7 +58,7 @@ def advise(plan: Plan, out: Path | None = None, target: float | None = None, mod
         raw = plan_of(plan, stages, model)
         sizes = predict(anatomy, with_stages(fits.plan, stages))
         before, after = (_of_towers(fits.plan, anatomy, size.parameters_by_tower) for size in (sizes[0], sizes[-1]))
-        advice = Advice(found, tuple(stages), time, plan.distillation.learning_rate, before / after, raw, out)
+        advice = Advice(found, tuple(stages), time, before / after, raw, out)
         if out is not None:
             write_plan(advice, out)
     return advice

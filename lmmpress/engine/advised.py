@@ -32,7 +32,6 @@ class Advice(Shown):
     found: Sensitivity
     stages: tuple[SuggestedStage, ...]
     time: Expected
-    learning_rate: float | str
     ratio: float
     plan: dict[str, Any]
     written: Path | None = None
@@ -41,9 +40,17 @@ class Advice(Shown):
         return f"<advice: {', '.join(stage.way.name for stage in self.stages)}; {self.time.steps} steps>"
 
     @property
+    def learning_rate(self) -> float | str | None:
+        """The learning rate of the suggested plan; None if it does not distil."""
+        rate: float | str | None = self.plan.get("distillation", {}).get("learning_rate")
+        return rate
+
+    @property
     def learning(self) -> str:
         """The learning rate with its reason."""
-        return f"learning rate {self.learning_rate}: the plan's own, since no cut here was distilled to find another"
+        if self.learning_rate is None:
+            return "no learning rate, since the plan distils for no epochs"
+        return "learning rate auto: each step finds its own by short trials, since each begins from another model"
 
     @property
     def outcome(self) -> str:
@@ -136,8 +143,11 @@ def _number(value: float) -> float | None:
 
 
 def plan_of(plan: Plan, stages: Sequence[SuggestedStage], model: str | None = None) -> dict[str, Any]:
-    """The mapping of a plan with other stages. What belongs to the old ones goes: a warm start, and approvals after
-    stages that there are no more. Relative paths are from the current directory, and become absolute."""
+    """The mapping of a plan with other stages, of which each step finds its own learning rate.
+
+    What belongs to the old stages goes: a warm start, and approvals after stages that there are no more. Relative paths
+    are from the current directory, and become absolute.
+    """
     raw = plan.model_dump(mode="json", exclude_unset=True)
     raw |= {} if model is None else {"model": model}
     for key in (*ADDRESSES, "start_from"):
@@ -154,6 +164,10 @@ def plan_of(plan: Plan, stages: Sequence[SuggestedStage], model: str | None = No
     if raw.get("pipeline", {}).get("approve"):
         names = stage_names(one.way.axis for one in stages)
         raw["pipeline"]["approve"] = [name for name in raw["pipeline"]["approve"] if name in names]
+    if plan.distillation.epochs:
+        raw["distillation"] = raw.get("distillation", {}) | {"learning_rate": "auto"}
+    else:
+        raw.get("distillation", {}).pop("learning_rate", None)
     return raw | {"stages": entries}
 
 

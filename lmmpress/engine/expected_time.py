@@ -12,6 +12,7 @@ from lmmpress.engine.sensitivity import Sensitivity
 from lmmpress.engine.suggestion import SuggestedStage
 from lmmpress.plan import Plan
 from lmmpress.progress import Outlook, at_step
+from lmmpress.settings.distillation import Distillation
 from lmmpress.store import Store
 
 _EPOCHS = (1, 3)
@@ -44,15 +45,17 @@ def pace_of(plan: Plan, store: Store, original: str, cut: str) -> Pace:
     if settings.epochs == 0:
         return Pace(0.0, 0.0)
     rows = min(len(split_of(plan, "distill").rows), _PORTIONS * settings.micro_batch_size * settings.processes)
-    few = plan.model_copy(update={"distillation": settings.model_copy(update={"rows": rows})})
+    rate = Distillation().learning_rate if settings.learning_rate == "auto" else settings.learning_rate
+    short = {"rows": rows, "learning_rate": rate, "stop_within": False}  # neither trials nor an early end are timed
+    few = plan.model_copy(update={"distillation": settings.model_copy(update=short)})
     materials = Materials(few, store, original, splits=splits_of(few))
     paces = []
     with at_step(Outlook("time of an epoch")):
         for checkpoint in (original, cut):
             _prepare(materials)
             each = [few.distillation.model_copy(update={"epochs": epochs}) for epochs in _EPOCHS]
-            short, long = (distill(materials, checkpoint, one).seconds for one in each)
-            paces.append(_between(short, long, rows))
+            one, three = (distill(materials, checkpoint, settings).seconds for settings in each)
+            paces.append(_between(one, three, rows))
     return Pace(fmean(pace.row for pace in paces), max(pace.beside for pace in paces))
 
 
@@ -80,10 +83,11 @@ def expected(
     """The time of all steps, which distil on so many `rows` each. Without epochs a step takes as long as the cuts
     here."""
     usual = {part: fmean(one.seconds[part] for one in found.losses) for part in found.losses[0].seconds}
-    epochs = plan.distillation.epochs
+    settings, epochs = plan.distillation, plan.distillation.epochs
     distilling = pace.beside + epochs * rows * pace.row if epochs else usual["distill"]
     step = usual["prune"] + distilling + 2 * usual["evaluate"]
+    more = (settings.last_epochs - epochs) * rows * pace.row if epochs and settings.last_epochs else 0.0
     scored = sum(stage.steps for stage in stages if axis_named(stage.way.axis).needs_scores)
     steps = sum(stage.steps for stage in stages)
-    seconds = steps * step + scored * found.scored
+    seconds = steps * step + more + scored * found.scored
     return Expected(steps, seconds, gpus * seconds / 3600 if gpus else None)
