@@ -1,10 +1,11 @@
 """Measures what refitting after a cut is worth: gate accuracy and loss with it and without it, by criterion and seed.
 
-    python bench/refit.py [--seeds 3] [--rows 4500]
+    python bench/refit.py [--seeds 3] [--rows 2250]
 
-For each seed the sample's block stage is made once. Then FFN, attention and input/output width are cut at once, as far
-as the preset goes, each with new scores, and distilled for one epoch. The test split is not used. `single` are the cuts
-of one axis by half, of the input/output width by a quarter, without distillation.
+For each seed the sample's block stage is made once, on so many rows. Then each axis alone is cut by half, the
+input/output width by a quarter, by every criterion, and measured before and after refitting, without distillation. At
+last FFN, attention and input/output width are cut at once, as far as the preset goes and by its criterion, and
+distilled for one epoch with refitting and without. The test split is not used.
 """
 
 import argparse
@@ -36,7 +37,7 @@ SINGLE = {"ffn": 2, "attention": 2, "io": 4}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=4500)
+    parser.add_argument("--rows", type=int, default=2250)
     arguments = parser.parse_args()
     found: dict[str, dict[str, list[dict[str, float]]]] = {}
 
@@ -48,7 +49,7 @@ def main() -> None:
         changes = {"seed": str(seed), "distillation__rows": str(arguments.rows)}
         first = sample_materials(**changes)
         start = blocks(first)
-        note("after the block stage", "", measure(first, start))
+        note("after the block stage", "none", measure(first, start))
         for name, settings in CRITERIA.items():
             asked = {f"importance__{key}": value for key, value in settings.items()}
             materials = Materials(sample_materials(**changes, **asked).plan, first.store, first.original)
@@ -56,11 +57,11 @@ def main() -> None:
                 cut = one_cut(materials, start, axis, part)
                 note(f"{axis} -1/{part}", name, measure(materials, cut))
                 note(f"{axis} -1/{part}, refitted", name, measure(materials, refitted(materials, cut)))
-            cut = all_cuts(materials, start)
-            note("all", name, measure(materials, cut))
-            note("all, refitted", name, measure(materials, refitted(materials, cut)))
-            note("all, distilled", name, measure(materials, learned(materials, cut, 0)))
-            note("all, refitted, distilled", name, measure(materials, learned(materials, cut, REFIT_ROWS)))
+        cut = all_cuts(first, start)
+        note("all", "magnitude", measure(first, cut))
+        note("all, refitted", "magnitude", measure(first, refitted(first, cut)))
+        note("all, distilled", "magnitude", measure(first, learned(first, cut, 0)))
+        note("all, refitted, distilled", "magnitude", measure(first, learned(first, cut, REFIT_ROWS)))
     show(
         {
             what: {
