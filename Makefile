@@ -6,7 +6,7 @@ STAMP := $(VENV)/installed
 DOCS_STAMP := $(VENV)/installed-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help sample trigger-demo test test-long test-radosgw cluster-test check docs docs-serve clean
+.PHONY: help sample trigger-demo test test-long test-radosgw cluster-test bench bench-table check docs docs-serve clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,12 @@ test-radosgw: $(STAMP)  ## the tests of the store against Ceph RGW, a second S3 
 
 cluster-test: $(STAMP)  ## the chart and whole runs on the cluster of KUBECONFIG, an hour or two (CONTRIBUTING.md)
 	$(BIN)/pytest -m cluster -n 0 -s -v $(CLUSTER_TEST_OPTIONS) tests/cluster
+
+bench: $(STAMP)  ## the benches that need nothing but two cores, and a table of all figures; ONLY=importance,cut
+	$(BIN)/python -m tools.benches run --only "$(ONLY)"
+
+bench-table: $(STAMP)  ## the table of what was measured for the docs, without measuring
+	$(BIN)/python -m tools.benches table
 
 check: $(STAMP)  ## the checks that read the code: style, types, floors
 	$(BIN)/ruff check .

@@ -3,12 +3,15 @@
 import argparse
 import json
 import os
+import platform
 import resource
 import statistics
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +84,24 @@ def show(result: dict[str, Any]) -> None:
     """Print a bench's result as JSON, with a description of the machine."""
     import torch
 
-    machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    machine = {
+        "cores": os.cpu_count(),
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "transformers": version("transformers"),
+        "python": platform.python_version(),
+    }
     print(json.dumps(result | {"machine": machine}, indent=1))
+
+
+def processor() -> str:
+    """The model of this machine's processor, as the system names it."""
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _seconds(work: Callable[[], Any]) -> float:

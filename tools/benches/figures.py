@@ -1,0 +1,289 @@
+"""Every figure that docs name and a result file holds, in the order of docs/benchmarks.md.
+
+To add one: a line here. A result file without a ratio or a target goes into `LEFT_OUT`, with the reason.
+"""
+
+from dataclasses import dataclass
+
+Path = tuple[str, ...]
+"""Keys into a result file, from its top; `*` stands for each item of a list."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number of a result file, and where docs print it.
+
+    `file` is the result's name without .json. With `over`, the figure is the number at `path` over that at `over`.
+    `least` and `most` are the target. `places` and `times` say how it is printed: decimals, and times what (100 for a
+    percentage). `near` is text in the row or the paragraph of `page` that prints it.
+    """
+
+    what: str
+    file: str
+    path: Path
+    near: str
+    most: float | None = None
+    least: float | None = None
+    places: int = 2
+    times: float = 1
+    over: Path | None = None
+    page: str = "docs/benchmarks.md"
+
+
+AXES = ("block", "ffn", "attention", "io")
+SHAPES = ("first shape", "last shape")
+PARTS = ("prepare", "steps", "evaluate", "due", "importance", "prune", "distill", "gate", "publish", "stage")
+SAMPLE, WARM = "docs/sample.md", "docs/warm.md"
+WAITING, CHECK = "The share of an epoch", "The check of all rows before a run's first step"
+READS, COPIED = "bytes_read_over_source", "speed_as_share_of_copying_the_kept_bytes"
+
+
+def _by_axis(
+    what: str, file: str, key: str, near: str, places: int, *, most: float | None = None, least: float | None = None
+) -> list[Figure]:
+    return [Figure(f"{what}, {axis}", file, (axis, key), near, most, least, places) for axis in AXES]
+
+
+def _waiting(file: str, with_threads: str) -> list[Figure]:
+    return [
+        Figure(
+            f"% of an epoch that waits for a batch, {name}, {shape}{with_threads}",
+            file,
+            (shape, "waiting_share", key),
+            WAITING,
+            most=0.05,
+            places=1,
+            times=100,
+        )
+        for name, key in {"with caches": "with_caches", "decoding each time": "decoding_again"}.items()
+        for shape in SHAPES
+    ]
+
+
+def _rows(kind: str, what: str, near: str, most: float | None = None) -> list[Figure]:
+    at: Path = tuple(kind.split("/"))
+    return [
+        Figure(f"MB of {what}, 10,000 rows", "data", (*at, "by_rows", "10000", "peak_mb"), near, places=0),
+        Figure(f"MB of {what}, 1,000,000 rows", "data", (*at, "by_rows", "1000000", "peak_mb"), near, places=0),
+        Figure(f"memory of {what}, 1,000,000 / 10,000 rows", "data", (*at, "most_over_least"), near, most=most),
+    ]
+
+
+FIGURES = [
+    Figure("seconds of the sample run", "sample_run", ("seconds",), "seconds, from", 360, places=0, page=SAMPLE),
+    Figure("peak memory of the sample run, GB", "sample_run", ("peak_gb",), "peak memory, GB", 3, page=SAMPLE),
+    Figure(
+        "block parameters of the language tower, original / compressed",
+        "sample_run",
+        ("language_reduction",),
+        "block parameters of the language tower",
+        least=18,
+        places=1,
+        page=SAMPLE,
+    ),
+    Figure("test accuracy lost", "sample_run", ("drop",), "| test accuracy lost", 0.010, places=4, page=SAMPLE),
+    Figure(
+        "samples/s, compressed / original",
+        "sample_run",
+        ("samples_per_second_ratio",),
+        "samples/s at batch 64",
+        least=4,
+        places=1,
+        page=SAMPLE,
+    ),
+    Figure(
+        "latency p50, original / compressed",
+        "sample_run",
+        ("latency_p50_ratio",),
+        "latency p50 at batch 1",
+        places=1,
+        page=SAMPLE,
+    ),
+    Figure(
+        "processor time of a warm run / of a full one",
+        "warm",
+        ("carried", "processor_seconds_ratio"),
+        "| warm |",
+        page=WARM,
+    ),
+    Figure("the same, cut anew", "warm", ("anew-0.5", "processor_seconds_ratio"), "| cut anew", page=WARM),
+    Figure(
+        "importance, dataset, one pass / bare forward and backward",
+        "importance",
+        ("dataset, 1 pass", "ratio"),
+        "importance, `dataset`, one pass",
+        1.15,
+    ),
+    Figure("the same, four passes", "importance", ("dataset, 4 passes", "ratio"), "importance, `dataset`, four"),
+    Figure("importance, batch / bare", "importance", ("batch, 1 pass", "ratio"), "importance, `batch`", 1.15),
+    Figure("importance, sample / bare", "importance", ("sample, 1 pass", "ratio"), "importance, `sample`", 1.15),
+    *(
+        Figure(
+            f"an epoch without caches / with caches, {shape}",
+            "distillation",
+            (shape, "without_caches_over_with"),
+            f"one epoch without caches / with caches, {shape}",
+            places=1,
+        )
+        for shape in SHAPES
+    ),
+    Figure(
+        "distillation of a whole run without caches / with caches",
+        "caches",
+        ("ratio",),
+        "distillation of a whole run without caches",
+        least=2,
+        places=1,
+    ),
+    *(
+        Figure(
+            f"distillation with caches, speed of a bare training loop, {shape}",
+            "distillation",
+            (shape, "speed_of_a_bare_training_step"),
+            near,
+            least=0.9,
+        )
+        for shape, near in zip(SHAPES, ("speed of a bare training loop", "the same, last shape"), strict=True)
+    ),
+    Figure("the sample by stage / in one process", "pipeline", ("stage", "ratio"), "the sample by stage / in one", 1.3),
+    Figure(
+        "seconds of a task beside its work, by step",
+        "pipeline",
+        ("step", "seconds_per_task_beside_the_work"),
+        "seconds of a task in addition",
+        8,
+        places=1,
+    ),
+    Figure(
+        "the same by stage",
+        "pipeline",
+        ("stage", "seconds_per_task_beside_the_work"),
+        "the same by stage, mean of 6 tasks",
+        places=1,
+    ),
+    *(
+        Figure(
+            f"seconds of lmmpress compile, by {granularity}, {number} measurement",
+            "pipeline",
+            (*at, granularity),
+            near,
+            2,
+            places=1,
+        )
+        for granularity, near in {"step": "`lmmpress compile` with", "stage": "| the same by stage | "}.items()
+        for number, at in {
+            "first": ("stage", "compile_seconds"),
+            "second": ("step", "compile_seconds"),
+            "last": ("compile_seconds_later",),
+        }.items()
+    ),
+    Figure("seconds of all lints and renders of the chart", "chart", ("seconds",), "The chart: 6 lints", 60, places=0),
+    Figure("p99 of the trigger's answers / of a bare handler's", "trigger", ("p99_ratio",), "p99 of an answer", 3),
+    Figure(
+        "processor time of a delivery / of the bare handler's",
+        "trigger",
+        ("runs", "*", "cpu_milliseconds", "server"),
+        "processor time of a delivery",
+        over=("runs", "*", "cpu_milliseconds", "bare"),
+    ),
+    *(
+        Figure(f"memory of scoring / weights, {case}", "importance_memory", (case, "peak_over_weights"), "peak / weights")
+        for case in ("bare", "dataset, 1 pass", "dataset, 4 passes", "batch", "sample")
+    ),
+    *_by_axis("cutting 1 GB / copying it", "cut", "cut_over_copy", "seconds of cutting 1 GB", 2, most=1.5),
+    *_by_axis("speed of cutting 5.2 GB / of copying", "cut_large_10_blocks", COPIED, "speed of cutting", 1, least=0.6),
+    *_by_axis(
+        "MB in memory, cutting 5.2 GB",
+        "cut_large_10_blocks",
+        "anonymous_memory_mb",
+        "anonymous memory of that",
+        1,
+        most=1000,
+    ),
+    *_by_axis("bytes read / of the source", "cut_large_10_blocks", READS, "bytes read from the disk", 2),
+    *_by_axis(
+        "MB in memory, cutting 13.8 GB",
+        "cut_large_48_blocks",
+        "anonymous_memory_mb",
+        "anonymous memory with all 48 blocks",
+        0,
+        most=1000,
+    ),
+    *_by_axis(
+        "speed of cutting 13.8 GB / of copying", "cut_large_48_blocks", COPIED, "speed of that, one round", 2, least=0.6
+    ),
+    Figure("rate of an upload / of the plain client", "store", ("upload_rate_over_plain",), "rate of an up", least=0.8),
+    Figure(
+        "rate of a download / of the plain client",
+        "store",
+        ("download_rate_over_plain",),
+        "rate of a download",
+        least=0.8,
+        places=1,
+    ),
+    Figure(
+        "bytes sent, 30 % unchanged / new",
+        "store",
+        ("sent_of_a_checkpoint_30_percent_unchanged",),
+        "bytes sent for a checkpoint",
+        0.71,
+        places=3,
+    ),
+    *(
+        Figure(
+            f"peak memory of {way} {size} MB, MB",
+            "store",
+            (f"peak_mb_of_{size}_mb", key),
+            f"peak memory of {way}",
+            600,
+            places=0,
+        )
+        for way, key in {"sending": "up", "fetching": "down"}.items()
+        for size in (300, 1200, 2400)
+    ),
+    Figure("requests of a cache hit", "store", ("requests_of_a_cache_hit",), "requests for opening", 1, places=0),
+    *_rows("encoding/pictures", "encoding, pictures", "encoding, pictures (", 1.5),
+    *_rows("reading/text", "reading, text", "reading, text"),
+    *_rows("reading/pictures", "reading, pictures", "| reading, pictures"),
+    *_waiting("distillation", ""),
+    *_waiting("distillation_two_threads", ", two threads"),
+    Figure(
+        "check of rows, speed of decoding, sample",
+        "row_check",
+        ("sample", "speed_of_plain_decoding"),
+        CHECK,
+        least=0.8,
+    ),
+    Figure(
+        "check of rows, speed of decoding, photos",
+        "row_check",
+        ("photos", "speed_of_plain_decoding"),
+        CHECK,
+        least=0.8,
+    ),
+    *(
+        Figure(
+            f"memory of {part}, predicted / measured",
+            "memory",
+            ("parts", part, "predicted_over_measured"),
+            "| predicted / measured |",
+            1.1,
+            0.7,
+        )
+        for part in PARTS
+    ),
+]
+
+LEFT_OUT = {
+    "advise": "accuracies and sizes of two plans, without a target",
+    "cluster": "seconds and requests of pods; docs/kubeflow.md has the table",
+    "controls": "accuracies; docs/sample.md has the table",
+    "criteria": "losses and accuracies; docs/sample.md has the table",
+    "criteria_two_blocks": "losses and accuracies; docs/sample.md has the table",
+    "determinism": "differences of digits; docs/determinism.md has the table",
+    "distillation_rows": "accuracies; docs/plan.md has the table",
+    "learning_rate": "accuracies by rate, without a target",
+    "pipeline_size": "bytes, without a target; docs/kubeflow.md has the table",
+    "profile_step": "shares of one step, without a target; docs/benchmarks.md has the section",
+    "refit": "losses and accuracies, without a target",
+}
