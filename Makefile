@@ -31,7 +31,7 @@ test-radosgw: $(STAMP)  ## the tests of the store against Ceph RGW, a second S3 
 cluster-test: $(STAMP)  ## the chart and whole runs on the cluster of KUBECONFIG, an hour or two (CONTRIBUTING.md)
 	$(BIN)/pytest -m cluster -n 0 -s -v $(CLUSTER_TEST_OPTIONS) tests/cluster
 
-bench: $(STAMP)  ## the benches that need nothing but two cores, and a table of all figures; ONLY=importance,cut
+bench: $(STAMP)  ## the benches that need two cores alone, then a table of all figures; or ONLY=importance,cut
 	$(BIN)/python -m tools.benches run --only "$(ONLY)"
 
 bench-table: $(STAMP)  ## the table of what was measured for the docs, without measuring

@@ -3,7 +3,8 @@
     python bench/profile_step.py [--rows 512] [--axis ffn]
 
 The step is made twice, each time from the original and in a new store: plain, which gives the shares of the parts, and
-with torch's profiler around `distill`. Times are this process's, so that other work on the machine changes shares little.
+with torch's profiler around `distill`. Shares of parts are of processor time, which
+other work on the machine changes little.
 `pieces` divide what distilling takes: the time inside of a piece, without that of pieces inside of it. `largest` are
 operators by their own time, each within its piece; an operator named `python` is all that is not inside of one of
 torch's. Other threads, which make batches, are seen only where they are waited for.

@@ -1,8 +1,8 @@
 """`make bench` and `make bench-table`.
 
-    python -m tools.benches run [--only importance,cut] [--out out/bench]
-    python -m tools.benches table [FOLDER]
-    python -m tools.benches list
+python -m tools.benches run [--only importance,cut] [--out out/bench]
+python -m tools.benches table [FOLDER]
+python -m tools.benches list
 """
 
 import argparse

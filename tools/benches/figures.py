@@ -187,7 +187,9 @@ FIGURES = [
         over=("runs", "*", "cpu_milliseconds", "bare"),
     ),
     *(
-        Figure(f"memory of scoring / weights, {case}", "importance_memory", (case, "peak_over_weights"), "peak / weights")
+        Figure(
+            f"memory of scoring / weights, {case}", "importance_memory", (case, "peak_over_weights"), "peak / weights"
+        )
         for case in ("bare", "dataset, 1 pass", "dataset, 4 passes", "batch", "sample")
     ),
     *_by_axis("cutting 1 GB / copying it", "cut", "cut_over_copy", "seconds of cutting 1 GB", 2, most=1.5),

@@ -13,7 +13,7 @@ from tools.benches.figures import FIGURES, Figure
 HEADS = ("what", "median (min to max, count)", "target", "met")
 
 
-class Missing(Exception):
+class MissingError(Exception):
     """A figure that cannot be told: one line that says why."""
 
 
@@ -33,7 +33,7 @@ def table(folder: Path, figures: Sequence[Figure] = FIGURES) -> str:
     for figure in figures:
         try:
             found = found_in(read(folder, figure.file), figure)
-        except Missing as fault:
+        except MissingError as fault:
             missing.append(str(fault))
             continue
         met = "" if figure.most is None and figure.least is None else "yes" if is_met(figure, found) else "NO"
@@ -45,28 +45,29 @@ def table(folder: Path, figures: Sequence[Figure] = FIGURES) -> str:
 
 
 def read(folder: Path, name: str) -> Any:
-    """A result file of the folder. Missing if there is none, or if it is not JSON."""
+    """A result file of the folder. MissingError if there is none, or if it is not JSON."""
     path = folder / f"{name}.json"
     try:
         return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise Missing(f"{path}: there is none; `make bench ONLY={name}` makes it in out/bench") from None
+        raise MissingError(f"{path}: there is none; `make bench ONLY={name}` makes it in out/bench") from None
     except ValueError:
-        raise Missing(f"{path}: not JSON; remove it, and measure again") from None
+        raise MissingError(f"{path}: not JSON; remove it, and measure again") from None
 
 
 def found_in(result: Any, figure: Figure) -> Found:
-    """The figure in the content of its file. Missing if it is not there."""
+    """The figure in the content of its file. MissingError if it is not there."""
     try:
         values = list(_values(result, figure.path))
         if figure.over:
             values = [one / other for one, other in zip(values, _values(result, figure.over), strict=True)]
         if len(values) == 1 and isinstance(values[0], dict):
             spread = values[0]
-            return Found(spread["median"], spread["min"], spread["max"], spread["count"])
-        return Found(statistics.median(values), min(values), max(values), len(values))
+            return Found(*(float(spread[key]) for key in ("median", "min", "max")), count=int(spread["count"]))
+        numbers = [float(value) for value in values]
+        return Found(statistics.median(numbers), min(numbers), max(numbers), len(numbers))
     except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError):
-        raise Missing(f"{figure.file}.json: no number at {'/'.join(figure.path)} ({figure.what})") from None
+        raise MissingError(f"{figure.file}.json: no number at {'/'.join(figure.path)} ({figure.what})") from None
 
 
 def _values(content: Any, path: Sequence[str]) -> Iterable[Any]:
@@ -114,7 +115,7 @@ def machines(folder: Path, names: Iterable[str]) -> list[str]:
     for name in names:
         try:
             noted = read(folder, name)
-        except Missing:
+        except MissingError:
             continue
         parts = _machines_in(noted) or ["machine not noted"]
         by_machine.setdefault("; ".join(dict.fromkeys(parts)), []).append(name)
