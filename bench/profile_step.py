@@ -7,7 +7,8 @@ with torch's profiler around `distill`. Shares of parts are of processor time, w
 other work on the machine changes little.
 `pieces` divide what distilling takes: the time inside of a piece, without that of pieces inside of it. `largest` are
 operators by their own time, each within its piece; an operator named `python` is all that is not inside of one of
-torch's. Other threads, which make batches, are seen only where they are waited for.
+torch's. Time that is neither in a piece nor in an operator is not counted. Other threads, which make batches, are seen
+only where they are waited for.
 """
 
 import argparse
@@ -116,8 +117,7 @@ def labelled() -> Iterator[None]:
                 yield batch
 
         stack.enter_context(patch.object(train, "ahead", waited))
-        with record_function(f"{LABEL}everything else"):
-            yield
+        yield
 
 
 def _labelled(function: Callable[..., Any], name: str) -> Callable[..., Any]:
