@@ -62,8 +62,8 @@ def found_in(result: Any, figure: Figure) -> Found:
         if figure.over:
             values = [one / other for one, other in zip(values, _values(result, figure.over), strict=True)]
         if len(values) == 1 and isinstance(values[0], dict):
-            spread = values[0]
-            return Found(*(float(spread[key]) for key in ("median", "min", "max")), count=int(spread["count"]))
+            median, low, high = (float(values[0][key]) for key in ("median", "min", "max"))
+            return Found(median, low, high, int(values[0]["count"]))
         numbers = [float(value) for value in values]
         return Found(statistics.median(numbers), min(numbers), max(numbers), len(numbers))
     except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError):
