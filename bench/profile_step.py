@@ -3,12 +3,12 @@
     python bench/profile_step.py [--rows 512] [--axis ffn]
 
 The step is made twice, each time from the original and in a new store: plain, which gives the shares of the parts, and
-with torch's profiler around `distill`. Shares of parts are of processor time, which
-other work on the machine changes little.
-`pieces` divide what distilling takes: the time inside of a piece, without that of pieces inside of it. `largest` are
-operators by their own time, each within its piece; an operator named `python` is all that is not inside of one of
-torch's. Time that is neither in a piece nor in an operator is not counted. Other threads, which make batches, are seen
-only where they are waited for.
+with torch's profiler around `distill`. Shares of parts and of pieces are of processor time,
+which other work on the machine changes little. `pieces` divide what distilling takes: the time of its thread inside of
+a piece, without that of pieces inside of it; other threads, which make batches, are not counted. `largest` are
+operators by their own time: the share of their piece, times that of the operator in it, which is of elapsed time, since
+torch's profiler knows no other. An operator named `python` is all of a piece that is not inside of one of torch's.
+Run it with OMP_NUM_THREADS=1: what other threads compute for torch is not seen.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 from unittest.mock import patch
 
 import torch
@@ -35,7 +35,7 @@ from lmmpress.engine.parts.importance import importance
 from lmmpress.engine.parts.prune import prune
 
 Found = TypeVar("Found")
-LABEL = "piece: "
+LABEL, REST = "piece: ", "everything else"
 PIECES: list[tuple[Any, str, str]] = [
     (shared, "visual_features", "filling the cache of visual features"),
     (shared, "answer_states", "filling the cache of the teacher's states"),
@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--axis", default="ffn")
     arguments = parser.parse_args()
     plain, _ = step(arguments.rows, arguments.axis, profiled=False)
+    Clock.by_piece.clear()
     seconds, events = step(arguments.rows, arguments.axis, profiled=True)
     show(
         {
@@ -66,7 +67,7 @@ def main() -> None:
             "share_of_step": shares(plain),
             "distill_profiled_over_plain": seconds["distill"] / plain["distill"],
         }
-        | inside(events)
+        | inside(events, shares(Clock.by_piece))
     )
 
 
@@ -81,7 +82,7 @@ def step(rows: int, axis: str, profiled: bool) -> tuple[dict[str, float], list[F
     )
     events: list[FunctionEvent] = []
     if profiled:
-        with labelled(), profile(activities=[ProfilerActivity.CPU]) as profiler:
+        with labelled(), profile(activities=[ProfilerActivity.CPU]) as profiler, Clock.piece(REST):
             found = timed(seconds, "distill", lambda: distill(materials, pruned))
         events = list(profiler.events() or [])
     else:
@@ -99,6 +100,34 @@ def timed(seconds: dict[str, float], name: str, work: Callable[[], Found]) -> Fo
     return found
 
 
+class Clock:
+    """Which piece this thread is in, and the processor time of each piece that it has left or gone deeper from."""
+
+    by_piece: ClassVar[dict[str, float]] = {}
+    _within: ClassVar[list[str]] = []
+    _since: ClassVar[float] = 0.0
+
+    @classmethod
+    @contextmanager
+    def piece(cls, name: str) -> Iterator[None]:
+        cls._pass_on()
+        cls._within.append(name)
+        try:
+            with record_function(LABEL + name):
+                yield
+        finally:
+            cls._pass_on()
+            cls._within.pop()
+
+    @classmethod
+    def _pass_on(cls) -> None:
+        """What has passed since the last change belongs to the innermost piece."""
+        now = time.thread_time()
+        if cls._within:
+            cls.by_piece[cls._within[-1]] = cls.by_piece.get(cls._within[-1], 0.0) + now - cls._since
+        cls._since = now
+
+
 @contextmanager
 def labelled() -> Iterator[None]:
     """The profiler sees the pieces of distilling, by their names."""
@@ -110,7 +139,7 @@ def labelled() -> Iterator[None]:
         def waited(*what: Any) -> Iterator[Any]:
             batches = really(*what)
             while True:
-                with record_function(f"{LABEL}waiting for batches"):
+                with Clock.piece("waiting for batches"):
                     batch = next(batches, None)
                 if batch is None:
                     return
@@ -122,27 +151,31 @@ def labelled() -> Iterator[None]:
 
 def _labelled(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     def inside_its_label(*args: Any, **options: Any) -> Any:
-        with record_function(LABEL + name):
+        with Clock.piece(name):
             return function(*args, **options)
 
     return inside_its_label
 
 
-def inside(events: list[FunctionEvent]) -> dict[str, Any]:
+def inside(events: list[FunctionEvent], pieces: dict[str, float]) -> dict[str, Any]:
     """The share of each piece of distilling, and the three operators with the most own time, each within its piece."""
-    pieces: dict[str, float] = defaultdict(float)
-    operators: dict[str, float] = defaultdict(float)
+    operators: dict[str, dict[str, float]] = {piece: defaultdict(float) for piece in pieces}
     for event in events:
         above: FunctionEvent | None = event
         while above is not None and not above.name.startswith(LABEL):
             above = above.cpu_parent
-        piece = above.name.removeprefix(LABEL) if above else "everything else"
-        operator = "python" if event is above else event.name
-        pieces[piece] += event.self_cpu_time_total
-        operators[f"{piece}: {operator}"] += event.self_cpu_time_total
-    largest = sorted(shares(operators).items(), key=lambda item: -item[1])[:3]
-    ordered = sorted(shares(pieces).items(), key=lambda item: -item[1])
-    return {"pieces": dict(ordered), "largest": dict(largest)}
+        piece = above.name.removeprefix(LABEL) if above else REST
+        operators[piece]["python" if event is above else event.name] += event.self_cpu_time_total
+    items = {
+        f"{piece}: {operator}": pieces[piece] * share
+        for piece, own in operators.items()
+        for operator, share in (shares(own) if own else {}).items()
+    }
+    return {"pieces": _sorted(pieces), "largest": dict(list(_sorted(items).items())[:3])}
+
+
+def _sorted(shared: dict[str, float]) -> dict[str, float]:
+    return dict(sorted(shared.items(), key=lambda item: -item[1]))
 
 
 def shares(times: dict[str, float]) -> dict[str, float]:
