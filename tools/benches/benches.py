@@ -62,5 +62,6 @@ BENCHES = [
     Bench("distillation_rows", "hours", threads=1, left_out=RUNS),
     Bench("determinism", "hours", left_out=RUNS),
     Bench("learning_rate", "hours", left_out=RUNS),
+    Bench("refit", "hours", threads=1, left_out="nothing of it is a ratio"),
     Bench("advise", "hours", left_out=RUNS),
 ]
