@@ -69,7 +69,7 @@ def lmmpress(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def essence(out: Path) -> dict[str, Any]:
     """What every engine must give for the same plan."""
     result = Result.model_validate_json((out / "result.json").read_text("utf-8"))
-    timeless = {"address", "seconds", "machines"}
+    timeless = {"address", "seconds", "machines", "energy"}
     steps = [step.model_dump(exclude=timeless) for step in result.steps]
     models = [
         one.model_dump(include={"checkpoint", "accuracy", "accuracy_by_task", "parameters"})
