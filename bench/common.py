@@ -15,9 +15,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lmmpress.engine.materials import Materials
+from lmmpress.lmm.batches import Batches, grouped
 from lmmpress.plan import parse_plan
 from lmmpress.presets import preset
+from lmmpress.pruning.importance import answer_loss
 from lmmpress.store import open_store
 
 
@@ -55,6 +59,18 @@ def sample_materials(**changes: str) -> Materials:
     return Materials(plan, store, store.add_checkpoint(Path(plan.model)))
 
 
+def on_gate(materials: Materials, model: torch.nn.Module) -> dict[str, float]:
+    """Cross-entropy of the answers per sample, and accuracy, on the gate split."""
+    examples = materials.examples("gate")
+    total = right = 0.0
+    with torch.no_grad():
+        for batch in Batches(examples, grouped(examples, 64), materials.features("gate")):
+            logits = materials.logits(model, batch)
+            total += float(answer_loss(logits, batch)) * len(batch.examples)
+            right += len(batch.examples) - len(batch.owner[logits.argmax(-1) != batch.targets].unique())
+    return {"loss": total / len(examples.rows), "accuracy": right / len(examples.rows)}
+
+
 def rss() -> int:
     """The resident memory of this process in bytes."""
     with open("/proc/self/statm", encoding="utf-8") as file:
@@ -82,8 +98,6 @@ class Peak:
 
 def show(result: dict[str, Any]) -> None:
     """Print a bench's result as JSON, with a description of the machine."""
-    import torch
-
     machine = {
         "cores": os.cpu_count(),
         "processor": processor(),

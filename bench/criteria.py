@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import sample_materials, show, spread
+from common import on_gate, sample_materials, show, spread
 
 from lmmpress.axes import axes
-from lmmpress.engine.materials import Materials
 from lmmpress.lmm.batches import Batches, grouped
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.pruning.choose import choose
@@ -42,7 +41,7 @@ def main() -> None:
     checkpoint = arguments.checkpoint or materials.teacher
     model, anatomy = load_model(checkpoint), read_checkpoint(checkpoint)
     examples = materials.examples("score")
-    result: dict[str, Any] = {"uncut": measure(materials, model)}
+    result: dict[str, Any] = {"uncut": on_gate(materials, model)}
     for name, changes in CRITERIA.items():
         settings = Importance(**changes)
         size = 1 if settings.accumulation == "sample" else 32
@@ -65,7 +64,7 @@ def main() -> None:
                     cut = choose(anatomy, "language", axis, removed, scored.scores)
                     with tempfile.TemporaryDirectory() as folder:
                         apply_cuts(checkpoint, read_checkpoint(checkpoint), [cut], Path(folder) / "cut")
-                        found = measure(materials, load_model(Path(folder) / "cut"))
+                        found = on_gate(materials, load_model(Path(folder) / "cut"))
                     row = result.setdefault(f"{axis} -1/{share}", {})
                     row.setdefault(name, []).append(found)
             result.setdefault("reliability", {})[name] = scored.reliability
@@ -78,18 +77,6 @@ def main() -> None:
                     else {}
                 )
     show(result)
-
-
-@torch.no_grad()
-def measure(materials: Materials, model: torch.nn.Module) -> dict[str, float]:
-    """Cross-entropy of the answers per sample, and accuracy, on the gate split."""
-    examples = materials.examples("gate")
-    total = right = 0.0
-    for batch in Batches(examples, grouped(examples, 64), materials.features("gate")):
-        logits = materials.logits(model, batch)
-        total += float(answer_loss(logits, batch)) * len(batch.examples)
-        right += len(batch.examples) - len(batch.owner[logits.argmax(-1) != batch.targets].unique())
-    return {"loss": total / len(examples.rows), "accuracy": right / len(examples.rows)}
 
 
 if __name__ == "__main__":

@@ -11,17 +11,14 @@ distilled for one epoch with refitting and without. The test split is not used.
 import argparse
 import sys
 
-import torch
-from common import sample_materials, show, spread
+from common import on_gate, sample_materials, show, spread
 
 from lmmpress.axes import axis_named
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.distill import distill
 from lmmpress.engine.parts.importance import importance
 from lmmpress.engine.parts.prune import prune
-from lmmpress.lmm.batches import Batches, grouped
 from lmmpress.lmm.checkpoint import load_model
-from lmmpress.pruning.importance import answer_loss
 
 CRITERIA: dict[str, dict[str, str]] = {
     "magnitude": {"criterion": "magnitude"},
@@ -113,16 +110,8 @@ def learned(materials: Materials, cut: str, refit_rows: int) -> str:
     return found.checkpoint
 
 
-@torch.no_grad()
 def measure(materials: Materials, checkpoint: str) -> dict[str, float]:
-    """Cross-entropy of the answers per sample, and accuracy, on the gate split."""
-    examples, model = materials.examples("gate"), load_model(materials.store.checkpoint(checkpoint))
-    total = right = 0.0
-    for batch in Batches(examples, grouped(examples, 64), materials.features("gate")):
-        logits = materials.logits(model, batch)
-        total += float(answer_loss(logits, batch)) * len(batch.examples)
-        right += len(batch.examples) - len(batch.owner[logits.argmax(-1) != batch.targets].unique())
-    return {"loss": total / len(examples.rows), "accuracy": right / len(examples.rows)}
+    return on_gate(materials, load_model(materials.store.checkpoint(checkpoint)))
 
 
 if __name__ == "__main__":
