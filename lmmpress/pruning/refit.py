@@ -3,9 +3,9 @@
 A linear layer of the uncut model computes y from its inputs; in the cut model the layer has other inputs x: fewer, and
 changed by what was cut before it. The weights that come closest to y on given rows, in the sum of squares, are
 Y X^T (X X^T)^-1. (Hassibi and Stork, Optimal Brain Surgeon, 1993, repair the weights that stay in the same way; Frantar
-and Alistarh, Optimal Brain Compression, 2022, go through the layers in their order and fit each on the inputs that the
-repaired layers before it give.) So inputs that are correlated with those that are gone take over from them, and an
-error that one layer makes is made good by the next, which no choice of dimensions alone can do.
+et al., GPTQ, 2022, go through the layers in their order and take the inputs that the changed layers before each give.)
+So inputs that are correlated with those that are gone take over from them, and an error that one layer makes is made
+good by the next, which no choice of dimensions alone can do.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -53,7 +53,8 @@ def train(materials: Materials, checkpoint: str, seed: int, settings: Distillati
     searched = settings.learning_rate == "auto" and settings.epochs
     found = find_rate(fresh, lesson, seed, accelerator) if searched else None
     rate = found if settings.learning_rate == "auto" else settings.learning_rate
-    model = fresh()
+    model, repaired = fresh(), sorted(refitted)
+    refitted.clear()  # a copy of the weights, which training has no room for
 
     def enough() -> bool:
         return held is not None and is_within(model, lesson, held, materials.plan.tolerance.alpha, accelerator)
@@ -70,8 +71,8 @@ def train(materials: Materials, checkpoint: str, seed: int, settings: Distillati
             "settings": lasting(settings),
             "data": materials.examples("distill").split.digest,
         } | materials.taught
-        if refitted:
-            entry["refitted"] = sorted(refitted)
+        if repaired:
+            entry["refitted"] = repaired
         if found is not None:
             entry["learning_rate"] = found
         anatomy = materials.anatomy_of(checkpoint)
