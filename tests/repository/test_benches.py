@@ -129,7 +129,7 @@ def root(tmp_path: Path) -> Path:
     """A tree with three benches: one counts how often it ran, one fails, one tells its arguments and threads."""
     (tmp_path / "bench").mkdir()
     scripts = {
-        "counts": "open('ran', 'a').write('x'); print('{\"ran\": true}')",
+        "counts": "open('ran', 'a', encoding='utf-8').write('x'); print('{\"ran\": true}')",
         "fails": "raise SystemExit('out of luck')",
         "tells": "import json, os, sys; print(json.dumps([sys.argv[1:], os.environ['OMP_NUM_THREADS']]))",
     }
@@ -141,8 +141,8 @@ def root(tmp_path: Path) -> Path:
 def test_a_bench_with_a_result_is_not_run_again(root: Path) -> None:
     for _ in range(2):
         assert run_all([Bench("counts", "seconds")], root / "out", lambda _: None, root)
-    assert (root / "ran").read_text() == "x"
-    assert json.loads((root / "out/counts.json").read_text()) == {"ran": True}
+    assert (root / "ran").read_text("utf-8") == "x"
+    assert json.loads((root / "out/counts.json").read_text("utf-8")) == {"ran": True}
 
 
 def test_a_bench_that_fails_leaves_no_result_and_does_not_stop_the_others(root: Path) -> None:
@@ -151,13 +151,13 @@ def test_a_bench_that_fails_leaves_no_result_and_does_not_stop_the_others(root: 
     assert not (root / "out/fails.json").exists()
     assert (root / "out/counts.json").exists()
     assert f"fails: failed; {root / 'out/fails.log'} says why" in said
-    assert "out of luck" in (root / "out/fails.log").read_text()
+    assert "out of luck" in (root / "out/fails.log").read_text("utf-8")
 
 
 def test_a_bench_of_parts_has_each_under_its_name(root: Path) -> None:
     bench = Bench("both", "seconds", "tells", parts=(("a", ("--x", "1")), ("b", ())), threads=1)
     assert run_all([bench], root / "out", lambda _: None, root)
-    assert json.loads((root / "out/both.json").read_text()) == {"a": [["--x", "1"], "1"], "b": [[], "1"]}
+    assert json.loads((root / "out/both.json").read_text("utf-8")) == {"a": [["--x", "1"], "1"], "b": [[], "1"]}
 
 
 def test_names_choose_benches() -> None:
