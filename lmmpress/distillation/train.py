@@ -21,24 +21,32 @@ from lmmpress.lmm.examples import Examples
 from lmmpress.progress import counter
 from lmmpress.settings.distillation import Distillation
 
-Logits = Callable[[torch.nn.Module, Batch], torch.Tensor]
+Outputs = Callable[[torch.nn.Module, Batch], torch.Tensor]
+Loss = Callable[[torch.Tensor, torch.Tensor, Batch, Distillation], torch.Tensor]
+
+
+def answers_loss(student: torch.Tensor, teacher: torch.Tensor, batch: Batch, settings: Distillation) -> torch.Tensor:
+    """The sum of Eq. 5 over a batch's answer positions, from the logits [positions, vocabulary] of both."""
+    return distillation_loss(student, teacher, batch.targets, settings).sum()
 
 
 @dataclass(frozen=True)
 class Lesson:
     """What a model is to learn, and how.
 
-    `teacher` and `student` compute the logits [positions, vocabulary] of a batch of `examples`, which has the cached
-    visual `features` [images, tokens, width] of its images if there are some, else their pixels. Only `rows` of the
-    examples are trained on, all if it is None.
+    `teacher` and `student` compute what `loss` compares, for a batch of `examples`: the logits [positions, vocabulary],
+    or the visual features [images, tokens, width]; the loss is a sum over the samples of the batch. A batch has the
+    cached visual `features` of its images if there are some, else their pixels. Only `rows` of the examples are trained
+    on, all if it is None.
     """
 
     teacher: Callable[[Batch], torch.Tensor]
-    student: Logits
+    student: Outputs
     examples: Examples
     features: Features | None
     settings: Distillation
     rows: NDArray[np.int64] | None = None
+    loss: Loss = answers_loss
 
     @property
     def size(self) -> int:
@@ -54,8 +62,8 @@ def distill(
     accelerator: Accelerator,
     enough: Callable[[], bool] | None = None,
 ) -> list[float] | None:
-    """Train `model` in place with Eq. 5 at a learning rate. Returns the mean loss of each epoch, or None as soon as a
-    loss is not finite. Ends after an epoch after which there is `enough`, which is asked in every process.
+    """Train `model` in place with the lesson's loss at a learning rate. Returns the mean loss of each epoch, or None as
+    soon as a loss is not finite. Ends after an epoch after which there is `enough`, which is asked in every process.
 
     Only parameters that require a gradient are trained. Dropout is off: the student learns the teacher's function, not
     noise.
@@ -133,8 +141,8 @@ def _gradients(
         last = number == len(portions) - 1
         with nullcontext() if last else accelerator.no_sync(model):
             batch = next(batches).to(accelerator.device)
-            logits = lesson.student(model, batch)
-            loss = distillation_loss(logits, lesson.teacher(batch), batch.targets, lesson.settings).sum() * weight
+            student = lesson.student(model, batch)
+            loss = lesson.loss(student, lesson.teacher(batch), batch, lesson.settings) * weight
             accelerator.backward(loss)
         total += loss.detach()
     return float(accelerator.reduce(total, "mean"))

@@ -19,7 +19,7 @@ from lmmpress.evaluation.generate import longest_answer, write_answers
 from lmmpress.evaluation.greedy import end_tokens
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.batches import Batch, grouped
-from lmmpress.lmm.checkpoint import load_model
+from lmmpress.lmm.checkpoint import digest_of_tensors, load_model
 from lmmpress.lmm.compatibility import FITTED, was_blind
 from lmmpress.lmm.examples import Examples, encode, read_examples, with_rows
 from lmmpress.lmm.forward import NewRows, answer_logits, answer_states, visual_features
@@ -250,24 +250,49 @@ class Materials:
         return {}
 
     @cached_property
-    def _features(self) -> dict[str, TensorRows | None]:
+    def _features(self) -> dict[tuple[str, str | None], TensorRows | None]:
         return {}
 
-    def features(self, role: Role) -> TensorRows | None:
-        """The teacher's visual features [images, tokens, width] of a role's images; None if they are not cached."""
-        if not self.sees_once:
+    def features(self, role: Role, checkpoint: str | None = None) -> TensorRows | None:
+        """The visual features [images, tokens, width] of a role's images; None if they are not cached.
+
+        Where no step of the plan changes the image side they are the original's. Where steps leave it as the last
+        checkpoint has it (`image_side: features`), they are those of a `checkpoint`, if one is named.
+        """
+        apart = self.plan.distillation.caches and self.plan.distillation.image_side == "features"
+        if not self.sees_once and not (apart and checkpoint):
             return None
-        examples = self.examples(role)
-        if examples.split.digest not in self._features:
-            pixels = None if self.anatomy.projector is None else examples.pixels
-            self._features[examples.split.digest] = self._find_or_compute(
+        examples, seer = self.examples(role), self._seer(checkpoint or self.original)
+        pixels = None if self.anatomy.projector is None else examples.pixels
+        if (examples.split.digest, seer) not in self._features:
+            self._features[examples.split.digest, seer] = self._find_or_compute(
                 "features",
                 role,
                 examples,
                 0 if pixels is None else len(pixels),
-                lambda new: visual_features(self.teacher_model, examples, self.anatomy, _BATCH, new),
+                lambda new: visual_features(self._model_of(checkpoint), examples, self.anatomy, _BATCH, new),
+                seer,
             )
-        return self._features[examples.split.digest]
+        return self._features[examples.split.digest, seer]
+
+    def _seer(self, checkpoint: str) -> str | None:
+        """The digest of a checkpoint's image side; None if it is the original's."""
+        if self.sees_once or checkpoint == self.original:
+            return None
+        for one in (self.original, checkpoint):
+            if one not in self._image_sides:
+                self._image_sides[one] = digest_of_tensors(self.store.checkpoint(one), self.anatomy.image_side)
+        own, first = self._image_sides[checkpoint], self._image_sides[self.original]
+        return None if own == first else own
+
+    @cached_property
+    def _image_sides(self) -> dict[str, str]:
+        return {}
+
+    def _model_of(self, checkpoint: str | None) -> torch.nn.Module:
+        if checkpoint in (None, self.original):
+            return self.teacher_model
+        return load_model(self.store.checkpoint(checkpoint), self.dtype).to(self.accelerator.device)
 
     @cached_property
     def teacher_model(self) -> torch.nn.Module:
@@ -281,12 +306,13 @@ class Materials:
     def _states_of(self, role: Role, examples: Examples) -> TensorRows:
         if examples.split.digest not in self._states:
             order, projector = grouped(examples, _BATCH), self.anatomy.projector
+            seen = self.features(role, self.original)
             found = self._find_or_compute(
                 "states",
                 role,
                 examples,
                 examples.positions,
-                lambda new: answer_states(self.teacher_model, examples, projector, self.features(role), order, new),
+                lambda new: answer_states(self.teacher_model, examples, projector, seen, order, new),
             )
             assert found is not None
             self._states[examples.split.digest] = found
@@ -320,19 +346,29 @@ class Materials:
     def student_logits(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """The logits [positions, vocabulary] of a student with float32 weights for a distillation batch, computed in
         the plan's dtype."""
-        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.dtype is torch.bfloat16):
+        with self.in_plans_dtype():
             return answer_logits(model, batch, self.anatomy.projector)
+
+    def in_plans_dtype(self) -> torch.autocast:
+        """In this context a model with float32 weights computes in the plan's dtype."""
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.dtype is torch.bfloat16)
 
     def _subjects(self, split: Split) -> Subjects:
         """The subjects of a result that depends on the teacher and a split."""
         return Subjects(checkpoints=[self.original], data=[split.digest])
 
     def _find_or_compute(
-        self, kind: str, role: Role, examples: Examples, rows: int, compute: Callable[[NewRows], TensorRows | None]
+        self,
+        kind: str,
+        role: Role,
+        examples: Examples,
+        rows: int,
+        compute: Callable[[NewRows], TensorRows | None],
+        seer: str | None = None,
     ) -> TensorRows | None:
-        """What the teacher makes of examples, so many `rows`, from the store; else computed, in the file that the store
-        takes. None where there is none, as of images in rows of text."""
-        name = self._cache_name(kind, examples)
+        """What the teacher, or the image side `seer`, makes of examples, so many `rows`, from the store; else computed,
+        in the file that the store takes. None where there is none, as of images in rows of text."""
+        name = self._cache_name(kind, examples, seer)
         with self.store.tensor_file(name) as stored:
             if stored is not None:
                 known = open_rows(stored).get(kind)
@@ -344,8 +380,8 @@ class Materials:
                 save_rows(path, {})
         return found
 
-    def _cache_name(self, kind: str, examples: Examples) -> str:
-        inputs = {
+    def _cache_name(self, kind: str, examples: Examples, seer: str | None = None) -> str:
+        inputs = ({} if seer is None else {"image_side": seer}) | {
             "version": _CACHE_VERSION,
             "teacher": self.original,
             "data": examples.split.digest,

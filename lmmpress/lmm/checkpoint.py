@@ -1,8 +1,9 @@
 """Reads, cuts, loads and saves checkpoints, which are Hugging Face directories."""
 
+import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, KeysView
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
@@ -88,6 +89,17 @@ def load_model(checkpoint: Path, dtype: torch.dtype = torch.float32) -> torch.nn
             reason = first_line(error).replace(str(folder), str(checkpoint))
             raise UserError(f"{checkpoint}: transformers cannot load it: {reason}") from None
     return model.eval()
+
+
+def digest_of_tensors(checkpoint: Path, prefixes: tuple[str, ...]) -> str:
+    """A sha256 over the names and values of the tensors whose names in the model begin so."""
+    values, total = _Values(checkpoint), hashlib.sha256()
+    for name in sorted(values.names):
+        if name.startswith(prefixes):
+            tensor = values.tensor(name).contiguous()
+            total.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
+            total.update(tensor.view(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def apply_cuts(
@@ -193,6 +205,10 @@ class _Values:
         file, stored = self._held.get(name, (None, ""))
         if file is None or file.shape(stored) != shape:
             raise UserError(f"{self._checkpoint} has no {name} of the shape {list(shape)}: it is of another model")
+
+    @property
+    def names(self) -> KeysView[str]:
+        return self._held.keys()
 
     def tensor(self, name: str) -> torch.Tensor:
         file, stored = self._held[name]

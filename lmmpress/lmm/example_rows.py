@@ -91,13 +91,18 @@ class ExampleRows(Sequence[Example]):
         """Whether answers of earlier turns count in any row."""
         return len(self._earlier.values) > 0
 
+    @property
+    def image_counts(self) -> Numbers:
+        """The number of images of each row, [rows]."""
+        return np.diff(self._images.ends)
+
     def images(self, row: int) -> list[int]:
         """The images of a row, in the order of their places."""
         return self._images.of(row)
 
     def save(self, path: Path, others: dict[str, int]) -> None:
         """Write the examples, and some numbers by name, to a safetensors file."""
-        counts = np.diff(self._images.ends)
+        counts = self.image_counts
         tensors: dict[str, TensorRows | torch.Tensor] = {
             "prompts": self._prompts.tokens,
             "prompt_lengths": _tensor(self.prompts),

@@ -50,18 +50,22 @@ def visual_features(
     if pixels is None or anatomy.projector is None:
         return None
     device = next(model.parameters()).device
-    captured: list[torch.Tensor] = []
     found: TensorRows | None = None
-    with _input_of(model.get_submodule(anatomy.projector.module), captured):
-        parts = [range(at, min(at + batch_size, len(pixels))) for at in range(0, len(pixels), batch_size)]
-        read = by_workers(pixels.once, parts, ahead=1)
-        for part, seen in zip(parts, track(read, f"see {examples.split.name}", len(parts)), strict=True):
-            model.get_image_features(seen.to(device))  # type: ignore[operator]
-            values = torch.cat(captured)
-            captured.clear()
-            found = found or new((len(pixels), *values.shape[1:]), values.dtype)
-            found.write(part, values)
+    parts = [range(at, min(at + batch_size, len(pixels))) for at in range(0, len(pixels), batch_size)]
+    read = by_workers(pixels.once, parts, ahead=1)
+    for part, seen in zip(parts, track(read, f"see {examples.split.name}", len(parts)), strict=True):
+        values = image_features(model, seen.to(device), anatomy.projector).cpu()
+        found = found or new((len(pixels), *values.shape[1:]), values.dtype)
+        found.write(part, values)
     return found
+
+
+def image_features(model: torch.nn.Module, pixels: torch.Tensor, projector: Projector) -> torch.Tensor:
+    """The inputs of the projector [images, tokens, width] for pixels [images, channels, height, width]."""
+    captured: list[torch.Tensor] = []
+    with _input_of(model.get_submodule(projector.module), captured):
+        model.get_image_features(pixels)  # type: ignore[operator]
+    return torch.cat(captured)
 
 
 @torch.no_grad()
@@ -82,7 +86,7 @@ def answer_states(
         captured: list[torch.Tensor] = []
         with _input_of(head, captured):
             answer_logits(model, batch, projector)
-        values = captured[0][batch.where.cpu()]
+        values = captured[0].cpu()[batch.where.cpu()]
         states = states or new((examples.positions, values.shape[-1]), values.dtype)
         states.write(batch.number.cpu().numpy(), values)
     assert states is not None
@@ -92,7 +96,7 @@ def answer_states(
 @contextmanager
 def _input_of(module: torch.nn.Module, captured: list[torch.Tensor]) -> Iterator[None]:
     """In this context the first input of each call of `module` is appended to `captured`."""
-    handle = module.register_forward_pre_hook(lambda _, args: captured.append(args[0].detach().cpu()))
+    handle = module.register_forward_pre_hook(lambda _, args: captured.append(args[0]))
     try:
         yield
     finally:

@@ -25,9 +25,13 @@ class Distillation(Settings):
     or all (Fig. 7): `draw` takes them evenly over the split, at `random`, or at random with each task's share
     (`by_task`). `processes` is the number of processes, one per GPU if there are GPUs. With `caches`, the teacher's
     hidden states and, while they cannot change, the visual features are computed once per run instead of in every step.
+    With `image_side` `features`, a step that cuts a tower of the image side trains the image side alone, on what the
+    original's hands over to the language side; every other step leaves the image side as it is.
     """
 
-    added_later: ClassVar[frozenset[str]] = frozenset({"refit_rows", "last_epochs", "temperature", "stop_within"})
+    added_later: ClassVar[frozenset[str]] = frozenset(
+        {"refit_rows", "last_epochs", "temperature", "stop_within", "image_side"}
+    )
 
     epochs: Annotated[int, Field(ge=0)] = 4
     last_epochs: Annotated[int, Field(gt=0)] | None = None
@@ -48,3 +52,4 @@ class Distillation(Settings):
     processes: Annotated[int, Field(gt=0)] = 1
     caches: bool = True
     refit_rows: Annotated[int, Field(ge=0)] = 0
+    image_side: Literal["answers", "features"] = "answers"

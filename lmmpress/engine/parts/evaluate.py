@@ -74,7 +74,7 @@ class _Judge(Judge):
             model=model_of(materials, checkpoint),
             examples=materials.examples(role).judged(),
             projector=materials.anatomy.projector,
-            see=lambda: materials.features(role),
+            see=lambda: materials.features(role, checkpoint),
             load_tokenizer=lambda: tokenizer_of(
                 load_processor(materials.store.checkpoint(materials.original, weights=False))
             ),

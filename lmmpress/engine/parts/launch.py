@@ -13,6 +13,7 @@ import torch
 
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts import worker
+from lmmpress.engine.parts.lesson import lesson_of, side_of
 from lmmpress.engine.parts.training import Trained
 from lmmpress.engine.parts.worker import Job
 from lmmpress.errors import UserError
@@ -33,7 +34,7 @@ def train_in_processes(materials: Materials, checkpoint: str, seed: int, setting
     # compute the caches here once, so that the processes do not all compute them
     materials.lessons("distill")
     if settings.caches:
-        materials.features("distill")
+        lesson_of(materials, checkpoint, side_of(materials, checkpoint, settings), settings, None)
         _ = materials.teacher_states
     with materials.store.scratch() as folder:
         job = Job(

@@ -1,42 +1,32 @@
 """Refits a cut model to the model that it was cut from, before it is distilled."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import torch
 
 from lmmpress.axes.cut import Cut
+from lmmpress.distillation.train import Lesson
 from lmmpress.engine.materials import Materials
+from lmmpress.engine.parts.last_cuts import last_cuts
 from lmmpress.lmm.batches import Batches, grouped_rows
 from lmmpress.lmm.checkpoint import load_model
-from lmmpress.lmm.compression_record import read_record
-from lmmpress.pruning.refit import refit
+from lmmpress.pruning.refit import Forward, refit
 
 
-def repair(materials: Materials, checkpoint: str, model: torch.nn.Module, rows: int) -> dict[str, torch.Tensor]:
-    """Refit a checkpoint's `model`, in place, to the model that it was cut from, on so many of the rows to distil on,
-    evenly spread. Returns the refitted parameters by name: none if its last change was no cut."""
-    record = read_record(materials.store.checkpoint(checkpoint, weights=False)) or {"history": []}
-    last = list(_last_cuts(record["history"], materials.original))[::-1]
+def repair(
+    materials: Materials, checkpoint: str, model: torch.nn.Module, lesson: Lesson, forward: Forward
+) -> dict[str, torch.Tensor]:
+    """Refit a checkpoint's `model`, in place, to the model that it was cut from, on `refit_rows` of its lesson's rows,
+    evenly spread. `forward` runs on a batch what of a model its step trains. Returns the refitted parameters by name:
+    none if its last change was no cut."""
+    last = last_cuts(materials, checkpoint)
     if not last:
         return {}
     uncut = last[0]["pruned_from"]
-    lessons, device = materials.lessons("distill"), materials.accelerator.device
-    count = len(lessons.rows)
-    chosen = range(0, count, max(1, count // rows))[:rows]
-    order = grouped_rows(lessons, materials.plan.distillation.micro_batch_size, chosen)
+    device, asked = materials.accelerator.device, lesson.settings.refit_rows
+    rows = range(lesson.size) if lesson.rows is None else lesson.rows
+    chosen = [int(row) for row in rows[:: max(1, lesson.size // asked)][:asked]]
+    order = grouped_rows(lesson.examples, materials.plan.distillation.micro_batch_size, chosen)
     before = load_model(materials.store.checkpoint(uncut), materials.dtype).to(device)
-    batches = Batches(lessons, order, materials.features("distill"), device)
+    batches = Batches(lesson.examples, order, lesson.features, device)
     cuts = [Cut.model_validate(entry["cut"]) for entry in last]
-    refitted = refit(model, before, materials.anatomy_of(uncut), cuts, batches, materials.logits)
+    refitted = refit(model, before, materials.anatomy_of(uncut), cuts, batches, forward)
     return {name: model.get_parameter(name).detach() for name in refitted}
-
-
-def _last_cuts(history: list[dict[str, Any]], original: str) -> Iterator[dict[str, Any]]:
-    """The cuts since the last distillation, the newest first; a run's original may have been cut before."""
-    for entry in reversed(history):
-        if "pruned_from" not in entry:
-            return
-        yield entry
-        if entry["pruned_from"] == original:
-            return

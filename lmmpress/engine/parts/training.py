@@ -6,9 +6,11 @@ import torch
 from pydantic import BaseModel
 
 from lmmpress.distillation.held_out import is_within, kept_aside
+from lmmpress.distillation.image_side import ImageSide
 from lmmpress.distillation.learning_rate import find_rate
-from lmmpress.distillation.train import Lesson, distill
+from lmmpress.distillation.train import distill
 from lmmpress.engine.materials import Materials
+from lmmpress.engine.parts.lesson import forward_of, is_trained, lesson_of, side_of
 from lmmpress.engine.parts.repair import repair
 from lmmpress.lmm.checkpoint import load_model, save_trained
 from lmmpress.lmm.compression_record import continued
@@ -34,24 +36,28 @@ class Trained(BaseModel):
 def train(materials: Materials, checkpoint: str, seed: int, settings: Distillation) -> Trained:
     """Distil in this process, or as one of the accelerator's processes; the first process saves the checkpoint."""
     source = materials.store.checkpoint(checkpoint)
-    examples, accelerator = materials.lessons("distill"), materials.accelerator
-    rows, held = kept_aside(len(examples.rows), seed) if settings.stop_within else (None, None)
-    features = materials.features("distill")
-    lesson = Lesson(materials.teacher_logits, materials.student_logits, examples, features, settings, rows)
+    accelerator, side = materials.accelerator, side_of(materials, checkpoint, settings)
+    stops = settings.stop_within and side != "image"  # which learns from no answers
+    rows, held = kept_aside(len(materials.lessons("distill").rows), seed) if stops else (None, None)
+    lesson = lesson_of(materials, checkpoint, side, settings, rows)
     refitted: dict[str, torch.Tensor] = {}
 
     def fresh() -> torch.nn.Module:
         model = load_model(source).to(materials.accelerator.device)
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(not name.startswith(materials.frozen))
+            parameter.requires_grad_(is_trained(materials, side, name))
             if name in refitted:
                 parameter.data.copy_(refitted[name])
         return model
 
+    def learner(model: torch.nn.Module) -> torch.nn.Module:
+        projector = materials.anatomy.projector
+        return ImageSide(model, projector) if side == "image" and projector is not None else model
+
     if settings.refit_rows:
-        refitted |= repair(materials, checkpoint, fresh(), settings.refit_rows)
+        refitted |= repair(materials, checkpoint, fresh(), lesson, forward_of(materials, side))
     searched = settings.learning_rate == "auto" and settings.epochs
-    found = find_rate(fresh, lesson, seed, accelerator) if searched else None
+    found = find_rate(lambda: learner(fresh()), lesson, seed, accelerator) if searched else None
     rate = found if settings.learning_rate == "auto" else settings.learning_rate
     model, repaired = fresh(), sorted(refitted)
     refitted.clear()  # a copy of the weights, which training has no room for
@@ -59,7 +65,7 @@ def train(materials: Materials, checkpoint: str, seed: int, settings: Distillati
     def enough() -> bool:
         return held is not None and is_within(model, lesson, held, materials.plan.tolerance.alpha, accelerator)
 
-    losses = distill(model, lesson, rate, seed, accelerator, enough) if rate is not None else []
+    losses = distill(learner(model), lesson, rate, seed, accelerator, enough) if rate is not None else []
     accelerator.free_memory()  # otherwise it keeps every step's model and optimiser until the run ends
     if losses is None:
         return Trained(checkpoint=None, loss=[], learning_rate=found)

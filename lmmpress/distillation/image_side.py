@@ -1,0 +1,34 @@
+"""Training the image side of a model alone: its visual features are to be those of the teacher.
+
+The language side reads pictures only through these features. So an image side whose features are the teacher's gives
+the teacher's answers, and neither side's language tower has to run to learn it. (Romero et al., FitNets, 2015, train
+with what a layer of the teacher hands over.)
+"""
+
+import torch
+
+from lmmpress.lmm.anatomy import Projector
+from lmmpress.lmm.batches import Batch
+from lmmpress.lmm.forward import image_features
+from lmmpress.settings.distillation import Distillation
+
+
+class ImageSide(torch.nn.Module):
+    """The image side of a model as a module: from pixels [images, channels, height, width] to visual features [images,
+    tokens, width]. Training it changes the model."""
+
+    def __init__(self, model: torch.nn.Module, projector: Projector) -> None:
+        super().__init__()
+        self.model, self._projector = model, projector
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return image_features(self.model, pixels, self._projector)
+
+
+def features_loss(student: torch.Tensor, teacher: torch.Tensor, _: Batch, __: Distillation) -> torch.Tensor:
+    """The sum over images of |student - teacher|^2 / |teacher|^2, for features [images, tokens, width] of both. It is
+    computed in float32, or in float64 for float64 features."""
+    dtype = torch.promote_types(student.dtype, torch.float32)
+    goal = teacher.to(dtype).flatten(1)
+    distance = (student.to(dtype).flatten(1) - goal).square().sum(1)
+    return (distance / goal.square().sum(1).clamp_min(torch.finfo(dtype).tiny)).sum()
