@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lmmpress.printing.visible import visible
-from lmmpress.result import Drop, Headline, Metrics, Result, RunInfo, StepResult, metric_title
+from lmmpress.result import Drop, Headline, Metrics, Result, RunEnergy, RunInfo, StepResult, metric_title
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Metric
@@ -138,8 +138,18 @@ def closing_values(result: Result) -> dict[str, float | None]:
         }
     if (timing := result.compressed.timing) and timing.ratio:
         values |= {"speed.ratio_low": timing.ratio.low, "speed.ratio_high": timing.ratio.high}
-    values |= drop_values(result.drop_by_task, "test.")
+    values |= drop_values(result.drop_by_task, "test.") | energy_values(result.energy)
     return values | by("reduction", result.reduction) | by("seconds", result.seconds_by_part)
+
+
+def energy_values(energy: RunEnergy | None) -> dict[str, float | None]:
+    """Energy in kWh, of 1,000 inferences of each model and of the compression. The name says whether it is measured or
+    estimated, since the two do not compare."""
+    if energy is None:
+        return {}
+    each = {name: getattr(energy, name) for name in ("original", "compressed", "compression")}
+    found = {f"energy.{name}_kwh.{one.kind}": one.kwh for name, one in each.items() if one}
+    return {**found, "energy.break_even": energy.break_even}
 
 
 def test_values(result: Result, model: Headline) -> dict[str, float]:

@@ -45,5 +45,11 @@ def test_a_run_leaves_speed_out_and_takes_it_up_again(
     ratio = certain(timing.ratio)
     faster = certain(measured.compressed.speed).samples_per_second / certain(measured.original.speed).samples_per_second
     assert ratio.low <= faster <= ratio.high
-    assert closing_values(measured)["speed.ratio_low"] == ratio.low
+    values = closing_values(measured)
+    assert values["speed.ratio_low"] == ratio.low
+    energy = certain(measured.energy)
+    named = {name: certain(getattr(energy, name)) for name in ("original", "compressed", "compression")}
+    assert {name: value for name, value in values.items() if name.endswith(("_kwh.estimated", "_kwh.measured"))} == {
+        f"energy.{name}_kwh.{one.kind}": one.kwh for name, one in named.items()
+    }
     assert f"speed: {timing}" in measured.shown()
