@@ -24,8 +24,9 @@ import torch
 from common import paired, sample_materials, show, spread
 
 from lmmpress.distillation import train
-from lmmpress.distillation.train import Lesson, distill
+from lmmpress.distillation.train import distill
 from lmmpress.engine.materials import Materials
+from lmmpress.engine.parts.lesson import lesson_of
 from lmmpress.lmm.batches import Batch, grouped, make_batch
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.examples import Examples
@@ -57,11 +58,9 @@ def main() -> None:
         few = dataclasses.replace(examples, rows=examples.rows[: arguments.rows])
 
         def epoch(materials: Materials) -> None:
-            settings, features = (
-                materials.plan.distillation.model_copy(update={"epochs": 1}),
-                materials.features("distill"),
-            )
-            lesson = Lesson(materials.teacher_logits, materials.logits, few, features, settings)
+            settings = materials.plan.distillation.model_copy(update={"epochs": 1})
+            whole = lesson_of(materials, materials.original, "whole", settings, None)
+            lesson = dataclasses.replace(whole, examples=few)
             distill(model, lesson, float(settings.learning_rate), 0, materials.accelerator)
 
         def bare() -> None:

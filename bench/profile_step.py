@@ -28,7 +28,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from lmmpress.distillation import train
 from lmmpress.engine import materials as shared
 from lmmpress.engine.materials import Materials
-from lmmpress.engine.parts import training
+from lmmpress.engine.parts import lesson, training
 from lmmpress.engine.parts.distill import distill
 from lmmpress.engine.parts.evaluate import evaluate
 from lmmpress.engine.parts.importance import importance
@@ -39,9 +39,9 @@ LABEL, REST = "piece: ", "everything else"
 PIECES: list[tuple[Any, str, str]] = [
     (shared, "visual_features", "filling the cache of visual features"),
     (shared, "answer_states", "filling the cache of the teacher's states"),
-    (Materials, "teacher_logits", "the teacher's logits"),
-    (Materials, "student_logits", "forward pass"),
-    (train, "distillation_loss", "loss"),
+    (Materials, "teacher_states_of", "reading the teacher's states"),
+    (Materials, "student_states", "forward pass to the head"),
+    (lesson, "loss_in_portions", "both heads and the loss"),
     (Accelerator, "backward", "backward pass"),
     (Accelerator, "clip_grad_norm_", "clipping gradients"),
     (torch.optim.AdamW, "step", "AdamW"),

@@ -4,6 +4,9 @@ The gate's split is not asked: a training that ends when the gate's rows are rig
 others, and the gate's decision would no longer be fair.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from accelerate import Accelerator
@@ -25,7 +28,15 @@ def kept_aside(examples: int, seed: int) -> tuple[Rows, Rows]:
     return np.sort(order[count:]), np.sort(order[:count])
 
 
-def is_within(model: torch.nn.Module, lesson: Lesson, held: Rows, alpha: float, accelerator: Accelerator) -> bool:
+@dataclass(frozen=True)
+class Models:
+    """Functions that give the logits [positions, vocabulary] of a batch: the student's and the teacher's."""
+
+    student: Callable[[Batch], torch.Tensor]
+    teacher: Callable[[Batch], torch.Tensor]
+
+
+def is_within(models: Models, lesson: Lesson, held: Rows, alpha: float, accelerator: Accelerator) -> bool:
     """Whether the student's first choice is the teacher's at every answer position of more than 1 - alpha of the rows.
 
     It is the same in all processes; each looks at its share of the rows. A row with right answers of the teacher is
@@ -36,7 +47,7 @@ def is_within(model: torch.nn.Module, lesson: Lesson, held: Rows, alpha: float, 
     agree = 0
     with torch.no_grad():
         for batch in Batches(lesson.examples, order, lesson.features, accelerator.device):
-            agree += _agreeing(lesson.student(model, batch), lesson.teacher(batch), batch)
+            agree += _agreeing(models.student(batch), models.teacher(batch), batch)
     total = torch.tensor(float(agree), device=accelerator.device)
     differ = len(held) - int(accelerator.reduce(total, "sum"))
     return differ < alpha * len(held)

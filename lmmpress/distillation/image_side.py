@@ -8,9 +8,7 @@ with what a layer of the teacher hands over.)
 import torch
 
 from lmmpress.lmm.anatomy import Projector
-from lmmpress.lmm.batches import Batch
 from lmmpress.lmm.forward import image_features
-from lmmpress.settings.distillation import Distillation
 
 
 class ImageSide(torch.nn.Module):
@@ -25,7 +23,7 @@ class ImageSide(torch.nn.Module):
         return image_features(self.model, pixels, self._projector)
 
 
-def features_loss(student: torch.Tensor, teacher: torch.Tensor, _: Batch, __: Distillation) -> torch.Tensor:
+def features_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """The sum over images of |student - teacher|^2 / |teacher|^2, for features [images, tokens, width] of both. It is
     computed in float32, or in float64 for float64 features."""
     dtype = torch.promote_types(student.dtype, torch.float32)

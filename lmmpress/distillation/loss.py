@@ -1,9 +1,24 @@
 """The distillation loss (Eq. 5): divergence from the teacher plus a pairwise hinge, at every answer position."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from lmmpress.settings.distillation import Distillation
+
+MOST_LOGITS = 1 << 25
+"""Of one portion: 128 MiB in float32. The loss holds some tensors of this size."""
+
+
+@dataclass(frozen=True)
+class States:
+    """What the logits of some answer positions come from: the `inputs` [positions, width] of a head, and the head."""
+
+    inputs: torch.Tensor
+    head: Callable[[torch.Tensor], torch.Tensor]
 
 
 def distillation_loss(
@@ -24,6 +39,37 @@ def distillation_loss(
     if settings.hard_labels:
         loss = loss + settings.hard_labels * functional.nll_loss(log_g, targets, reduction="none")
     return loss
+
+
+def loss_in_portions(
+    student: States, teacher: States, targets: torch.Tensor, settings: Distillation, most: int = MOST_LOGITS
+) -> torch.Tensor:
+    """The sum of `distillation_loss` over all positions, from the inputs of both heads.
+
+    No more than `most` logits of a model are made at a time, of one position at least: forward, and again backward,
+    where each portion computes its logits anew. So memory does not grow with positions times vocabulary. What fits into
+    one portion is computed once.
+    """
+
+    def loss_of(own: torch.Tensor, other: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            goal = teacher.head(other)
+        return distillation_loss(student.head(own), goal, tokens, settings).sum()
+
+    parts = list(
+        zip(*(one.split(_positions(student, most)) for one in (student.inputs, teacher.inputs, targets)), strict=True)
+    )
+    if len(parts) == 1:
+        return loss_of(*parts[0])
+    losses = [checkpoint(loss_of, *part, use_reentrant=False) for part in parts]
+    return torch.stack(losses).sum()
+
+
+def _positions(student: States, most: int) -> int:
+    """How many positions have at most so many logits; one if the vocabulary is larger."""
+    with torch.no_grad():
+        vocabulary = student.head(student.inputs[:1]).shape[-1]
+    return max(1, most // vocabulary)
 
 
 def _precise(logits: torch.Tensor) -> torch.Tensor:

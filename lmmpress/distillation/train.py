@@ -15,38 +15,28 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from lmmpress.distillation.loss import distillation_loss
 from lmmpress.lmm.batches import Batch, Features, ahead, grouped
 from lmmpress.lmm.examples import Examples
 from lmmpress.progress import counter
 from lmmpress.settings.distillation import Distillation
 
-Outputs = Callable[[torch.nn.Module, Batch], torch.Tensor]
-Loss = Callable[[torch.Tensor, torch.Tensor, Batch, Distillation], torch.Tensor]
-
-
-def answers_loss(student: torch.Tensor, teacher: torch.Tensor, batch: Batch, settings: Distillation) -> torch.Tensor:
-    """The sum of Eq. 5 over a batch's answer positions, from the logits [positions, vocabulary] of both."""
-    return distillation_loss(student, teacher, batch.targets, settings).sum()
+Loss = Callable[[torch.nn.Module, Batch], torch.Tensor]
+"""The loss of a model, summed over the samples of a batch."""
 
 
 @dataclass(frozen=True)
 class Lesson:
     """What a model is to learn, and how.
 
-    `teacher` and `student` compute what `loss` compares, for a batch of `examples`: the logits [positions, vocabulary],
-    or the visual features [images, tokens, width]; the loss is a sum over the samples of the batch. A batch has the
-    cached visual `features` of its images if there are some, else their pixels. Only `rows` of the examples are trained
-    on, all if it is None.
+    A batch of `examples` has the cached visual `features` [images, tokens, width] of its images if there are some, else
+    their pixels. Only `rows` of the examples are trained on, all if it is None.
     """
 
-    teacher: Callable[[Batch], torch.Tensor]
-    student: Outputs
+    loss: Loss
     examples: Examples
     features: Features | None
     settings: Distillation
     rows: NDArray[np.int64] | None = None
-    loss: Loss = answers_loss
 
     @property
     def size(self) -> int:
@@ -141,8 +131,7 @@ def _gradients(
         last = number == len(portions) - 1
         with nullcontext() if last else accelerator.no_sync(model):
             batch = next(batches).to(accelerator.device)
-            student = lesson.student(model, batch)
-            loss = lesson.loss(student, lesson.teacher(batch), batch, lesson.settings) * weight
+            loss = lesson.loss(model, batch) * weight
             accelerator.backward(loss)
         total += loss.detach()
     return float(accelerator.reduce(total, "mean"))

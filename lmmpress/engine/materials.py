@@ -11,6 +11,7 @@ from accelerate import Accelerator
 
 from lmmpress.data import Split
 from lmmpress.data.facts import SplitFacts, facts_of
+from lmmpress.distillation.loss import States
 from lmmpress.engine.misfits import naming_the_way_out
 from lmmpress.engine.part_names import PARTS, Part
 from lmmpress.engine.run_splits import RunSplits, split_of, turns_of
@@ -22,7 +23,7 @@ from lmmpress.lmm.batches import Batch, grouped
 from lmmpress.lmm.checkpoint import digest_of_tensors, load_model
 from lmmpress.lmm.compatibility import FITTED, was_blind
 from lmmpress.lmm.examples import Examples, encode, read_examples, with_rows
-from lmmpress.lmm.forward import NewRows, answer_logits, answer_states, visual_features
+from lmmpress.lmm.forward import NewRows, answer_logits, answer_states, head_inputs, visual_features
 from lmmpress.lmm.processor import load_processor
 from lmmpress.lmm.read_anatomy import anatomy_of, read_config
 from lmmpress.lmm.row_reading import reading_of
@@ -330,14 +331,20 @@ class Materials:
         """The teacher's logits [positions, vocabulary] of a batch of a role's rows, from cached states if they are
         used."""
         with torch.no_grad():
-            if self.plan.distillation.caches:
-                head = self.teacher_model.get_output_embeddings()  # type: ignore[operator]
-                states = self._states_of(role, examples)[batch.number.cpu().numpy()].to(
-                    self.accelerator.device, self.dtype
-                )
-                logits: torch.Tensor = head(states)
-                return logits
-            return answer_logits(self.teacher_model, batch, self.anatomy.projector)
+            states = self._teacher_states_in(role, examples, batch)
+            return states.head(states.inputs)
+
+    def teacher_states_of(self, batch: Batch) -> States:
+        """What the teacher's logits of a distillation batch come from, cached if that is allowed."""
+        with torch.no_grad():
+            return self._teacher_states_in("distill", self.lessons("distill"), batch)
+
+    def _teacher_states_in(self, role: Role, examples: Examples, batch: Batch) -> States:
+        head = self.teacher_model.get_output_embeddings()  # type: ignore[operator]
+        if not self.plan.distillation.caches:
+            return States(head_inputs(self.teacher_model, batch, self.anatomy.projector), head)
+        found = self._states_of(role, examples)[batch.number.cpu().numpy()]
+        return States(found.to(self.accelerator.device, self.dtype), head)
 
     def logits(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """A model's logits [positions, vocabulary] at a batch's answer positions."""
@@ -348,6 +355,18 @@ class Materials:
         the plan's dtype."""
         with self.in_plans_dtype():
             return answer_logits(model, batch, self.anatomy.projector)
+
+    def student_states(self, model: torch.nn.Module, batch: Batch) -> States:
+        """What a student's logits of a distillation batch come from: its head computes in the plan's dtype too."""
+        head: torch.nn.Module = getattr(model, "module", model).get_output_embeddings()  # type: ignore[operator]
+
+        def logits(states: torch.Tensor) -> torch.Tensor:
+            with self.in_plans_dtype():
+                found: torch.Tensor = head(states)
+            return found
+
+        with self.in_plans_dtype():
+            return States(head_inputs(model, batch, self.anatomy.projector), logits)
 
     def in_plans_dtype(self) -> torch.autocast:
         """In this context a model with float32 weights computes in the plan's dtype."""

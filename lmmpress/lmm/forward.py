@@ -37,6 +37,22 @@ def answer_logits(model: torch.nn.Module, batch: Batch, projector: Projector | N
     return logits
 
 
+def head_inputs(model: torch.nn.Module, batch: Batch, projector: Projector | None) -> torch.Tensor:
+    """The inputs [positions, width] of the head at the batch's answer positions, as `answer_logits` gives its outputs.
+    The head is not run."""
+    inner = getattr(model, "module", model)
+    head: torch.nn.Module = inner.get_output_embeddings()  # type: ignore[operator]
+    head.forward = _handed_on  # of this module alone: its class keeps its own
+    try:
+        return answer_logits(model, batch, projector)
+    finally:
+        del head.forward
+
+
+def _handed_on(states: torch.Tensor) -> torch.Tensor:
+    return states
+
+
 @torch.no_grad()
 def visual_features(
     model: torch.nn.Module, examples: Examples, anatomy: Anatomy, batch_size: int, new: NewRows = temporary_rows

@@ -7,15 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from support.exact_distillation import ROWS, SETTINGS, exact_values
+from support.exact_distillation import ROWS, SETTINGS, exact_values, lesson_by, logits
 
 from lmmpress.data import read_split
 from lmmpress.distillation.learning_rate import MOST, SHARE, best_rate, find_rate, size_of_trials
-from lmmpress.distillation.train import Lesson
-from lmmpress.lmm.batches import Batch
 from lmmpress.lmm.checkpoint import read_checkpoint
 from lmmpress.lmm.examples import encode
-from lmmpress.lmm.forward import answer_logits
 from lmmpress.lmm.processor import load_processor
 from lmmpress.settings.distillation import Distillation
 
@@ -67,14 +64,11 @@ def test_trials_begin_with_the_same_model_and_leave_no_trace(make_checkpoint: Ca
     examples = encode(read_split(data, "distill", ROWS), load_processor(checkpoint), read_checkpoint(checkpoint).config)
     teacher, loaded = exact_values(checkpoint, 2), []
 
-    def logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        return answer_logits(model, batch, None)
-
     def fresh() -> torch.nn.Module:
         loaded.append(exact_values(checkpoint, 1))
         return loaded[-1]
 
-    lesson = Lesson(lambda batch: logits(teacher, batch), logits, examples, None, Distillation(**SETTINGS))
+    lesson = lesson_by(lambda batch: logits(teacher, batch), examples, Distillation(**SETTINGS))
     accelerator, before = Accelerator(), torch.get_rng_state()
     rate = find_rate(fresh, lesson, 5, accelerator)
     assert rate == find_rate(fresh, lesson, 5, accelerator)

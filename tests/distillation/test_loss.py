@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 from support.certain import certain
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from lmmpress.distillation.loss import distillation_loss
+from lmmpress.distillation.loss import States, distillation_loss, loss_in_portions
 from lmmpress.settings.distillation import Distillation
 
 # the student is sure of token 0 (0.7), the teacher of token 1 (0.5); the answer is token 1
@@ -84,3 +85,42 @@ def test_no_gradient_reaches_the_teacher() -> None:
     distillation_loss(student, teacher, ANSWER, Distillation(pairwise="margin")).sum().backward()
     assert teacher.grad is None
     assert student.grad is not None
+
+
+class Seen(TorchDispatchMode):
+    """Keeps the largest number of rows of a tensor with as many columns as the vocabulary has tokens."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.vocabulary, self.most = vocabulary, 0
+
+    def __torch_dispatch__(self, called: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = called(*args, **kwargs or {})
+        if isinstance(found, torch.Tensor) and found.ndim == 2 and found.shape[1] == self.vocabulary:
+            self.most = max(self.most, len(found))
+        return found
+
+
+@pytest.mark.parametrize("most", [1, 30 * 50, 70 * 50 + 49, 110 * 50, 1 << 20])
+@pytest.mark.parametrize(
+    "settings", [{}, {"kl": "forward", "pairwise": "margin", "hard_labels": 0.5, "temperature": 2}]
+)
+def test_portions_give_loss_and_gradients_of_all_positions_at_once(most: int, settings: dict[str, Any]) -> None:
+    """And no more logits are made at a time than a portion has, forward and backward."""
+    torch.manual_seed(0)
+    positions, width, vocabulary = 110, 6, 50
+    student, teacher = torch.nn.Linear(width, vocabulary).double(), torch.nn.Linear(4, vocabulary).double()
+    own, other = torch.randn(positions, width).double(), torch.randn(positions, 4).double()
+    targets, plan = torch.randint(vocabulary, (positions,)), Distillation(**settings)
+    parameters = [own.requires_grad_(), *student.parameters()]
+    wanted = distillation_loss(student(own), teacher(other), targets, plan).sum()
+    gradients = torch.autograd.grad(wanted, parameters)
+    with Seen(vocabulary) as seen:
+        found = loss_in_portions(States(own, student), States(other, teacher), targets, plan, most)
+        again = torch.autograd.grad(found, parameters)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=0)
+    for one, same in zip(again, gradients, strict=True):
+        torch.testing.assert_close(one, same, rtol=1e-10, atol=1e-12)
+    transposed_weight = width
+    assert seen.most <= max(transposed_weight, most // vocabulary)
+    assert all(parameter.grad is None for parameter in teacher.parameters())

@@ -19,7 +19,7 @@ from lmmpress.lmm.batches import make_batch
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.compression_record import read_record
 from lmmpress.lmm.examples import encode
-from lmmpress.lmm.forward import answer_logits, visual_features
+from lmmpress.lmm.forward import answer_logits, head_inputs, visual_features
 from lmmpress.lmm.processor import load_processor
 from lmmpress.plan import parse_plan
 
@@ -94,3 +94,20 @@ def test_cached_features_give_the_same_logits(
     batches = (make_batch(examples, [5, 0, 2], given) for given in (None, features))
     seen, cached = (answer_logits(model, batch, anatomy.projector) for batch in batches)
     assert torch.allclose(seen, cached, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_head_of_its_own_inputs_gives_the_models_logits(
+    make_checkpoint: Callable[..., Path], rows: Callable[[str], Path], kind: str
+) -> None:
+    """Nothing follows the head in a family; and afterwards the model computes as before."""
+    checkpoint = make_checkpoint(kind)
+    model, anatomy = load_model(checkpoint), read_checkpoint(checkpoint)
+    examples = encode(read_split(rows(kind), "test"), load_processor(checkpoint), anatomy.config)
+    batch = make_batch(examples, [5, 0, 2])
+    wanted = answer_logits(model, batch, anatomy.projector)
+    inputs = head_inputs(model, batch, anatomy.projector)
+    head: Any = model.get_output_embeddings()  # type: ignore[operator]
+    assert inputs.shape == (len(batch.targets), head.in_features)
+    assert torch.equal(head(inputs), wanted)
+    assert torch.equal(answer_logits(model, batch, anatomy.projector), wanted)

@@ -1,12 +1,17 @@
 """Distillation that gives the same numbers on every machine: float64, from weights and rows of equal bits."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 
+from lmmpress.distillation.loss import distillation_loss
 from lmmpress.distillation.train import Lesson, distill
+from lmmpress.lmm.batches import Batch
 from lmmpress.lmm.checkpoint import load_model
 from lmmpress.lmm.examples import Examples
 from lmmpress.lmm.forward import answer_logits
@@ -30,11 +35,27 @@ def exact_values(checkpoint: Path, seed: int) -> torch.nn.Module:
     return model
 
 
+def logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """Of a text model."""
+    return answer_logits(model, batch, None)
+
+
+def lesson_by(
+    teacher: Callable[[Batch], torch.Tensor],
+    examples: Examples,
+    settings: Distillation,
+    rows: NDArray[np.int64] | None = None,
+) -> Lesson:
+    """A lesson of a text model with Eq. 5, from a teacher's logits."""
+
+    def loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        return distillation_loss(logits(model, batch), teacher(batch), batch.targets, settings).sum()
+
+    return Lesson(loss, examples, None, settings, rows)
+
+
 def distil(pair: tuple[torch.nn.Module, torch.nn.Module, Examples], settings: Distillation) -> list[float] | None:
     student, teacher, examples = pair
 
-    def logits(model: torch.nn.Module, batch: Any) -> torch.Tensor:
-        return answer_logits(model, batch, None)
-
-    lesson = Lesson(lambda batch: logits(teacher, batch), logits, examples, None, settings)
+    lesson = lesson_by(lambda batch: logits(teacher, batch), examples, settings)
     return distill(student, lesson, float(settings.learning_rate), 5, Accelerator())

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from lmmpress.distillation.image_side import features_loss
+from lmmpress.distillation.loss import loss_in_portions
 from lmmpress.distillation.train import Lesson
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.last_cuts import last_cuts
@@ -62,7 +63,12 @@ def lesson_of(
         return _of_features(materials, checkpoint, settings)
     features = materials.features("distill", checkpoint if side == "language" else None)
     examples = materials.lessons("distill")
-    return Lesson(materials.teacher_logits, materials.student_logits, examples, features, settings, rows)
+
+    def loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        student, teacher = materials.student_states(model, batch), materials.teacher_states_of(batch)
+        return loss_in_portions(student, teacher, batch.targets, settings)
+
+    return Lesson(loss, examples, features, settings, rows)
 
 
 def _of_features(materials: Materials, checkpoint: str, settings: Distillation) -> Lesson:
@@ -80,18 +86,18 @@ def _of_features(materials: Materials, checkpoint: str, settings: Distillation) 
         materials.accelerator.device,
     )
 
-    def teacher(batch: Batch) -> torch.Tensor:
+    def goal_of(batch: Batch) -> torch.Tensor:
         images = list(chain.from_iterable(examples.rows.images(row) for row in batch.examples))
         with torch.no_grad():
             goal = see(materials.teacher_model, batch) if seen is None else seen[images]
         return (goal if kept is None else goal[..., kept]).to(device)
 
-    def student(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    def loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         with materials.in_plans_dtype():
             features: torch.Tensor = model(batch.pixels)
-        return features
+        return features_loss(features, goal_of(batch))
 
-    return Lesson(teacher, student, examples, None, settings, seeing, features_loss)
+    return Lesson(loss, examples, None, settings, seeing)
 
 
 def _kept_features(materials: Materials, checkpoint: str) -> list[int] | None:

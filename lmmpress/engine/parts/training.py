@@ -1,11 +1,12 @@
 """Distils in this process, alone or as one of several processes that train together."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from pydantic import BaseModel
 
-from lmmpress.distillation.held_out import is_within, kept_aside
+from lmmpress.distillation.held_out import Models, is_within, kept_aside
 from lmmpress.distillation.image_side import ImageSide
 from lmmpress.distillation.learning_rate import find_rate
 from lmmpress.distillation.train import distill
@@ -63,7 +64,8 @@ def train(materials: Materials, checkpoint: str, seed: int, settings: Distillati
     refitted.clear()  # a copy of the weights, which training has no room for
 
     def enough() -> bool:
-        return held is not None and is_within(model, lesson, held, materials.plan.tolerance.alpha, accelerator)
+        models = Models(partial(materials.student_logits, model), materials.teacher_logits)
+        return held is not None and is_within(models, lesson, held, materials.plan.tolerance.alpha, accelerator)
 
     losses = distill(learner(model), lesson, rate, seed, accelerator, enough) if rate is not None else []
     accelerator.free_memory()  # otherwise it keeps every step's model and optimiser until the run ends
