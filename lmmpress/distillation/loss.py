@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from lmmpress.settings.distillation import Distillation
 
@@ -15,10 +15,12 @@ MOST_LOGITS = 1 << 25
 
 @dataclass(frozen=True)
 class States:
-    """What the logits of some answer positions come from: the `inputs` [positions, width] of a head, and the head."""
+    """What the logits of some answer positions come from: the `inputs` [positions, width] of a head, the head, and the
+    weights of it that learn."""
 
     inputs: torch.Tensor
     head: Callable[[torch.Tensor], torch.Tensor]
+    weights: tuple[torch.Tensor, ...] = ()
 
 
 def distillation_loss(
@@ -46,9 +48,10 @@ def loss_in_portions(
 ) -> torch.Tensor:
     """The sum of `distillation_loss` over all positions, from the inputs of both heads.
 
-    No more than `most` logits of a model are made at a time, of one position at least: forward, and again backward,
-    where each portion computes its logits anew. So memory does not grow with positions times vocabulary. What fits into
-    one portion is computed once.
+    No more than `most` logits of a model are made at a time, of one position at least. Their gradients are computed at
+    once, so that they can be let go of, and only those of the head's inputs and weights are kept for the backward pass.
+    So memory does not grow with positions times vocabulary, and nothing is computed twice. What fits into one portion
+    is computed as usual.
     """
 
     def loss_of(own: torch.Tensor, other: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -56,13 +59,45 @@ def loss_in_portions(
             goal = teacher.head(other)
         return distillation_loss(student.head(own), goal, tokens, settings).sum()
 
-    parts = list(
-        zip(*(one.split(_positions(student, most)) for one in (student.inputs, teacher.inputs, targets)), strict=True)
-    )
-    if len(parts) == 1:
-        return loss_of(*parts[0])
-    losses = [checkpoint(loss_of, *part, use_reentrant=False) for part in parts]
-    return torch.stack(losses).sum()
+    size, weights = _positions(student, most), student.weights
+    if len(targets) <= size:
+        return loss_of(student.inputs, teacher.inputs, targets)
+    found: torch.Tensor = _InPortions.apply(student.inputs, teacher.inputs, targets, loss_of, size, *weights)
+    return found
+
+
+class _InPortions(torch.autograd.Function):
+    """The sum of a loss over portions of positions, whose gradients are computed with it."""
+
+    @staticmethod
+    def forward(
+        context: Any,
+        own: torch.Tensor,
+        other: torch.Tensor,
+        targets: torch.Tensor,
+        loss_of: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+        size: int,
+        *weights: torch.Tensor,
+    ) -> torch.Tensor:
+        of_inputs, of_weights = torch.empty_like(own), [torch.zeros_like(weight) for weight in weights]
+        losses = []
+        for at in range(0, len(targets), size):
+            part = slice(at, at + size)
+            with torch.enable_grad():
+                inputs = own[part].detach().requires_grad_()
+                loss = loss_of(inputs, other[part], targets[part])
+            of_inputs[part], *others = torch.autograd.grad(loss, (inputs, *weights))
+            for total, one in zip(of_weights, others, strict=True):
+                total += one
+            losses.append(loss.detach())
+        context.save_for_backward(of_inputs, *of_weights)
+        return torch.stack(losses).sum()
+
+    @staticmethod
+    def backward(context: Any, *outer: torch.Tensor) -> Any:
+        of_inputs, *of_weights = context.saved_tensors
+        factor = outer[0]
+        return (of_inputs * factor, None, None, None, None, *(one * factor for one in of_weights))
 
 
 def _positions(student: States, most: int) -> int:

@@ -366,7 +366,8 @@ class Materials:
             return found
 
         with self.in_plans_dtype():
-            return States(head_inputs(model, batch, self.anatomy.projector), logits)
+            inputs = head_inputs(model, batch, self.anatomy.projector)
+        return States(inputs, logits, tuple(weight for weight in head.parameters() if weight.requires_grad))
 
     def in_plans_dtype(self) -> torch.autocast:
         """In this context a model with float32 weights computes in the plan's dtype."""

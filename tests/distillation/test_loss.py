@@ -116,7 +116,8 @@ def test_portions_give_loss_and_gradients_of_all_positions_at_once(most: int, se
     wanted = distillation_loss(student(own), teacher(other), targets, plan).sum()
     gradients = torch.autograd.grad(wanted, parameters)
     with Seen(vocabulary) as seen:
-        found = loss_in_portions(States(own, student), States(other, teacher), targets, plan, most)
+        head = States(own, student, tuple(student.parameters()))
+        found = loss_in_portions(head, States(other, teacher), targets, plan, most)
         again = torch.autograd.grad(found, parameters)
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=0)
     for one, same in zip(again, gradients, strict=True):

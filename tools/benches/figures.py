@@ -247,6 +247,16 @@ FIGURES = [
     *_rows("encoding/pictures", "encoding, pictures", "encoding, pictures (", 1.5),
     *_rows("reading/text", "reading, text", "reading, text"),
     *_rows("reading/pictures", "reading, pictures", "| reading, pictures"),
+    *(
+        Figure(f"peak memory of Eq. 5 / its logits, {way}", "loss_memory", (way, "peak_over_logits"), "Eq. 5 on 2,048")
+        for way in ("whole", "in portions")
+    ),
+    Figure(
+        "processor time of Eq. 5 in portions / whole",
+        "loss_memory",
+        ("seconds_in_portions_over_whole",),
+        "Eq. 5 on 2,048",
+    ),
     *_waiting("distillation", ""),
     *_waiting("distillation_two_threads", ", two threads"),
     Figure(
