@@ -1,4 +1,4 @@
-"""The questions of the harder sample: two attributes in one answer, title against picture, and conditions.
+"""The questions of the harder sample: two attributes in one answer, title against picture, and a condition.
 
 They use only characters of the sample, so that its tokenizer, and with it the weights of its model, serve here too.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from random import Random
 
 from lmmpress.sample.advert import Advert, Row, answer
-from lmmpress.sample.copywriting import ANSWERS, CLASSES, PROMPT, QUESTIONS
+from lmmpress.sample.copywriting import CLASSES, PROMPT, QUESTIONS
 
 TASKS: tuple[str, ...] = (
     "content", "color_and_style", "form_and_logo", "title_and_picture", "which_sells", "condition",
@@ -17,7 +17,7 @@ TASKS: tuple[str, ...] = (
 # Answers of `which_sells`.
 PICTURE, TITLE, BOTH, NEITHER = "图片", "标题", "图片和标题", "以外"
 
-# Two tasks name something: a class (`which_sells`), a colour (`condition` on the picture).
+# One task names a class too.
 HARD_QUESTIONS: dict[str, tuple[str, ...]] = {
     "content": QUESTIONS["content"],
     "color_and_style": (
@@ -41,18 +41,11 @@ HARD_QUESTIONS: dict[str, tuple[str, ...]] = {
         "图片和标题,哪个商品属于{named}?标题为“{title}”",
     ),
     "condition": (
-        "标题为“{title}”,背景为{named}时描述品牌标识,以外描述设计风格",
-        "结合标题“{title}”,图片底色是{named}时判断品牌,以外判断风格",
-        "背景是{named}时,是哪个品牌?以外是哪种风格?标题为“{title}”",
+        "标题为“{title}”,附赠商品时描述背景颜色,以外描述表现形式",
+        "结合标题“{title}”,标题送赠品时判断底色,以外判断形式",
+        "标题送商品时,是什么背景颜色?以外是哪种表现形式?标题为“{title}”",
     ),
 }
-
-# The other half of `condition`: it looks at the title instead of the picture.
-IF_GIFT: tuple[str, ...] = (
-    "标题为“{title}”,附赠商品时描述背景颜色,以外描述表现形式",
-    "结合标题“{title}”,标题送赠品时判断底色,以外判断形式",
-    "标题送商品时,是什么背景颜色?以外是哪种表现形式?标题为“{title}”",
-)
 
 
 def ask_hard(advert: Advert, rng: Random) -> list[Row]:
@@ -61,13 +54,9 @@ def ask_hard(advert: Advert, rng: Random) -> list[Row]:
 
 
 def _ask(advert: Advert, task: str, rng: Random) -> Row:
-    named, forms = "", HARD_QUESTIONS[task]
-    if task == "condition" and rng.randrange(2):
-        forms, reply = IF_GIFT, answer(advert, "manifestation" if advert.title.gift is None else "background_color")
-    elif task == "condition":
-        color = _right_or_wrong(advert.background_color, len(ANSWERS["background_color"]), rng)
-        named = ANSWERS["background_color"][color]
-        reply = answer(advert, "logo" if color == advert.background_color else "style")
+    named = ""
+    if task == "condition":
+        reply = answer(advert, "manifestation" if advert.title.gift is None else "background_color")
     elif task == "which_sells":
         chosen = _named_class(advert, rng)
         named, reply = CLASSES[chosen], which_sells(advert, chosen)
@@ -80,7 +69,7 @@ def _ask(advert: Advert, task: str, rng: Random) -> Row:
         reply = answer(advert, "manifestation") + answer(advert, "logo")
     else:
         reply = answer(advert, task)
-    question = rng.choice(forms).format(title=advert.title.text, named=named)
+    question = rng.choice(HARD_QUESTIONS[task]).format(title=advert.title.text, named=named)
     return Row(task, PROMPT.format(question=question), reply)
 
 
@@ -100,8 +89,3 @@ def _named_class(advert: Advert, rng: Random) -> int:
     classes = [advert.pictogram, of_title, None]
     chosen = rng.choice(classes)
     return rng.randrange(len(CLASSES)) if chosen is None else chosen
-
-
-def _right_or_wrong(right: int, number: int, rng: Random) -> int:
-    """The right index in half of the cases, else any other."""
-    return right if rng.randrange(2) else (right + rng.randrange(1, number)) % number

@@ -8,7 +8,6 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from random import Random
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -19,12 +18,12 @@ from lmmpress.presets import preset
 from lmmpress.sample import HARD_MODEL, MODEL, dataset, hard
 from lmmpress.sample.advert import Advert, Row, advert_rng, draw_advert
 from lmmpress.sample.copywriting import ANSWERS, CLASSES, characters
-from lmmpress.sample.hard_questions import BOTH, HARD_QUESTIONS, IF_GIFT, NEITHER, PICTURE, TASKS, TITLE, ask_hard
+from lmmpress.sample.hard_questions import BOTH, HARD_QUESTIONS, NEITHER, PICTURE, TASKS, TITLE, ask_hard
 from tools.sample_model.check import generated_accuracy, keep_first, parameters
 from tools.sample_model.train import accuracies, all_query_outputs, encode
 
 SMALL = {"score": 6, "distill": 12, "gate": 4, "test": 8}
-DIGEST = "0a7853b1bb2c78ec61221148e99ccc510acf93b449033a5fde83cfeda8d21f7c"  # of SMALL with seed 0
+DIGEST = "97dcccecb0d0ced7edd307dc8fdc4bfa4862593df2eb63b0ffdcad447100d1f6"  # of SMALL with seed 0
 
 
 @pytest.fixture(scope="module")
@@ -144,20 +143,12 @@ def test_the_seller_of_a_named_class_is_title_picture_both_or_neither(
 
 
 def test_a_condition_decides_what_is_answered(asked: list[tuple[Advert, list[Row]]]) -> None:
-    held: dict[str, list[bool]] = {"gift": [], "color": []}
-    for advert, row in of_task(asked, "condition"):
-        rest = row.question.replace(f"“{advert.title.text}”", "")
-        if any(form.replace("“{title}”", "") in rest for form in IF_GIFT):
-            held["gift"].append(advert.title.gift is not None)
-            wanted = "background_color" if held["gift"][-1] else "manifestation"
-        else:
-            color = named(row, advert.title.text, ANSWERS["background_color"])
-            held["color"].append(color == words(advert)["background_color"])
-            wanted = "logo" if held["color"][-1] else "style"
-        assert row.answer == words(advert)[wanted]
-    assert 0.45 < len(held["gift"]) / len(of_task(asked, "condition")) < 0.55
-    assert 0.45 < np.mean(held["color"]) < 0.55
-    assert 0.45 < np.mean(held["gift"]) < 0.65
+    rows = of_task(asked, "condition")
+    gifts = [advert.title.gift is not None for advert, _ in rows]
+    for gift, (advert, row) in zip(gifts, rows, strict=True):
+        assert row.answer == words(advert)["background_color" if gift else "manifestation"]
+    assert {row.answer for _, row in rows} == {*ANSWERS["background_color"], *ANSWERS["manifestation"]}
+    assert 0.4 < sum(gifts) / len(gifts) < 0.6
 
 
 def test_every_answer_of_one_kind_is_about_equally_frequent(asked: list[tuple[Advert, list[Row]]]) -> None:
@@ -168,7 +159,7 @@ def test_every_answer_of_one_kind_is_about_equally_frequent(asked: list[tuple[Ad
 
 def test_questions_are_paraphrased_with_the_samples_characters(asked: list[tuple[Advert, list[Row]]]) -> None:
     known = set(characters())
-    assert all(len(forms) >= 3 for forms in (*HARD_QUESTIONS.values(), IF_GIFT))
+    assert all(len(forms) >= 3 for forms in HARD_QUESTIONS.values())
     for advert, rows in asked[:300]:
         for row in rows:
             assert advert.title.text in row.question
@@ -210,9 +201,10 @@ def test_plain_transformers_answers_test_rows_and_no_block_is_spare() -> None:
 
     encoded, seen = encode(processor.tokenizer, rows), all_query_outputs(model, pixels)
     pad = processor.tokenizer.pad_token_id
-    assert accuracies(model, encoded, seen, pad, TASKS)["all"] == pytest.approx(generated, abs=1e-4)
-    keep_first(model, model.config.text_config.num_hidden_layers - 1)
-    assert accuracies(model, encoded, seen, pad, TASKS)["all"] < generated - 0.1
+    whole = accuracies(model, encoded, seen, pad, TASKS)
+    assert whole["all"] == pytest.approx(generated, abs=1e-4)
+    keep_first(model, model.config.text_config.num_hidden_layers - 1)  # what compares two things needs the last one too
+    assert accuracies(model, encoded, seen, pad, TASKS)["which_sells"] < whole["which_sells"] - 0.2
 
 
 # --- plan
@@ -222,5 +214,5 @@ def test_its_plan_cuts_every_axis() -> None:
     plan = lmmpress.as_plan("sample-hard", with_data=False)
     assert (plan.model, plan.data) == (str(HARD_MODEL), "sample-hard")
     assert [stage.axis for stage in plan.stages] == ["block", "ffn", "attention", "io"]
-    sizes = lmmpress.plan_sizes("sample-hard").as_list()
-    assert sizes[0]["parameters"] > 3 * sizes[-1]["parameters"]
+    blocks = [size["parameters_by_tower"]["language"] for size in lmmpress.plan_sizes(plan).as_list()]
+    assert blocks[0] > 3 * blocks[-1]

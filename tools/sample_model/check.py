@@ -83,7 +83,7 @@ def generated_accuracy(
     for i in range(0, len(questions), batch_size):
         part = slice(i, i + batch_size)
         inputs = processor(images=images[part], text=questions[part], padding=True, return_tensors="pt")
-        tokens = model.generate(**inputs)
+        tokens = model.generate(**inputs, max_new_tokens=model.generation_config.max_new_tokens)
         # transformers returns the prompt's tokens before the new ones
         texts = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         right += sum(text == answer for text, answer in zip(texts, answers[part], strict=True))
