@@ -20,9 +20,9 @@ def main() -> None:
     arguments = sample_arguments(__doc__, 1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        advice = api.advise("sample", folder / "suggested.yaml", overrides=arguments.overrides)
+        advice = api.advise(arguments.preset, folder / "suggested.yaml", overrides=arguments.overrides)
         suggested = api.compress(read_plan(folder / "suggested.yaml"), folder / "suggested", speed=False, recorder=None)
-        own = api.compress("sample", folder / "own", speed=False, recorder=None, overrides=arguments.overrides)
+        own = api.compress(arguments.preset, folder / "own", speed=False, recorder=None, overrides=arguments.overrides)
         show({"advice": advice.as_dict(), "suggested": outcome(suggested), "own": outcome(own)})
 
 

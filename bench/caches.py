@@ -13,10 +13,10 @@ from lmmpress.presets import preset
 
 def main() -> None:
     arguments = sample_arguments(__doc__, 1)
-    preset("sample")  # the data is generated before the clock starts
+    preset(arguments.preset)  # the data is generated before the clock starts
     pairs = [
         [
-            run([*arguments.overrides, f"distillation.caches={caches}"])[2]["seconds_by_part"]["distill"]
+            distil_seconds(arguments.preset, [*arguments.overrides, f"distillation.caches={caches}"])
             for caches in ("false", "true")
         ]
         for _ in range(arguments.runs)
@@ -30,8 +30,8 @@ def main() -> None:
     )
 
 
-def distil_seconds(overrides: list[str]) -> float:
-    return float(run(overrides)[2]["seconds_by_part"]["distill"])
+def distil_seconds(name: str, overrides: list[str]) -> float:
+    return float(run(name, overrides)[2]["seconds_by_part"]["distill"])
 
 
 if __name__ == "__main__":

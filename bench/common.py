@@ -44,8 +44,10 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def sample_arguments(description: str | None, runs: int) -> argparse.Namespace:
-    """The arguments of a bench that runs the sample: `--runs`, and `--set` for settings of its plan (`overrides`)."""
+    """The arguments of a bench that runs a sample: `--preset`, its name, `--runs`, and `--set` for settings of its plan
+    (`overrides`)."""
     parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--preset", default="sample")
     parser.add_argument("--runs", type=int, default=runs)
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     return parser.parse_args()

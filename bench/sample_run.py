@@ -1,6 +1,6 @@
-"""Measures the whole sample run as a user starts it: seconds, peak memory, and the compressed model.
+"""Measures the whole run of a sample as a user starts it: seconds, peak memory, and the compressed model.
 
-python bench/sample_run.py [--runs 3] [--set KEY=VALUE ...]
+python bench/sample_run.py [--preset sample-hard] [--runs 3] [--set KEY=VALUE ...]
 """
 
 import json
@@ -18,8 +18,8 @@ from lmmpress.presets import preset
 
 def main() -> None:
     arguments = sample_arguments(__doc__, 3)
-    preset("sample")  # the data is generated before the clock starts
-    runs = [run(arguments.overrides) for _ in range(arguments.runs)]
+    preset(arguments.preset)  # the data is generated before the clock starts
+    runs = [run(arguments.preset, arguments.overrides) for _ in range(arguments.runs)]
     last = runs[-1][2]
     tower = [last[model]["parameters_by_tower"]["language"] for model in ("original", "compressed")]
     show(
@@ -27,6 +27,7 @@ def main() -> None:
             "seconds": spread([seconds for seconds, _, _ in runs]),
             "peak_gb": spread([peak / 2**20 for _, peak, _ in runs]),
             "language_reduction": tower[0] / tower[1],
+            "test_accuracy_by_task": [last[model]["accuracy_by_task"] for model in ("original", "compressed")],
             "test_accuracy": [last[model]["accuracy"] for model in ("original", "compressed")],
             "drop": last["drop"],
             "drop_interval": last["drop_interval"],
@@ -48,11 +49,11 @@ def main() -> None:
     )
 
 
-def run(overrides: list[str]) -> tuple[float, int, dict]:
+def run(name: str, overrides: list[str]) -> tuple[float, int, dict]:
     """The seconds, the peak resident kilobytes of the process, and its result.json."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
-        command = [sys.executable, "-m", "lmmpress.cli", "run", "--sample", "--out", str(out)]
+        command = [sys.executable, "-m", "lmmpress.cli", "run", "--preset", name, "--out", str(out)]
         for override in overrides:
             command += ["--set", override]
         begun = time.perf_counter()

@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 
 from lmmpress import api
-from lmmpress.cli.shared import AsJson, Overrides, PlanFile, one_plan, show
+from lmmpress.cli.shared import AsJson, FromPreset, Overrides, PlanFile, Sample, one_plan, show
 from lmmpress.errors import UserError
 
 
 def advise(
     plan_file: PlanFile = None,
-    from_preset: Annotated[str | None, typer.Option("--preset", help="A built-in plan: sample.")] = None,
-    sample: Annotated[bool, typer.Option("--sample", help="The built-in sample model.")] = False,
+    from_preset: FromPreset = None,
+    sample: Sample = False,
     target: Annotated[
         float | None,
         typer.Option(
@@ -29,9 +29,7 @@ def advise(
     as_json: AsJson = False,
 ) -> None:
     """Suggest order, steps and maxima of a plan's stages from short cuts without distillation; with -o as a plan."""
-    if sample and from_preset is not None:
-        raise UserError("give one plan: a PLAN.yaml or a built-in one")
-    plan = one_plan(plan_file, "sample" if sample else from_preset)
+    plan = one_plan(plan_file, from_preset, sample)
     try:
         advice = api.advise(plan, out, target=target, overrides=overrides)
     except KeyboardInterrupt:

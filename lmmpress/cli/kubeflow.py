@@ -12,9 +12,11 @@ from lmmpress.cli import argo
 from lmmpress.cli.shared import (
     AsJson,
     Context,
+    FromPreset,
     Overrides,
     PlanFile,
     ProfileFile,
+    Sample,
     console,
     one_plan,
     out,
@@ -29,7 +31,6 @@ from lmmpress.tasks.granularity import Choice
 if TYPE_CHECKING:
     from lmmpress.pods.cluster_reader import Cluster
 
-Sample = Annotated[bool, typer.Option("--sample", help="The built-in sample's plan.")]
 Grain = Annotated[
     Choice,
     typer.Option(
@@ -43,6 +44,7 @@ Strict = Annotated[bool, typer.Option("--strict", help="Treat warnings as errors
 def compile(
     target: Annotated[Path, typer.Option("--output", "-o", help="The pipeline's file, .yaml.")],
     plan_file: PlanFile = None,
+    from_preset: FromPreset = None,
     sample: Sample = False,
     cluster: ProfileFile = None,
     engine: RunBy = None,
@@ -52,15 +54,15 @@ def compile(
     as_json: AsJson = False,
 ) -> None:
     """Write a plan as a pipeline that any Kubeflow, or Argo, runs: its numbers are the pipeline's parameters."""
+    chosen = one_plan(plan_file, from_preset, sample)
     if (engine or the_profile(cluster).engine) == Engine.argo:
-        chosen = one_plan(plan_file, "sample" if sample else None)
         return argo.compile(target, chosen, the_profile(cluster), granularity, strict, overrides, as_json)
     needs_sdk("lmmpress compile")
     from lmmpress.kubeflow.compile import compile_plan
     from lmmpress.kubeflow.fitting import fit
     from lmmpress.tasks.pod_memory import memory_warnings
 
-    plan = api.as_plan(one_plan(plan_file, "sample" if sample else None), overrides, with_data=False)
+    plan = api.as_plan(chosen, overrides, with_data=False)
     profile = the_profile(cluster)
     fitting = fit(plan, profile, granularity)
     short = memory_warnings(plan, profile, fitting.granularity)
@@ -78,6 +80,7 @@ def compile(
 
 def submit(
     plan_file: PlanFile = None,
+    from_preset: FromPreset = None,
     sample: Sample = False,
     cluster: ProfileFile = None,
     engine: RunBy = None,
@@ -94,9 +97,9 @@ def submit(
     """Run a plan on a cluster's Kubeflow, or on its Argo."""
     if cluster is None:
         raise UserError("say where: --cluster CLUSTER.yaml")
+    chosen = one_plan(plan_file, from_preset, sample)
     if (engine or the_profile(cluster).engine) == Engine.argo:
-        chosen = one_plan(plan_file, "sample" if sample else None)
-        again = _again(plan_file, cluster, granularity, overrides, Engine.argo if engine else None)
+        again = _again(chosen, cluster, granularity, overrides, Engine.argo if engine else None)
         options = argo.Options(granularity, wait, strict, checks, context, overrides, as_json, again)
         return argo.submit(chosen, the_profile(cluster), options)
     needs_sdk("lmmpress submit")
@@ -104,7 +107,7 @@ def submit(
     from lmmpress.kubeflow.submit import submit as submit_plan
     from lmmpress.tasks.pod_memory import memory_warnings
 
-    plan = api.as_plan(one_plan(plan_file, "sample" if sample else None), overrides, with_data=False)
+    plan = api.as_plan(chosen, overrides, with_data=False)
     profile = the_profile(cluster)
     fitting = fit(plan, profile, granularity)
     warnings = [*profile.warnings(), *memory_warnings(plan, profile, fitting.granularity)]
@@ -131,7 +134,7 @@ def submit(
         except KeyboardInterrupt:
             raise UserError(f"no longer following; the run goes on: {submitted.link}") from None
         if state == "FAILED":
-            explain(profile, submitted, seen, _again(plan_file, cluster, granularity, overrides), console.print)
+            explain(profile, submitted, seen, _again(chosen, cluster, granularity, overrides), console.print)
     if as_json:
         print(json.dumps({"run_id": submitted.run_id, "link": submitted.link, "state": state}))
     elif wait:
@@ -152,10 +155,11 @@ def _cluster(context: str | None) -> "Cluster | None":
 
 
 def _again(
-    plan_file: Path | None, cluster: Path, granularity: Choice, overrides: list[str], engine: Engine | None = None
+    chosen: Path | str, cluster: Path, granularity: Choice, overrides: list[str], engine: Engine | None = None
 ) -> str:
     """The command that submits the same plan again."""
-    words = ["lmmpress", "submit", str(plan_file) if plan_file else "--sample", "--cluster", str(cluster)]
+    plan = [str(chosen)] if isinstance(chosen, Path) else ["--preset", chosen]
+    words = ["lmmpress", "submit", *plan, "--cluster", str(cluster)]
     words += ["--engine", engine.value] if engine else []
     words += ["--granularity", granularity.value] if granularity != Choice.auto else []
     return shlex.join([*words, *(word for one in overrides for word in ("--set", one)), "--wait"])

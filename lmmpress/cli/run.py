@@ -8,7 +8,7 @@ import typer
 
 from lmmpress import api
 from lmmpress.api import Granularity
-from lmmpress.cli.shared import AsJson, Overrides, PlanFile, one_plan, out, show
+from lmmpress.cli.shared import AsJson, FromPreset, Overrides, PlanFile, Sample, one_plan, out, show
 from lmmpress.errors import UserError
 from lmmpress.host.full_disk import is_full
 
@@ -23,7 +23,8 @@ class Engine(StrEnum):
 def run(
     directory: Annotated[Path, typer.Option("--out", help="Where the result goes.")],
     plan_file: PlanFile = None,
-    sample: Annotated[bool, typer.Option("--sample", help="Compress the built-in sample model.")] = False,
+    from_preset: FromPreset = None,
+    sample: Sample = False,
     engine: Annotated[
         Engine, typer.Option(help="In this process, or as the tasks of the pipeline, a process each.")
     ] = Engine.local,
@@ -38,7 +39,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Compress a model: result.json, report.html, compressed/ and the lineage in mlflow.db."""
-    plan = one_plan(plan_file, "sample" if sample else None)
+    plan = one_plan(plan_file, from_preset, sample)
     try:
         result = api.compress(
             plan,

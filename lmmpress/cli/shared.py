@@ -25,16 +25,19 @@ StoreAddress = Annotated[str, typer.Argument(metavar="ADDRESS", help="A store: a
 
 
 PlanFile = Annotated[Path | None, typer.Argument(metavar="PLAN.yaml", help="The plan.")]
+FromPreset = Annotated[
+    str | None, typer.Option("--preset", metavar="NAME", help="A built-in plan: sample, sample-hard or paper.")
+]
+Sample = Annotated[bool, typer.Option("--sample", help="The same as --preset sample.")]
 ProfileFile = Annotated[Path | None, typer.Option("--cluster", metavar="CLUSTER.yaml", help="The cluster profile.")]
 Context = Annotated[str | None, typer.Option("--context", help="A context of the kubeconfig, if not its current one.")]
 
 
-def one_plan(file: Path | None, built_in: str | None) -> Path | str:
+def one_plan(file: Path | None, from_preset: str | None, sample: bool) -> Path | str:
     """The plan that the user gave: a file, or the name of a preset."""
-    if file is not None and built_in is None:
-        return file
-    if built_in is not None and file is None:
-        return built_in
+    given = [one for one in (file, from_preset, "sample" if sample else None) if one is not None]
+    if len(given) == 1:
+        return given[0]
     raise UserError("give one plan: a PLAN.yaml or a built-in one")
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lmmpress.errors import UserError
+from lmmpress.sample import MODELS
 from lmmpress.settings.plain_yaml import read_document
 
 _FOLDER = Path(__file__).parent
@@ -15,22 +16,25 @@ def names() -> list[str]:
 
 
 def preset(name: str, with_data: bool = True) -> dict[str, Any]:
-    """The raw mapping of a built-in plan: `sample` or `paper`.
+    """The raw mapping of a built-in plan: `sample`, `sample-hard` or `paper`.
 
-    The sample brings its model and its data, made at first use unless `with_data` is false; the paper's brings the
+    A sample brings its model and its data, made at first use unless `with_data` is false; the paper's brings the
     config of its model, of which no weights are known.
     """
     if name not in names():
         raise UserError(f"no preset named {name!r}; the presets are {', '.join(names())}")
     raw: dict[str, Any] = read_document(_FOLDER / f"{name}.yaml", "preset").value
-    if name == "sample":
-        from lmmpress.sample import MODEL
-
-        return {"model": str(MODEL), "data": _sample_data() if with_data else "sample"} | raw
+    if name in MODELS:
+        return {"model": str(MODELS[name]), "data": str(_made(name)) if with_data else name} | raw
     return {"model": str(_FOLDER / "antgmm"), "data": "maad"} | raw
 
 
-def _sample_data() -> str:
-    from lmmpress.sample.dataset import cached  # which draws pictures: no command that only names the data needs it
+def _made(name: str) -> Path:
+    """The data of a sample. Its module draws pictures: no command that only names the data needs it."""
+    if name == "sample":
+        from lmmpress.sample import dataset
 
-    return str(cached())
+        return dataset.cached()
+    from lmmpress.sample import hard
+
+    return hard.cached()

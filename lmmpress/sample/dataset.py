@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context
@@ -41,6 +41,7 @@ VERSION = 3
 FEW = 200
 
 Sample = tuple[Advert, list[Row], Image.Image]
+Make = Callable[[int, str, int], Sample]  # seed, split, index: one advertisement; a function of a module's top
 
 
 def make(seed: int, split: str, index: int) -> Sample:
@@ -55,18 +56,19 @@ def make(seed: int, split: str, index: int) -> Sample:
     return advert, rows, image
 
 
-def make_at(seed: int, place: tuple[str, int]) -> Sample:
+def make_at(make: Make, seed: int, place: tuple[str, int]) -> Sample:
     return make(seed, *place)
 
 
-def make_many(places: list[tuple[str, int]], seed: int, note: str) -> Iterator[Sample]:
+def make_many(places: list[tuple[str, int]], seed: int, note: str, make: Make = make) -> Iterator[Sample]:
     """`make` for every (split, index), in order, on all cores if there are many; `note` labels the progress bar."""
+    one = partial(make_at, make, seed)
     if len(places) <= FEW:
-        yield from track(map(partial(make_at, seed), places), note, len(places))
+        yield from track(map(one, places), note, len(places))
         return
     # Spawned, not forked: a process that already runs torch's threads must not be forked.
     with inherited(), get_context("spawn").Pool() as pool:
-        samples = pool.imap(partial(make_at, seed), places, chunksize=50)
+        samples = pool.imap(one, places, chunksize=50)
         yield from track(samples, note, len(places))
 
 
@@ -84,10 +86,10 @@ def atomically(directory: Path) -> Iterator[Path]:
         raise
 
 
-def build(directory: Path, seed: int = 0, sizes: dict[str, int] | None = None) -> Path:
+def build(directory: Path, seed: int = 0, sizes: dict[str, int] | None = None, make: Make = make) -> Path:
     """Write the data set to `directory`, which must not exist, and return it.
 
-    `sizes` is the number of images of each split; everything else follows from `seed`.
+    `sizes` is the number of images of each split, and `make` makes one; everything else follows from `seed`.
     """
     directory = Path(directory)
     if directory.exists():
@@ -96,7 +98,7 @@ def build(directory: Path, seed: int = 0, sizes: dict[str, int] | None = None) -
     with atomically(directory) as draft:
         (draft / "images").mkdir()
         with (draft / "metadata.jsonl").open("w", encoding="utf-8") as metadata:
-            samples = make_many(places, seed, "Drawing the sample")
+            samples = make_many(places, seed, "Drawing the sample", make)
             for number, ((split, _), (_, rows, image)) in enumerate(zip(places, samples, strict=True)):
                 # no split in the file name: imagefolder would read it as a split and drop the other files
                 name = f"images/{number:05d}.png"
@@ -108,13 +110,13 @@ def build(directory: Path, seed: int = 0, sizes: dict[str, int] | None = None) -
     return directory
 
 
-def cached() -> Path:
+def cached(name: str = f"sample-v{VERSION}", make: Make = make) -> Path:
     """The sample data set of seed 0 in the user's cache (LMMPRESS_CACHE or ~/.cache/lmmpress), built once."""
     home = os.environ.get("LMMPRESS_CACHE")
-    directory = (Path(home) if home else Path.home() / ".cache" / "lmmpress") / f"sample-v{VERSION}"
+    directory = (Path(home) if home else Path.home() / ".cache" / "lmmpress") / name
     if not directory.exists():
         try:
-            build(directory)
+            build(directory, make=make)
         except OSError:
             if not directory.exists():  # if it exists, another process has just built the same data
                 raise
@@ -140,10 +142,10 @@ class Adverts(NamedTuple):
     rows: list[list[Row]]
 
 
-def in_memory(split: str, size: int, seed: int = 0) -> Adverts:
+def in_memory(split: str, size: int, seed: int = 0, make: Make = make) -> Adverts:
     """The first `size` advertisements of a split, built without files."""
     pixels, adverts, rows = [], [], []
-    for advert, questions, image in make_many([(split, i) for i in range(size)], seed, f"Drawing {split}"):
+    for advert, questions, image in make_many([(split, i) for i in range(size)], seed, f"Drawing {split}", make):
         pixels.append(np.asarray(image))
         adverts.append(advert)
         rows.append(questions)

@@ -70,10 +70,11 @@ def test_nothing_else_imports_the_command_line() -> None:
                 assert not {name for name in imports_of(path) if within(name, ("lmmpress.cli",))}, path
 
 
+PLANNED = {"plan_file": "plan", "from_preset": "plan", "sample": "plan"}
 COMMANDS: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {
-    "run": (api.compress, {"directory": "out", "plan_file": "plan", "sample": "plan"}),
-    "plan": (api.plan_sizes, {"plan_file": "plan", "from_preset": "plan"}),
-    "advise": (api.advise, {"plan_file": "plan", "from_preset": "plan", "sample": "plan"}),
+    "run": (api.compress, {"directory": "out", **PLANNED}),
+    "plan": (api.plan_sizes, PLANNED),
+    "advise": (api.advise, PLANNED),
     "prune": (api.prune, {"target": "out"}),
     "inspect": (api.inspect, {}),
     "evaluate": (api.evaluate, {}),

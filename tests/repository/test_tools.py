@@ -54,5 +54,6 @@ def test_the_wheel_holds_the_library_and_nothing_else(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"lmmpress", wheel.name.rsplit("-", 3)[0] + ".dist-info"}
-    for needed in ("sample/antgmm_mini/model.safetensors", "components/gate/component.py", "pipelines/compression.py"):
+    samples = [f"sample/{name}/model.safetensors" for name in ("antgmm_mini", "antgmm_mini_hard")]
+    for needed in (*samples, "presets/sample-hard.yaml", "components/gate/component.py", "pipelines/compression.py"):
         assert f"lmmpress/{needed}" in names

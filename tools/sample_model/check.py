@@ -1,7 +1,7 @@
-"""Measures the documented properties of the sample: `python -m tools.sample_model.check [CHECKPOINT]`.
+"""Measures the documented properties of the sample: `python -m tools.sample_model.check [CHECKPOINT] [--hard]`.
 
-Prints parameters, the language tower's share of parameters and time, accuracy on the test split by task (with teacher
-forcing and with `generate`), and the accuracy if only the first language blocks are kept.
+Prints parameters, the language tower's share of parameters and time, accuracy on a split by task (with teacher forcing
+and with `generate`), and the accuracy if only the first language blocks are kept.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from PIL import Image
 from torch import nn
 from transformers import AutoProcessor, Blip2ForConditionalGeneration
 
-from lmmpress.sample import MODEL
-from lmmpress.sample.dataset import SIZES, in_memory
+from lmmpress.sample import HARD_MODEL, MODEL, dataset, hard
+from lmmpress.sample.copywriting import TASKS
 from tools.sample_model.train import accuracies, all_query_outputs, encode
 
 
@@ -83,7 +83,7 @@ def generated_accuracy(
     for i in range(0, len(questions), batch_size):
         part = slice(i, i + batch_size)
         inputs = processor(images=images[part], text=questions[part], padding=True, return_tensors="pt")
-        tokens = model.generate(**inputs, max_new_tokens=8)
+        tokens = model.generate(**inputs, max_new_tokens=model.generation_config.max_new_tokens)
         # transformers returns the prompt's tokens before the new ones
         texts = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         right += sum(text == answer for text, answer in zip(texts, answers[part], strict=True))
@@ -92,17 +92,21 @@ def generated_accuracy(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path, nargs="?", default=MODEL)
-    parser.add_argument("--generate-images", type=int, default=100, help="test images answered through generate")
+    parser.add_argument("checkpoint", type=Path, nargs="?", help="by default the sample's own model")
+    parser.add_argument("--hard", action="store_true", help="the harder sample")
+    parser.add_argument("--split", default="test", choices=["gate", "test"], help="choose nothing on the test split")
+    parser.add_argument("--generate-images", type=int, default=100, help="images answered through generate")
     args = parser.parse_args()
+    tasks, make, own = (hard.TASKS, hard.make, HARD_MODEL) if args.hard else (TASKS, dataset.make, MODEL)
+    checkpoint = args.checkpoint or own
 
-    model = Blip2ForConditionalGeneration.from_pretrained(args.checkpoint, dtype=torch.float32).eval()
-    processor = AutoProcessor.from_pretrained(args.checkpoint)
+    model = Blip2ForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(checkpoint)
     total, tower = parameters(model)
     print(f"parameters {total:,}, language tower {tower:,} ({tower / total:.1%})")
 
-    pixels, _, rows_by_image = in_memory("test", SIZES["test"])
-    rows = [row for five in rows_by_image for row in five]
+    pixels, _, rows_by_image = dataset.in_memory(args.split, dataset.SIZES[args.split], make=make)
+    rows = [row for of_image in rows_by_image for row in of_image]
     encoded = encode(processor.tokenizer, rows)
     queries = all_query_outputs(model, pixels)
     prompts = [len(prompt) for prompt, _ in encoded]
@@ -110,7 +114,7 @@ def main() -> None:
     print(f"prompt tokens with image: mean {sum(prompts) / len(prompts):.1f}, max {max(prompts)}")
     print(f"answer tokens without end: {', '.join(f'{n}: {answers.count(n)}' for n in sorted(set(answers)))}")
 
-    images = [Image.fromarray(pixels[i // 5]) for i in range(5 * args.generate_images)]
+    images = [Image.fromarray(pixels[i // len(tasks)]) for i in range(len(tasks) * args.generate_images)]
     some = rows[: len(images)]
     prompts_only = [row.question for row in some[:32]]
     answered = [row.question + row.answer for row in some[:32]]
@@ -120,13 +124,14 @@ def main() -> None:
     print(f"language share of time, teacher-forced: {language_share(model, lambda: model(**forced_end)):.1%}")
 
     pad = processor.tokenizer.pad_token_id
-    print("test accuracy", accuracies(model, encoded, queries, pad))
+    print(f"{args.split} accuracy", accuracies(model, encoded, queries, pad, tasks))
     share = generated_accuracy(model, processor, [r.question for r in some], images, [r.answer for r in some])
-    forced = accuracies(model, encoded[: len(some)], queries, pad)["all"]
+    forced = accuracies(model, encoded[: len(some)], queries, pad, tasks)["all"]
     print(f"first {len(some)} rows: through generate {share:.4f}, forced {forced:.4f}")
-    for blocks in (11, 10, 8, 6, 4, 2):
+    every = model.config.text_config.num_hidden_layers
+    for blocks in range(every - 1, 0, -1) if args.hard else (11, 10, 8, 6, 4, 2):
         keep_first(model, blocks)
-        print(f"first {blocks} blocks", accuracies(model, encoded, queries, pad))
+        print(f"first {blocks} blocks", accuracies(model, encoded, queries, pad, tasks))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,7 +40,8 @@ CHECK_IMAGES = 400  # of the split "check", to monitor the training; "test" is u
 
 EYES_EPOCHS, EYES_BATCH, EYES_RATE = 4, 64, 1.5e-3
 LANGUAGE_STEPS, LANGUAGE_BATCH, LANGUAGE_RATE = 1000, 64, 1e-3
-OTHERS_SHARE = 0.12  # share of rows that need only the picture; the model learns them in a hundred steps
+# Share of the rows of each task that are used; the model learns what needs only the picture in a hundred steps.
+SHARES: dict[str, float] = {task: 1.0 if task == "content" else 0.12 for task in TASKS}
 
 IGNORED = -100  # label of the tokens that carry no loss
 
@@ -175,16 +176,20 @@ def encode(tokenizer: PreTrainedTokenizerFast, rows: list[Row]) -> list[tuple[li
 
 
 def batches(
-    encoded: list[tuple[list[int], list[int]]], pad: int, size: int, rng: random.Random | None = None
+    encoded: list[tuple[list[int], list[int]]],
+    pad: int,
+    size: int,
+    shares: dict[str, float],
+    rng: random.Random | None = None,
 ) -> Iterator[Batch]:
-    """All rows once, in batches of similar length.
+    """All rows once, in batches of similar length. An image has a row of each task that `shares` names, in its order.
 
-    `rng` is for training: it shuffles the rows and leaves out most of those that do not need the title.
+    `rng` is for training: it shuffles the rows and uses only the given share of those of a task.
     """
     indices = list(range(len(encoded)))
+    taken = list(shares.values())
     if rng:
-        reading = TASKS.index("content")
-        indices = [i for i in indices if i % len(TASKS) == reading or rng.random() < OTHERS_SHARE]
+        indices = [i for i in indices if taken[i % len(taken)] == 1 or rng.random() < taken[i % len(taken)]]
         rng.shuffle(indices)
     pool = 50 * size  # rows are sorted only within pools, so that the batches stay random enough
     pooled = [indices[i : i + pool] for i in range(0, len(indices), pool)]
@@ -207,7 +212,7 @@ def batches(
             mask[line, : len(tokens)] = 1
             labels[line, len(prompt) - 1 : len(tokens)] = torch.tensor(answer)
         rows = torch.tensor(chosen)
-        yield Batch(input_ids, mask, labels, rows // len(TASKS), rows % len(TASKS))
+        yield Batch(input_ids, mask, labels, rows // len(taken), rows % len(taken))
 
 
 def answer_logits(model: Blip2ForConditionalGeneration, batch: Batch, queries: Tensor) -> Tensor:
@@ -231,21 +236,23 @@ def accuracies(
     encoded: list[tuple[list[int], list[int]]],
     queries: Tensor,
     pad: int,
+    tasks: Iterable[str] = TASKS,
 ) -> dict[str, float]:
     """The share of rows with every answer token right, including the end token, overall and by task.
 
     Each token is predicted from the right tokens before it. The result is the same as with greedy generation.
     """
     model.eval()
-    right, total = torch.zeros(len(TASKS)), torch.zeros(len(TASKS))
-    for batch in batches(encoded, pad, 256):
+    every = dict.fromkeys(tasks, 1.0)
+    right, total = torch.zeros(len(every)), torch.zeros(len(every))
+    for batch in batches(encoded, pad, 256, every):
         at = batch.labels != IGNORED
         wrong = torch.zeros_like(at)
         wrong[at] = answer_logits(model, batch, queries[batch.images]).argmax(-1) != batch.labels[at]
         right.index_add_(0, batch.tasks, (~wrong.any(1)).float())
         total.index_add_(0, batch.tasks, torch.ones(len(batch.tasks)))
     result = {"all": round((right.sum() / total.sum()).item(), 4)}
-    return result | {task: round((right[t] / total[t]).item(), 4) for t, task in enumerate(TASKS)}
+    return result | {task: round((right[t] / total[t]).item(), 4) for t, task in enumerate(every)}
 
 
 def train_language(
@@ -256,9 +263,11 @@ def train_language(
     log: Log,
     steps: int = LANGUAGE_STEPS,
     rate: float = LANGUAGE_RATE,
+    shares: dict[str, float] = SHARES,
 ) -> None:
     """Train embeddings, projection and language tower on query outputs that are computed once; bench/warm.py trains
-    them a little further with fewer `steps` and a lower `rate`."""
+    them a little further with fewer `steps` and a lower `rate`, train_hard.py on other tasks, of which `shares` names
+    all."""
     queries, check_queries = all_query_outputs(model, train.pixels), all_query_outputs(model, check.pixels)
     encoded = encode(tokenizer, [row for rows in train.rows for row in rows])
     checked = encode(tokenizer, [row for rows in check.rows for row in rows])
@@ -270,7 +279,7 @@ def train_language(
 
     def endless() -> Iterator[Batch]:
         while True:
-            yield from batches(encoded, pad, LANGUAGE_BATCH, rng)
+            yield from batches(encoded, pad, LANGUAGE_BATCH, shares, rng)
 
     losses: list[float] = []
     for step, batch in zip(range(1, steps + 1), endless(), strict=False):
@@ -281,7 +290,7 @@ def train_language(
         if step % 25 == 0:
             fields: dict[str, object] = {"step": step, "loss": round(float(np.mean(losses[-25:])), 4)}
             if step % 200 == 0 or step == steps:
-                fields["accuracy"] = accuracies(model, checked, check_queries, pad)
+                fields["accuracy"] = accuracies(model, checked, check_queries, pad, shares)
             log(stage="language", **fields)
 
 
