@@ -40,8 +40,8 @@ PROFILE = {
 SHORT = {"block": {"step": 1, "max": 1}, "ffn": {"step": 16, "max": 16}}
 
 MOMENT = 0.1
-"""The seconds for which tests measure speed where it is not what they test. A measurement goes on until it is sure, which
-it never is beside other tests, or until this time is up."""
+"""The seconds for which tests measure speed where it is not what they test. A measurement goes on until it is sure, or
+until this time is up; beside other tests it is never sure."""
 
 
 def tiny_plan(model: Path, data: Path) -> dict[str, Any]:
