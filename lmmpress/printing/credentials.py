@@ -12,6 +12,7 @@ less.
 
 import os
 import re
+from functools import lru_cache
 from urllib.parse import unquote
 
 HIDDEN = "***"
@@ -129,10 +130,14 @@ def _shown_in_text(parameter: re.Match[str]) -> str:
     return f"{parameter['name']}={HIDDEN}" if secret and names_a_secret(parameter["name"]) else parameter[0]
 
 
+_names_a_secret_variable = lru_cache(maxsize=1024)(names_a_secret)
+"""Every text is searched for every variable, and their names hardly change."""
+
+
 def _without_environment(text: str) -> str:
     """A text without the values of secret variables and without the passwords of addresses in variables."""
     for name, value in os.environ.items():
-        if names_a_secret(name) and len(value) >= _SHORTEST:
+        if len(value) >= _SHORTEST and _names_a_secret_variable(name):
             text = text.replace(value, HIDDEN)
         elif "://" in value:
             begin, end = _user(value)

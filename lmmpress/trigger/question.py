@@ -3,6 +3,7 @@
 import hashlib
 import re
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 from lmmpress.plan import Plan, digest_of
 
@@ -29,15 +30,20 @@ class Question:
     @property
     def key(self) -> str:
         """The key of the question's claim. It begins with that of the model."""
-        asked = asdict(self)
-        del asked["plan_name"]
-        return f"{model_key(self.model)}-{digest_of(asked)[:40]}"
+        return _key(self)
 
     def run_name(self, attempt: int) -> str:
         """The name of the run that answers the question at this attempt: a DNS label, the same on every machine."""
         slug = _SLUG.sub("-", self.model.lower()).strip("-")[:20].strip("-") or "model"
         version = _SLUG.sub("-", self.version.lower()).strip("-")[:8].strip("-") or "0"
         return f"lmmpress-{slug}-{version}-{self.key[-40:-28]}-{attempt}"
+
+
+@lru_cache(maxsize=1024)
+def _key(question: Question) -> str:
+    asked = asdict(question)
+    del asked["plan_name"]
+    return f"{model_key(question.model)}-{digest_of(asked)[:40]}"
 
 
 def model_key(model: str) -> str:

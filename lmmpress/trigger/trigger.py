@@ -48,11 +48,11 @@ class Trigger:
         Raises UserError if the model is not watched, the plan not allowed or not valid, or MLflow does not answer.
         """
         name, allowed = self.settings.allowed(model, plan)
-        asked = plan_in(allowed.plan)
+        asked, digest = _plan(allowed.plan, _version_of(allowed.plan))
         watches = self.settings.watched(model).policy.data == "watch"
         data = self.registry.data_digest(asked.data) if watches else None
         release = self.release(model)
-        return Question(model, release.version, release.digest, data, plan_digest(asked), allowed.engine.value, name)
+        return Question(model, release.version, release.digest, data, digest, allowed.engine.value, name)
 
     def order(self, question: Question, attempt: int = 1) -> Order:
         """The run that answers a question.
@@ -65,7 +65,7 @@ class Trigger:
                 f"{question.run_name(attempt)} was asked of {question.pipeline}, and the settings now name engine "
                 f"{allowed.engine} for plan {question.plan_name!r} of {question.model}"
             )
-        plan = plan_in(allowed.plan)
+        plan, digest = _plan(allowed.plan, _version_of(allowed.plan))
         version = f"models:/{question.model}/{question.version}"
         rule = self.settings.watched(question.model).promotion
         return Order(
@@ -78,7 +78,7 @@ class Trigger:
             profile=Profile() if allowed.cluster is None else profile_in(allowed.cluster),
             granularity=allowed.granularity,
             tracking=self.settings.tracking,
-            as_asked=plan_digest(plan) == question.plan,
+            as_asked=digest == question.plan,
         )
 
     def engine(self, question: Question) -> Engine:
@@ -101,7 +101,7 @@ def open_trigger(settings: TriggerSettings, make: bool = True) -> Trigger:
 
 def plan_in(file: str) -> Plan:
     """The plan in a file, which is read again when it has changed. Raises UserError if it is not valid."""
-    return _plan(file, _version_of(file))
+    return _plan(file, _version_of(file))[0]
 
 
 def profile_in(file: str) -> Profile:
@@ -123,8 +123,10 @@ def _version_of(file: str) -> tuple[int, int, int]:
 
 
 @lru_cache(maxsize=64)
-def _plan(file: str, version: tuple[int, int, int]) -> Plan:
-    return read_plan(Path(file))
+def _plan(file: str, version: tuple[int, int, int]) -> tuple[Plan, str]:
+    """The plan with its digest, which are always of the same text."""
+    plan = read_plan(Path(file))
+    return plan, plan_digest(plan)
 
 
 @lru_cache(maxsize=64)

@@ -13,6 +13,7 @@ import torch
 from mlflow import MlflowClient
 from PIL import Image
 from support.cli import run
+from support.plans import MOMENT
 
 import lmmpress
 from lmmpress.data import open_image, read_split
@@ -118,8 +119,10 @@ def test_prune_inspect_and_evaluate_are_the_commands(
     found = lmmpress.inspect(pruned.checkpoint)
     assert found.as_dict() == json.loads(run("inspect", tmp_path / "there", "--json"))
     assert found.parameters == pruned.parameters
-    measured = lmmpress.evaluate(pruned.checkpoint, data, batch_size=4, seconds=1)
-    told = json.loads(run("evaluate", tmp_path / "there", "--data", data, "--batch-size", 4, "--seconds", 1, "--json"))
+    measured = lmmpress.evaluate(pruned.checkpoint, data, batch_size=4, seconds=MOMENT)
+    told = json.loads(
+        run("evaluate", tmp_path / "there", "--data", data, "--batch-size", 4, "--seconds", MOMENT, "--json")
+    )
     assert measured.model_dump().keys() == told.keys()
     assert (measured.accuracy_by_task, measured.rows) == (told["accuracy_by_task"], told["rows"])
     again = lmmpress.prune(source, tmp_path / "again", cuts=pruned.checkpoint / "COMPRESSION.json")
@@ -205,7 +208,7 @@ lmmpress.compress(plan, f"{out}/run")
 lmmpress.plan_sizes(plan)
 lmmpress.prune(model, f"{out}/pruned", axis="ffn", remove=16, data=data)
 lmmpress.inspect(f"{out}/pruned")
-lmmpress.evaluate(f"{out}/pruned", data, seconds=1)
+lmmpress.evaluate(f"{out}/pruned", data, seconds=0.1)
 lmmpress.predict(f"{out}/pruned", data)
 lmmpress.report(f"{out}/run")
 """

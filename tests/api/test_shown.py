@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.plans import MOMENT
 from support.results import fabricated
 
 import lmmpress
@@ -63,9 +64,9 @@ def shown(make_checkpoint: Any, taught: Path, data: Path, tmp_path: Path) -> dic
         "Pruned": pruned,
         "Inspection": lmmpress.inspect(pruned.checkpoint),
         "Description": lmmpress.inspect_data(data),
-        "Measurement": lmmpress.evaluate(taught, data, seconds=1),
+        "Measurement": lmmpress.evaluate(taught, data, seconds=MOMENT),
         "Answers": lmmpress.predict(taught, data),
-        "Comparison": lmmpress.compare(taught, make_checkpoint("llama"), data, rows=4, seconds=1),
+        "Comparison": lmmpress.compare(taught, make_checkpoint("llama"), data, rows=4, seconds=MOMENT),
     }
 
 

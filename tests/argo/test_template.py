@@ -7,6 +7,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from support.compiled import documents
 from support.plans import PLAN, PROFILE
 
 from lmmpress.argo.compile import compile_plan, make_workflow
@@ -34,7 +35,7 @@ EVERYTHING = PROFILE | {
 def compiled(folder: Path, granularity: Any = Granularity.step, profile: Any = EVERYTHING, **plan: Any) -> Any:
     target = folder / "workflow.yaml"
     compile_plan(parse_plan(PLAN | plan), "antgmm", Profile.model_validate(profile), granularity, target)
-    return yaml.safe_load(target.read_text("utf-8"))
+    return documents(target)[0]
 
 
 def templates_of(made: Any) -> dict[str, Any]:

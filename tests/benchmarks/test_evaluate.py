@@ -69,7 +69,7 @@ def test_the_result_has_the_numbers(
     ends: tuple[Path, Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     harness.install(tmp_path, monkeypatch)
-    options = ("--data", data, "--tasks", "colours,say", "--harness-python", sys.executable)
+    options = ("--data", data, "--tasks", "colours,say", "--harness-python", sys.executable, "--no-speed")
     found = json.loads(run("evaluate", ends[0], *options, "--json"))
     assert found["rows"] == 1
     assert {(one["task"], one["metric"]) for one in found["benchmarks"]} >= {("colours", "acc"), ("say", "exact_match")}
@@ -84,7 +84,7 @@ def test_the_result_has_the_numbers(
 
 
 def test_without_tasks_nothing_changes(ends: tuple[Path, Path], data: Path) -> None:
-    assert lmmpress.evaluate(ends[0], data).benchmarks == ()
+    assert lmmpress.evaluate(ends[0], data, speed=False).benchmarks == ()
 
 
 def test_the_report_shows_both_ends_side_by_side(
@@ -93,7 +93,7 @@ def test_the_report_shows_both_ends_side_by_side(
     for place, (end, value) in enumerate(zip(ends, (0.75, 0.5), strict=True)):
         with monkeypatch.context() as patch:
             harness.install(tmp_path / str(place), patch, with_value(value))
-            lmmpress.evaluate(end, data, tasks=["colours"], harness_python=sys.executable, run=finished)
+            lmmpress.evaluate(end, data, tasks=["colours"], harness_python=sys.executable, run=finished, speed=False)
         page = (finished / "report.html").read_text("utf-8")
         (row,) = [row for row in cells(page) if row[0] == "colours" and "acc" in row]
         assert ("–" in row) == (place == 0), "the other end was not measured yet"

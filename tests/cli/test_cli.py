@@ -90,6 +90,7 @@ def test_debug_shows_the_traceback(plan_file: Path, tmp_path: Path) -> None:
         (lambda plan: plan["splits"].update(gate="distill", score="score"), ""),
     ],
 )
+@pytest.mark.usefixtures("trusting")
 def test_a_run_that_cannot_work_leaves_nothing_behind(
     raw_plan: dict[str, Any], tmp_path: Path, spoil: Callable[[dict[str, Any]], None], message: str
 ) -> None:

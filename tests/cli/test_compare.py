@@ -12,6 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 from support.cli import refused, run
 from support.parsed_page import Page
 from support.paths import ROOT
+from support.plans import MOMENT
 
 from lmmpress import Comparison
 
@@ -43,7 +44,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_prints_tables_and_writes_a_page_and_json(pair: Any, rows: Path, tmp_path: Path) -> None:
-    printed = run("compare", *pair, "--data", rows, "-o", tmp_path / "out", "--watts", 10, "--seconds", 1)
+    printed = run("compare", *pair, "--data", rows, "-o", tmp_path / "out", "--watts", 10, "--seconds", MOMENT)
     for words in ("accuracy", "samples/s at batch ", "estimated", "rows have different answers", "comparison.html"):
         assert words in " ".join(printed.split())
     page = Page((tmp_path / "out" / "comparison.html").read_text("utf-8"))

@@ -92,15 +92,15 @@ def assert_same(out: Path, one: Path, name: str) -> None:
     assert chain(out, name) == chain(one, name)
 
 
-@pytest.fixture
-def plan_file(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def plan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample model on a few rows, with every axis.
 
     What is decided follows from how deep the cuts are and hardly from what is learned, so it is the same on every
     machine: half of the blocks do as well, two of twelve do not, and little of a width is missed.
     """
-    raw = preset("sample")
-    raw["data"] = str(build(tmp_path / "data", sizes={"score": 8, "distill": 16, "gate": 24, "test": 16}))
+    raw, folder = preset("sample"), tmp_path_factory.mktemp("plan")
+    raw["data"] = str(build(folder / "data", sizes={"score": 8, "distill": 16, "gate": 24, "test": 16}))
     raw["stages"] = {
         "block": {"step": 5, "max": 10},
         "ffn": {"step": 32, "max": 32},
@@ -112,15 +112,15 @@ def plan_file(tmp_path: Path) -> Path:
     raw["importance"] |= {"rows": None}
     raw["evaluation"] = {"batch_size": 32, "samples": 8, "latency_samples": 2, "seconds": 2}
     raw["compare"] = True
-    target = tmp_path / "plan.yaml"
+    target = folder / "plan.yaml"
     target.write_text(yaml.safe_dump(raw, sort_keys=False), "utf-8")
     return target
 
 
-@pytest.fixture
-def one(plan_file: Path, tmp_path: Path) -> Path:
-    """The folder of a run in one process."""
-    out = tmp_path / "one"
+@pytest.fixture(scope="module")
+def one(plan_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run in one process, which tests only read."""
+    out = tmp_path_factory.mktemp("one") / "out"
     done = lmmpress("run", plan_file, "--out", out)
     assert done.returncode == 0, done.stderr
     decisions = [(step["stage"], step["index"], step["decision"]) for step in essence(out)["steps"]]

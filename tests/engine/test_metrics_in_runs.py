@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.certain import certain
+from support.plans import MOMENT
 from support.tasks import result_of, walk
 
 from lmmpress.engine.compression import compress
@@ -115,7 +116,7 @@ def test_rows_without_answers_are_learned_from_the_teacher_and_judged_by_diverge
         "data": str(rewritten(without_answers)),
         "metrics": "kl",
         "labels": "teacher",
-        "evaluation": {"batch_size": 4, "samples": 2, "seconds": 1, "max_new_tokens": 3},
+        "evaluation": {"batch_size": 4, "samples": 2, "seconds": MOMENT, "max_new_tokens": 3},
         "stages": SHORT,
     }
     plan |= {"tolerance": {"alpha": between(plan, 100.0, tmp_path / "free")}}

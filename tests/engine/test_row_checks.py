@@ -222,7 +222,7 @@ def renamed(folder: Path, **names: str) -> None:
     path.write_text(text, "utf-8")
 
 
-@pytest.mark.usefixtures("aloud")
+@pytest.mark.usefixtures("aloud", "trusting")
 def test_the_usual_splits_are_used_and_said(
     plan_for: Callable[..., Plan], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

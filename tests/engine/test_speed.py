@@ -18,6 +18,7 @@ def no_measuring(*_: Any) -> None:
     raise AssertionError("speed is measured")
 
 
+@pytest.mark.usefixtures("trusting")
 def test_a_run_leaves_speed_out_and_takes_it_up_again(
     raw_plan: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

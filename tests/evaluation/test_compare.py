@@ -15,6 +15,7 @@ from PIL import Image
 from support.certain import certain
 from support.data import write_data
 from support.files import edit_json
+from support.plans import MOMENT
 
 import lmmpress
 from lmmpress import Comparison, UserError
@@ -40,7 +41,7 @@ def cut(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(taught: Path, cut: Path, data: Path) -> Comparison:
-    return lmmpress.compare(taught, cut, data, batch_size=5, seconds=2)
+    return lmmpress.compare(taught, cut, data, batch_size=5, seconds=MOMENT)
 
 
 def test_its_accuracies_are_those_of_evaluate(found: Comparison, taught: Path, cut: Path, data: Path) -> None:
@@ -164,12 +165,12 @@ def test_a_counter_is_measured_energy_and_a_stated_power_an_estimate(
         return total
 
     monkeypatch.setattr(module, "_meter", lambda: Meter("RAPL, 1 processor package", (Counter(microjoules),)))
-    a = lmmpress.compare(taught, cut, data, rows=4, watts=50, seconds=1).a
+    a = lmmpress.compare(taught, cut, data, rows=4, watts=50, seconds=MOMENT).a
     energy, timing = certain(a.energy), certain(certain(a.speed).timing)
     assert (energy.kind, energy.how) == ("measured", "RAPL, 1 processor package")
     assert energy.joules_per_sample == pytest.approx(3.2 / timing.rows)
     monkeypatch.setattr(module, "_meter", lambda: None)
-    found = lmmpress.compare(taught, cut, data, rows=4, watts=50, seconds=1)
+    found = lmmpress.compare(taught, cut, data, rows=4, watts=50, seconds=MOMENT)
     energy = certain(found.b.energy)
     assert found.b.speed is not None
     assert energy.kind == "estimated"
@@ -314,7 +315,7 @@ def test_a_power_is_above_zero(taught: Path, data: Path, watts: float) -> None:
 
 def test_a_split_with_one_row_is_compared(taught: Path, cut: Path, tmp_path: Path) -> None:
     rows = write_data(tmp_path / "data", {"test": 1})
-    found = lmmpress.compare(taught, cut, rows, rows=1, seconds=1)
+    found = lmmpress.compare(taught, cut, rows, rows=1, seconds=MOMENT)
     assert found.data.rows == 1
     assert (found.all.drop_interval.low, found.all.drop_interval.high) == (-1.0, 1.0)
 

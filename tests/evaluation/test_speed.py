@@ -11,6 +11,7 @@ import torch
 from support.certain import certain
 from support.clocks import give_time
 from support.plain import plain_tokens
+from support.plans import MOMENT
 
 from lmmpress.data import read_split
 from lmmpress.evaluation.generate import generate, lengths, questions
@@ -133,7 +134,7 @@ def test_models_are_timed_on_equally_many_tokens_however_long_their_answers(
 @pytest.mark.parametrize("latency_samples", [1, 2, 32])
 @pytest.mark.parametrize("batch_size", [1, 64])
 def test_few_rows_are_measured(subject: Make, rows: int, latency_samples: int, batch_size: int) -> None:
-    settings = Evaluation(batch_size=batch_size, latency_samples=latency_samples, seconds=2)
+    settings = Evaluation(batch_size=batch_size, latency_samples=latency_samples, seconds=MOMENT)
     (speed,) = measure_speeds([subject("text-glm", rows)], settings)
     assert speed.samples_per_second > 0
     assert 0 < speed.latency_ms.p50 <= speed.latency_ms.p95

@@ -13,7 +13,7 @@ QUICK = [
     "--set",
     "tolerance={alpha: 0.9, allow_zero: true}",
     "--set",
-    "evaluation={samples: 4, latency_samples: 2, seconds: 2}",
+    "evaluation={samples: 4, latency_samples: 2, seconds: 0.1}",
 ]
 
 

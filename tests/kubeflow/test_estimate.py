@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from support.compiled import documents
 from support.paths import ROOT
 from support.plans import PLAN, PROFILE
 
@@ -52,7 +52,7 @@ def plan_of(blocks: int) -> Plan:
 def compiled(tmp_path: Path, granularity: str, profile: Any) -> tuple[Any, Any]:
     target = tmp_path / f"{granularity}.yaml"
     compile_plan(parse_plan(PLAN), "antgmm", Profile.model_validate(profile), Granularity(granularity), target)
-    spec, *platform = yaml.safe_load_all(target.read_text("utf-8"))
+    spec, *platform = documents(target)
     return spec, platform[0] if platform else {}
 
 
@@ -61,7 +61,7 @@ def test_the_estimate_is_within_a_fifth_of_a_recorded_run(tmp_path: Path, granul
     recorded = json.loads((RECORDED / f"sizes_by_{granularity}.json").read_text("utf-8"))
     target = tmp_path / "pipeline.yaml"
     compile_plan(parse_plan(TRIED_PLAN), "tiny", Profile.model_validate(TRIED), Granularity(granularity), target)
-    spec, platform = yaml.safe_load_all(target.read_text("utf-8"))
+    spec, platform = documents(target)
     size = estimate(spec, platform, recorded["steps"], retried=0)
     assert size.nodes == len(recorded["nodes"])
     for part in {"specification", "statuses", "compressed"} & recorded.keys():  # Argo compresses large ones only

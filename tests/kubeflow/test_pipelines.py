@@ -11,6 +11,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.compiled import documents
 from support.paths import ROOT
 from support.plans import PLAN, PROFILE
 from support.tasks import asked_by
@@ -43,7 +44,7 @@ from lmmpress.tasks.parameters import plan_of
 def compiled(tmp_path: Path, granularity: Any, raw: dict[str, Any] = PLAN, profile: Any = PROFILE) -> tuple[Any, Any]:
     target = tmp_path / f"{granularity}.yaml"
     compile_plan(parse_plan(raw), "antgmm", Profile.model_validate(profile), granularity, target)
-    spec, *platform = yaml.safe_load_all(target.read_text("utf-8"))
+    spec, *platform = documents(target)
     return spec, platform[0] if platform else {}
 
 
@@ -206,7 +207,7 @@ def test_every_pod_knows_its_part_and_stage_by_labels_and_itself_by_its_environm
 def test_only_the_first_pod_knows_who_submitted_and_only_if_somebody_did(tmp_path: Path) -> None:
     target = tmp_path / "pipeline.yaml"
     compile_plan(parse_plan(PLAN), "antgmm", Profile.model_validate(PROFILE), Granularity.step, target, "ada")
-    spec, _ = yaml.safe_load_all(target.read_text("utf-8"))
+    spec, _ = documents(target)
     told = [
         label
         for label, executor in spec["deploymentSpec"]["executors"].items()

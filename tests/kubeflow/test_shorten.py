@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from support.compiled import documents
 from support.plans import PLAN, PROFILE
 
 from lmmpress.kubeflow.compile import Granularity, compile_plan
@@ -33,7 +33,7 @@ def theirs(store: str, model: Output[Model], most: Optional[int] = None) -> int:
 def executors_of(tmp_path: Path, granularity: str) -> dict[str, Any]:
     target = tmp_path / "pipeline.yaml"
     compile_plan(parse_plan(PLAN), "antgmm", Profile.model_validate(PROFILE), Granularity(granularity), target)
-    spec, _ = yaml.safe_load_all(target.read_text("utf-8"))
+    spec, _ = documents(target)
     found: dict[str, Any] = spec["deploymentSpec"]["executors"]
     return found
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.cli import run
 from support.mlflow_server import new_database
+from support.plans import MOMENT
 from support.promotion_work import digest_of
 from support.trigger_page import (
     COMPRESSED,
@@ -256,7 +257,7 @@ def test_a_comparison_of_the_command_line_is_taken_and_counts(
     Image.new("RGB", (40, 30), "red").save(rows / "a.png")
     row = {"file_name": "a.png", "question": "标题", "answer": "红色", "task": "ad", "split": "test"}
     (rows / "metadata.jsonl").write_text(json.dumps(row, ensure_ascii=False), "utf-8")
-    run("compare", original, smaller, "--data", rows, "-o", tmp_path / "out")
+    run("compare", original, smaller, "--data", rows, "-o", tmp_path / "out", "--seconds", MOMENT)
     tracking = uri_of(new_database(tmp_path / "mlflow.db"))
     client = open_client(tracking)
     client.create_registered_model("antgmm-compressed")
