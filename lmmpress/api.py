@@ -499,8 +499,8 @@ def _tracking_uri(recorder: str, out: Path) -> str | None:
 def as_plan(plan: AnyPlan, overrides: Iterable[str] = (), *, with_data: bool = True) -> Plan:
     """The checked plan. A string that is the name of a preset means the preset: give a file of that name as a Path.
 
-    The presets `sample` and `sample-hard` have their own data, which is created at first use unless `with_data` is
-    false. Raises UserError, with a line for each fault.
+    The presets of samples have their own data, which is created at first use unless `with_data` is false. Raises
+    UserError, with a line for each fault.
     """
     changes = tuple(overrides)
     if isinstance(plan, Plan):

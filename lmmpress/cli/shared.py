@@ -26,7 +26,8 @@ StoreAddress = Annotated[str, typer.Argument(metavar="ADDRESS", help="A store: a
 
 PlanFile = Annotated[Path | None, typer.Argument(metavar="PLAN.yaml", help="The plan.")]
 FromPreset = Annotated[
-    str | None, typer.Option("--preset", metavar="NAME", help="A built-in plan: sample, sample-hard or paper.")
+    str | None,
+    typer.Option("--preset", metavar="NAME", help="A built-in plan: sample, sample-towers, sample-hard or paper."),
 ]
 Sample = Annotated[bool, typer.Option("--sample", help="The same as --preset sample.")]
 ProfileFile = Annotated[Path | None, typer.Option("--cluster", metavar="CLUSTER.yaml", help="The cluster profile.")]

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lmmpress.errors import UserError
-from lmmpress.sample import MODELS
+from lmmpress.sample import SAMPLES
 from lmmpress.settings.plain_yaml import read_document
 
 _FOLDER = Path(__file__).parent
@@ -16,7 +16,7 @@ def names() -> list[str]:
 
 
 def preset(name: str, with_data: bool = True) -> dict[str, Any]:
-    """The raw mapping of a built-in plan: `sample`, `sample-hard` or `paper`.
+    """The raw mapping of a built-in plan: `sample`, `sample-towers`, `sample-hard` or `paper`.
 
     A sample brings its model and its data, made at first use unless `with_data` is false; the paper's brings the
     config of its model, of which no weights are known.
@@ -24,13 +24,14 @@ def preset(name: str, with_data: bool = True) -> dict[str, Any]:
     if name not in names():
         raise UserError(f"no preset named {name!r}; the presets are {', '.join(names())}")
     raw: dict[str, Any] = read_document(_FOLDER / f"{name}.yaml", "preset").value
-    if name in MODELS:
-        return {"model": str(MODELS[name]), "data": str(_made(name)) if with_data else name} | raw
+    if name in SAMPLES:
+        model, data = SAMPLES[name]
+        return {"model": str(model), "data": str(_made(data)) if with_data else data} | raw
     return {"model": str(_FOLDER / "antgmm"), "data": "maad"} | raw
 
 
 def _made(name: str) -> Path:
-    """The data of a sample. Its module draws pictures: no command that only names the data needs it."""
+    """A data set of a sample. Its module draws pictures: no command that only names the data needs it."""
     if name == "sample":
         from lmmpress.sample import dataset
 

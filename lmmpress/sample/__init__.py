@@ -5,5 +5,9 @@ from pathlib import Path
 MODEL: Path = Path(__file__).parent / "antgmm_mini"
 HARD_MODEL: Path = Path(__file__).parent / "antgmm_mini_hard"
 
-# By the name of their plan.
-MODELS: dict[str, Path] = {"sample": MODEL, "sample-hard": HARD_MODEL}
+# Model and data set by the name of their plan.
+SAMPLES: dict[str, tuple[Path, str]] = {
+    "sample": (MODEL, "sample"),
+    "sample-towers": (MODEL, "sample"),
+    "sample-hard": (HARD_MODEL, "sample-hard"),
+}

@@ -42,6 +42,7 @@ BENCHES = [
     Bench("distillation_two_threads", "minutes", "distillation", ("--rounds", "1", "--rows", "256")),
     Bench("caches", "minutes"),
     Bench("sample_run", "minutes", arguments=("--runs", "2")),
+    Bench("sample_towers_run", "minutes", "sample_run", ("--preset", "sample-towers", "--runs", "2")),
     Bench("sample_hard_run", "minutes", "sample_run", ("--preset", "sample-hard", "--runs", "1")),
     Bench("chart", "seconds", left_out="it needs Helm, which it fetches"),
     Bench("store", "minutes", left_out="it needs a server for S3, and memory for three checkpoints"),
