@@ -13,10 +13,10 @@ from pathlib import Path
 from types import FrameType
 
 from common import processor
+
 from reproduce.catalogue import everything
 from reproduce.form import Form, form_of
 from reproduce.kept import kept_of
-from reproduce.page import write_page
 from reproduce.places import Places
 from reproduce.runner import Runner, totals
 
@@ -47,6 +47,8 @@ def main() -> int:
                     print("stopped; the same command goes on from here", flush=True)
                     return 130
     if arguments.command != "list":
+        from reproduce.page import write_page  # which draws: a run begins sooner without
+
         for path in write_page():
             print(path, flush=True)
     return 0 if good else 1

@@ -15,12 +15,14 @@ def ablation(view: View, asked: Ablation) -> str:
     body = []
     for number, (name, make) in enumerate(variants.items()):
         numbers = view.accuracy(make)
-        compared = ["", ""] if number == 0 else [shown(numbers.minus(base), sign=True), difference(numbers, base, view.rows)]
+        compared = (
+            ["", ""] if number == 0 else [shown(numbers.minus(base), sign=True), difference(numbers, base, view.rows)]
+        )
         lowest = shown(view.numbers(make, lambda one: one.lowest))
         sizes = millions(view.numbers(make, lambda one: one.size_of_all))
         body.append([name, shown(numbers), lowest, sizes, *compared])
     heads = ["variant", "accuracy", "lowest step", "size of all, M", "against the first", ""]
-    return f"{asked.question}\n\n{markdown(heads, body)}"
+    return f"{asked.question} Measured on the **gate split**.\n\n{markdown(heads, body)}"
 
 
 def gate_table(view: View) -> str:
@@ -34,8 +36,8 @@ def gate_table(view: View) -> str:
         body.append([reference, violation, f"{shown(kept, 1)} of {shown(made, 1)}", sizes, shown(lost)])
     heads = ["alpha against", "a step that breaks it", "steps kept", "size, M", "lost against the original"]
     caption = (
-        f"Alpha is {gate_alpha(view.form):g} here, so that some step breaks it. The paper measures against the stage and "
-        "keeps the step."
+        f"Alpha is {gate_alpha(view.form):g} here, so that some step breaks it. The paper measures against the stage, "
+        "and keeps the step. Measured on the **gate split**."
     )
     return f"{caption}\n\n{markdown(heads, body)}"
 

@@ -4,7 +4,7 @@ To add one: a line in a function here, or in `ABLATIONS`; of a preset of your ow
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,6 +12,8 @@ from reproduce.experiments import Experiment, Later, Wanted
 from reproduce.form import AT_ONCE, AXES, GRADUAL, KEPT, Form
 from reproduce.outcome import Outcome
 
+Of = Callable[[int], Wanted]
+"""An experiment for each seed."""
 SHARES_OF_ROWS = (0.25, 0.5, 0.75, 1.0)
 """Of the distill split; of the paper's 12,000 rows these are 3,000 to 12,000."""
 REFIT_ROWS = 256
@@ -82,7 +84,7 @@ def epochs_in_time(steps: Outcome, shot: Outcome, epochs: int) -> int:
     return max(1, round(left / distilling * epochs)) if distilling else epochs
 
 
-def losses(form: Form) -> dict[str, Callable[[int], Wanted]]:
+def losses(form: Form) -> dict[str, Of]:
     """Table 4, the margin, and the other direction of the divergence."""
     other = {"forward": "reverse", "reverse": "forward"}[form.kl]
     found: dict[str, tuple[str, ...]] = {
@@ -92,16 +94,15 @@ def losses(form: Form) -> dict[str, Callable[[int], Wanted]]:
     }
     if not form.quick:
         found[f"Eq. 5, {other} divergence"] = (f"distillation.kl={other}",)
-    return {"Eq. 5": partial(base, form)} | _kept_each(form, found)
+    return _beside_base(form, "Eq. 5", found)
 
 
-def rows(form: Form) -> dict[int, Callable[[int], Wanted]]:
+def rows(form: Form) -> dict[int, Of]:
     """Fig. 7: the number of distillation rows. The base is one of them, if its number is."""
-    numbers = [round(form.all_rows * share) for share in SHARES_OF_ROWS]
+    shares = [share for share in SHARES_OF_ROWS if share != 0.5 or not form.quick]
+    numbers = [round(form.all_rows * share) for share in shares]
     return {
-        number: partial(base, form)
-        if number == form.rows
-        else partial(_kept, form, (f"distillation.rows={number}",))
+        number: partial(base, form) if number == form.rows else partial(_kept, form, (f"distillation.rows={number}",))
         for number in numbers
     }
 
@@ -112,30 +113,35 @@ class Ablation:
 
     title: str
     question: str
-    variants: Callable[[Form], dict[str, Callable[[int], Wanted]]]
+    variants: Callable[[Form], dict[str, Of]]
 
 
-def _scores(form: Form) -> dict[str, Callable[[int], Wanted]]:
+def _scores(form: Form) -> dict[str, Of]:
     found = {
-        ("taylor", where): f"Eq. 1, absolute value by {where}" for where in ("dataset", "batch", "sample")
-    } | {("magnitude", ""): "magnitude", ("random", ""): "random"}
+        ("taylor", where): f"Eq. 1, absolute value by {where}"
+        for where in ("dataset",) + (() if form.quick else ("batch", "sample"))
+    } | {
+        ("magnitude", ""): "magnitude",
+        ("random", ""): "random",
+    }
     own = (form.criterion, form.accumulation if form.criterion == "taylor" else "")
     others: dict[str, tuple[str, ...]] = {}
     for (criterion, where), name in found.items():
         if (criterion, where) != own:
             asked = f"importance.criterion={criterion}"
             others[name] = (asked, f"importance.accumulation={where}") if where else (asked,)
-    return {f"{found.get(own, form.criterion)}, as in the preset": partial(base, form)} | _kept_each(form, others)
+    return _beside_base(form, f"{found.get(own, form.criterion)}, as in the preset", others)
 
 
-def _scored_once(form: Form) -> dict[str, Callable[[int], Wanted]]:
+def _scored_once(form: Form) -> dict[str, Of]:
     def once(seed: int) -> Wanted:
         return Experiment(form.preset, seed, (*form.settings, KEPT), "scored once", form.quick)
 
-    return {"scores at every step": partial(base, form), "scores once a stage": once}
+    found: dict[str, Of] = {"scores at every step": partial(base, form), "scores once a stage": once}
+    return found
 
 
-def _orders(form: Form) -> dict[str, Callable[[int], Wanted]]:
+def _orders(form: Form) -> dict[str, Of]:
     orders = {"from the last to the first": tuple(reversed(form.stages))}
     if not form.quick:
         orders["blocks last"] = (*(axis for axis in form.stages if axis != "block"), "block")
@@ -143,37 +149,39 @@ def _orders(form: Form) -> dict[str, Callable[[int], Wanted]]:
         name: (f"stages={json.dumps([{'axis': axis} | form.stages[axis] for axis in order])}",)
         for name, order in orders.items()
     }
-    return {"as in the paper": partial(base, form)} | _kept_each(form, listed)
+    return _beside_base(form, "as in the paper", listed)
 
 
-def _refitted(form: Form) -> dict[str, Callable[[int], Wanted]]:
+def _refitted(form: Form) -> dict[str, Of]:
     repaired = {f"repaired on {REFIT_ROWS} rows": (f"distillation.refit_rows={REFIT_ROWS}",)}
-    return {"not repaired": partial(base, form)} | _kept_each(form, repaired)
+    return _beside_base(form, "not repaired", repaired)
 
 
-def _towers(form: Form) -> dict[str, Callable[[int], Wanted]]:
+def _towers(form: Form) -> dict[str, Of]:
     """The preset's stages, then the FFN of the image tower. Nothing of images can be cached then: it takes hours."""
     if form.quick:
         return {}
     stages = [{"axis": axis, "tower": "language"} | amounts for axis, amounts in form.stages.items()]
     stages.append({"axis": "ffn", "tower": "vision", "step": "25%", "max": "50%"})
     both = {"then half of the vision tower's FFN": (f"stages={json.dumps(stages)}",)}
-    return {"language tower alone": partial(base, form)} | _kept_each(form, both)
+    return _beside_base(form, "language tower alone", both)
 
 
 ABLATIONS = (
     Ablation("Scores", "Where Eq. 1 takes the absolute value, beside magnitude and random cuts.", _scores),
     Ablation("Scores once or at every step", "Whether a stage scores anew after each distillation.", _scored_once),
     Ablation("Order of the stages", "The paper cuts blocks first and the input/output width last.", _orders),
-    Ablation("Repair", "Least squares before each distillation ([repair](paper.md#repair-before-distilling)).", _refitted),
+    Ablation(
+        "Repair", "Least squares before each distillation ([repair](paper.md#repair-before-distilling)).", _refitted
+    ),
     Ablation("Image tower", "The paper cuts the language tower alone.", _towers),
 )
 
 
-def gates(form: Form) -> dict[tuple[str, str], Callable[[int], Wanted]]:
+def gates(form: Form) -> dict[tuple[str, str], Of]:
     """What alpha is compared with, and what becomes of the step that breaks it, by these two settings."""
-    found: dict[tuple[str, str], Callable[[int], Wanted]] = {}
-    for reference in ("stage", "original"):
+    found: dict[tuple[str, str], Of] = {}
+    for reference in ("stage",) if form.quick else ("stage", "original"):
         for violation in ("rollback", "keep"):
             guard = f"{{alpha: {gate_alpha(form):g}, reference: {reference}, on_violation: {violation}}}"
             found[reference, violation] = partial(_kept, form, (f"tolerance={guard}",))
@@ -192,8 +200,9 @@ def everything(form: Form) -> Iterator[Wanted]:
         yield base(form, seed)
     for seed in form.seeds:
         yield ends(form, seed)
-        for variants in (losses(form), rows(form), gates(form), *(each.variants(form) for each in ABLATIONS)):
+        for variants in (losses(form), *(each.variants(form) for each in ABLATIONS)):
             yield from (make(seed) for make in variants.values())
+        yield from (make(seed) for make in (*rows(form).values(), *gates(form).values()))
         for level in (*AXES, "all"):
             yield gradual(form, seed, level)
             yield one_shot(form, seed, level)
@@ -208,5 +217,7 @@ def _kept(form: Form, settings: tuple[str, ...], seed: int) -> Experiment:
     return kept(form, seed, *settings)
 
 
-def _kept_each(form: Form, found: dict[str, tuple[str, ...]]) -> dict[str, Callable[[int], Wanted]]:
-    return {name: partial(_kept, form, settings) for name, settings in found.items()}
+def _beside_base(form: Form, name: str, others: Mapping[str, tuple[str, ...]]) -> dict[str, Of]:
+    """The base under a name, and variants of it by their settings."""
+    found: dict[str, Of] = {name: partial(base, form)}
+    return found | {other: partial(_kept, form, settings) for other, settings in others.items()}

@@ -2,11 +2,10 @@
 
 from functools import cache
 
-from reproduce.experiments import Experiment, Later, Wanted
-from reproduce.form import KEPT, sizes_of
-
 from lmmpress.plan import parse_plan
 from lmmpress.presets import preset
+from reproduce.experiments import Experiment, Later, Wanted
+from reproduce.form import KEPT, sizes_of
 
 START = 25.0
 """Seconds of a process beside its steps: imports, reading rows and the teacher, the closing checks."""

@@ -5,9 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from reproduce.outcome import Outcome
-
 from lmmpress.plan import digest_of
+from reproduce.outcome import Outcome
 
 Kind = Literal["run", "scored once", "ends"]
 """What makes an experiment: `lmmpress run`; the same steps with one scoring a stage; the test split and the speed of

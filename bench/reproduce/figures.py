@@ -1,6 +1,8 @@
 """The counterparts of the paper's figures 6, 7, 10 and 11: a sentence or a small table beside each plot."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
 
 from reproduce import paper
 from reproduce.catalogue import rows
@@ -27,7 +29,7 @@ def figure_6(view: View) -> str:
         for number, one in enumerate(steps, start=1)
     ]
     stages = list(dict.fromkeys(one[0].stage for one in steps))
-    falls = {stage: view.numbers(view.base, lambda run, stage=stage: fall_of(run, stage)) for stage in stages}
+    falls = {stage: view.numbers(view.base, partial(fall_of, stage=stage)) for stage in stages}
     hurt, others = paper.FIGURE_6_HURTS, [stage for stage in stages if stage not in paper.FIGURE_6_HURTS]
     said = ", ".join(f"{stage} {shown(numbers)}" for stage, numbers in falls.items())
     whole = all(numbers.whole for numbers in falls.values()) and set(hurt) <= set(stages) and bool(others)
@@ -60,9 +62,9 @@ def figure_7(view: View) -> str:
     found = {number: view.accuracy(make) for number, make in rows(view.form).items()}
     body = [[f"{number:,}", shown(numbers)] for number, numbers in found.items()]
     caption = (
-        "Accuracy on the **gate split** after all stages, by the number of rows that every step is distilled on, for as "
-        "many epochs. The paper prints no numbers: more rows are better, 3,000 are already good, and 12,000 come close "
-        "to the original."
+        "Accuracy on the **gate split** after all stages, by the number of rows that every step is distilled on, each "
+        "for as many epochs. The paper prints no numbers: more rows are better, 3,000 are already good, and "
+        "12,000 come close to the original."
     )
     rising = {f"{number:,} rows": float(number) for number in found}
     here = {f"{number:,} rows": numbers for number, numbers in found.items()}
@@ -86,7 +88,8 @@ def figure_10(view: View) -> str:
     else:
         sentence = order_sentence(printed, numbers, 0, REASONS["figure 10"])
         sentence = sentence.partition(" (0 of")[0] + "." if sentence.startswith("Same") else sentence
-    return "\n\n".join([caption, markdown(["stage", "share of all that is removed"], body), sentence])
+    said = "The paper removes most with blocks, then inside them, and least of the input/output width."
+    return "\n\n".join([caption, markdown(["stage", "share of all that is removed"], body), f"{said} {sentence}"])
 
 
 def removed_by_stage(run: Outcome) -> dict[str, float]:
@@ -123,7 +126,7 @@ def rises_in_stages(steps: Sequence[tuple[str, float | None]]) -> tuple[int, int
     """How many steps are better than the one before in their stage, and how many there are to compare."""
     pairs = [
         (later, before)
-        for (stage, before), (same, later) in zip(steps, steps[1:], strict=False)
+        for (stage, before), (same, later) in pairwise(steps)
         if stage == same and before is not None and later is not None
     ]
     return sum(later > before for later, before in pairs), len(pairs)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from reproduce.outcome import WATTS
 
 from lmmpress.lmm.read_anatomy import anatomy_of, read_config
 from lmmpress.plan import parse_plan
@@ -16,10 +15,12 @@ from lmmpress.presets import names, preset
 from lmmpress.pruning.amounts import with_numbers
 from lmmpress.pruning.sizes import Size, predict
 from lmmpress.store import open_checkpoint
+from reproduce.outcome import WATTS
 
-PICTURES = {"score": 40, "distill": 266, "gate": 60, "test": 100}
+PICTURES = {"score": 40, "distill": 178, "gate": 60, "test": 100}
 """How many pictures of each split the quick form uses, each with all its rows."""
-QUICK_SCORE_ROWS = 100
+QUICK = ("importance.rows=100", "distillation.batch_size=16")
+"""Small batches, so that few rows make some updates."""
 KEPT = "tolerance={alpha: 0.99, on_violation: keep, allow_zero: true}"
 """Every step is kept, whatever it loses, so that all models that are compared have one size."""
 GRADUAL, AT_ONCE = "{step: 25%, max: 87.5%}", "{step: 87.5%, max: 87.5%}"
@@ -62,7 +63,7 @@ class Form(BaseModel):
             "evaluation.speed=false",
             f"evaluation.watts_per_core={WATTS:g}",
         )
-        return (*shared, f"importance.rows={QUICK_SCORE_ROWS}") if self.quick else shared
+        return (*shared, *QUICK) if self.quick else shared
 
 
 def form_of(name: str, quick: bool, seeds: int) -> Form | None:
@@ -91,10 +92,7 @@ def form_of(name: str, quick: bool, seeds: int) -> Form | None:
         criterion=plan.importance.criterion,
         accumulation=plan.importance.accumulation,
         planned=len(sizes_of(name)) - 1,
-        planned_alone={
-            axis: len(sizes_of(name, (f"stages={{{axis}: {GRADUAL}}}",))) - 1
-            for axis in AXES
-        },
+        planned_alone={axis: len(sizes_of(name, (f"stages={{{axis}: {GRADUAL}}}",))) - 1 for axis in AXES},
         stages={stage.axis: stage.amounts() for stage in plan.stages},
     )
 

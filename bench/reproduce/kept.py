@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
+
 from reproduce.catalogue import everything
 from reproduce.experiments import Experiment, Known, resolved
 from reproduce.form import Form

@@ -9,8 +9,6 @@ have the names that a run gives them, and those of the first step of each stage 
 import argparse
 from pathlib import Path
 
-from reproduce.outcome import Outcome, StepNote, processor_time_of
-
 from lmmpress.axes import axis_named
 from lmmpress.axes.cut import Cut
 from lmmpress.engine.materials import Materials
@@ -24,6 +22,7 @@ from lmmpress.pruning.amounts import with_numbers
 from lmmpress.pruning.choose import choose
 from lmmpress.pruning.importance import Scores
 from lmmpress.store import open_store
+from reproduce.outcome import Outcome, StepNote, processor_time_of
 
 
 def main() -> None:
@@ -52,7 +51,9 @@ def steps_scored_once(plan: Plan) -> Outcome:
                 scores, records = scored.scored.scores, [("importance", scored.record)]
             pruned = prune(materials, current, tower, stage.axis, removed, scores)
             if scores is not None:
-                scores = of_what_stays(scores, choose(materials.anatomy_of(current), tower, stage.axis, removed, scores))
+                scores = of_what_stays(
+                    scores, choose(materials.anatomy_of(current), tower, stage.axis, removed, scores)
+                )
             distilled = distill(materials, pruned.checkpoint)
             assert distilled.checkpoint, "the loss stays finite"
             current = distilled.checkpoint

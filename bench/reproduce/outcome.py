@@ -51,8 +51,8 @@ class EndNote(Note):
 
 class Outcome(Note):
     """What an experiment found. `parameters` and `language` are those of the original, `rows` those of the split that
-    was measured, `faster` the samples/s of the result over those of the original, if the run measured speed; `ends` are the
-    checkpoints of an experiment that measures some."""
+    was measured, `faster` the samples/s of the result over those of the original, if the run measured speed; `ends`
+    are the checkpoints of an experiment that measures some."""
 
     steps: tuple[StepNote, ...] = ()
     parameters: int = 0
@@ -112,7 +112,9 @@ def steps_of(steps: Iterable[StepResult]) -> tuple[StepNote, ...]:
             after=_short(step.accuracy),
             reference=round(step.reference, 6),
             checkpoint=step.checkpoint,
-            processor={part: processor_time_of(step.energy.get(part), seconds) for part, seconds in step.seconds.items()},
+            processor={
+                part: processor_time_of(step.energy.get(part), seconds) for part, seconds in step.seconds.items()
+            },
         )
         for step in steps
     )

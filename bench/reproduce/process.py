@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from reproduce.experiments import Experiment
-from reproduce.form import small_copy
-from reproduce.outcome import Outcome, outcome_of_ends, outcome_of_run
-from reproduce.places import Places
 
 from lmmpress.plan import parse_plan
 from lmmpress.presets import preset
 from lmmpress.result import Result
+from reproduce.experiments import Experiment
+from reproduce.form import small_copy
+from reproduce.outcome import Outcome, outcome_of_ends, outcome_of_run
+from reproduce.places import Places
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 20.0

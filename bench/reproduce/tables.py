@@ -25,7 +25,7 @@ REASONS = {
     "paper too the last one is better than the first one that was cut.",
     "table 3 ways": "The paper does not say for how long its one-shot models were distilled; with equally much "
     "distillation a part of the difference goes.",
-    "table 3 levels": "An eighth of a small model's width is few dimensions, and an eighth of its blocks is one or two, "
+    "table 3 levels": "An eighth of a small model's width is few dimensions, and an eighth of its blocks one or two, "
     "so what a level can spare here need not be what it can spare in AntGMM.",
     "table 4": "Where the teacher is nearly always right, its own choice, the label and the hinge mostly ask for the "
     "same token, so the three losses have little to differ in.",
@@ -58,7 +58,7 @@ def table_2(view: View) -> str:
         [
             name,
             *(
-                f"{printed:.3f} / {shown(of(name, lambda one, task=task: one.by_task.get(task)))}"
+                f"{printed:.3f} / {shown(of(name, partial(_of_task, task=task)))}"
                 for task, printed in zip(TASKS, by_task, strict=True)
             ),
         ]
@@ -89,9 +89,7 @@ def table_3(view: View) -> str:
         "one-shot, as much distillation": lambda level: partial(one_shot, view.form, level=level),
         "one-shot, as much time": lambda level: partial(one_shot_in_time, view.form, level=level),
     }
-    found = {
-        level: {way: view.accuracy(of(level)) for way, of in ways.items()} for level in paper.TABLE_3
-    }
+    found = {level: {way: view.accuracy(of(level)) for way, of in ways.items()} for level in paper.TABLE_3}
     heads = ["level", "paper: size", "gradual", "one-shot", "here: size", "samples/s, times the original", *ways]
     body, costs = [], []
     for level, (size, _, by_steps, at_once) in paper.TABLE_3.items():
@@ -145,9 +143,7 @@ def table_3(view: View) -> str:
     )
 
 
-def _budget(
-    view: View, level: str, steps: Callable[[int], Wanted], shot: Callable[[int], Wanted]
-) -> list[str]:
+def _budget(view: View, level: str, steps: Callable[[int], Wanted], shot: Callable[[int], Wanted]) -> list[str]:
     """The epochs and the processor time of each way."""
     epochs = shot_epochs(view.form, level)
     pairs = zip(view.outcomes(steps), view.outcomes(shot), strict=True)
@@ -161,6 +157,10 @@ def _budget(
         shown(equal, 0),
         shown(timed, 0),
     ]
+
+
+def _of_task(one: EndNote, task: str) -> float | None:
+    return one.by_task.get(task)
 
 
 def _work(outcome: Outcome) -> float:
@@ -183,8 +183,8 @@ def table_4(view: View) -> str:
         for name, numbers in found.items()
     ]
     caption = (
-        "The losses of distillation, on the **gate split**, after all stages of the preset, every step kept. Hard labels "
-        "are in addition to Eq. 5, as in the paper."
+        "The losses of distillation, on the **gate split**, after all stages of the preset, every step kept. Hard "
+        "labels are in addition to Eq. 5, as in the paper."
     )
     heads = ["loss", "paper", "here", "lowest step", "against Eq. 5", ""]
     return "\n\n".join(
