@@ -135,7 +135,7 @@ def _scores(form: Form) -> dict[str, Of]:
 
 def _scored_once(form: Form) -> dict[str, Of]:
     def once(seed: int) -> Wanted:
-        return Experiment(form.preset, seed, (*form.settings, KEPT), "scored once", form.quick)
+        return Experiment(form.preset, seed, (*form.settings, KEPT), "script", form.quick, script="reproduce.once")
 
     found: dict[str, Of] = {"scores at every step": partial(base, form), "scores once a stage": once}
     return found

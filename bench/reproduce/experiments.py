@@ -8,14 +8,17 @@ from typing import Literal
 from lmmpress.plan import digest_of
 from reproduce.outcome import Outcome
 
-Kind = Literal["run", "scored once", "ends"]
-"""What makes an experiment: `lmmpress run`; the same steps with one scoring a stage; the test split and the speed of
-some checkpoints, each by `lmmpress evaluate`."""
+Kind = Literal["run", "script", "ends"]
+"""What makes an experiment: `lmmpress run`; a script that prints an outcome; the test split and the speed of some
+checkpoints, each by `lmmpress evaluate`."""
 
 
 @dataclass(frozen=True)
 class Experiment:
     """One experiment. `settings` are those of `--set`; `small` asks for the small copy of the preset's data.
+
+    `script` is the module of an experiment of kind `script`, such as one for a pruner by others: it is called as
+    `python -m MODULE PLAN.yaml --set KEY=VALUE ...` and prints an `Outcome` as JSON.
 
     `alone`: nothing else may run beside it, since it measures speed. `checkpoints` are what an experiment of kind
     `ends` measures: a name and a digest each.
@@ -27,6 +30,7 @@ class Experiment:
     kind: Kind = "run"
     small: bool = False
     checkpoints: tuple[tuple[str, str], ...] = ()
+    script: str = ""
 
     @property
     def key(self) -> str:

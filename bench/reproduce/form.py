@@ -4,11 +4,13 @@ out."""
 import json
 import shutil
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.read_anatomy import anatomy_of, read_config
 from lmmpress.plan import parse_plan
 from lmmpress.presets import names, preset
@@ -100,8 +102,13 @@ def form_of(name: str, quick: bool, seeds: int) -> Form | None:
 def sizes_of(name: str, settings: tuple[str, ...] = ()) -> list[Size]:
     """The sizes that the steps of a preset's plan with these settings lead to, the uncut model first."""
     plan = parse_plan(preset(name, with_data=False), settings)
-    anatomy = anatomy_of(read_config(open_checkpoint(plan.model)))
+    anatomy = _anatomy(plan.model)
     return predict(anatomy, with_numbers(plan, anatomy))
+
+
+@cache
+def _anatomy(model: str) -> Anatomy:
+    return anatomy_of(read_config(open_checkpoint(model)))
 
 
 def small_copy(data: Path, folder: Path) -> Path:

@@ -100,7 +100,7 @@ def outcome_in(experiment: Experiment, folder: Path) -> Outcome:
         outcome = outcome_of_run(Result.model_validate_json((folder / "run/result.json").read_text("utf-8")))
         shutil.rmtree(folder / "run")
         (folder / "printed.json").unlink(missing_ok=True)
-    elif experiment.kind == "scored once":
+    elif experiment.kind == "script":
         outcome = Outcome.model_validate_json((folder / "steps.json").read_text("utf-8"))
     else:
         files = {name: folder / f"{digest[:12]}.json" for name, digest in experiment.checkpoints}
@@ -116,8 +116,8 @@ def _commands(experiment: Experiment, folder: Path, raw: dict[str, object]) -> l
     if experiment.kind == "run":
         run = [*lmmpress, "run", plan, "--out", str(folder / "run"), "--resume", "--json", *changes]
         return [(run, folder / "printed.json")]
-    if experiment.kind == "scored once":
-        return [([sys.executable, "-m", "reproduce.once", plan, *changes], folder / "steps.json")]
+    if experiment.kind == "script":
+        return [([sys.executable, "-m", experiment.script, plan, *changes], folder / "steps.json")]
     batch = parse_plan(dict(raw)).evaluation.batch_size
     seconds = 5 if experiment.small else 60
     options = ["--data", str(raw["data"]), "--batch-size", str(batch), "--seconds", str(seconds), "--json"]

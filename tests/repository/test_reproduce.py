@@ -101,8 +101,8 @@ class Made:
 
 
 def row(text: str, name: str) -> list[str]:
-    """The cells of the row that begins with this name."""
-    (line,) = [one for one in text.splitlines() if one.startswith(f"| {name} |")]
+    """The cells of the first row that begins with this name."""
+    line = next(one for one in text.splitlines() if one.startswith(f"| {name} |"))
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
@@ -357,7 +357,7 @@ class Processes:
 
 
 def experiment(seed: int) -> Experiment:
-    return Experiment("sample", seed, kind="scored once")
+    return Experiment("sample", seed, kind="script")
 
 
 def runner(
