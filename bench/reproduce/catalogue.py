@@ -72,7 +72,8 @@ def one_shot_in_time(form: Form, seed: int, level: str) -> Wanted:
     """The same cut at once, distilled for as long as the gradual run took processor time."""
 
     def make(outcomes: Sequence[Outcome]) -> Experiment:
-        return one_shot(form, seed, level, epochs_in_time(*outcomes, shot_epochs(form, level)))
+        steps, shot = outcomes
+        return one_shot(form, seed, level, epochs_in_time(steps, shot, shot_epochs(form, level)))
 
     return Later((gradual(form, seed, level), one_shot(form, seed, level)), make)
 

@@ -160,14 +160,11 @@ def test_only_table_2_and_the_line_that_repeats_it_read_the_test_split() -> None
     ]
 
 
-@pytest.mark.parametrize("form", [SAMPLE, QUICK], ids=["full", "quick"])
-def test_every_experiment_is_a_plan_that_the_model_can_follow(form: Form) -> None:
-    experiments = {resolved(one, Made(lambda _: 0.9)) for one in everything(form)}
-    for experiment in experiments:
-        assert experiment
-        if experiment.kind != "ends":
-            assert len(sizes_of("sample", experiment.settings)) > 1
+def test_every_experiment_is_a_plan_that_the_model_can_follow() -> None:
+    experiments = {resolved(one, Made(lambda _: 0.9)) for one in everything(SAMPLE)}
     assert len({one.key for one in experiments if one}) == len(experiments)
+    for settings in {one.settings for one in experiments if one and one.kind != "ends"}:
+        assert len(sizes_of("sample", settings)) > 1
 
 
 @pytest.mark.parametrize("level", ["ffn", "all"])
