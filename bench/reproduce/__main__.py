@@ -14,7 +14,7 @@ from types import FrameType
 
 from common import processor
 
-from reproduce.catalogue import everything
+from reproduce.catalogue import base, everything
 from reproduce.form import Form, form_of
 from reproduce.kept import kept_of
 from reproduce.places import Places
@@ -55,9 +55,17 @@ def main() -> int:
 
 
 def made(form: Form, places: Places, jobs: int) -> bool:
-    """Make the experiments of a form, and keep their outcomes. Whether none failed."""
+    """Make the experiments of a form, and keep their outcomes. Whether none failed.
+
+    Those that others build on come first, so that what they share, such as the teacher's states, is made once."""
+    mark = "quick form, one seed: " if form.quick else ""
+
+    def say(line: str) -> None:
+        print(f"{mark}{line}", flush=True)
+
     try:
-        return Runner(everything(form), places, jobs, lambda line: print(line, flush=True)).run()
+        first = Runner([base(form, seed) for seed in form.seeds], places, jobs, say).run()
+        return Runner(everything(form), places, jobs, say).run() and first
     finally:
         print(kept_of(form, places.known, processor).write(), flush=True)
 
