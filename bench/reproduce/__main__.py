@@ -14,7 +14,7 @@ from types import FrameType
 
 from common import processor
 
-from reproduce.catalogue import base, everything
+from reproduce.catalogue import base, everything, fill
 from reproduce.form import Form, form_of
 from reproduce.kept import kept_of
 from reproduce.places import Places
@@ -64,8 +64,9 @@ def made(form: Form, places: Places, jobs: int) -> bool:
         print(f"{mark}{line}", flush=True)
 
     try:
-        first = Runner([base(form, seed) for seed in form.seeds], places, jobs, say).run()
-        return Runner(everything(form), places, jobs, say).run() and first
+        bases = [base(form, seed) for seed in form.seeds]
+        groups = ([fill(form)], bases, everything(form))
+        return all([Runner(group, places, jobs, say).run() for group in groups])
     finally:
         print(kept_of(form, places.known, processor).write(), flush=True)
 

@@ -29,6 +29,11 @@ def base(form: Form, seed: int) -> Experiment:
     return kept(form, seed, *_with_speed(form))
 
 
+def fill(form: Form) -> Experiment:
+    """What all runs share, made before the first of them."""
+    return Experiment(form.preset, 0, form.settings, "script", form.quick, script="reproduce.fill")
+
+
 def ends(form: Form, seed: int) -> Wanted:
     """The test split and the speed of what each stage of the base leaves, and of the original (Table 2)."""
 

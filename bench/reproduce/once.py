@@ -25,12 +25,13 @@ from lmmpress.store import open_store
 from reproduce.outcome import Outcome, StepNote, processor_time_of
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments_of(description: str | None) -> Plan:
+    """The plan that a script is called with."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("plan", type=Path)
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     arguments = parser.parse_args()
-    print(steps_scored_once(read_plan(arguments.plan, tuple(arguments.overrides))).model_dump_json())
+    return read_plan(arguments.plan, tuple(arguments.overrides))
 
 
 def steps_scored_once(plan: Plan) -> Outcome:
@@ -88,4 +89,4 @@ def of_what_stays(scores: Scores, cut: Cut) -> Scores:
 
 
 if __name__ == "__main__":
-    main()
+    print(steps_scored_once(arguments_of(__doc__)).model_dump_json())
