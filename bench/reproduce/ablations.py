@@ -2,7 +2,7 @@
 
 from reproduce.catalogue import ABLATIONS, Ablation, gate_alpha, gates
 from reproduce.orders import difference
-from reproduce.spread import shown
+from reproduce.spread import MISSING, shown
 from reproduce.view import View, markdown, millions
 
 
@@ -21,7 +21,7 @@ def ablation(view: View, asked: Ablation) -> str:
         lowest = shown(view.numbers(make, lambda one: one.lowest))
         sizes = millions(view.numbers(make, lambda one: one.size_of_all))
         body.append([name, shown(numbers), lowest, sizes, *compared])
-    heads = ["variant", "accuracy", "lowest step", "size of all, M", "against the first", ""]
+    heads = ["variant", "accuracy", "lowest step", "size of all, M", "against the first", "difference"]
     return f"{asked.question} Measured on the **gate split**.\n\n{markdown(heads, body)}"
 
 
@@ -33,7 +33,15 @@ def gate_table(view: View) -> str:
         made = view.numbers(make, lambda one: len(one.steps))
         lost = view.numbers(make, lambda one: None if one.accuracy is None else one.start - one.accuracy)
         sizes = millions(view.numbers(make, lambda one: one.size))
-        body.append([reference, violation, f"{shown(kept, 1)} of {shown(made, 1)}", sizes, shown(lost)])
+        body.append(
+            [
+                reference,
+                violation,
+                f"{shown(kept, 1)} of {shown(made, 1)}" if kept.known else MISSING,
+                sizes,
+                shown(lost),
+            ]
+        )
     heads = ["alpha against", "a step that breaks it", "steps kept", "size, M", "lost against the original"]
     caption = (
         f"Alpha is {gate_alpha(view.form):g} here, so that some step breaks it. The paper measures against the stage, "

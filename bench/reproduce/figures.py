@@ -80,14 +80,13 @@ def figure_10(view: View) -> str:
     if not steps:
         return f"The steps are {MISSING}."
     removed = removed_by_stage(view.bases[0])
-    body = [[stage, f"{share:.0%}"] for stage, share in removed.items()]
+    body = [[stage, f"{100 * share:.0f} %"] for stage, share in removed.items()]
     numbers = {stage: Numbers((share,)) for stage, share in removed.items()}
     printed = dict(zip(paper.FIGURE_10_STAGES, (3.0, 2.0, 1.0), strict=True))
     if set(removed) != set(printed):
         sentence = f"The orders are not compared: a stage is {MISSING}."
     else:
-        sentence = order_sentence(printed, numbers, 0, REASONS["figure 10"])
-        sentence = sentence.partition(" (0 of")[0] + "." if sentence.startswith("Same") else sentence
+        sentence = order_sentence(printed, numbers, None, REASONS["figure 10"])
     said = "The paper removes most with blocks, then inside them, and least of the input/output width."
     return "\n\n".join([caption, markdown(["stage", "share of all that is removed"], body), f"{said} {sentence}"])
 

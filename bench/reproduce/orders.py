@@ -14,20 +14,23 @@ def order_of(values: Mapping[str, float], places: int = 4) -> str:
     return " > ".join(groups)
 
 
-def order_sentence(paper: Mapping[str, float], here: Mapping[str, Numbers], rows: int, reason: str) -> str:
-    """Whether the paper's order is found here, and how many pairs of what was found are told apart. `reason` is what
-    may explain another order; it stands there only if the order is another."""
+def order_sentence(paper: Mapping[str, float], here: Mapping[str, Numbers], rows: int | None, reason: str) -> str:
+    """Whether the paper's order is found here, and how many pairs of what was found are told apart, unless `rows` is
+    None: sizes are no matter of chance. `reason` is what may explain another order; it stands there only if the order
+    is another."""
     lacking = [name for name in paper if not here[name].whole]
     if lacking:
         return f"The orders are not compared: {', '.join(lacking)} {MISSING}."
     means = {name: here[name].mean for name in paper}
     printed, found = order_of(paper), order_of(means)
     pairs = [(a, b) for number, a in enumerate(paper) for b in list(paper)[:number]]
-    apart = sum(told_apart(here[a], here[b], rows) for a, b in pairs)
-    of = f"{apart} of {len(pairs)} pair{'s' if len(pairs) > 1 else ''} told apart at {CONFIDENCE:.0%}"
+    of = ""
+    if rows is not None:
+        apart = sum(told_apart(here[a], here[b], rows) for a, b in pairs)
+        of = f" ({apart} of {len(pairs)} pair{'s' if len(pairs) > 1 else ''} told apart at {100 * CONFIDENCE:.0f} %)"
     if printed == found:
-        return f"Same order as in the paper: {printed} ({of})."
-    return f"Other order than in the paper ({printed}): here {found} ({of}). {reason}"
+        return f"Same order as in the paper: {printed}{of}."
+    return f"Other order than in the paper ({printed}): here {found}{of}. {reason}".strip()
 
 
 def difference(variant: Numbers, base: Numbers, rows: int) -> str:

@@ -76,7 +76,7 @@ def _about(kept: Kept) -> str:
     if form.quick:
         return (
             f"**This is the quick form: one seed, a small copy of the data, no intervals.** It shows that the "
-            f"experiments run, not what the method can do: the rows are too few to repair a cut, and most differences "
-            f"here are within chance. {rows} of its share of all rows. {made}. Machine: {machine}."
+            f"experiments run, not what the method can do: the rows are few, and a "
+            f"difference that is not told apart may be chance. {rows} of its share of all rows. {made}. Machine: {machine}."
         )
     return f"{rows}. {made}. Machine: {machine}."

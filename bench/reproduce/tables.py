@@ -186,7 +186,7 @@ def table_4(view: View) -> str:
         "The losses of distillation, on the **gate split**, after all stages of the preset, every step kept. Hard "
         "labels are in addition to Eq. 5, as in the paper."
     )
-    heads = ["loss", "paper", "here", "lowest step", "against Eq. 5", ""]
+    heads = ["loss", "paper", "here", "lowest step", "against Eq. 5", "difference"]
     return "\n\n".join(
         [caption, markdown(heads, body), order_sentence(paper.TABLE_4, found, view.rows, REASONS["table 4"])]
     )

@@ -226,9 +226,9 @@ def numbers(*values: float | None) -> Numbers:
 def test_the_sentence_says_whether_the_order_is_the_papers() -> None:
     printed = {"a": 0.9, "b": 0.8}
     same = order_sentence(printed, {"a": numbers(0.7, 0.71), "b": numbers(0.6, 0.61)}, 100, "Because.")
-    assert same == "Same order as in the paper: a > b (1 of 1 pair told apart at 95%)."
+    assert same == "Same order as in the paper: a > b (1 of 1 pair told apart at 95 %)."
     other = order_sentence(printed, {"a": numbers(0.5, 0.7), "b": numbers(0.7, 0.6)}, 100, "Because.")
-    assert other == "Other order than in the paper (a > b): here b > a (0 of 1 pair told apart at 95%). Because."
+    assert other == "Other order than in the paper (a > b): here b > a (0 of 1 pair told apart at 95 %). Because."
     equal = order_sentence(printed, {"a": numbers(0.5), "b": numbers(0.5)}, 100, "Because.")
     assert "here a = b" in equal
     assert order_sentence(printed, {"a": numbers(None), "b": numbers(0.5)}, 9, "Because.") == (
