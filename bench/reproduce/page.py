@@ -5,6 +5,7 @@ from pathlib import Path
 
 from reproduce.ablations import ablation_sections
 from reproduce.figures import FIGURES
+from reproduce.form import QUICK
 from reproduce.kept import Kept, read_kept
 from reproduce.plots import form_words, plot_path, plots
 from reproduce.tables import table_2, table_3, table_4
@@ -75,8 +76,9 @@ def _about(kept: Kept) -> str:
     rows = f"Every step is distilled on {form.rows:,} of {form.all_rows:,} rows for {epochs}, as the preset says"
     if form.quick:
         return (
-            f"**This is the quick form: one seed, a small copy of the data, no intervals.** It shows that the "
-            f"experiments run, not what the method can do: the rows are few, and a "
-            f"difference that is not told apart may be chance. {rows} of its share of all rows. {made}. Machine: {machine}."
+            "**This is the quick form: one seed, a small copy of the data, no intervals.** It shows that the "
+            "experiments run, not what the method can do: the rows are few, and a difference that is not told apart "
+            "may be chance. "
+            f"{rows} of its share of all rows, with `{'` and `'.join(QUICK)}`. {made}. Machine: {machine}."
         )
     return f"{rows}. {made}. Machine: {machine}."
