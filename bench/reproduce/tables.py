@@ -21,10 +21,10 @@ TASKS = {
 }
 """The paper's names of the sample's tasks."""
 REASONS = {
-    "table 2": "Size is not what orders these models: each was distilled once more than the one before it, and in the "
-    "paper too the last one is better than the first one that was cut.",
-    "table 3 ways": "The paper does not say for how long its one-shot models were distilled; with equally much "
-    "distillation a part of the difference goes.",
+    "table 2": "Size is not what orders these models: each was distilled more often than the one before it, and in "
+    "the paper too the last one is better than the first one that was cut.",
+    "table 3 ways": "The paper does not say for how long its one-shot models were distilled. Here both have as much of "
+    "it, and one-shot spends all on the final shape.",
     "table 3 levels": "An eighth of a small model's width is few dimensions, and an eighth of its blocks one or two, "
     "so what a level can spare here need not be what it can spare in AntGMM.",
     "table 4": "Where the teacher is nearly always right, its own choice, the label and the hinge mostly ask for the "
@@ -68,7 +68,7 @@ def table_2(view: View) -> str:
     printed = {name: row[3] for name, row in paper.TABLE_2.items()}
     caption = (
         "What each stage leaves. This table alone reads the **test split**, once, when the run has ended. Sizes are "
-        "those of the language tower; samples/s are those of this machine."
+        "those of the language tower; samples/s are those of this machine with one thread, beside other work."
     )
     by_task = "Accuracy by task, the paper's before the slash:"
     return "\n\n".join(
