@@ -6,7 +6,7 @@ STAMP := $(VENV)/installed
 DOCS_STAMP := $(VENV)/installed-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help sample trigger-demo test test-long test-radosgw cluster-test bench bench-table check docs docs-serve clean
+.PHONY: help sample trigger-demo test test-long test-radosgw cluster-test bench bench-table reproduce check docs docs-serve clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ bench: $(STAMP)  ## the benches that need two cores alone, then a table of all f
 
 bench-table: $(STAMP)  ## the table of what was measured for the docs, without measuring
 	$(BIN)/python -m tools.benches table
+
+reproduce: $(STAMP)  ## the paper's tables and figures on the presets, in hours; QUICK=1 in minutes; PRESETS="sample"
+	PYTHONPATH=bench $(BIN)/python -m reproduce run $(if $(QUICK),--quick) $(if $(PRESETS),--presets $(PRESETS))
 
 check: $(STAMP)  ## the checks that read the code: style, types, floors
 	$(BIN)/ruff check .
