@@ -151,6 +151,6 @@ def unequal(found: list[Row]) -> list[str]:
     for one in found:
         if "parameters" in one:
             size = first.setdefault(one["task"], one["parameters"])
-            if abs(one["parameters"] / size - 1) > EQUAL:
+            if abs(one["parameters"] - size) > EQUAL * size:
                 wrong.append(f"{one['task']}, {one['peer']}: {one['parameters']:,}, not {size:,}")
     return wrong
