@@ -37,7 +37,7 @@ def by_taylor(case: Case) -> str:
             example_inputs=torch.zeros(1, 4, dtype=torch.long),
             output_transform=lambda output: output.logits,
             importance=tp.importance.GroupTaylorImportance(),
-            pruning_ratio=0.0 if axis == "attention" else share,
+            pruning_ratio=share,
             ignored_layers=[llama.lm_head, *(one for name, of in roots.items() if name != axis for one in of)],
             num_heads=dict.fromkeys(reads, llama.config.num_attention_heads),
             prune_num_heads=axis == "attention",
