@@ -39,7 +39,7 @@ def main() -> None:
         store = open_store(str(folder / f"store-{arguments.rows}"))
         materials = Materials(plan, store, store.add_checkpoint(Path(plan.model)))
         warm_up(materials)
-        deep = Case(TASKS[1], materials, materials.original, seed)
+        deep = Case(TASKS[0], materials, materials.original, seed)
         starts = {False: materials.original, True: learned(deep, in_steps(deep))}
         found += rows(materials, starts, seed, folder, arguments.tasks)
     if wrong := unequal(found):

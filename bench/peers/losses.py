@@ -37,7 +37,7 @@ def modelopt_kd() -> Loss:
     return found
 
 
-ONLY = ("12 to 2", "12 to 4", "attention -1/2")
+ONLY = ("12 to 2 blocks", "attention -1/2")
 PEERS = (
     Peer("lmmpress's cut, trl's loss", cut, ("block", "attention"), JSD, "trl", only=ONLY, loss=trl_jsd),
     Peer(

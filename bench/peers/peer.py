@@ -66,8 +66,11 @@ class Peer:
     loss: Callable[[], Loss] | None = None
     epochs: int | None = None
 
-    def does(self, task: Task) -> bool:
-        return task.axis in self.axes and (not self.only or task.name in self.only)
+    def listed(self, task: Task) -> bool:
+        """Whether it has a row in a task: of figures, or of the reason why it does not do it."""
+        if task.axis in self.axes:
+            return not self.only or task.name in self.only
+        return task.axis in self.why_not
 
 
 def missing(package: str) -> str | None:
