@@ -15,7 +15,7 @@ from typing import Any
 
 from common import show
 from peers.own import in_steps, learned
-from peers.peer import Case
+from peers.peer import Case, import_all
 from peers.run import PEERS, TASKS, rows, unequal
 
 from lmmpress.engine.materials import Materials
@@ -39,6 +39,7 @@ def main() -> None:
         store = open_store(str(folder / f"store-{arguments.rows}"))
         materials = Materials(plan, store, store.add_checkpoint(Path(plan.model)))
         warm_up(materials)
+        import_all()
         deep = Case(TASKS[0], materials, materials.original, seed)
         starts = {False: materials.original, True: learned(deep, in_steps(deep))}
         found += rows(materials, starts, seed, folder, arguments.tasks)

@@ -65,7 +65,9 @@ def learned(case: Case, checkpoint: str, **changes: Any) -> str:
 
 PEERS = (
     Peer("lmmpress, last blocks", last_blocks, ("block",)),
-    Peer("lmmpress, last blocks in two steps", in_steps, ("block",), {"steps": STEPS}, only=("12 to 2 blocks",), epochs=1),
+    Peer(
+        "lmmpress, last blocks in two steps", in_steps, ("block",), {"steps": STEPS}, only=("12 to 2 blocks",), epochs=1
+    ),
     Peer("lmmpress, taylor", by_criterion(TAYLOR), WIDTHS, TAYLOR),
     Peer("lmmpress, magnitude", by_criterion(MAGNITUDE), WIDTHS, MAGNITUDE),
     Peer("lmmpress, magnitude and repair", by_criterion(REPAIR), WIDTHS, REPAIR),

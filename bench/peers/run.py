@@ -44,7 +44,7 @@ Row = dict[str, Any]
 
 
 def row(case: Case, peer: Peer) -> Row:
-    """What comes of a case: sizes, accuracy before and after distilling, seconds and memory; or `why` there is
+    """What comes of a case: sizes, accuracy before and after distilling, processor seconds and memory; or `why` there is
     nothing."""
     if why := peer.why_not.get(case.task.axis) or missing(peer.package):
         return {"why": why}
@@ -57,18 +57,18 @@ def row(case: Case, peer: Peer) -> Row:
 def measured(case: Case, peer: Peer) -> Row:
     materials, epochs = case.materials, peer.epochs or case.task.epochs
     with Peak() as cutting:
-        begun = time.perf_counter()
+        begun = time.process_time()
         cut = peer.cut(case)
-        seconds = time.perf_counter() - begun
+        seconds = time.process_time() - begun
     model = load_model(materials.store.checkpoint(cut))
     found: Row = {"parameters": parameters(model), "loads": loads(materials.store.checkpoint(cut), model)}
     before = on_gate(materials, model)
     del model
     with Peak() as distilling, learning(peer.loss):
-        begun = time.perf_counter()
+        begun = time.process_time()
         settings = materials.plan.distillation.model_copy(update={"epochs": epochs})
         distilled = train(materials, cut, case.seed, settings).checkpoint
-        spent = time.perf_counter() - begun
+        spent = time.process_time() - begun
     if distilled is None:
         return found | {"why": "the loss is not finite"}
     after = on_gate(materials, load_model(materials.store.checkpoint(distilled)))

@@ -92,7 +92,8 @@ def test_the_mean_of_influence_is_over_tokens() -> None:
 
 
 def rotation() -> torch.Tensor:
-    return torch.linalg.qr(torch.randn(WIDTH, WIDTH, dtype=torch.float64)).Q
+    columns: torch.Tensor = torch.linalg.qr(torch.randn(WIDTH, WIDTH, dtype=torch.float64)).Q
+    return columns
 
 
 def projected(model: Any, projector: torch.nn.Linear) -> torch.Tensor:
