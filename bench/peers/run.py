@@ -44,8 +44,8 @@ Row = dict[str, Any]
 
 
 def row(case: Case, peer: Peer) -> Row:
-    """What comes of a case: sizes, accuracy before and after distilling, processor seconds and memory; or `why` there is
-    nothing."""
+    """What comes of a case: size, accuracy before and after distilling, seconds of the processor, and memory; or `why`
+    there is nothing."""
     if why := peer.why_not.get(case.task.axis) or missing(peer.package):
         return {"why": why}
     try:
