@@ -1,7 +1,7 @@
 """NVIDIA's Model Optimizer: what of its pruning runs on a model of transformers on a CPU.
 
 Its `mtp.prune` has two modes; both are tried, and what they say is the row. The importance hooks behind Minitron run
-anywhere. They are used here as `modelopt/torch/prune/plugins/mcore_minitron.py` uses them, of arXiv 2407.14679, section
+anywhere. They are used here as `modelopt.torch.prune.plugins.mcore_minitron` uses them, of arXiv 2407.14679, section
 2.2: the mean over the tokens of a row of the absolute activation, the L2 norm over rows. A head's score is the L2 norm
 of those of its channels, and a channel of the stream has the sum of its scores behind all norms of the blocks.
 Blocks are ranked there by block influence, which has its row.
@@ -18,7 +18,7 @@ from peers.own import by_scores
 from peers.peer import TOWER, Case, Peer
 from peers.surgery import keep_heads, opened, saved
 
-# modelopt/torch/prune/plugins/mcore_minitron.py of 0.47.0; rows one by one, because a hook knows no padding
+# modelopt.torch.prune.plugins.mcore_minitron of 0.47.0; rows one by one, because a hook knows no padding
 SETTINGS = {"hook": "L2NormHook", "tokens": "mean", "rows": "L2", "batch": 1}
 PACKAGE = "nvidia-modelopt"
 

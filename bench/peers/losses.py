@@ -7,10 +7,10 @@ import torch
 from peers.own import MAGNITUDE, by_criterion, last_blocks
 from peers.peer import Case, Loss, Peer
 
-# trl/experimental/gkd/gkd_config.py of 1.16.0: beta 0.5 is the default; the trainer passes no temperature to the loss.
+# trl.experimental.gkd.gkd_config of 1.16.0: beta 0.5 is the default; the trainer passes no temperature to the loss.
 # Rows of the data as they are: its lmbda, the share of answers that the student writes itself, is 0 here.
 JSD = {"loss": "GKDTrainer.generalized_jsd_loss", "beta": 0.5, "temperature": 1.0, "lmbda": 0.0}
-# modelopt/torch/distill/losses.py of 0.47.0: the default, forward divergence
+# modelopt.torch.distill.losses of 0.47.0: the default, forward divergence
 KD = {"loss": "LogitsDistillationLoss", "temperature": 1.0}
 
 

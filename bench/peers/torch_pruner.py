@@ -11,10 +11,10 @@ from lmmpress.pruning.importance import answer_loss
 from peers.peer import Case, Peer
 from peers.surgery import opened, saved, set_shape
 
+# https://github.com/VainF/Torch-Pruning/blob/master/examples/LLMs/prune_llm.py: local pruning, whole heads because of the
+# rotary embedding, lm_head not pruned. The importance there is that of norms; Taylor's, with its defaults, needs data.
 # The graph is built without the rotary embedding: 1.6.1 does not come to an end on how transformers 5 writes it. Whole
 # heads stay or go, so nothing depends on it.
-# examples/LLMs/prune_llm.py of Torch-Pruning: local pruning, whole heads because of the rotary embedding, the head not
-# pruned. Its importance there is that of norms; Taylor with its defaults is what its README recommends with data.
 SETTINGS = {"importance": "GroupTaylorImportance", "global_pruning": False, "prune_num_heads": True}
 
 
