@@ -11,8 +11,8 @@ from lmmpress.pruning.importance import answer_loss
 from peers.peer import Case, Peer
 from peers.surgery import opened, saved, set_shape
 
-# https://github.com/VainF/Torch-Pruning/blob/master/examples/LLMs/prune_llm.py: local pruning, whole heads because of the
-# rotary embedding, lm_head not pruned. The importance there is that of norms; Taylor's, with its defaults, needs data.
+# https://github.com/VainF/Torch-Pruning/blob/master/examples/LLMs/prune_llm.py: local pruning, whole heads for the
+# rotary embedding's sake, lm_head not pruned. The importance there is that of norms; Taylor's defaults are used here.
 # The graph is built without the rotary embedding: 1.6.1 does not come to an end on how transformers 5 writes it. Whole
 # heads stay or go, so nothing depends on it.
 SETTINGS = {"importance": "GroupTaylorImportance", "global_pruning": False, "prune_num_heads": True}
