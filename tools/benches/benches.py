@@ -67,4 +67,12 @@ BENCHES = [
     Bench("learning_rate", "hours", left_out=RUNS),
     Bench("refit", "hours", threads=1, left_out="nothing of it is a ratio"),
     Bench("advise", "hours", left_out=RUNS),
+    Bench(
+        "peers",
+        "hours",
+        "compare_peers",
+        ("--folder", "out/peers"),
+        threads=1,
+        left_out="it needs packages that lmmpress does not",
+    ),
 ]

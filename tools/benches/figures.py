@@ -295,6 +295,7 @@ LEFT_OUT = {
     "determinism": "differences of digits; docs/determinism.md has the table",
     "distillation_rows": "accuracies; docs/plan.md has the table",
     "learning_rate": "accuracies by rate, without a target",
+    "peers": "accuracies and sizes, without a target; docs/peers.md has the tables",
     "pipeline_size": "bytes, without a target; docs/kubeflow.md has the table",
     "profile_step": "shares of one step, without a target; docs/benchmarks.md has the section",
     "refit": "losses and accuracies, without a target",
