@@ -55,7 +55,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """What is imported by now stays: the garbage collector need not look through a million objects again and again."""
+    keep_what_is_loaded()
+
+
+def keep_what_is_loaded() -> None:
+    """Modules stay: the garbage collector, which measurements ask for, need not look through their half a million
+    objects each time."""
     gc.collect()
     gc.freeze()
 
@@ -120,6 +125,8 @@ def taught(make_checkpoint: Callable[..., Path], data: Path, tmp_path_factory: p
     target = tmp_path_factory.mktemp("taught") / "model"
     save_trained(model, source, anatomy, target, {"format": 1, "history": []})
     (target / "COMPRESSION.json").unlink()
+    del model
+    keep_what_is_loaded()  # transformers has loaded most of itself now
     return target
 
 

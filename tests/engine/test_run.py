@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 import torch
 from support.certain import certain
-from support.forks import Forks
+from support.forks import Forks, loaded
 from support.results import essence
 
 from lmmpress.engine.compression import compress
@@ -222,7 +222,7 @@ def test_killed_at_any_moment_a_run_resumes_to_the_same_checkpoints(
     out = tmp_path / "killed"
     chance = random.Random(0)
     kills = inside = after = 0
-    with Forks("support.killed") as forks:
+    with Forks("support.killed", *loaded("transformers", "accelerate")) as forks:
         while True:
             after += chance.randint(1, 10 * (kills + 1))
             ended = forks.call("support.killed", "resume_and_die", plan, str(out), after)

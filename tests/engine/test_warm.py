@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from support import task_functions as tasks
 from support.certain import certain
-from support.forks import Forks
+from support.forks import Forks, loaded
 from support.plans import tiny_plan
 from support.results import essence
 from support.tasks import prepared, result_of
@@ -179,7 +179,7 @@ def test_killed_in_the_middle_of_a_jump_a_run_resumes_to_the_same_checkpoint(
     expected = compress(parse_plan(raw), tmp_path / "whole")
     out = tmp_path / "killed"
     kills = within = after = 0
-    with Forks("support.killed") as forks:
+    with Forks("support.killed", *loaded("transformers", "accelerate")) as forks:
         while True:
             after += 7 * (kills + 1)
             ended = forks.call("support.killed", "resume_and_die", raw, str(out), after)

@@ -1,5 +1,6 @@
 """Processes for tests that kill them: forks of one that has imported everything, which takes seconds only once."""
 
+import gc
 import importlib
 import json
 import os
@@ -9,8 +10,14 @@ from pathlib import Path
 from typing import Any
 
 
+def loaded(*packages: str) -> list[str]:
+    """The modules of some packages that this process has loaded. transformers loads most of itself when it is used."""
+    return [name for name in sys.modules if name.partition(".")[0] in packages]
+
+
 class Forks:
-    """Calls functions of modules of `support`, each in a new fork that ends with the call."""
+    """Calls functions of modules of `support`, each in a new fork that ends with the call. More modules may be named,
+    so that no fork has to import them again."""
 
     def __init__(self, *modules: str) -> None:
         self._command = [sys.executable, __file__, *modules]
@@ -40,6 +47,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     modules = {name: importlib.import_module(name) for name in sys.argv[1:]}
+    gc.freeze()  # no fork looks through what was imported, or copies the memory of it
     answers = os.dup(1)
     os.dup2(2, 1)  # printed text must not be read as an answer
     for line in sys.stdin:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from support import task_functions as tasks
 from support.files import contents
-from support.forks import Forks
+from support.forks import Forks, loaded
 from support.results import essence
 from support.tasks import chain, name_of, prepared, result_of, status_of_run, steps_in, walk
 from support.work import WORK
@@ -305,7 +305,7 @@ def test_a_pipeline_goes_on_after_a_task_of_any_component_was_killed(
     order += ["ffn_prune", "attention_prune", "io_prune", "publish", "compare"]
     assert {*order, "stage", "approval"} == set(COMPONENTS)
     decided: list[Any] = []
-    with Forks("support.killed") as forks:
+    with Forks("support.killed", *loaded("transformers", "accelerate")) as forks:
         for component in (*order, None):
             ended = forks.call("support.killed", "make_tasks", raw, component)
             assert ended == (-signal.SIGKILL if component else 0), component
