@@ -20,6 +20,7 @@ from lmmpress.engine.parts.training import train
 from lmmpress.host.whole_file import write_whole
 from lmmpress.lmm.checkpoint import load_model
 from lmmpress.settings.distillation import Distillation
+from lmmpress.store import Store
 from peers import activations, blocks, losses, own, rotation, torch_pruner
 from peers.peer import Case, Loss, Peer, Task, missing
 
@@ -56,7 +57,7 @@ def row(case: Case, peer: Peer) -> Row:
 
 def measured(case: Case, peer: Peer) -> Row:
     materials, epochs = case.materials, peer.epochs or case.task.epochs
-    with Peak() as cutting, scoring_anew(materials):
+    with Peak() as cutting, scoring_anew():
         begun = time.process_time()
         cut = peer.cut(case)
         seconds = time.process_time() - begun
@@ -82,15 +83,14 @@ def measured(case: Case, peer: Peer) -> Row:
     }
 
 
-def scoring_anew(materials: Materials) -> AbstractContextManager[Any]:
+def scoring_anew() -> AbstractContextManager[Any]:
     """In this context scores that the store has are computed again, so that they take what they take."""
-    store = type(materials.store)
-    read = store.read_record
+    read = Store.read_record
 
     def other_parts(self: Any, name: str) -> Any:
         return None if name.startswith("importance") else read(self, name)
 
-    return patch.object(store, "read_record", other_parts)
+    return patch.object(Store, "read_record", other_parts)
 
 
 def parameters(model: torch.nn.Module) -> int:
