@@ -334,5 +334,6 @@ LEFT_OUT = {
     "peers": "accuracies and sizes, without a target; docs/peers.md has the tables",
     "pipeline_size": "bytes, without a target; docs/kubeflow.md has the table",
     "profile_step": "shares of one step, without a target; docs/benchmarks.md has the section",
+    "sample_beside_towers": "the sample's run right after that of sample-towers; docs/sample.md says what it gave",
     "refit": "losses and accuracies, without a target",
 }
