@@ -14,7 +14,7 @@ from unittest.mock import patch
 import torch
 from common import Peak, on_gate
 
-from lmmpress.distillation import train as training
+from lmmpress.distillation import loss as own_loss
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.training import train
 from lmmpress.host.whole_file import write_whole
@@ -57,7 +57,7 @@ def row(case: Case, peer: Peer) -> Row:
 
 def measured(case: Case, peer: Peer) -> Row:
     materials, epochs = case.materials, peer.epochs or case.task.epochs
-    with Peak() as cutting, scoring_anew():
+    with Peak() as cutting, computing_anew():
         begun = time.process_time()
         cut = peer.cut(case)
         seconds = time.process_time() - begun
@@ -83,12 +83,13 @@ def measured(case: Case, peer: Peer) -> Row:
     }
 
 
-def scoring_anew() -> AbstractContextManager[Any]:
-    """In this context scores that the store has are computed again, so that they take what they take."""
+def computing_anew() -> AbstractContextManager[Any]:
+    """In this context scores, repairs and epochs that the store has are made again, so that they take what they
+    take."""
     read = Store.read_record
 
     def other_parts(self: Any, name: str) -> Any:
-        return None if name.startswith("importance") else read(self, name)
+        return None if name.startswith(("importance", "distill")) else read(self, name)
 
     return patch.object(Store, "read_record", other_parts)
 
@@ -120,7 +121,7 @@ def learning(loss: Any) -> AbstractContextManager[Any]:
     ) -> torch.Tensor:
         return theirs(student.float(), teacher.detach().float())
 
-    return patch.object(training, "distillation_loss", in_its_place)
+    return patch.object(own_loss, "distillation_loss", in_its_place)
 
 
 def rows(materials: Materials, starts: dict[bool, str], seed: int, folder: Path, names: Iterable[str]) -> list[Row]:

@@ -13,14 +13,16 @@ import torch
 from support.paths import ROOT
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from lmmpress.distillation.loss import States, loss_in_portions
 from lmmpress.lmm.batches import Batch
+from lmmpress.settings.distillation import Distillation
 
 sys.path.append(str(ROOT / "bench"))  # benches import each other by name
 
 from peers.blocks import influence, most
 from peers.peer import Case, Peer, Task
 from peers.rotation import components, equal_width, fold_norms, turn
-from peers.run import PEERS, TASKS, row, unequal
+from peers.run import PEERS, TASKS, learning, row, unequal
 from peers.surgery import keep_heads
 from peers.table import tables
 
@@ -176,6 +178,18 @@ def fails(_: Case) -> str:
 
 
 CASE = Case(Task("ffn -1/2", "ffn", 256), None, "", 0)  # type: ignore[arg-type]  # nothing of it is read
+
+
+@pytest.mark.parametrize("most", [1, 1 << 20])
+def test_another_loss_takes_the_place_of_lmmpress_in_what_trains(most: int) -> None:
+    def theirs(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        return (student - teacher).square().sum(-1)
+
+    own, other = (States(torch.randn(5, 3), torch.nn.Identity()) for _ in range(2))
+    wanted = (own.inputs - other.inputs).square().sum()
+    with learning(lambda: theirs):
+        found = loss_in_portions(own, other, torch.zeros(5, dtype=torch.long), Distillation(), most)
+    assert torch.isclose(found, wanted)
 
 
 def test_a_peer_that_is_not_installed_is_a_row_that_says_so() -> None:
