@@ -1,7 +1,7 @@
 """Training the image side of a model alone: its visual features are to be those of the teacher.
 
 The language side reads pictures only through these features. So an image side whose features are the teacher's gives
-the teacher's answers, and neither side's language tower has to run to learn it. (Romero et al., FitNets, 2015, train
+the teacher's answers, and no language tower has to run to learn it. (Romero et al., FitNets, 2015, train
 with what a layer of the teacher hands over.)
 """
 

@@ -34,8 +34,10 @@ def train_in_processes(materials: Materials, checkpoint: str, seed: int, setting
     # compute the caches here once, so that the processes do not all compute them
     materials.lessons("distill")
     if settings.caches:
-        lesson_of(materials, checkpoint, side_of(materials, checkpoint, settings), settings, None)
-        _ = materials.teacher_states
+        side = side_of(materials, checkpoint, settings)
+        lesson_of(materials, checkpoint, side, settings, None)
+        if side != "image":
+            _ = materials.teacher_states
     with materials.store.scratch() as folder:
         job = Job(
             plan=materials.plan.model_copy(update={"distillation": settings}),
