@@ -45,7 +45,7 @@ def _compressed(
     run = open_run(folder.plan, folder.store, begun.key, begun.original)
     check_original(run)
     recorder.begin(describe(run))
-    result = close(run, make_steps(run, state, recorder.step), time.perf_counter() - started)
+    result = close(run, make_steps(run, state, recorder.step), started)
     with part("publish"):
         deliver(run, result, out)
     note_ended(run.store, run.key, folder.plan, run.materials.anatomy, result)

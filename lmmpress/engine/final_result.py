@@ -1,6 +1,7 @@
 """The closing measurements of a run whose stages have ended, and its result."""
 
 import math
+import time
 from dataclasses import dataclass
 
 from lmmpress.engine.algorithm import Planned, next_step
@@ -49,10 +50,11 @@ def measure_ends(run: Run, known: list[StepResult]) -> Ends:
     return ends
 
 
-def close(run: Run, known: list[StepResult], seconds: float | None = None) -> Result:
-    """The result of a run whose stages have ended. `seconds` is the duration of the run; the default is the sum of its
-    parts."""
+def close(run: Run, known: list[StepResult], started: float | None = None) -> Result:
+    """The result of a run whose stages have ended. `started` is when this process began it, by `time.perf_counter`; if
+    it is None, tasks of a pipeline made the run, and its duration is the sum of its parts."""
     ends, materials, schedule = measure_ends(run, known), run.materials, run.plan.schedule
+    seconds = None if started is None else time.perf_counter() - started
     splits = materials.splits or splits_of(run.plan)
     settings = run.plan.evaluation
     checkpoints, answers = (run.original, ends.final), (ends.answers_before, ends.answers_after)

@@ -58,6 +58,7 @@ def test_every_part_has_its_energy_and_they_add_up(made: tuple[Result, Path]) ->
 def test_the_time_of_the_run_is_that_of_its_parts_and_its_own(made: tuple[Result, Path]) -> None:
     result, _ = made
     assert certain(result.own_seconds) > 0
+    assert {"test", "speed"} <= set(result.seconds_by_part), "the run lasts until its ends are measured"
     assert sum(result.seconds_by_part.values()) + certain(result.own_seconds) == pytest.approx(result.seconds)
 
 
