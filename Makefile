@@ -37,8 +37,8 @@ bench: $(STAMP)  ## the benches that need two cores alone, then a table of all f
 bench-table: $(STAMP)  ## the table of what was measured for the docs, without measuring
 	$(BIN)/python -m tools.benches table
 
-reproduce: $(STAMP)  ## the paper's tables and figures on the presets, in hours; QUICK=1 in minutes; PRESETS="sample"
-	PYTHONPATH=bench $(BIN)/python -m reproduce run $(if $(QUICK),--quick) $(if $(PRESETS),--presets $(PRESETS))
+reproduce: $(STAMP)  ## the paper's tables and figures on the presets, in hours; QUICK=1 in minutes; SEEDS=3, PRESETS="sample"
+	PYTHONPATH=bench $(BIN)/python -m reproduce run $(if $(QUICK),--quick) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(PRESETS),--presets $(PRESETS))
 
 check: $(STAMP)  ## the checks that read the code: style, types, floors
 	$(BIN)/ruff check .

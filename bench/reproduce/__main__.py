@@ -24,9 +24,9 @@ from reproduce.runner import Runner, totals
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("run", "list", "write"))
-    parser.add_argument("--quick", action="store_true", help="a part of the rows, and one seed")
+    parser.add_argument("--quick", action="store_true", help="a part of the rows, and one seed if no number is given")
     parser.add_argument("--presets", nargs="+", default=["sample", "sample-hard"])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, help="three by default; one in the quick form")
     parser.add_argument("--jobs", type=int, default=2, help="experiments at a time, with one thread each")
     parser.add_argument("--folder", type=Path, help="out/reproduce or out/reproduce-quick by default")
     arguments = parser.parse_args()
@@ -58,7 +58,7 @@ def made(form: Form, places: Places, jobs: int) -> bool:
     """Make the experiments of a form, and keep their outcomes. Whether none failed.
 
     Those that others build on come first, so that what they share, such as the teacher's states, is made once."""
-    mark = "quick form, one seed: " if form.quick else ""
+    mark = f"quick form, {form.seeds_in_words}: " if form.quick else ""
 
     def say(line: str) -> None:
         print(f"{mark}{line}", flush=True)

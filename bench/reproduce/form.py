@@ -56,6 +56,11 @@ class Form(BaseModel):
         return f"{self.preset}-quick" if self.quick else self.preset
 
     @property
+    def seeds_in_words(self) -> str:
+        """How many seeds there are."""
+        return "one seed" if len(self.seeds) == 1 else f"{len(self.seeds)} seeds"
+
+    @property
     def settings(self) -> tuple[str, ...]:
         """The settings that all experiments have: the closing measurements read the gate's rows, not those of the test
         split, and take no time for speed."""
@@ -68,8 +73,9 @@ class Form(BaseModel):
         return (*shared, *QUICK) if self.quick else shared
 
 
-def form_of(name: str, quick: bool, seeds: int) -> Form | None:
-    """The form of a preset; None if there is no such preset. The sample's data is generated at first use."""
+def form_of(name: str, quick: bool, seeds: int | None = None) -> Form | None:
+    """The form of a preset, with three seeds if no number is asked for, one in the quick form; None if there is no such
+    preset. The sample's data is generated at first use."""
     if name not in names():
         return None
     raw = preset(name)
@@ -85,7 +91,7 @@ def form_of(name: str, quick: bool, seeds: int) -> Form | None:
     return Form(
         preset=name,
         quick=quick,
-        seeds=tuple(range(1 if quick else seeds)),
+        seeds=tuple(range(seeds or (1 if quick else 3))),
         rows=rows,
         all_rows=every,
         epochs=plan.distillation.epochs,

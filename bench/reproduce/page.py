@@ -53,7 +53,7 @@ def section(kept: Kept) -> str:
     """All that is known of one form."""
     view = View(kept.form, kept.known)
     form = kept.form
-    mark = ", quick form, one seed" if form.quick else ""
+    mark = f", quick form, {form.seeds_in_words}" if form.quick else ""
     parts = [f"## {form_words(view)}", _about(kept)]
     for title, make in TABLES.items():
         parts += [f"### {title} ({form.preset}{mark})", make(view)]
@@ -75,10 +75,10 @@ def _about(kept: Kept) -> str:
     epochs = f"{form.epochs} epoch{'s' if form.epochs > 1 else ''}"
     rows = f"Every step is distilled on {form.rows:,} of {form.all_rows:,} rows for {epochs}, as the preset says"
     if form.quick:
+        intervals = ", no intervals" if len(form.seeds) == 1 else ""
         return (
-            "**This is the quick form: one seed, a small copy of the data, no intervals.** It shows that the "
-            "experiments run, not what the method can do: the rows are few, and a difference that is not told apart "
-            "may be chance. "
+            f"**This is the quick form: {form.seeds_in_words}, a small copy of the data{intervals}.** It shows which "
+            "way wins on few rows, not what the method can do; a difference that is not told apart may be chance. "
             f"{rows} of its share of all rows, with `{'` and `'.join(QUICK)}`. {made}. Machine: {machine}."
         )
     return f"{rows}. {made}. Machine: {machine}."

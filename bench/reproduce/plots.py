@@ -114,9 +114,8 @@ def _paper(view: View, across: str, up: str) -> tuple[Figure, Any]:
 def form_words(view: View) -> str:
     """What form the numbers are of, in a line."""
     form = view.form
-    if form.quick:
-        return f"{form.preset}, quick form: one seed, {form.rows:,} rows"
-    return f"{form.preset}: {len(form.seeds)} seeds, {form.rows:,} rows"
+    mark = ", quick form" if form.quick else ""
+    return f"{form.preset}{mark}: {form.seeds_in_words}, {form.rows:,} rows"
 
 
 def _marked(

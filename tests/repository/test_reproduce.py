@@ -305,12 +305,13 @@ def test_the_page_is_what_the_kept_results_say() -> None:
         assert (DOCS / name).is_file()
 
 
-def test_everything_of_the_quick_form_says_so() -> None:
-    kept = Kept(form=QUICK, wanted=1, machine={}, outcomes={base(QUICK, 0).key: run(0.9)})
-    text = section(kept)
+@pytest.mark.parametrize(("seeds", "words"), [((0,), "one seed"), ((0, 1, 2), "3 seeds")])
+def test_everything_of_the_quick_form_says_so(seeds: tuple[int, ...], words: str) -> None:
+    form = QUICK.model_copy(update={"seeds": seeds})
+    text = section(Kept(form=form, wanted=1, machine={}, outcomes={base(form, 0).key: run(0.9)}))
     for heading in re.findall(r"^###? .*", text, re.MULTILINE):
         assert "quick form" in heading
-        assert "one seed" in heading
+        assert words in heading
 
 
 def test_the_full_form_stands_before_the_quick_one() -> None:
