@@ -20,13 +20,18 @@ from typing import Any
 
 import torch
 from common import show
+from numpy.typing import NDArray
 from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor
 
 from lmmpress import api
-from lmmpress.plan import parse_plan, read_plan
+from lmmpress.engine.materials import Materials
+from lmmpress.engine.parts.evaluate import evaluate
+from lmmpress.evaluation.gate import paired_drop
+from lmmpress.plan import Plan, parse_plan, read_plan
 from lmmpress.presets import preset
 from lmmpress.result import Result
 from lmmpress.sample import MODEL
+from lmmpress.store import open_store
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCKS, WIDTH = 6, 192
@@ -65,11 +70,9 @@ def compared(name: str, folder: Path, overrides: tuple[str, ...]) -> dict[str, A
     own = parse_plan(raw, ("splits.test=gate", *overrides))
     advice = noted(folder / "advice.json", lambda: api.advise(own, folder / "suggested.yaml").as_dict())
     suggested = noted(folder / "suggested.json", lambda: ran(folder / "suggested.yaml", folder / "suggested"))
-    return {
-        "advice": advice,
-        "suggested": suggested,
-        "own": noted(folder / "own.json", lambda: ran(own, folder / "own")),
-    }
+    by_hand = noted(folder / "own.json", lambda: ran(own, folder / "own"))
+    lost = noted(folder / "lost.json", lambda: more_lost(folder / "own", folder / "suggested"))
+    return {"advice": advice, "suggested": suggested, "own": by_hand, "more_lost_than_own": lost}
 
 
 def noted(path: Path, make: Any) -> Any:
@@ -94,6 +97,25 @@ def ran(plan: Any, out: Path) -> dict[str, Any]:
         "parameters": kept[-1].parameters if kept else None,
         "steps": [f"{step.title} {step.decision}" for step in result.steps],
     }
+
+
+def more_lost(own: Path, suggested: Path) -> dict[str, Any]:
+    """What the suggested plan's model loses on the gate's rows beyond that of the plan by hand, with its 95 % interval
+    of the same rows."""
+    answers = [answers_of(out) for out in (own, suggested)]
+    (first, owners), (second, _) = answers
+    drop = paired_drop(first, second, owners, 0.95)
+    return {"value": drop.value, "interval": [drop.interval.low, drop.interval.high]}
+
+
+def answers_of(out: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Which of the gate's rows the model of a run answers right, and the picture of each row."""
+    result = Result.model_validate_json((out / "result.json").read_text("utf-8"))
+    plan = Plan.model_validate_json((out / "plan.json").read_text("utf-8"))
+    store = open_store(plan.store or str(out / "store"))
+    materials = Materials(plan, store, result.original.checkpoint, frozenset())
+    found = evaluate(materials, result.compressed.checkpoint, "test")  # the gate's rows: splits.test=gate
+    return found.values, materials.facts("test").owners()
 
 
 def trained(name: str, folder: Path) -> Path:
