@@ -63,16 +63,19 @@ def main() -> None:
 
 def compared(name: str, folder: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
     """The advice for a model, and what the runs of the suggested plan and of the one by hand came to."""
-    folder.mkdir(parents=True, exist_ok=True)
-    raw = preset("sample")
-    if name != "sample":
-        raw |= {"model": str(trained(name, folder)), "stages": BY_HAND}
-    own = parse_plan(raw, ("splits.test=gate", *overrides))
+    own = parse_plan(of_model(name, folder), ("splits.test=gate", *overrides))
     advice = noted(folder / "advice.json", lambda: api.advise(own, folder / "suggested.yaml").as_dict())
     suggested = noted(folder / "suggested.json", lambda: ran(folder / "suggested.yaml", folder / "suggested"))
     by_hand = noted(folder / "own.json", lambda: ran(own, folder / "own"))
     lost = noted(folder / "lost.json", lambda: more_lost(folder / "own", folder / "suggested"))
     return {"advice": advice, "suggested": suggested, "own": by_hand, "more_lost_than_own": lost}
+
+
+def of_model(name: str, folder: Path) -> dict[str, Any]:
+    """The raw plan by hand for a model, which is trained in the folder if it is not the sample's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    raw = preset("sample")
+    return raw if name == "sample" else raw | {"model": str(trained(name, folder)), "stages": BY_HAND}
 
 
 def noted(path: Path, make: Any) -> Any:
@@ -99,10 +102,10 @@ def ran(plan: Any, out: Path) -> dict[str, Any]:
     }
 
 
-def more_lost(own: Path, suggested: Path) -> dict[str, Any]:
-    """What the suggested plan's model loses on the gate's rows beyond that of the plan by hand, with its 95 % interval
-    of the same rows."""
-    answers = [answers_of(out) for out in (own, suggested)]
+def more_lost(first_run: Path, second_run: Path) -> dict[str, Any]:
+    """What the second run's model loses on the gate's rows beyond that of the first, with its 95 % interval of the same
+    rows."""
+    answers = [answers_of(out) for out in (first_run, second_run)]
     (first, owners), (second, _) = answers
     drop = paired_drop(first, second, owners, 0.95)
     return {"value": drop.value, "interval": [drop.interval.low, drop.interval.high]}

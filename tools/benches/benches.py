@@ -66,7 +66,8 @@ BENCHES = [
     Bench("determinism", "hours", left_out=RUNS),
     Bench("learning_rate", "hours", left_out=RUNS),
     Bench("refit", "hours", threads=1, left_out="nothing of it is a ratio"),
-    Bench("advise", "hours", left_out=RUNS),
+    Bench("advise", "hours", threads=1, left_out=RUNS),
+    Bench("better_repair", "hours", "better", ("--set", "distillation.refit_rows=256"), threads=1, left_out=RUNS),
     Bench(
         "peers",
         "hours",
