@@ -331,7 +331,7 @@ LEFT_OUT = {
     "criteria_two_blocks": "losses and accuracies; docs/sample.md has the table",
     "determinism": "differences of digits; docs/determinism.md has the table",
     "distillation_rows": "accuracies; docs/plan.md has the table",
-    "learning_rate": "accuracies by rate, without a target",
+    "learning_rate": "accuracies by rate; docs/benchmarks.md has the table",
     "peers": "accuracies and sizes, without a target; docs/peers.md has the tables",
     "pipeline_size": "bytes, without a target; docs/kubeflow.md has the table",
     "profile_step": "shares of one step, without a target; docs/benchmarks.md has the section",
