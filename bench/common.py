@@ -25,11 +25,16 @@ from lmmpress.pruning.importance import answer_loss
 from lmmpress.store import open_store
 
 
-def paired(first: Callable[[], Any], second: Callable[[], Any], rounds: int) -> dict[str, Any]:
+def paired(
+    first: Callable[[], Any],
+    second: Callable[[], Any],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Any]:
     """Run the two alternately, after one warm-up round. Returns the seconds of each call, and the ratio first / second
     of each pair."""
     first(), second()
-    pairs = [(_seconds(first), _seconds(second)) for _ in range(rounds)]
+    pairs = [(_seconds(first, clock), _seconds(second, clock)) for _ in range(rounds)]
     ratios = [one / other for one, other in pairs]
     return {
         "first_seconds": spread([one for one, _ in pairs]),
@@ -120,7 +125,16 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _seconds(work: Callable[[], Any]) -> float:
-    begun = time.perf_counter()
+def working_seconds() -> float:
+    """Seconds of work: of the processor, which do not count what runs beside; with a GPU those of the clock, once the
+    GPU has done what it was given."""
+    if not torch.cuda.is_available():
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _seconds(work: Callable[[], Any], clock: Callable[[], float]) -> float:
+    begun = clock()
     work()
-    return time.perf_counter() - begun
+    return clock() - begun

@@ -1,13 +1,15 @@
 """Measures the cost of scoring: each accumulation against a bare forward and backward pass over the same batches.
 
-python bench/importance.py [--rounds 5] [--rows 256]
+    python bench/importance.py [--rounds 5] [--rows 256]
+
+It computes on the GPU if there is one. Without one the ratios are of processor time.
 """
 
 import argparse
 from typing import Literal
 
 import torch
-from common import paired, sample_materials, show
+from common import paired, sample_materials, show, working_seconds
 
 from lmmpress.lmm.batches import Batch, grouped, make_batch
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
@@ -23,18 +25,19 @@ CASES: list[tuple[Literal["dataset", "batch", "sample"], int]] = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", type=int, default=256)
     arguments = parser.parse_args()
     materials = sample_materials(importance__rows=str(arguments.rows))
     examples, anatomy = materials.examples("score"), read_checkpoint(materials.teacher)
     features = materials.features("score")
-    model = load_model(materials.teacher)
+    device = materials.accelerator.device
+    model = load_model(materials.teacher, materials.dtype).to(device)
     result: dict[str, object] = {"rows": arguments.rows}
     for accumulation, passes in CASES:
         size = 1 if accumulation == "sample" else 32
-        scoring_batches = [make_batch(examples, chosen, features) for chosen in grouped(examples, size)]
+        scoring_batches = [make_batch(examples, chosen, features).to(device) for chosen in grouped(examples, size)]
         settings = Importance(accumulation=accumulation, passes=passes)
 
         def loss(batch: Batch) -> torch.Tensor:
@@ -48,7 +51,7 @@ def main() -> None:
         def scoring() -> None:
             score(model, anatomy, scoring_batches, len(examples.rows), loss, settings, torch.Generator())
 
-        found = paired(scoring, bare, arguments.rounds)
+        found = paired(scoring, bare, arguments.rounds, working_seconds)
         result[f"{accumulation}, {passes} pass{'es' if passes > 1 else ''}"] = {"ratio": found["ratio"]}
     show(result)
 

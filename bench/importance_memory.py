@@ -24,6 +24,7 @@ from lmmpress.settings.importance import Importance
 SETTINGS = {
     "bare": None,
     "dataset, 1 pass": {"accumulation": "dataset"},
+    "dataset, 1 pass, no reliability": {"accumulation": "dataset", "reliability": False},
     "dataset, 4 passes": {"accumulation": "dataset", "passes": 4},
     "batch": {"accumulation": "batch"},
     "sample": {"accumulation": "sample"},

@@ -9,18 +9,19 @@ gradient of every parameter, or of a share of them in each of several passes.
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from lmmpress.axes import axes, axis_named
-from lmmpress.axes.slices import Group, Slice
+from lmmpress.host.memory import available_memory
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.batches import Batch
-from lmmpress.progress import track
+from lmmpress.printing.numbers import in_bytes
+from lmmpress.progress import say, track
+from lmmpress.pruning.sums import Named, Scores, Sums, Vectors, add_importance, shares
 from lmmpress.settings.importance import Importance
 
-Scores = dict[str, torch.Tensor]
-Vectors = dict[str, dict[int, torch.Tensor]]
 Loss = Callable[[Batch], torch.Tensor]
 
 USES_DATA = ("taylor", "fisher")
@@ -43,7 +44,7 @@ def own_answer_loss(logits: torch.Tensor, batch: Batch, temperature: float, gene
 @dataclass(frozen=True)
 class Scored:
     """Scores by group, float64, one per dimension. `reliability` is the mean over groups of the rank correlation of the
-    scores of the two halves of the data, None where no data was used."""
+    scores of the two halves of the data, None where no data was used, or where it was left out."""
 
     scores: Scores
     reliability: float | None
@@ -79,7 +80,7 @@ def score(
     sample. The model's gradients are empty afterwards.
     """
     groups = list(anatomy.groups(scored_axes(others)).values())
-    sums = _Sums(model, groups, counted_only=settings.owned == "equations")
+    sums = Sums(model, groups, counted_only=settings.owned == "equations")
     if settings.criterion == "random":
         return Scored(
             {group.name: torch.rand(group.size, generator=generator).double() for group in groups},
@@ -88,14 +89,15 @@ def score(
     if settings.criterion == "magnitude":
         totals = sums.new()
         for name, parameter in sums.parameters:
-            _add(totals[name], parameter.detach().abs())
+            add_importance(totals.along[name], parameter, None)
         return Scored(sums.by_group(totals), None)
     halves = (batches[0::2], batches[1::2])
     if settings.criterion == "taylor" and settings.accumulation == "dataset":
-        return _of_dataset(sums, halves, loss, samples, settings.passes)
+        return _of_dataset(sums, halves, loss, samples, settings)
     of_each = _joint_squares if settings.criterion == "fisher" else _of_each
     parts = [of_each(sums, half, loss, samples) for half in halves]
-    return Scored({name: parts[0][name] + parts[1][name] for name in parts[0]}, agreement(*parts))
+    whole = {name: parts[0][name] + parts[1][name] for name in parts[0]}
+    return Scored(whole, agreement(*parts) if settings.reliability else None)
 
 
 def scored_axes(others: Iterable[str]) -> list[str]:
@@ -115,70 +117,13 @@ def agreement(first: Scores, second: Scores) -> float:
     return sum(found) / len(found) if found else 1.0
 
 
-class _Sums:
-    """Element-wise importance, summed along the dimensions that groups own slices of.
-
-    One vector is added up per tensor and such dimension; the groups' scores are computed from them once, at the end.
-    """
-
-    def __init__(self, model: torch.nn.Module, groups: list[Group], counted_only: bool) -> None:
-        self._groups = groups
-        self._owners: dict[tuple[str, int], list[tuple[str, Slice]]] = {}
-        for group in self._groups:
-            for piece in group.slices:
-                if piece.counted or not counted_only:
-                    self._owners.setdefault((piece.tensor, piece.dim), []).append((group.name, piece))
-        owned = {tensor for tensor, _ in self._owners}
-        self.model = model
-        self.parameters = [(name, parameter) for name, parameter in model.named_parameters() if name in owned]
-
-    def new(self) -> Vectors:
-        """Zeros for every tensor and each of its dimensions that groups own slices of."""
-        vectors: Vectors = {name: {} for name, _ in self.parameters}
-        shapes = dict(self.parameters)
-        for tensor, dim in self._owners:
-            if tensor in vectors:
-                parameter = shapes[tensor]
-                dtype = torch.float64 if parameter.dtype is torch.float64 else torch.float32
-                vectors[tensor][dim] = parameter.new_zeros(parameter.shape[dim], dtype=dtype)
-        return vectors
-
-    def by_group(self, vectors: Vectors) -> Scores:
-        """Eq. 2-4: every dimension's sum over the slices that it owns, in float64."""
-        device = self.parameters[0][1].device
-        totals = {group.name: torch.zeros(group.size, dtype=torch.float64, device=device) for group in self._groups}
-        for tensor, along in vectors.items():
-            for dim, vector in along.items():
-                for group, piece in self._owners[tensor, dim]:
-                    sums = vector.double().view(piece.view).sum((0, 2))
-                    totals[group][piece.offset : piece.offset + len(sums)] += sums
-        return totals
-
-
-def _add(along: dict[int, torch.Tensor], importance: torch.Tensor, weight: float = 1.0) -> None:
-    """Add one tensor's element-wise importance to its vectors; by matrix products, faster than reductions."""
-    if importance.ndim == 2:
-        rows, columns = importance.shape
-        for dim, vector in along.items():
-            matrix, ones = (importance, columns) if dim == 0 else (importance.T, rows)
-            vector.addmv_(matrix.to(vector.dtype), vector.new_ones(ones), alpha=weight)
-        return
-    for dim, vector in along.items():
-        vector.add_(importance.movedim(dim, 0).reshape(len(vector), -1).sum(1, dtype=vector.dtype), alpha=weight)
-
-
-def _of_each(sums: _Sums, batches: Sequence[Batch], loss: Loss, samples: int) -> Scores:
+def _of_each(sums: Sums, batches: Sequence[Batch], loss: Loss, samples: int) -> Scores:
     """Sum over batches of |g * theta|; each parameter's gradient is used and freed as soon as it is complete."""
     totals = sums.new()
     share = 1.0
 
-    def use(along: dict[int, torch.Tensor]) -> Callable[[torch.nn.Parameter], None]:
-        def hook(parameter: torch.nn.Parameter) -> None:
-            assert parameter.grad is not None
-            _add(along, parameter.grad.mul_(parameter).abs_(), share)
-            parameter.grad = None
-
-        return hook
+    def use(along: dict[int, torch.Tensor], parameter: torch.nn.Parameter) -> None:
+        add_importance(along, parameter, parameter.grad, share)
 
     with _only(sums.parameters, sums.model), _after_each_gradient(sums.parameters, totals, use):
         for batch in track(batches, "importance"):
@@ -187,81 +132,106 @@ def _of_each(sums: _Sums, batches: Sequence[Batch], loss: Loss, samples: int) ->
     return sums.by_group(totals)
 
 
-def _joint_squares(sums: _Sums, batches: Sequence[Batch], loss: Loss, samples: int) -> Scores:
+def _joint_squares(sums: Sums, batches: Sequence[Batch], loss: Loss, samples: int) -> Scores:
     """Sum over batches of (g * theta, summed over all that a dimension owns)^2: the diagonal of the empirical Fisher
     information of a factor on each dimension."""
-    totals = {name: torch.zeros_like(zero) for name, zero in sums.by_group(sums.new()).items()}
     joint = sums.new()
+    totals = sums.by_group(joint)
 
-    def use(along: dict[int, torch.Tensor]) -> Callable[[torch.nn.Parameter], None]:
-        def hook(parameter: torch.nn.Parameter) -> None:
-            assert parameter.grad is not None
-            _add(along, parameter.grad.mul_(parameter))
-            parameter.grad = None
-
-        return hook
+    def use(along: dict[int, torch.Tensor], parameter: torch.nn.Parameter) -> None:
+        add_importance(along, parameter, parameter.grad, signed=True)
 
     with _only(sums.parameters, sums.model), _after_each_gradient(sums.parameters, joint, use):
         for batch in track(batches, "importance"):
             loss(batch).backward()
             for name, values in sums.by_group(joint).items():
                 totals[name] += values.square() * (len(batch.examples) / samples)
-            for along in joint.values():
-                for vector in along.values():
-                    vector.zero_()
+            joint.flat.zero_()
     return totals
 
 
 def _of_dataset(
-    sums: _Sums, halves: tuple[Sequence[Batch], Sequence[Batch]], loss: Loss, samples: int, passes: int
+    sums: Sums, halves: tuple[Sequence[Batch], Sequence[Batch]], loss: Loss, samples: int, settings: Importance
 ) -> Scored:
-    """|g * theta| of the gradient summed over all batches, a share of the parameters at a time.
+    """|g * theta| of the gradient summed over all batches, in place, a share of the parameters at a time.
 
-    A pass keeps that share's gradient twice: one for each half of the data, whose agreement is the reliability.
+    For the reliability the gradient of the first half of the data is put aside, and the second half has one of its own:
+    then a pass keeps its share's gradient twice.
     """
     whole, parts = sums.new(), (sums.new(), sums.new())
-    for share in _shares(sums.parameters, passes):
+    reliable = settings.reliability
+    for share in shares(sums.parameters, settings.passes):
         with _only(share, sums.model):
-            first: dict[str, torch.Tensor] = {}
-            for number, half in enumerate(halves):
-                for batch in track(half, "importance"):
-                    (loss(batch) * (len(batch.examples) / samples)).backward()
-                for name, parameter in share:
-                    grad = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-                    parameter.grad = None
-                    _add(parts[number][name], (grad * parameter.detach()).abs_())
-                    if number == 0:
-                        first[name] = grad
-                    else:
-                        _add(whole[name], first.pop(name).add_(grad).mul_(parameter.detach()).abs_())
-    return Scored(sums.by_group(whole), agreement(*map(sums.by_group, parts)))
+            _sum_gradients(halves[0], loss, samples)
+            reliable = reliable and _fit_again(share)
+            first = _taken(share) if reliable else {}
+            _use(parts[0], share, first)
+            _sum_gradients(halves[1], loss, samples)
+            second = _taken(share)
+            if reliable:
+                _use(parts[1], share, second)
+            for name in list(first):
+                grad = first.pop(name)
+                second[name] = grad.add_(second[name]) if name in second else grad
+            _use(whole, share, second)
+            second.clear()  # before the gradients of the next share
+    return Scored(sums.by_group(whole), agreement(*map(sums.by_group, parts)) if reliable else None)
 
 
-def _shares(
-    parameters: list[tuple[str, torch.nn.Parameter]], passes: int
-) -> Iterator[list[tuple[str, torch.nn.Parameter]]]:
-    """Split parameters into consecutive shares of about the same number of elements."""
-    total = sum(parameter.numel() for _, parameter in parameters)
-    share: list[tuple[str, torch.nn.Parameter]] = []
-    size, done = 0, 0
+def _sum_gradients(batches: Sequence[Batch], loss: Loss, samples: int) -> None:
+    """Add the gradients of batches to those of the parameters."""
+    for batch in track(batches, "importance"):
+        (loss(batch) * (len(batch.examples) / samples)).backward()
+
+
+def _taken(parameters: list[Named]) -> dict[str, torch.Tensor]:
+    """The gradients of parameters, which have none afterwards; those that no gradient has reached are left out."""
+    found = {name: parameter.grad for name, parameter in parameters if parameter.grad is not None}
+    for _, parameter in parameters:
+        parameter.grad = None
+    return found
+
+
+def _use(vectors: Vectors, parameters: list[Named], gradients: dict[str, torch.Tensor]) -> None:
+    """Add |g * theta| of all parameters that have a gradient."""
     for name, parameter in parameters:
-        share.append((name, parameter))
-        size += parameter.numel()
-        if size >= total * (done + 1) / passes:
-            yield share
-            share, done = [], done + 1
-    if share:
-        yield share
+        if name in gradients:
+            add_importance(vectors.along[name], parameter, gradients[name])
+
+
+def _fit_again(parameters: list[Named]) -> bool:
+    """Whether there is room for a second gradient of these parameters, which have one; if not, a line says so.
+
+    What the batches so far have taken for activations stays with this process, and the next ones use it again.
+    """
+    size = sum(parameter.grad.nbytes for _, parameter in parameters if parameter.grad is not None)
+    device = parameters[0][1].device
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
+    if size > free:
+        say(
+            f"scores get no reliability: it needs a second gradient of {in_bytes(size)}, {in_bytes(free)} are free; "
+            "with more importance.passes it is smaller"
+        )
+    return size <= free
 
 
 @contextmanager
 def _after_each_gradient(
-    parameters: list[tuple[str, torch.nn.Parameter]],
+    parameters: list[Named],
     vectors: Vectors,
-    use: Callable[[dict[int, torch.Tensor]], Callable[[torch.nn.Parameter], None]],
+    use: Callable[[dict[int, torch.Tensor], torch.nn.Parameter], None],
 ) -> Iterator[None]:
-    """In this context each parameter's gradient is used, with the parameter's vectors, as soon as it is complete."""
-    handles = [parameter.register_post_accumulate_grad_hook(use(vectors[name])) for name, parameter in parameters]
+    """In this context each parameter's gradient is used, with the parameter's vectors, as soon as it is complete, and
+    then freed."""
+
+    def hook(parameter: torch.nn.Parameter, along: dict[int, torch.Tensor]) -> None:
+        use(along, parameter)
+        parameter.grad = None
+
+    handles = [
+        parameter.register_post_accumulate_grad_hook(partial(hook, along=vectors.along[name]))
+        for name, parameter in parameters
+    ]
     try:
         yield
     finally:
@@ -270,7 +240,7 @@ def _after_each_gradient(
 
 
 @contextmanager
-def _only(wanted: Iterable[tuple[str, torch.nn.Parameter]], model: torch.nn.Module) -> Iterator[None]:
+def _only(wanted: Iterable[Named], model: torch.nn.Module) -> Iterator[None]:
     """Within this context only the wanted parameters of a model get gradients."""
     before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     chosen = {id(parameter) for _, parameter in wanted}
@@ -286,5 +256,10 @@ def _only(wanted: Iterable[tuple[str, torch.nn.Parameter]], model: torch.nn.Modu
 
 
 def _spearman(first: torch.Tensor, second: torch.Tensor) -> float:
-    ranks = torch.stack([values.argsort().argsort().double() for values in (first, second)])
-    return float(torch.corrcoef(ranks)[0, 1])
+    return float(torch.corrcoef(torch.stack([_ranks(first), _ranks(second)]))[0, 1])
+
+
+def _ranks(values: torch.Tensor) -> torch.Tensor:
+    ranks = torch.empty(len(values), dtype=torch.float64)
+    ranks[values.argsort()] = torch.arange(len(values), dtype=torch.float64)
+    return ranks

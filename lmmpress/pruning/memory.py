@@ -112,8 +112,8 @@ def _kept_gradients(weights: Weights, settings: Importance) -> int:
     """How many numbers of gradients scoring keeps."""
     if settings.criterion != "taylor" or settings.accumulation != "dataset":
         return 0  # there are none, or each is freed as soon as its layer has it
-    share = -(-weights.scored // settings.passes)  # of the parameters of a pass, one for each half of the rows
-    return share + min(share, weights.reached)
+    share = min(-(-weights.scored // settings.passes), weights.reached)  # of the parameters of a pass
+    return share * (2 if settings.reliability else 1)  # one for each half of the rows, else one for all
 
 
 def _evaluate(weights: Weights, plan: Plan) -> Need:

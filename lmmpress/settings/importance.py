@@ -16,10 +16,11 @@ class Importance(Settings):
     `accumulation` says where the absolute value of Eq. 1 is taken: of the gradient of the whole data set, as printed,
     of each batch, or of each sample. `owned` says which parameters a dimension's score sums: the weight matrices of
     Eq. 2-4, or `all` (biases, norms and embeddings too). `magnitude` and `random` are controls that use no data.
-    `passes` splits a data-set gradient over several passes; each holds only its share in memory.
+    `passes` splits a data-set gradient over several passes; each holds only its share in memory. `reliability` is how
+    well the scores of two halves of the data agree; for a data-set gradient it needs a second one in memory.
     """
 
-    added_later: ClassVar[frozenset[str]] = frozenset({"temperature"})
+    added_later: ClassVar[frozenset[str]] = frozenset({"temperature", "reliability"})
 
     criterion: Literal["taylor", "fisher", "magnitude", "random"] = "taylor"
     temperature: Annotated[float, Field(gt=0)] = 1.0
@@ -28,3 +29,4 @@ class Importance(Settings):
     batch_size: Annotated[int, Field(gt=0)] = 32
     passes: Annotated[int, Field(gt=0)] = 1
     rows: Annotated[int, Field(gt=0)] | None = None
+    reliability: bool = True

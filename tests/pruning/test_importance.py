@@ -1,13 +1,14 @@
 """Scores follow Eq. 1-4."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from support.certain import certain
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmmpress.data import read_split
 from lmmpress.lmm.anatomy import Anatomy
@@ -16,6 +17,8 @@ from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.examples import encode
 from lmmpress.lmm.forward import answer_logits
 from lmmpress.lmm.processor import load_processor
+from lmmpress.progress import Said, listening
+from lmmpress.pruning import importance, sums
 from lmmpress.pruning.choose import choose
 from lmmpress.pruning.importance import Scored, agreement, answer_loss, own_answer_loss, score
 from lmmpress.pruning.prune_checkpoint import prune_checkpoint
@@ -151,6 +154,126 @@ def test_scoring_leaves_no_gradient_and_no_flag_behind(scene: Scene, accumulatio
     run(scene, accumulation=accumulation)
     assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == before
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"accumulation": "batch"}, {"criterion": "fisher"}, {"criterion": "magnitude"}]
+)
+def test_tensors_are_summed_block_by_block(
+    scene: Scene, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that no tensor has the size of a gradient beside it; the sums are those of whole tensors."""
+    wanted = run(scene, **settings).scores
+    monkeypatch.setattr(sums, "BLOCK", 100)
+    found = run(scene, **settings).scores
+    assert all(torch.allclose(found[name], wanted[name], rtol=1e-9) for name in wanted)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("shape", [(7,), (5, 7), (3, 5, 2, 4)])
+def test_reductions_add_what_matrix_products_add(shape: tuple[int, ...], signed: bool) -> None:
+    """The first are for GPUs, the second for CPUs."""
+    part = torch.randn(shape, generator=torch.Generator().manual_seed(0)).double()
+    both = [{dim: torch.ones(shape[dim]).double() for dim in range(min(2, len(shape)))} for _ in range(2)]
+    sums._by_reduction(both[0], part, 0.5, signed)
+    sums._by_products(both[1], part.clone(), 0.5, signed)
+    for dim, found in both[0].items():
+        others = [other for other in range(part.ndim) if other != dim]
+        values = part if signed else part.abs()
+        wanted = 1 + 0.5 * (values.sum(others) if others else values)
+        assert torch.allclose(found, wanted)
+        assert torch.allclose(both[1][dim], wanted)
+
+
+@pytest.mark.parametrize("settings", [{}, {"accumulation": "batch"}])
+def test_scoring_reads_back_no_number_that_the_model_does_not(scene: Scene, settings: dict[str, Any]) -> None:
+    """A GPU would wait for the host each time."""
+    with Reads() as bare:
+        for batch in scene.batches[4]:
+            scene.loss(batch).backward()
+    scene.model.zero_grad()
+    with Reads() as scoring:
+        run(scene, **settings, reliability=False)
+    assert scoring.count == bare.count
+
+
+class Reads(TorchDispatchMode):
+    """Counts the numbers that are read out of tensors."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("accumulation", "size"), [("batch", 4), ("sample", 1)])
+def test_no_gradient_outlives_its_block(scene: Scene, accumulation: str, size: int) -> None:
+    """When the first block has its gradients, which come last, those of the second block are gone."""
+    held = set()
+    blocks = [scene.model.get_submodule(f"language_model.model.layers.{number}") for number in (0, 1)]
+
+    def look(_: torch.nn.Parameter) -> None:
+        held.update(name for name, parameter in blocks[1].named_parameters() if parameter.grad is not None)
+
+    def loss(batch: Batch) -> torch.Tensor:
+        handles.append(blocks[0].get_parameter("mlp.up_proj.weight").register_post_accumulate_grad_hook(look))
+        return scene.loss(batch)
+
+    handles: list[Any] = []
+    run(replace(scene, loss=loss), size, accumulation=accumulation)
+    for handle in handles:
+        handle.remove()
+    assert handles
+    assert held == set()
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_without_reliability_one_gradient_is_summed_in_place(scene: Scene, passes: int) -> None:
+    parameter = scene.model.get_parameter("language_model.model.layers.1.mlp.up_proj.weight")
+
+    def places(**settings: Any) -> tuple[Scored, int]:
+        """The scores, and how many gradients of that parameter there were."""
+        seen: list[int] = []
+
+        def loss(batch: Batch) -> torch.Tensor:
+            if parameter.grad is not None and parameter.grad.data_ptr() not in seen:
+                kept.append(parameter.grad)  # so that no other tensor gets its place
+                seen.append(parameter.grad.data_ptr())
+            return scene.loss(batch)
+
+        kept: list[torch.Tensor] = []
+        return run(replace(scene, loss=loss), 1, **settings, passes=passes), len(seen)
+
+    (whole, two), (alone, one) = places(), places(reliability=False)
+    assert (one, two) == (1, 2)
+    assert alone.reliability is None
+    assert all(torch.allclose(alone.scores[name], whole.scores[name], rtol=1e-9) for name in whole.scores)
+
+
+@pytest.mark.parametrize("passes", [1, 3])
+def test_reliability_is_left_out_where_a_second_gradient_does_not_fit(
+    scene: Scene, passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In any of the passes; a line says so, once, and the scores stay."""
+    wanted = run(scene, passes=passes)
+    room = [1 << 40] * (passes - 1) + [100]
+    monkeypatch.setattr(importance, "available_memory", lambda: room.pop(0))
+    lines: list[str] = []
+    with listening(lambda event: lines.append(event.words) if isinstance(event, Said) else None):
+        found = run(scene, passes=passes)
+    assert found.reliability is None
+    assert wanted.reliability is not None
+    assert all(torch.allclose(found.scores[name], wanted.scores[name], rtol=1e-9) for name in wanted.scores)
+    assert len(lines) == 1
+    assert "100 B are free" in lines[0]
+
+
+@pytest.mark.parametrize("settings", [{"accumulation": "batch"}, {"criterion": "fisher"}])
+def test_reliability_is_left_out_if_the_plan_says_so(scene: Scene, settings: dict[str, Any]) -> None:
+    found, wanted = run(scene, **settings, reliability=False), run(scene, **settings)
+    assert found.reliability is None
+    assert all(torch.equal(found.scores[name], wanted.scores[name]) for name in wanted.scores)
 
 
 def test_reliability_is_one_for_equal_halves_and_minus_one_for_opposite_ones() -> None:

@@ -83,13 +83,15 @@ def test_importance_keeps_gradients_only_where_its_criterion_does() -> None:
     for name, settings in {
         "dataset": {},
         "passes": {"passes": 4},
+        "unreliable": {"reliability": False},
         "batch": {"accumulation": "batch"},
         "magnitude": {"criterion": "magnitude"},
     }.items():
         held[name] = of(MODEL, plan_of(importance=settings))["importance"].process
     assert held["dataset"] - held["batch"] == 4 * 2 * MODEL.scored
     frozen = of(replace(MODEL, reached=100_000_000))["importance"].process
-    assert frozen - held["batch"] == 4 * (MODEL.scored + 100_000_000), "zeros stand for gradients that nothing reaches"
+    assert frozen - held["batch"] == 4 * 2 * 100_000_000
+    assert held["unreliable"] - held["batch"] == 4 * MODEL.scored
     assert held["passes"] - held["batch"] == 4 * 2 * MODEL.scored // 4
     assert held["magnitude"] == held["batch"] == BASE + 4 * MODEL.original
     seeing = of(MODEL, sees_once=True)["importance"].process

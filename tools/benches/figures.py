@@ -152,7 +152,7 @@ FIGURES = [
     ),
     Figure("the same, four passes", "importance", ("dataset, 4 passes", "ratio"), "importance, `dataset`, four"),
     Figure("importance, batch / bare", "importance", ("batch, 1 pass", "ratio"), "importance, `batch`", 1.15),
-    Figure("importance, sample / bare", "importance", ("sample, 1 pass", "ratio"), "importance, `sample`", 1.15),
+    Figure("importance, sample / bare", "importance", ("sample, 1 pass", "ratio"), "importance, `sample`", 1.3),
     *(
         Figure(
             f"an epoch without caches / with caches, {shape}",
@@ -226,7 +226,14 @@ FIGURES = [
         Figure(
             f"memory of scoring / weights, {case}", "importance_memory", (case, "peak_over_weights"), "peak / weights"
         )
-        for case in ("bare", "dataset, 1 pass", "dataset, 4 passes", "batch", "sample")
+        for case in (
+            "bare",
+            "dataset, 1 pass",
+            "dataset, 1 pass, no reliability",
+            "dataset, 4 passes",
+            "batch",
+            "sample",
+        )
     ),
     *_by_axis("cutting 1 GB / copying it", "cut", "cut_over_copy", "seconds of cutting 1 GB", 2, most=1.5),
     *_by_axis("speed of cutting 5.2 GB / of copying", "cut_large_10_blocks", COPIED, "speed of cutting", 1, least=0.6),
