@@ -1,7 +1,8 @@
 """Generates answers from the same token ids and pixels that scoring, distillation and accuracy use."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -9,12 +10,17 @@ import numpy as np
 import torch
 
 from lmmpress.data.workers import by_workers
+from lmmpress.evaluation.rounds import answers_in, end_ids, generate_in_rounds, writer_of
 from lmmpress.lmm.examples import Examples, Tensors
-from lmmpress.progress import track
+from lmmpress.progress import say_once, track
 
 LONGEST_UNKNOWN = 128
 """The tokens after which an answer is cut off where the rows have no answers and nobody gives a number."""
 
+BACKENDS = {"cuda": "inductor"}
+"""The types of devices on which the step that makes a token may be compiled, and by what."""
+
+_WORTH_COMPILING = 4000  # steps; compiling takes about a minute
 _SHORTEST_REPLY = 32  # tokens
 _SHARE = 0.99  # of the right answers may be as long as an answer that is cut off
 
@@ -44,16 +50,23 @@ def write_answers(
     batch_size: int,
 ) -> dict[int, list[int]]:
     """The tokens that a model answers to some rows, by their number, with the end token if there is one: plain greedy
-    generation of at most `longest` tokens in batches of similar prompts, with a static cache where the model takes one.
+    generation of at most `longest` tokens in batches of similar prompts, the longest first. Where there are many on a
+    GPU, the step that makes a token is compiled.
     """
-    order = sorted(rows, key=examples.rows.prompts.__getitem__)
+    order = sorted(rows, key=examples.rows.prompts.__getitem__, reverse=True)
     parts = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
     written: dict[int, list[int]] = {}
     asked = track(by_workers(partial(_prompts, examples), parts, 1), f"answer {examples.split.name}", len(parts))
-    for chosen, inputs in zip(parts, asked, strict=True):
-        tokens = generate(model, _on_device(model, inputs), longest, static=True)
-        for row, ids, length in zip(chosen, tokens.tolist(), lengths(tokens, ends), strict=True):
-            written[row] = ids[:length]
+    with compiling(model):
+        compiled = len(parts) * longest >= _WORTH_COMPILING and compiling_works(
+            model, questions(model, examples, parts[0])
+        )
+        for chosen, inputs in zip(parts, asked, strict=True):
+            # another number of rows would be compiled anew
+            alike = compiled and len(chosen) == batch_size
+            tokens = generate(model, _on_device(model, inputs), longest, compiled=alike)
+            for row, ids, length in zip(chosen, tokens.tolist(), lengths(tokens, ends), strict=True):
+                written[row] = ids[:length]
     return written
 
 
@@ -84,33 +97,78 @@ def _on_device(model: torch.nn.Module, inputs: Tensors) -> Tensors:
 
 @torch.no_grad()
 def generate(
-    model: torch.nn.Module, inputs: Tensors, most: int, exactly: bool = False, static: bool = False
+    model: torch.nn.Module, inputs: Tensors, most: int, exactly: bool = False, compiled: bool = False
 ) -> torch.Tensor:
     """The tokens [rows, at most `most`] of plain greedy generation, without the prompts.
 
-    A row that ends before the others is padded. With `exactly` no token ends an answer: every row gets `most` tokens.
-    With `static` keys and values are in a cache of a fixed size, if the model takes one, and not in one that grows.
-    The number is lower if prompt and answer would exceed the model's longest input.
+    Rows that have ended leave the batch; after its end a row's tokens have no meaning. With `exactly` no token ends an
+    answer: every row gets `most` tokens. The number is lower if prompt and answer would exceed the model's longest
+    input.
+
+    With `compiled`, where `compiling_works`, keys and values are in a cache of a fixed size, and the step that
+    makes a token is compiled; all rows stay. The cache keeps the size of the longest call so far, so begin with the
+    longest: another size or another number of rows is compiled anew.
     """
     prompt = inputs["input_ids"]
     most = min(most, _room(model, prompt.shape[1]))
+    if not (exactly or compiled) and len(prompt) > 1 and end_ids(model):
+        return generate_in_rounds(model, inputs, most)
     how: dict[str, Any] = {"eos_token_id": None} if exactly else {}
-    if static and takes_static_cache(model):
-        # compiling would take longer than it saves, and needs a compiler
-        how |= {"cache_implementation": "static", "disable_compile": True}
+    if compiled:
+        how |= {"cache_implementation": "static", "compile_config": _compiling(model)}
     ids: torch.Tensor = model.generate(  # type: ignore[operator]
         **inputs, max_new_tokens=most, do_sample=False, return_dict_in_generate=False, **how
     )
-    if _text(model).is_encoder_decoder:
-        return ids[:, 1:]  # the decoder's start token
-    echoed = ids.shape[1] > prompt.shape[1] and bool((ids[:, : prompt.shape[1]] == prompt).all())
-    return ids[:, prompt.shape[1] :] if echoed else ids
+    return answers_in(writer_of(model), ids, prompt)
+
+
+def compiling_works(model: torch.nn.Module, inputs: Tensors) -> bool:
+    """Whether the step that makes a token can be compiled, on a GPU; tried with these inputs. If that fails, a line
+    says why. To be asked within `compiling`."""
+    if not _backend_for(model) or not takes_static_cache(model):
+        return False
+    try:
+        generate(model, inputs, 3, exactly=True, compiled=True)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever compilers and drivers raise: plain generation gives the same answers
+        reason = next(iter(str(error).strip().splitlines()), "")
+        say_once(f"generation is not compiled: {type(error).__name__}: {reason[:200]}")
+        return False
+    return True
 
 
 def takes_static_cache(model: torch.nn.Module) -> bool:
     """Whether the part of a model that generates takes keys and values of a fixed size; transformers says so of all
     models that it can compile."""
     return bool(getattr(getattr(model, "language_model", model), "_can_compile_fullgraph", False))
+
+
+@contextmanager
+def compiling(model: torch.nn.Module) -> Iterator[None]:
+    """What is compiled in this context is forgotten after it: graphs hold memory, and torch compiles a function only a
+    few times, for however many models."""
+    if not _backend_for(model):
+        yield
+        return
+    torch.compiler.reset()
+    try:
+        yield
+    finally:
+        torch.compiler.reset()
+
+
+def _compiling(model: torch.nn.Module) -> Any:
+    """How a step is compiled: with CUDA it becomes a graph that is captured once."""
+    from transformers import CompileConfig
+
+    config = CompileConfig(backend=_backend_for(model))
+    config._compile_all_devices = True
+    return config
+
+
+def _backend_for(model: torch.nn.Module) -> str | None:
+    return BACKENDS.get(next(model.parameters()).device.type)
 
 
 def lengths(tokens: torch.Tensor, ends: frozenset[int]) -> list[int]:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -10,20 +10,24 @@ from unittest.mock import Mock
 import pytest
 import torch
 from support.data import write_data
-from support.tiny import config_of, generate, make_model
+from support.tiny import MODELS, config_of, generate, make_model
 
 from lmmpress.data import Split, read_split
 from lmmpress.data.facts import facts_of
 from lmmpress.data.index import Index
 from lmmpress.evaluation.accuracy import answered_right, divergences, right_tokens
 from lmmpress.evaluation.generate import (
+    BACKENDS,
     LONGEST_UNKNOWN,
+    compiling,
+    compiling_works,
+    lengths,
     longest_answer,
     questions,
-    takes_static_cache,
     write_answers,
 )
 from lmmpress.evaluation.generate import generate as ours
+from lmmpress.evaluation.rounds import answers_in, writer_of
 from lmmpress.evaluation.scores import scored
 from lmmpress.lmm import pixels
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
@@ -31,6 +35,7 @@ from lmmpress.lmm.examples import Example, Examples, encode, with_rows
 from lmmpress.lmm.forward import answer_logits
 from lmmpress.lmm.processor import load_processor
 from lmmpress.metrics import metric_of
+from lmmpress.progress import Said, listening
 
 ENDS = frozenset({2})
 
@@ -49,17 +54,94 @@ def with_answers(examples: Examples, answers: list[list[int]]) -> Examples:
     return with_rows(examples, rows, "of a test")
 
 
-@pytest.mark.parametrize(
-    "name", ["llama", "opt", "opt-350m", "glm", "gemma", "qwen3", "mistral", "starcoder2", "t5", "flan-t5"]
-)
-def test_a_static_cache_gives_the_tokens_of_plain_generation(name: str) -> None:
-    model = make_model(config_of(name))
-    assert takes_static_cache(model)
-    ids = torch.randint(4, 64, (3, 7), generator=torch.Generator().manual_seed(0))
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    plain = ours(model, inputs, 9)
-    assert torch.equal(ours(model, inputs, 9, static=True), plain)
-    assert torch.equal(ours(model, inputs, 5, static=True), plain[:, :5]), "also where the cache is longer than needed"
+@dataclass(frozen=True)
+class Asked:
+    """A tiny model of which one token in nine ends an answer, and eight prompts, one of them padded."""
+
+    model: torch.nn.Module
+    inputs: dict[str, torch.Tensor]
+    ends: frozenset[int]
+
+    def plain(self, most: int) -> list[list[int]]:
+        """What transformers itself answers, all rows in one batch to the end."""
+        with torch.no_grad():
+            ids = generate(self.model, **self.inputs, max_new_tokens=most, do_sample=False)
+        return self.until_their_ends(answers_in(writer_of(self.model), ids, self.inputs["input_ids"]))
+
+    def until_their_ends(self, tokens: torch.Tensor) -> list[list[int]]:
+        return [row[:length] for row, length in zip(tokens.tolist(), lengths(tokens, self.ends), strict=True)]
+
+
+def asked(name: str) -> Asked:
+    seeded = torch.Generator().manual_seed(0)
+    model, ids = make_model(config_of(name)), torch.randint(4, 64, (8, 9), generator=seeded)
+    inputs = {"attention_mask": torch.ones_like(ids), "input_ids": ids}
+    if name.startswith(("blip2", "llava")):
+        ids[:, 1:5] = 3  # the places of the picture
+        inputs["pixel_values"] = torch.randn(8, 3, 16, 16, generator=seeded)
+    ids[1, 0] = inputs["attention_mask"][1, 0] = 0
+    ends = list(range(2, 64, 9))
+    writer_of(model).generation_config.eos_token_id = ends
+    return Asked(model, inputs, frozenset(ends))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_rows_that_have_ended_leave_and_all_answers_are_those_of_plain_generation(name: str) -> None:
+    one, sizes = asked(name), list[int]()
+    head = writer_of(one.model).get_output_embeddings()
+    wanted = one.plain(20)
+    handle = head.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    found = one.until_their_ends(ours(one.model, one.inputs, 20))
+    handle.remove()
+    assert found == wanted
+    assert len(sizes) == max(map(len, wanted)), "no token is computed twice"
+    needed = [sum(len(answer) >= step for answer in wanted) for step in range(1, len(sizes) + 1)]
+    assert all(rows < 2 * least or rows == least for rows, least in zip(sizes, needed, strict=True)), (sizes, needed)
+
+
+@pytest.mark.parametrize("name", ["llama", "opt", "glm", "flan-t5", "blip2-llama", "llava-clip-llama"])
+def test_a_compiled_step_gives_the_tokens_of_plain_generation(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled as for a GPU, but into the operations that there are: a compiler may lack here."""
+    monkeypatch.setitem(BACKENDS, "cpu", "eager")
+    one = asked(name)
+    with compiling(one.model):
+        assert compiling_works(one.model, one.inputs)
+        assert hasattr(writer_of(one.model), "_compiled_call")
+        assert one.until_their_ends(ours(one.model, one.inputs, 9, compiled=True)) == one.plain(9)
+        shorter = ours(one.model, one.inputs, 5, compiled=True)
+    assert one.until_their_ends(shorter) == one.plain(5), "also where the cache is longer than needed"
+
+
+def test_where_nothing_compiles_answers_are_plain_and_a_line_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, lines = asked("llama"), list[str]()
+    assert not compiling_works(one.model, one.inputs), "no CPU compiles"
+    monkeypatch.setitem(BACKENDS, "cpu", "no-such-compiler")
+    with listening(lambda event: lines.append(event.words) if isinstance(event, Said) else None):
+        with compiling(one.model):
+            assert not compiling_works(one.model, one.inputs)
+        assert one.until_their_ends(ours(one.model, one.inputs, 9)) == one.plain(9)
+    assert len(lines) == 1
+    assert "generation is not compiled" in lines[0]
+
+
+def test_many_answers_are_written_by_a_compiled_step(
+    make_checkpoint: Callable[..., Path], rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All batches of one size; the last, smaller one would be compiled for its own."""
+    checkpoint, how = make_checkpoint("llama"), list[tuple[int, bool]]()
+    model, examples = load_model(checkpoint), encoded(checkpoint, rows)
+    plain = write_answers(model, examples, range(7), 6, ENDS, batch_size=3)
+
+    def noted(model: torch.nn.Module, inputs: Any, most: int, **way: bool) -> torch.Tensor:
+        if not way.get("exactly"):
+            how.append((len(inputs["input_ids"]), way["compiled"]))
+        return ours(model, inputs, most, **way)
+
+    monkeypatch.setitem(BACKENDS, "cpu", "eager")
+    monkeypatch.setattr("lmmpress.evaluation.generate._WORTH_COMPILING", 18)
+    monkeypatch.setattr("lmmpress.evaluation.generate.generate", noted)
+    assert write_answers(model, examples, range(7), 6, ENDS, batch_size=3) == plain
+    assert how == [(3, True), (3, True), (1, False)]
 
 
 @pytest.mark.parametrize("kind", ["llama", "opt", "flan-t5"])
