@@ -72,7 +72,7 @@ def main() -> None:
     for name, pair in pairs.items():
         result[name] = {"ratio": paired(*pair, arguments.rounds, working_seconds)["ratio"]}
     with compiling(model):
-        if compiling_works(model, questions(model, examples, alike[0])):
+        if compiling_works(model, questions(model, examples, alike[0]), EXACT):
             step = ask(alike, lambda inputs: generate(model, inputs, EXACT, exactly=True, compiled=True))
             result["compiled"] = {
                 "ratio": paired(ask(alike, exactly), step, arguments.rounds, working_seconds)["ratio"]

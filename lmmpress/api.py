@@ -78,7 +78,9 @@ def compress(
         folder = _local(out)
         if engine == "kfp-local":
             needs_sdk("engine kfp-local")
-        asked = as_plan(plan, [*overrides, *(() if speed is None else (f"evaluation.speed={str(speed).lower()}",))])
+        asked = as_plan(plan, overrides)
+        if speed is not None and bool(asked.evaluation.speed) != speed:
+            asked = as_plan(plan, [*overrides, f"evaluation.speed={str(speed).lower()}"])
         if asked.pipeline.approve:
             say("pipeline.approve: a run on this machine waits for no approval")
         from lmmpress.tracking.registry import located, name_of_compressed

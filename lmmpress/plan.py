@@ -99,7 +99,9 @@ class Tolerance(Settings):
 
 
 class Evaluation(Settings):
-    """How speed is measured, if `speed` is true: `samples` rows at `batch_size`, and `latency_samples` single ones.
+    """How speed is measured, unless `speed` is false: `samples` rows at `batch_size`, `latency_samples` single ones.
+
+    True is `eager`. With `compiled` the step that makes a token is compiled, where that works; or `both` are measured.
 
     It takes about `seconds`, and less where speed is known well enough before. On a machine on which that time is too
     short for it, there are fewer rows.
@@ -113,7 +115,7 @@ class Evaluation(Settings):
     batch_size: Annotated[int, Field(gt=0)] = 32
     samples: Annotated[int, Field(gt=0)] = 128
     latency_samples: Annotated[int, Field(gt=0)] = 32
-    speed: bool = True
+    speed: bool | Literal["eager", "compiled", "both"] = True
     seconds: Annotated[float, Field(gt=0, le=MOST_SECONDS)] = 60.0
     max_new_tokens: Annotated[int, Field(gt=0)] | None = None
     watts_per_core: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0

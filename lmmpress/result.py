@@ -18,6 +18,7 @@ from lmmpress.settings.schedule import ScheduledStep
 Decision = Literal["accepted", "rolled back", "kept"]
 Role = Literal["score", "distill", "gate", "test"]
 Stopped = Literal["narrow", "seconds"]
+SpeedWay = Literal["eager", "compiled"]
 ROLES: tuple[Role, ...] = get_args(Role)
 """The roles of the four disjoint splits that a run needs."""
 
@@ -123,6 +124,9 @@ class Speed(Record):
     model's own answers have `natural_tokens` on average. Both counts include the end token. Both are None in results of
     older versions, which measured each model at its own lengths; `natural_tokens` also where there was no time to count
     them. `timing` is None in results of older versions.
+
+    `way` says whether the step that makes a token was compiled. `compiled` is the speed with a compiled step where it
+    was measured too.
     """
 
     batch_size: int
@@ -131,6 +135,18 @@ class Speed(Record):
     tokens: float | None = None
     natural_tokens: float | None = None
     timing: Timing | None = None
+    way: SpeedWay = "eager"
+    compiled: "Speed | None" = None
+
+    @property
+    def ways(self) -> "list[Speed]":
+        """Each way in which speed was measured; the first one counts."""
+        return [self, *([self.compiled] if self.compiled else [])]
+
+    @property
+    def suffix(self) -> str:
+        """What tables add to its name."""
+        return ", compiled" if self.way == "compiled" else ""
 
 
 class Drop(Record):
@@ -157,6 +173,8 @@ class Headline(Record):
     tokens: float | None = None
     natural_tokens: float | None = None
     timing: Timing | None = None
+    way: SpeedWay = "eager"
+    compiled: Speed | None = None
 
     @property
     def speed(self) -> Speed | None:
@@ -348,7 +366,8 @@ class Result(Shown, Record):
             name = f"  {task}{f', {self.metrics[task].title}' if title == 'score' and task in self.metrics else ''}"
             rows.append((name, f"{accuracy:.4f}", f"{after.accuracy_by_task[task]:.4f}", _lost(drop) if drop else ""))
         if before.speed and after.speed:
-            rows += _speed_rows(before.speed, after.speed)
+            for old, new in zip(before.speed.ways, after.speed.ways, strict=False):
+                rows += _speed_rows(old, new)
         rows += _energy_rows(self.energy) if self.energy else []
         return Grid(("", "original", "compressed", ""), tuple(rows))
 
@@ -376,10 +395,10 @@ def _speed_rows(before: Speed, after: Speed) -> list[tuple[str, str, str, str]]:
     change = faster(new / old)
     if after.timing and after.timing.ratio:
         change += f" ({after.timing.ratio.low:.2f} to {after.timing.ratio.high:.2f})"
-    rows = [(f"samples/s at batch {before.batch_size}", f"{old:.1f}", f"{new:.1f}", change)]
+    rows = [(f"samples/s at batch {before.batch_size}{after.suffix}", f"{old:.1f}", f"{new:.1f}", change)]
     for name in ("p50", "p95"):
         old, new = getattr(before.latency_ms, name), getattr(after.latency_ms, name)
-        rows.append((f"latency {name}, ms", f"{old:.1f}", f"{new:.1f}", faster(old / new)))
+        rows.append((f"latency {name}, ms{after.suffix}", f"{old:.1f}", f"{new:.1f}", faster(old / new)))
     if before.tokens is not None and before.natural_tokens is not None and after.natural_tokens is not None:
         own = (f"{before.natural_tokens:.1f}", f"{after.natural_tokens:.1f}")
         rows.append(("tokens of its own answers", *own, f"speed is at {before.tokens:.1f}, the right answers'"))

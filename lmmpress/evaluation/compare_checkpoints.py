@@ -37,7 +37,7 @@ from lmmpress.evaluation.comparison import (
 from lmmpress.evaluation.generate import generate, questions
 from lmmpress.evaluation.opened import Opened, give_memory_back, open_to_measure
 from lmmpress.evaluation.paired import Paired, paired, paired_by_task
-from lmmpress.evaluation.speed import Loading, Times, environment, sampled, take_turns, take_turns_apart
+from lmmpress.evaluation.speed import Loading, Times, environment, in_all_ways, sampled, take_turns_apart
 from lmmpress.files.allow_list import choose
 from lmmpress.files.digest import digest_checkpoint
 from lmmpress.host.energy import Meter, gpu_meter, processor_meter
@@ -207,10 +207,13 @@ def _memory(one: Opened, examples: Examples, batch_size: int) -> Memory:
 
 def _times(loading: tuple[Loading, Loading], settings: Evaluation, meter: Meter | None, together: bool) -> list[Times]:
     if not together:
-        say("A and B do not fit into half of the free memory together: they are loaded in turn to measure speed")
+        say(
+            "A and B do not fit into half of the free memory together: they are loaded in turn to measure speed"
+            + (", and nothing is compiled" if settings.speed in ("compiled", "both") else "")
+        )
         return take_turns_apart(loading, settings, meter)
     with loading[0]() as a, loading[1]() as b:
-        return take_turns([a, b], settings, meter)
+        return in_all_ways([a, b], settings, meter)
 
 
 def _fit_together(pair: Sequence[Opened]) -> bool:

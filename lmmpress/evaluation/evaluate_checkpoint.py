@@ -23,6 +23,7 @@ from lmmpress.result import (
     Metrics,
     Record,
     Speed,
+    SpeedWay,
     Timing,
     metric_title,
     scale_of,
@@ -49,6 +50,8 @@ class Measurement(Shown, Record):
     tokens: float | None = None
     natural_tokens: float | None = None
     timing: Timing | None = None
+    way: SpeedWay = "eager"
+    compiled: Speed | None = None
     parameters: int
     parameters_by_tower: dict[str, int]
     benchmarks: tuple[Benchmark, ...] = ()
@@ -76,7 +79,8 @@ class Measurement(Shown, Record):
         overall = _accuracy_row("all", self.accuracy, self.accuracy_interval)
         head = ("task", title, f"{100 * self.accuracy_interval.confidence:g} % interval")
         grid = Grid(head, (*rows, overall), strong=frozenset({len(rows)}))
-        speed = _speed_lines(self.speed) if self.speed else ["speed was not measured"]
+        ways = self.speed.ways if self.speed else []
+        speed = [line for one in ways for line in _speed_lines(one)] or ["speed was not measured"]
         return grid, *speed, *([grid_of(self.benchmarks)] if self.benchmarks else [])
 
 
@@ -93,7 +97,7 @@ def _speed_lines(speed: Speed) -> list[str]:
     timing, own = speed.timing, speed.natural_tokens
     between = f" ({timing.rate.low:.1f} to {timing.rate.high:.1f})" if timing else ""
     line = (
-        f"{speed.samples_per_second:.1f} samples/s at batch {speed.batch_size}{between}, latency p50 "
+        f"{speed.samples_per_second:.1f} samples/s at batch {speed.batch_size}{speed.suffix}{between}, latency p50 "
         f"{speed.latency_ms.p50:.0f} ms, p95 {speed.latency_ms.p95:.0f} ms, at the right answers' lengths, "
         f"{speed.tokens:.1f} tokens on average"
     )

@@ -59,7 +59,7 @@ def write_answers(
     asked = track(by_workers(partial(_prompts, examples), parts, 1), f"answer {examples.split.name}", len(parts))
     with compiling(model):
         compiled = len(parts) * longest >= _WORTH_COMPILING and compiling_works(
-            model, questions(model, examples, parts[0])
+            model, questions(model, examples, parts[0]), longest
         )
         for chosen, inputs in zip(parts, asked, strict=True):
             # another number of rows would be compiled anew
@@ -122,13 +122,13 @@ def generate(
     return answers_in(writer_of(model), ids, prompt)
 
 
-def compiling_works(model: torch.nn.Module, inputs: Tensors) -> bool:
-    """Whether the step that makes a token can be compiled, on a GPU; tried with these inputs. If that fails, a line
-    says why. To be asked within `compiling`."""
+def compiling_works(model: torch.nn.Module, inputs: Tensors, most: int) -> bool:
+    """Whether the step that makes a token can be compiled, on a GPU; tried on what will be the longest inputs and
+    answers. If that fails, a line says why. To be asked within `compiling`."""
     if not _backend_for(model) or not takes_static_cache(model):
         return False
     try:
-        generate(model, inputs, 3, exactly=True, compiled=True)
+        generate(model, inputs, most, exactly=True, compiled=True)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever compilers and drivers raise: plain generation gives the same answers
@@ -162,7 +162,7 @@ def _compiling(model: torch.nn.Module) -> Any:
     """How a step is compiled: with CUDA it becomes a graph that is captured once."""
     from transformers import CompileConfig
 
-    config = CompileConfig(backend=_backend_for(model))
+    config = CompileConfig(backend=_backend_for(model), dynamic=False)
     config._compile_all_devices = True
     return config
 

@@ -6,7 +6,8 @@ ten turns would fit into the time. Three turns are made even if a single row tak
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
@@ -15,6 +16,26 @@ from lmmpress.result import Interval, Stopped
 
 Clock = Callable[[], float]
 """Seconds since some moment, such as time.perf_counter."""
+
+
+class Stopwatch:
+    """A clock that stands still while something else is done than what it measures."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock, self._stood = clock, 0.0
+
+    def __call__(self) -> float:
+        return self._clock() - self._stood
+
+    @contextmanager
+    def stands(self) -> Iterator[None]:
+        """In this context no time passes."""
+        begun = self._clock()
+        try:
+            yield
+        finally:
+            self._stood += self._clock() - begun
+
 
 NARROW = 0.03
 """Speed is known well enough if its interval reaches at most this far, as a share, to either side."""

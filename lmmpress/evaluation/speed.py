@@ -20,11 +20,12 @@ from typing import Any, TypeVar
 import torch
 
 from lmmpress.data import Split
-from lmmpress.evaluation.pace import LEAST, Clock, Fit, Pace, rate_interval, ratio_interval
+from lmmpress.evaluation.generate import compiling, compiling_works, questions
+from lmmpress.evaluation.pace import LEAST, Clock, Fit, Pace, Stopwatch, rate_interval, ratio_interval
 from lmmpress.evaluation.timed import Readable, Rows, Subject, Timed
 from lmmpress.plan import Evaluation
-from lmmpress.progress import doing, track
-from lmmpress.result import Latency, Speed, Stopped, Timing
+from lmmpress.progress import doing, say, track
+from lmmpress.result import Latency, Speed, SpeedWay, Stopped, Timing
 
 T = TypeVar("T")
 Loading = Callable[[], AbstractContextManager[Subject]]
@@ -41,7 +42,8 @@ def sampled(split: Split, settings: Evaluation) -> Split:
 class Times:
     """What was measured of one model at `batch_size`: samples per second of each pass and, with a meter, what that read
     before and after it; milliseconds of each single row; the mean number of tokens in the right answers and in the
-    model's own, which is None if there was no time for these; and how all that was measured."""
+    model's own, which is None if there was no time for these; and how all that was measured. `way` says whether the
+    step that makes a token was compiled; `compiled` is the same with a compiled one, where both were measured."""
 
     batch_size: int
     rates: list[float]
@@ -50,6 +52,8 @@ class Times:
     tokens: float
     natural: float | None
     timing: Timing
+    way: SpeedWay = "eager"
+    compiled: "Times | None" = None
 
     def speed(self) -> Speed:
         """The rate is the geometric mean of the passes, so that the ratio of two is the mean of the ratios of their
@@ -62,6 +66,8 @@ class Times:
             tokens=self.tokens,
             natural_tokens=self.natural,
             timing=self.timing,
+            way=self.way,
+            compiled=None if self.compiled is None else self.compiled.speed(),
         )
 
 
@@ -70,20 +76,51 @@ def measure_speeds(subjects: Sequence[Subject], settings: Evaluation) -> list[Sp
 
     Two take turns on the same rows: see `take_turns`.
     """
-    return [times.speed() for times in take_turns(subjects, settings)]
+    return [times.speed() for times in in_all_ways(subjects, settings)]
+
+
+def in_all_ways(subjects: Sequence[Subject], settings: Evaluation, meter: Readable | None = None) -> list[Times]:
+    """`take_turns` in the ways that `settings` ask for, one after the other; all models alike.
+
+    Where the step of one of them cannot be compiled, all are measured eagerly, and a line says so.
+    """
+    if settings.speed not in ("compiled", "both"):
+        return take_turns(subjects, settings, meter)
+    with compiling(subjects[0].model):
+        works = all(map(_compiles, subjects))
+        compiled = take_turns(subjects, settings, meter, compiled=True) if works else []
+    if not works:
+        say("speed is measured eagerly: the step that makes a token cannot be compiled here, which takes a GPU")
+    if works and settings.speed == "compiled":
+        return compiled
+    eager = take_turns(subjects, settings, meter)
+    return [replace(one, compiled=other) for one, other in zip(eager, compiled, strict=True)] if works else eager
+
+
+def _compiles(subject: Subject) -> bool:
+    """Whether the step of a model can be compiled, tried on its longest prompt with the longest right answer."""
+    rows = subject.examples.rows
+    longest = questions(subject.model, subject.examples, [int(rows.prompts.argmax())])
+    return compiling_works(subject.model, longest, int(rows.answers.max()))
 
 
 @torch.no_grad()
 def take_turns(
-    subjects: Sequence[Subject], settings: Evaluation, meter: Readable | None = None, clock: Clock = time.perf_counter
+    subjects: Sequence[Subject],
+    settings: Evaluation,
+    meter: Readable | None = None,
+    clock: Clock = time.perf_counter,
+    compiled: bool = False,
 ) -> list[Times]:
     """Time one model or two after a warm-up: passes over as many rows as fit into the time, and then single rows.
 
     Two models take turns on the same rows, so that a machine that is slow for a while is slow for both. Who begins
-    changes from turn to turn. `Pace` says when it is enough.
+    changes from turn to turn. `Pace` says when it is enough. With `compiled` the step that makes a token is compiled,
+    in no time that counts.
     """
+    clock = Stopwatch(clock)
     pace = Pace.begin(settings.seconds, clock)
-    timed = [Timed(settings, meter, pace) for _ in subjects]
+    timed = [Timed(settings, meter, pace, compiled) for _ in subjects]
     with doing("speed: how many rows") as now:
         for one, subject in zip(timed, subjects, strict=True):
             one.begin(subject)
@@ -92,6 +129,10 @@ def take_turns(
         for one in timed:
             one.lay(rows)
             one.speak(len(timed))
+            if compiled:
+                now("compiling")
+                with clock.stands():
+                    one.compile()
         now("throughput")
         turn, stopped = 0, None
         while stopped is None:
@@ -105,7 +146,7 @@ def take_turns(
     for number in track(range(_singles(pace.left, fits, rows)), "latency"):
         for one in _order(timed, number):
             one.ask_alone(number)
-    return _times(timed, pace.spent, stopped)
+    return [replace(one, way="compiled" if compiled else "eager") for one in _times(timed, pace.spent, stopped)]
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from lmmpress.lmm.examples import Examples, Tensors
 from lmmpress.plan import Evaluation
 
 _WARM_UP = 2
+_CAPTURED = 3  # calls: one compiles, one captures the graph, one replays it
 
 
 class Readable(Protocol):
@@ -53,8 +54,8 @@ class Rows:
 class Timed:
     """One model that is timed: its calls of `generate`, and what was measured so far."""
 
-    def __init__(self, settings: Evaluation, meter: Readable | None, pace: Pace) -> None:
-        self._settings, self._meter, self._pace = settings, meter, pace
+    def __init__(self, settings: Evaluation, meter: Readable | None, pace: Pace, compiled: bool = False) -> None:
+        self._settings, self._meter, self._pace, self._compiled = settings, meter, pace, compiled
         self.order: list[int] = []
         self.rates: list[float] = []
         self.latencies: list[float] = []
@@ -96,9 +97,16 @@ class Timed:
         return found, int(self._pace.of_own_answers(models) / (found.each * max(1.0, longer)))
 
     def _try(self, count: int) -> float:
-        """The seconds of a pass over so many rows."""
+        """The seconds of a pass over so many rows, which nothing is compiled for."""
         size = min(self._settings.batch_size, count)
-        return sum(map(self._seconds, self._batches(sorted(self.order[:count]), size)))
+        batches = self._batches(sorted(self.order[:count]), size)
+        return sum(_seconds(self._subject, question, self._pace.clock) for question in batches)
+
+    def compile(self) -> None:
+        """Make calls of each number of rows until its step is compiled and captured."""
+        for question in {each.rows: each for each in [*self._calls, *self._alone]}.values():
+            for _ in range(_CAPTURED):
+                _seconds(self._subject, question, self._pace.clock, compiled=True)
 
     def speak(self, models: int) -> None:
         """Count the tokens of the model's own answers, end token included, while there is time; also a warm-up.
@@ -138,7 +146,7 @@ class Timed:
         self.latencies.append(1000 * self._seconds(self._alone[number]))
 
     def _seconds(self, question: _Question) -> float:
-        return _seconds(self._subject, question, self._pace.clock)
+        return _seconds(self._subject, question, self._pace.clock, self._compiled)
 
     @property
     def _longest(self) -> int:
@@ -158,8 +166,8 @@ def _question(subject: Subject, rows: list[int]) -> _Question:
     return _Question(questions(subject.model, subject.examples, rows), len(rows), longest)
 
 
-def _seconds(subject: Subject, question: _Question, clock: Clock) -> float:
+def _seconds(subject: Subject, question: _Question, clock: Clock, compiled: bool = False) -> float:
     begun = clock()
-    tokens = generate(subject.model, question.inputs, question.tokens, exactly=True)
+    tokens = generate(subject.model, question.inputs, question.tokens, exactly=True, compiled=compiled)
     subject.tokenizer.batch_decode(tokens, skip_special_tokens=True)
     return clock() - begun

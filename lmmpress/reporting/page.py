@@ -134,16 +134,21 @@ def closing_table(result: Result) -> list[Row]:
         name = task if metric is None or title != "score" else f"{task}, {metric.title}"
         share, interval = metric is None or metric.is_share, drop.interval if drop else None
         rows.append(_accuracy_row(name, accuracy, after.accuracy_by_task.get(task), share, "part", interval))
-    return rows + (_speed_rows(before.speed, after.speed) if before.speed and after.speed else [])
+    if before.speed and after.speed:
+        for pair in zip(before.speed.ways, after.speed.ways, strict=False):
+            rows += _speed_rows(*pair)
+    return rows
 
 
 def _speed_rows(before: Speed, after: Speed) -> list[Row]:
     rates = (f"{before.samples_per_second:.1f}", f"{after.samples_per_second:.1f}")
-    rows = [Row(f"Samples per second, batch {after.batch_size}", *rates, f"{_faster(before, after)} as fast")]
+    rows = [
+        Row(f"Samples per second, batch {after.batch_size}{after.suffix}", *rates, f"{_faster(before, after)} as fast")
+    ]
     for name in ("p50", "p95"):
         slow, fast = getattr(before.latency_ms, name), getattr(after.latency_ms, name)
         shorter = f"{words.factor(slow, fast)} shorter"
-        rows.append(Row(f"Latency {name}, batch 1", f"{slow:.1f} ms", f"{fast:.1f} ms", shorter))
+        rows.append(Row(f"Latency {name}, batch 1{after.suffix}", f"{slow:.1f} ms", f"{fast:.1f} ms", shorter))
     if before.natural_tokens is not None and after.natural_tokens is not None:
         own = (f"{before.natural_tokens:.1f}", f"{after.natural_tokens:.1f}")
         rows.append(Row("Tokens of its own answers", *own, ""))

@@ -58,8 +58,11 @@ def of_result(result: Result) -> Outcome:
         [f"test {metric_title(result.metrics)}", f"{before.accuracy:.4f}", f"{after.accuracy:.4f}"],
     ]
     if (old := before.speed) and (new := after.speed):
-        rows.append(["samples/s", f"{old.samples_per_second:.1f}", f"{new.samples_per_second:.1f}"])
-        rows.append(["latency p50, ms", f"{old.latency_ms.p50:.1f}", f"{new.latency_ms.p50:.1f}"])
+        for one, other in zip(old.ways, new.ways, strict=False):
+            rates = (f"{one.samples_per_second:.1f}", f"{other.samples_per_second:.1f}")
+            rows.append([f"samples/s{other.suffix}", *rates])
+            latencies = (f"{one.latency_ms.p50:.1f}", f"{other.latency_ms.p50:.1f}")
+            rows.append([f"latency p50, ms{other.suffix}", *latencies])
     if before.natural_tokens is not None and after.natural_tokens is not None:
         rows.append(["tokens of its own answers", f"{before.natural_tokens:.1f}", f"{after.natural_tokens:.1f}"])
     metrics = {

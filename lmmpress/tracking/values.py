@@ -136,6 +136,11 @@ def closing_values(result: Result) -> dict[str, float | None]:
             f"{name}.natural_tokens": model.natural_tokens,
             f"{name}.parameters": model.parameters,
         }
+        if model.compiled:
+            values |= {
+                f"{name}.compiled_samples_per_second": model.compiled.samples_per_second,
+                f"{name}.compiled_latency_ms_p50": model.compiled.latency_ms.p50,
+            }
     if (timing := result.compressed.timing) and timing.ratio:
         values |= {"speed.ratio_low": timing.ratio.low, "speed.ratio_high": timing.ratio.high}
     values |= drop_values(result.drop_by_task, "test.") | energy_values(result.energy)

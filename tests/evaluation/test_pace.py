@@ -9,7 +9,18 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from lmmpress.evaluation.pace import LEAST, NARROW, SURE, Pace, fit, rate_interval, ratio_interval, spread, student
+from lmmpress.evaluation.pace import (
+    LEAST,
+    NARROW,
+    SURE,
+    Pace,
+    Stopwatch,
+    fit,
+    rate_interval,
+    ratio_interval,
+    spread,
+    student,
+)
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 8, 15, 40])
@@ -39,6 +50,16 @@ def test_a_ratio_does_not_depend_on_how_slow_each_turn_was() -> None:
     assert (found.low, found.high) == pytest.approx((3.0, 3.0))
     turned = ratio_interval([3 * rate for rate in slow], slow)
     assert (turned.low, turned.high) == pytest.approx((1 / 3, 1 / 3))
+
+
+def test_a_stopwatch_stands_still_when_it_is_told_to() -> None:
+    now = 10.0
+    watch = Stopwatch(lambda: now)
+    begun, now = watch(), 13.0
+    with watch.stands():
+        now = 50.0
+    now = 52.0
+    assert watch() - begun == pytest.approx(3 + 2)
 
 
 @pytest.mark.parametrize("models", [1, 2])

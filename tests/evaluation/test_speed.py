@@ -14,7 +14,7 @@ from support.plain import plain_tokens
 from support.plans import MOMENT
 
 from lmmpress.data import read_split
-from lmmpress.evaluation.generate import generate, lengths, questions
+from lmmpress.evaluation.generate import BACKENDS, generate, lengths, questions
 from lmmpress.evaluation.pace import spread
 from lmmpress.evaluation.speed import measure_speeds, sampled
 from lmmpress.evaluation.timed import Subject
@@ -22,6 +22,7 @@ from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.examples import encode
 from lmmpress.lmm.processor import load_processor, tokenizer_of
 from lmmpress.plan import Evaluation
+from lmmpress.progress import Said, listening
 from lmmpress.result import Headline, Speed
 
 KINDS = ("llama", "opt", "flan-t5", "llava-clip-llama", "text-glm")
@@ -107,7 +108,7 @@ def test_models_are_timed_on_equally_many_tokens_however_long_their_answers(
 ) -> None:
     asked: list[tuple[str, int, bool]] = []
 
-    def counting(model: torch.nn.Module, inputs: Any, most: int, exactly: bool = False) -> torch.Tensor:
+    def counting(model: torch.nn.Module, inputs: Any, most: int, exactly: bool = False, **_: bool) -> torch.Tensor:
         asked.append((names[model], most, exactly))
         return generate(model, inputs, most, exactly)
 
@@ -128,6 +129,46 @@ def test_models_are_timed_on_equally_many_tokens_however_long_their_answers(
     assert timed["long"][-len(singles) :] == singles
     assert [speed.tokens for speed in speeds] == [sum(answers) / len(answers)] * 2
     assert [speed.natural_tokens for speed in speeds] == [1, 32]
+
+
+def test_a_compiled_step_is_measured_beside_the_eager_one(subject: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling takes no time that counts, nothing is compiled while passes are timed, and both models are alike."""
+    asked: list[tuple[int, int, bool]] = []
+
+    def noted(model: torch.nn.Module, inputs: Any, most: int, exactly: bool = False, **how: bool) -> torch.Tensor:
+        asked.append((*inputs["input_ids"].shape, how.get("compiled", False)))
+        return generate(model, inputs, most, exactly, **how)
+
+    monkeypatch.setitem(BACKENDS, "cpu", "eager")
+    monkeypatch.setattr("lmmpress.evaluation.timed.generate", noted)
+    give_time(monkeypatch)
+    one, settings = subject("text-glm"), Evaluation(batch_size=4, latency_samples=3, seconds=1, speed="both")
+    speeds = measure_speeds([one, one], settings)
+    for speed in speeds:
+        fast = certain(speed.compiled)
+        assert (speed.way, fast.way, fast.compiled) == ("eager", "compiled", None)
+        assert (fast.batch_size, fast.tokens) == (speed.batch_size, speed.tokens)
+        assert [each.suffix for each in speed.ways] == ["", ", compiled"]
+        assert Speed.model_validate_json(speed.model_dump_json()) == speed
+    compiled = [rows for rows, _, way in asked if way]
+    assert len({tuple(compiled[at : at + 3]) for at in range(0, 9, 3)}) == 3, "each number of rows is captured first"
+    (alone,) = measure_speeds([one], settings.model_copy(update={"speed": "compiled"}))
+    assert (alone.way, alone.compiled) == ("compiled", None)
+
+
+@pytest.mark.parametrize("speed", ["compiled", "both"])
+def test_where_nothing_compiles_speed_is_eager(subject: Make, speed: Any) -> None:
+    lines: list[str] = []
+    with listening(lambda event: lines.append(event.words) if isinstance(event, Said) else None):
+        (found,) = measure_speeds([subject("text-glm", 1)], Evaluation(seconds=MOMENT, speed=speed))
+    assert (found.way, found.compiled) == ("eager", None)
+    assert len(lines) == 1
+    assert "measured eagerly" in lines[0]
+
+
+@pytest.mark.parametrize("speed", [True, False, "eager", "compiled", "both"])
+def test_a_plan_says_how_speed_is_measured(speed: Any) -> None:
+    assert Evaluation(speed=speed).speed is speed
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])
@@ -153,6 +194,7 @@ def test_rows_are_taken_evenly_over_the_split(subject: Make) -> None:
 def test_what_older_versions_measured_can_be_read() -> None:
     old = {"batch_size": 32, "samples_per_second": 12.5, "latency_ms": {"p50": 3.0, "p95": 4.0}}
     assert Speed.model_validate(old).tokens is None
+    assert (Speed.model_validate(old).way, Speed.model_validate(old).compiled) == ("eager", None)
     models = {"checkpoint": "c", "address": "a", "parameters": 1, "parameters_by_tower": {}}
     headline = Headline.model_validate(old | models | {"accuracy": 1.0, "accuracy_by_task": {}})
     assert headline.natural_tokens is None

@@ -38,12 +38,19 @@ class Machine:
     calls: list[Call] = field(default_factory=list)
     loaded: list[str] = field(default_factory=list)
     loading: float = 0.0
+    compiling: float = 0.0
+    compiled: set[tuple[str, int]] = field(default_factory=set)
 
     def clock(self) -> float:
         return self.now
 
-    def generate(self, model: str, inputs: list[int], most: int, exactly: bool = False) -> torch.Tensor:
+    def generate(
+        self, model: str, inputs: list[int], most: int, exactly: bool = False, compiled: bool = False
+    ) -> torch.Tensor:
         self.calls.append(Call(model, tuple(inputs), exactly))
+        if compiled and (model, len(inputs)) not in self.compiled:
+            self.compiled.add((model, len(inputs)))
+            self.now += self.compiling
         self.now += self.costs[model](len(inputs), most)
         return torch.ones(len(inputs), most)
 
@@ -64,7 +71,7 @@ class Machine:
             a, b = (partial(self.load, model, rows, tokens) for model in self.costs)
             return take_turns_apart((a, b), asked, clock=self.clock)
         subjects = [self.subject(model, rows, tokens) for model in self.costs]
-        return take_turns(subjects, asked, clock=self.clock)
+        return take_turns(subjects, asked, clock=self.clock, compiled=self.compiling > 0)
 
 
 @pytest.fixture
@@ -93,6 +100,17 @@ def noisy(seconds: float, slower: Sequence[float]) -> Cost:
 
 
 BUSY = (1.0, 1.9, 1.1, 3.0, 1.3, 1.0, 2.2)
+
+
+def test_compiling_takes_no_time_that_counts(machine: Make) -> None:
+    one = machine(a=each(0.0004), b=each(0.0001))
+    one.compiling = 50.0
+    a, b = one.measure()
+    assert one.compiled == {(model, rows) for model in "ab" for rows in (1, 32)}
+    assert 4 * 50 < one.now - a.timing.seconds < 4 * 50 + 1, "and the calls until a graph is captured"
+    assert (a.timing.stopped, a.timing.passes, a.timing.rows, a.timing.single_rows) == ("narrow", 5, 128, 32)
+    assert a.speed().samples_per_second == pytest.approx(1 / (4 * 0.0004))
+    assert (a.way, b.way) == ("compiled", "compiled")
 
 
 def test_a_steady_machine_is_soon_done(machine: Make) -> None:

@@ -105,7 +105,7 @@ def test_a_compiled_step_gives_the_tokens_of_plain_generation(name: str, monkeyp
     monkeypatch.setitem(BACKENDS, "cpu", "eager")
     one = asked(name)
     with compiling(one.model):
-        assert compiling_works(one.model, one.inputs)
+        assert compiling_works(one.model, one.inputs, 9)
         assert hasattr(writer_of(one.model), "_compiled_call")
         assert one.until_their_ends(ours(one.model, one.inputs, 9, compiled=True)) == one.plain(9)
         shorter = ours(one.model, one.inputs, 5, compiled=True)
@@ -114,11 +114,11 @@ def test_a_compiled_step_gives_the_tokens_of_plain_generation(name: str, monkeyp
 
 def test_where_nothing_compiles_answers_are_plain_and_a_line_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     one, lines = asked("llama"), list[str]()
-    assert not compiling_works(one.model, one.inputs), "no CPU compiles"
+    assert not compiling_works(one.model, one.inputs, 9), "no CPU compiles"
     monkeypatch.setitem(BACKENDS, "cpu", "no-such-compiler")
     with listening(lambda event: lines.append(event.words) if isinstance(event, Said) else None):
         with compiling(one.model):
-            assert not compiling_works(one.model, one.inputs)
+            assert not compiling_works(one.model, one.inputs, 9)
         assert one.until_their_ends(ours(one.model, one.inputs, 9)) == one.plain(9)
     assert len(lines) == 1
     assert "generation is not compiled" in lines[0]

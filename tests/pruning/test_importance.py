@@ -210,7 +210,7 @@ class Reads(TorchDispatchMode):
 @pytest.mark.parametrize(("accumulation", "size"), [("batch", 4), ("sample", 1)])
 def test_no_gradient_outlives_its_block(scene: Scene, accumulation: str, size: int) -> None:
     """When the first block has its gradients, which come last, those of the second block are gone."""
-    held = set()
+    held = set[str]()
     blocks = [scene.model.get_submodule(f"language_model.model.layers.{number}") for number in (0, 1)]
 
     def look(_: torch.nn.Parameter) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.parsed_page import Page
-from support.results import TOWERS, fabricated, timed, without_speed
+from support.results import TOWERS, both_ways, fabricated, timed, without_speed
 
 from lmmpress.errors import UserError
 from lmmpress.plan import parse_plan
@@ -148,6 +148,18 @@ def test_lengths_of_own_answers_are_shown_with_the_speed(tmp_path: Path) -> None
     place = page.texts.index("Tokens of its own answers")
     assert page.texts[place + 1 : place + 3] == ["3.2", "17.8"]
     assert "3.5 tokens on average, the same for both models" in text
+
+
+def test_the_speed_of_a_compiled_step_has_rows_of_its_own(tmp_path: Path) -> None:
+    result = both_ways(fabricated("a"))
+    _, page = written(result, tmp_path)
+    eager = page.texts.index("Samples per second, batch 32")
+    compiled = page.texts.index("Samples per second, batch 32, compiled")
+    for place in (1, 2):
+        assert float(page.texts[compiled + place]) == pytest.approx(5 * float(page.texts[eager + place]), rel=0.01)
+    assert "Latency p50, batch 1, compiled" in page.texts
+    assert "samples/s at batch 32, compiled" in str(result.shown()[0])
+    assert Result.model_validate_json(result.model_dump_json()) == result
 
 
 def test_how_speed_was_measured_is_told(tmp_path: Path) -> None:

@@ -44,9 +44,20 @@ def timed(result: Result) -> Result:
     return result.model_copy(update={name: _with(getattr(result, name), timing=TIMING) for name in ENDS})
 
 
+def both_ways(result: Result) -> Result:
+    """The same, whose speed was measured with a compiled step too, five times as fast."""
+    told = {}
+    for name in ENDS:
+        model: Headline = getattr(result, name)
+        assert model.speed
+        fast = {"samples_per_second": 5 * model.speed.samples_per_second, "way": "compiled"}
+        told[name] = _with(model, compiled=model.speed.model_copy(update=fast))
+    return result.model_copy(update=told)
+
+
 def without_speed(result: Result) -> Result:
     """The same run, whose speed was not measured."""
-    nothing = dict.fromkeys(Speed.model_fields)
+    nothing = {name: Headline.model_fields[name].default for name in Speed.model_fields}
     return result.model_copy(update={name: _with(getattr(result, name), **nothing) for name in ENDS})
 
 

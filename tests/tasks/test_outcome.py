@@ -1,6 +1,6 @@
 """What a task shows in the pages of Kubeflow: foreign names are shown as they are, not as markup."""
 
-from support.results import TIMING, fabricated, timed, without_speed
+from support.results import TIMING, both_ways, fabricated, timed, without_speed
 
 from lmmpress.tasks.outcome import of_result, table
 
@@ -23,6 +23,11 @@ def test_the_length_of_own_answers_is_shown_with_the_speed() -> None:
     outcome = of_result(result.model_copy(update=told))
     assert "| tokens of its own answers | 3.2 | 17.8 |" in outcome.summary
     assert outcome.metrics["natural_tokens"] == 17.75
+
+
+def test_the_speed_of_a_compiled_step_has_rows_of_its_own() -> None:
+    summary = of_result(both_ways(fabricated("a"))).summary
+    assert summary.count("| samples/s |") == summary.count("| samples/s, compiled |") == 1
 
 
 def test_how_speed_was_measured_is_shown() -> None:

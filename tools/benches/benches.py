@@ -33,6 +33,7 @@ BENCHES = [
     Bench("pipeline_size", "seconds"),
     Bench("importance_memory", "minutes"),
     Bench("importance", "minutes"),
+    Bench("generation", "minutes", threads=1),
     Bench("cut", "minutes"),
     Bench("profile_step", "minutes", threads=1),
     Bench("row_check", "minutes"),

@@ -14,7 +14,7 @@ from lmmpress.engine.parts.machine import gauge_for
 from lmmpress.engine.parts.models import subject_of
 from lmmpress.engine.parts.once import Record, energy_in, once, unreadable
 from lmmpress.evaluation.energy import of_inferences
-from lmmpress.evaluation.speed import environment, sampled, take_turns
+from lmmpress.evaluation.speed import environment, in_all_ways, sampled
 from lmmpress.host.energy_use import Energy
 from lmmpress.progress import say
 from lmmpress.result import Speed
@@ -61,7 +61,7 @@ def speed(materials: Materials, checkpoints: Sequence[str]) -> Speeds:
             answers = {row: example.answer for row, example in pairs if row in asked}
         subjects = [subject_of(materials, checkpoint, rows, answers) for checkpoint in checkpoints]
         gauge = gauge_for(materials, "speed")
-        measured = take_turns(subjects, settings, gauge)
+        measured = in_all_ways(subjects, settings, gauge)
         energies = [of_inferences(one, gauge) for one in measured]
         for one in energies[:1]:
             say(f"energy is {one.label}: {'; '.join(one.how)}" if one else "nothing tells energy here: docs/energy.md")
