@@ -4,7 +4,7 @@
 
 Every setting runs in a separate process, since memory that a process has used before hides its later needs. The model
 is a random Llama whose weights are much larger than the activations of its short rows. `bare` is forward and backward
-with all gradients kept, as in training without the optimiser.
+with all gradients kept, as in training without the optimiser. With a GPU it is the GPU's memory that is measured.
 """
 
 import argparse
@@ -54,10 +54,11 @@ def measure(name: str, width: int) -> dict[str, float]:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(hidden_size=width, intermediate_size=4 * width, num_hidden_layers=12, vocab_size=500)
-    model = LlamaForCausalLM(config).eval()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = LlamaForCausalLM(config).eval().to(device)
     weights = sum(parameter.numel() * 4 for parameter in model.parameters())
     size = 1 if name == "sample" else 2
-    batches = [batch(size, number) for number in range(4)]
+    batches = [batch(size, number).to(device) for number in range(4)]
 
     def loss(one: Batch) -> torch.Tensor:
         logits = model(**one.inputs, use_cache=False).logits
@@ -65,7 +66,7 @@ def measure(name: str, width: int) -> dict[str, float]:
 
     with torch.no_grad():
         loss(batches[0])  # so that the libraries allocate their own buffers before the measurement
-    before = rss()
+    before = torch.cuda.memory_allocated() if device.type == "cuda" else rss()
     settings = SETTINGS[name]
     if settings is None:
         for one in batches:
@@ -73,7 +74,8 @@ def measure(name: str, width: int) -> dict[str, float]:
     else:
         anatomy = anatomy_of(config.to_dict())
         score(model, anatomy, batches, size * len(batches), loss, Importance(**settings), torch.Generator())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = (torch.cuda.max_memory_allocated() if device.type == "cuda" else most) - before
     return {"weights_mb": weights / 2**20, "peak_mb": peak / 2**20, "peak_over_weights": peak / weights}
 
 

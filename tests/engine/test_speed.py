@@ -25,7 +25,7 @@ def test_a_run_leaves_speed_out_and_takes_it_up_again(
     out, plan = tmp_path / "out", tmp_path / "plan.yaml"
     plan.write_text(json.dumps(raw_plan | {"stages": {"ffn": {"step": 16, "max": 16}}}), "utf-8")
     with monkeypatch.context() as without:
-        without.setattr(part, "take_turns", no_measuring)
+        without.setattr(part, "in_all_ways", no_measuring)
         told = run("run", plan, "--out", out, "--no-speed")
     assert "speed was not measured" in told
     assert "samples/s" not in told

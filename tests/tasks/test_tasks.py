@@ -115,7 +115,7 @@ def test_a_pipeline_submitted_again_carries_on_and_a_finished_one_does_nothing_a
             break
         task()
     counted: list[str] = []
-    for place in (*WORK, "lmmpress.engine.parts.speed.take_turns"):
+    for place in (*WORK, "lmmpress.engine.parts.speed.in_all_ways"):
         module, _, function = place.rpartition(".")
         original = getattr(importlib.import_module(module), function)
 
