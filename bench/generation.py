@@ -81,17 +81,19 @@ def main() -> None:
 
 
 def _uneven(device: torch.device) -> tuple[torch.nn.Module, Tensors]:
-    """A random Llama of 60 M parameters of which one token in 20 ends an answer, and prompts for it."""
+    """A random Llama of 12 M parameters, of which one token in 20 ends an answer, and prompts for it. Its weights are
+    large, else it repeats one token for ever."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     model = LlamaForCausalLM(
         LlamaConfig(
-            hidden_size=768,
-            intermediate_size=2048,
-            num_hidden_layers=8,
-            num_attention_heads=12,
+            hidden_size=384,
+            intermediate_size=1024,
+            num_hidden_layers=6,
+            num_attention_heads=6,
             vocab_size=2000,
+            initializer_range=0.1,
             eos_token_id=list(range(2, 2000, 20)),
             pad_token_id=0,
         )
