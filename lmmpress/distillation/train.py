@@ -15,10 +15,12 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
+from lmmpress.distillation.optimizers import optimizer_of
 from lmmpress.lmm.batches import Batch, Features, ahead, grouped
 from lmmpress.lmm.examples import Examples
 from lmmpress.progress import counter
 from lmmpress.settings.distillation import Distillation
+from lmmpress.settings.economy import NO_ECONOMY, Economy
 
 Loss = Callable[[torch.nn.Module, Batch], torch.Tensor]
 """The loss of a model, summed over the samples of a batch."""
@@ -29,7 +31,8 @@ class Lesson:
     """What a model is to learn, and how.
 
     A batch of `examples` has the cached visual `features` [images, tokens, width] of its images if there are some, else
-    their pixels. Only `rows` of the examples are trained on, all if it is None.
+    their pixels. Only `rows` of the examples are trained on, all if it is None. The `economy` says what holds the
+    averages of gradients, and in how many bits.
     """
 
     loss: Loss
@@ -37,6 +40,7 @@ class Lesson:
     features: Features | None
     settings: Distillation
     rows: NDArray[np.int64] | None = None
+    economy: Economy = NO_ECONOMY
 
     @property
     def size(self) -> int:
@@ -100,9 +104,10 @@ def updates_of(
     Ends after one whose loss is not finite."""
     settings = lesson.settings
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=settings.weight_decay, fused=True)
+    model = accelerator.prepare(model)  # which may move its weights, so the optimizer is made after it
+    optimizer = optimizer_of(trained, rate, settings.weight_decay, lesson.economy)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: _schedule(done, updates, settings.warmup))
-    model, optimizer = accelerator.prepare(model, optimizer)
+    optimizer = accelerator.prepare(optimizer)
     for order in orders:
         portions = (portion for rows in order for portion in _portions(rows, settings, accelerator))
         batches = ahead(lesson.examples, portions, lesson.features)

@@ -20,6 +20,7 @@ EXTRA_OF = {
     "pyarrow": "parquet",
     "pydantic_settings": "trigger",
     "rapidfuzz": "metrics",
+    "torchao": "memory",
     "uvicorn": "trigger",
 }
 

@@ -1,4 +1,4 @@
-"""Keeps transformers from printing while a function of the library works."""
+"""Keeps transformers, and torchao, from printing while a function of the library works."""
 
 import logging
 import os
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _VERBOSITY = "TRANSFORMERS_VERBOSITY"
+_BROUGHT = ("torchao", "torch.utils._pytree")
+"""Loggers of what transformers imports where it is installed: torchao warns of libraries for other GPUs."""
 
 
 @contextmanager
@@ -18,8 +20,22 @@ def quiet_transformers() -> Iterator[None]:
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="IProgress not found")
-        with _with_errors_only():
+        with quiet_torchao(), _with_errors_only():
             yield
+
+
+@contextmanager
+def quiet_torchao() -> Iterator[None]:
+    """Within this context importing torchao prints errors only."""
+    loggers = [logging.getLogger(name) for name in _BROUGHT]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager

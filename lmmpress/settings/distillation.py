@@ -1,10 +1,11 @@
 """A plan's settings of how a pruned model learns."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from lmmpress.settings.base import Settings
+from lmmpress.settings.economy import NO_ECONOMY, Economy, Optimizer, Weights
 
 Draw = Literal["even", "random", "by_task"]
 
@@ -27,10 +28,17 @@ class Distillation(Settings):
     hidden states and, while they cannot change, the visual features are computed once per run instead of in every step.
     With `image_side` `features`, a step that cuts a tower of the image side trains the image side alone, on what the
     original's hands over to the language side; every other step leaves the image side as it is.
+
+    The student's `weights` while it learns, the `optimizer` (AdamW, with averages of 32 or of 8 bits), and whether the
+    backward pass makes each block's forward pass again (`recompute`) decide how much memory a training takes. With
+    `auto` each is as it always was where that fits, see `lmmpress.pruning.economy.choose`.
     """
 
     added_later: ClassVar[frozenset[str]] = frozenset(
-        {"refit_rows", "last_epochs", "temperature", "stop_within", "image_side"}
+        {
+            *("refit_rows", "last_epochs", "temperature", "stop_within", "image_side"),
+            *("optimizer", "weights", "recompute"),
+        }
     )
 
     epochs: Annotated[int, Field(ge=0)] = 4
@@ -53,3 +61,14 @@ class Distillation(Settings):
     caches: bool = True
     refit_rows: Annotated[int, Field(ge=0)] = 0
     image_side: Literal["answers", "features"] = "answers"
+    optimizer: Literal["auto"] | Optimizer = "auto"
+    weights: Literal["auto"] | Weights = "auto"
+    recompute: Literal["auto", "always", "never"] = "auto"
+
+    def economy(self, otherwise: Economy = NO_ECONOMY) -> Economy:
+        """The economy that these settings name, and what they leave open as in another one."""
+        said = {"optimizer": self.optimizer, "weights": self.weights}
+        changes: dict[str, Any] = {name: value for name, value in said.items() if value != "auto"}
+        if self.recompute != "auto":
+            changes["recompute"] = self.recompute == "always"
+        return otherwise.model_copy(update=changes)

@@ -125,7 +125,7 @@ def test_the_extras_install_what_they_are_named_for() -> None:
     for package, extra in EXTRA_OF.items():
         assert canonicalize_name(package) in {Requirement(one).name for one in extras[extra]}
     assert {
-        Requirement(one).extras == {"argo", "kubeflow", "metrics", "mlflow", "parquet", "s3", "trigger"}
+        Requirement(one).extras == {"argo", "kubeflow", "memory", "metrics", "mlflow", "parquet", "s3", "trigger"}
         for one in extras["all"]
     } == {True}
     assert Requirement(extras["cluster"][0]).extras == {"all"}

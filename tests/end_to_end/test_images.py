@@ -128,7 +128,7 @@ def test_the_lock_covers_every_requirement() -> None:
     packages = locked("requirements") | locked("torch-cuda")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
-    used = [extras[name] for name in ("metrics", "mlflow", "parquet", "s3")]
+    used = [extras[name] for name in ("memory", "metrics", "mlflow", "parquet", "s3")]
     for text in [*project["dependencies"], *chain.from_iterable(used)]:
         requirement = Requirement(text)
         version, _ = packages[canonicalize_name(requirement.name)]

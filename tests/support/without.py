@@ -18,7 +18,7 @@ from support.paths import ROOT, TESTS
 
 EXTRAS = (
     *("jiwer", "kfp", "kfp_kubernetes", "kubernetes", "mlflow", "minio", "pyarrow", "rapidfuzz"),
-    *("authlib", "cronsim", "fastapi", "prometheus_client", "pydantic_settings", "uvicorn"),
+    *("authlib", "cronsim", "fastapi", "prometheus_client", "pydantic_settings", "torchao", "uvicorn"),
 )
 """The packages of extras."""
 BROUGHT = ("urllib3", "requests", "sqlalchemy", "alembic", "certifi", "boto3")
