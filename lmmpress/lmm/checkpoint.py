@@ -93,7 +93,7 @@ def load_model(checkpoint: Path, dtype: torch.dtype = torch.float32) -> torch.nn
 
 def digest_of_tensors(checkpoint: Path, prefixes: tuple[str, ...]) -> str:
     """A sha256 over the names and values of the tensors whose names in the model begin so."""
-    values, total = _Values(checkpoint), hashlib.sha256()
+    values, total = StoredValues(checkpoint), hashlib.sha256()
     for name in sorted(values.names):
         if name.startswith(prefixes):
             tensor = values.tensor(name).contiguous()
@@ -171,7 +171,7 @@ def add_difference(
     a tensor, or has another shape.
     """
     config = read_config(source)
-    others = [_Values(folder) for folder in (plus, minus)]
+    others = [StoredValues(folder) for folder in (plus, minus)]
 
     def summed() -> Iterator[_Tensor]:
         for file in map(WeightFile, weight_files(source)):
@@ -192,7 +192,7 @@ def add_difference(
     _write(source, target, list(summed()), config, record)
 
 
-class _Values:
+class StoredValues:
     """The tensors of a checkpoint by their names in the model."""
 
     def __init__(self, checkpoint: Path) -> None:
