@@ -13,6 +13,7 @@ from lmmpress.metrics.scale import Scale, common_scale
 from lmmpress.plan import Plan
 from lmmpress.printing.numbers import faster, in_kwh, in_short
 from lmmpress.printing.sheet import Grid, Part, Shown
+from lmmpress.settings.economy import Economy
 from lmmpress.settings.schedule import ScheduledStep
 
 Decision = Literal["accepted", "rolled back", "kept"]
@@ -206,7 +207,7 @@ class StepResult(Record):
     are None; results of older versions have no machines and no energy, and a part whose energy is unknown has none. A
     jump of a warm run is one step: `jump` are all steps of its schedule that it makes at once, and `stage`, `tower` and
     `removed` are those of the first of them. `learning_rate` is the one that was found for the step, None where the
-    plan gives it."""
+    plan gives it. `economy` is how its training saved memory and why, None if it needed to save none."""
 
     stage: str
     index: int
@@ -234,6 +235,7 @@ class StepResult(Record):
     energy: dict[str, Energy] = {}
     jump: list[ScheduledStep] = []
     learning_rate: float | None = None
+    economy: Economy | None = None
 
     @property
     def title(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import release_memory
 
 from lmmpress.data import Split
 from lmmpress.data.facts import SplitFacts, facts_of
@@ -24,6 +25,7 @@ from lmmpress.lmm.checkpoint import digest_of_tensors, load_model
 from lmmpress.lmm.compatibility import FITTED, was_blind
 from lmmpress.lmm.examples import Examples, encode, read_examples, with_rows
 from lmmpress.lmm.forward import NewRows, answer_logits, answer_states, head_inputs, visual_features
+from lmmpress.lmm.heads import load_head
 from lmmpress.lmm.processor import load_processor
 from lmmpress.lmm.read_anatomy import anatomy_of, read_config
 from lmmpress.lmm.row_reading import reading_of
@@ -299,6 +301,16 @@ class Materials:
     def teacher_model(self) -> torch.nn.Module:
         return load_model(self.teacher, self.dtype).requires_grad_(False).to(self.accelerator.device)
 
+    @cached_property
+    def teacher_head(self) -> torch.nn.Module:
+        """The teacher's head alone, which is all of it that cached states need."""
+        return load_head(self.teacher, self.anatomy, self.dtype).to(self.accelerator.device)
+
+    def release_teacher(self) -> None:
+        """Let go of the teacher's model, so that a student has its memory. It is loaded again where it is needed."""
+        if self.__dict__.pop("teacher_model", None) is not None:
+            release_memory()  # modules hold each other, so only the garbage collector lets go of them
+
     @property
     def teacher_states(self) -> TensorRows:
         """The inputs of the teacher's head at every answer position of the distillation rows [positions, width]."""
@@ -340,38 +352,39 @@ class Materials:
             return self._teacher_states_in("distill", self.lessons("distill"), batch)
 
     def _teacher_states_in(self, role: Role, examples: Examples, batch: Batch) -> States:
-        head = self.teacher_model.get_output_embeddings()  # type: ignore[operator]
         if not self.plan.distillation.caches:
+            head = self.teacher_model.get_output_embeddings()  # type: ignore[operator]
             return States(head_inputs(self.teacher_model, batch, self.anatomy.projector), head)
         found = self._states_of(role, examples)[batch.number.cpu().numpy()]
-        return States(found.to(self.accelerator.device, self.dtype), head)
+        return States(found.to(self.accelerator.device, self.dtype), self.teacher_head)
 
     def logits(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """A model's logits [positions, vocabulary] at a batch's answer positions."""
         return answer_logits(model, batch, self.anatomy.projector)
 
     def student_logits(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        """The logits [positions, vocabulary] of a student with float32 weights for a distillation batch, computed in
-        the plan's dtype."""
-        with self.in_plans_dtype():
+        """The logits [positions, vocabulary] of a student for a distillation batch, computed as it learns."""
+        with self.in_students_dtype(model):
             return answer_logits(model, batch, self.anatomy.projector)
 
     def student_states(self, model: torch.nn.Module, batch: Batch) -> States:
-        """What a student's logits of a distillation batch come from: its head computes in the plan's dtype too."""
+        """What a student's logits of a distillation batch come from: its head computes as the rest of it does."""
         head: torch.nn.Module = getattr(model, "module", model).get_output_embeddings()  # type: ignore[operator]
 
         def logits(states: torch.Tensor) -> torch.Tensor:
-            with self.in_plans_dtype():
+            with self.in_students_dtype(model):
                 found: torch.Tensor = head(states)
             return found
 
-        with self.in_plans_dtype():
+        with self.in_students_dtype(model):
             inputs = head_inputs(model, batch, self.anatomy.projector)
         return States(inputs, logits, tuple(weight for weight in head.parameters() if weight.requires_grad))
 
-    def in_plans_dtype(self) -> torch.autocast:
-        """In this context a model with float32 weights computes in the plan's dtype."""
-        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.dtype is torch.bfloat16)
+    def in_students_dtype(self, model: torch.nn.Module) -> torch.autocast:
+        """In this context a student with float32 weights computes in the plan's dtype, and one with bfloat16 weights in
+        theirs."""
+        half = torch.bfloat16 in (self.dtype, next(model.parameters()).dtype)
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=half)
 
     def _subjects(self, split: Split) -> Subjects:
         """The subjects of a result that depends on the teacher and a split."""

@@ -19,6 +19,7 @@ from lmmpress.host.energy_use import Energy
 from lmmpress.metrics.scale import SHARE_OF_RIGHT
 from lmmpress.plan import Plan, digest_of
 from lmmpress.result import Machine, Metrics, StepResult, scale_of
+from lmmpress.settings.economy import Economy
 from lmmpress.settings.schedule import ScheduledStep
 from lmmpress.store import Store
 from lmmpress.store.records import MEASURED, OF, Digest, Subjects
@@ -56,6 +57,7 @@ class Measured(BaseModel):
     answers: str | None
     reference_answers: str
     learning_rate: float | None = None
+    economy: Economy | None = None
 
 
 def decided(
@@ -94,7 +96,8 @@ def note_measured(store: Store, key: str, planned: Planned, measured: Measured) 
     """Keep a measured step of the run `key` in the store."""
     checkpoints = {measured.parent, measured.pruned, measured.checkpoint or measured.pruned}
     of = Subjects(checkpoints=sorted(checkpoints))
-    left_out = {"learning_rate"} if measured.learning_rate is None else set()  # older versions do not know it
+    # older versions do not know them
+    left_out = {name for name in ("learning_rate", "economy") if getattr(measured, name) is None}
     noted = measured.model_dump(mode="json", exclude=left_out)
     store.write_record(_name_of(key, planned), noted | {OF: of.model_dump()})
 

@@ -41,10 +41,10 @@ def read_step(store: Store, planned: Planned | str, number: int, entry: dict[str
 
 
 def write_step(step: StepResult) -> dict[str, Any]:
-    """A step as an entry of a run state. One that is no jump, with the plan's learning rate, of rows of one task that
-    are right or wrong to the last token, has the form that older versions read, too."""
+    """A step as an entry of a run state. One that is no jump, with the plan's learning rate and no economy, of rows of
+    one task that are right or wrong to the last token, has the form that older versions read, too."""
     known = set() if step.jump else {"jump"}
-    known |= {"learning_rate"} if step.learning_rate is None else set()
+    known |= {name for name in ("learning_rate", "economy") if getattr(step, name) is None}
     if metric_title(step.metrics) == "accuracy" and len(step.drop_by_task) <= 1:
         known |= {"metrics", "drop_by_task"}  # which say what the other fields say
     return step.model_dump(mode="json", exclude={"address"} | known)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel
 
+from lmmpress.distillation.optimizers import check_installed
 from lmmpress.engine.algorithm import Planned, next_step
 from lmmpress.engine.decisions import decided_steps, enter, report_step
 from lmmpress.engine.judging import check_judging
@@ -71,6 +72,7 @@ def check(plan: Plan) -> CheckedPlan:
     for line in what_shares_became(written, plan):
         say(line)
     sizes = predict(anatomy, plan)
+    check_installed(plan.distillation.economy())
     check_finite(teacher)
     check_greedy(teacher, tokenizer_of(load_processor(teacher)))
     check_judging(plan, read_splits(plan))

@@ -147,6 +147,7 @@ class Step:
             answers=after.record.name if after else None,
             reference_answers=self.reference.record.name,
             learning_rate=distilled.learning_rate,
+            economy=distilled.economy,
         )
 
     @cached_property

@@ -6,8 +6,10 @@ take.
 """
 
 from dataclasses import dataclass
+from math import ceil
 
 from lmmpress.plan import Plan
+from lmmpress.settings.economy import Economy
 from lmmpress.settings.importance import Importance
 
 _MIB = 1 << 20
@@ -27,6 +29,7 @@ CONTEXT = 512 * _MIB
 """What CUDA takes of a GPU before the first tensor."""
 
 _SINGLE = 4  # bytes of a number in float32
+_EIGHT_BITS = 1 + _SINGLE / 256  # bytes of a number in an average of 8 bits, with its share of a scale
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Weights:
     """How many parameters are held: all of the `original`; of what a step leaves at most, all (`cut`) and those that
     distillation trains (`trained`); those whose importance is summed (`scored`), and those of them that a gradient
     reaches (`reached`): none reaches an image side that is not run; and the `largest` tensor's. `moments` are the
-    numbers that refitting holds of the layer that needs the most."""
+    numbers that refitting holds of the layer that needs the most; `head` are the parameters of the original's head."""
 
     original: int
     cut: int
@@ -43,6 +46,25 @@ class Weights:
     reached: int
     largest: int
     moments: int = 0
+    head: int = 0
+
+
+@dataclass(frozen=True)
+class Training:
+    """What decides how much memory a training takes: the numbers of parameters that the student holds, and of those
+    that are trained; the bytes of a number of computation (`width`); how many `processes` train together.
+
+    In bytes: what lies `beside` the student, as the teacher's head; and what a forward pass keeps for its backward
+    pass, as it is (`kept`), and with blocks that are computed again (`kept_anew`).
+    """
+
+    held: int
+    trained: int
+    width: int
+    processes: int = 1
+    beside: int = 0
+    kept: int = 0
+    kept_anew: int = 0
 
 
 @dataclass(frozen=True)
@@ -132,8 +154,8 @@ def _compare(weights: Weights, plan: Plan) -> Need:
 
 
 def _distill(weights: Weights, plan: Plan, processes: int) -> Need:
-    """Teacher, student, and for each number that is trained its gradient and AdamW's two averages, all but the teacher
-    in float32."""
+    """A student that learns, with what the plan names of its economies, and none that the plan does not name; and the
+    teacher: all of it before that, where caches hold its states, and its head then; without caches all of it."""
     settings = plan.distillation
     learns = settings.epochs or settings.last_epochs
     if not learns and not settings.refit_rows:
@@ -141,18 +163,28 @@ def _distill(weights: Weights, plan: Plan, processes: int) -> Need:
     here, there = _widths(plan)
     # what is written is loaded again and compared; gradients and averages are gone by then
     compared = 2 * _SINGLE * weights.cut
-    alone = max(_trained(weights, here, processes) if learns else 0, compared, _refitted(weights, here, plan))
-    process = BASE + here * weights.original + alone
-    learning = max(_trained(weights, there, processes) if learns else 0, _refitted(weights, there, plan))
-    gpu = CONTEXT + there * weights.original + learning
+    stays = 0 if settings.caches else 1
+    process = BASE + max(_learned(weights, here, plan, processes), stays * here * weights.original + compared)
+    gpu = CONTEXT + _learned(weights, there, plan, processes)
     passing = max(there * weights.original, compared)
     if processes == 1:
         return Need("distill", process, BASE_CUDA + passing, gpu)
-    # beside the processes that train: the one that has started them, whose teacher filled the caches
-    starting, first = BASE + here * weights.original, there * weights.original
+    # beside the processes that train: the one that has started them, which has let go of its teacher
     moving = max(there * weights.original, _SINGLE * weights.cut)
     together = BASE_CUDA * (processes + 1) + max(processes * moving, passing)
-    return Need("distill", starting + processes * process, together, gpu + CONTEXT + first)
+    return Need("distill", BASE + processes * process, together, CONTEXT + gpu)
+
+
+def _learned(weights: Weights, width: int, plan: Plan, processes: int) -> int:
+    """The most bytes of a step's models: of the teacher, of a student that is refitted, and of one that learns, which
+    take turns where the teacher's states are cached. Computation has numbers of `width` bytes."""
+    settings, teacher = plan.distillation, width * weights.original
+    stays, head = (0, width * weights.head) if settings.caches else (teacher, teacher)
+    refitted = stays + _refitted(weights, width, plan)
+    if not settings.epochs and not settings.last_epochs:
+        return refitted
+    training = Training(weights.cut, weights.trained, width, processes, beside=head)
+    return max(teacher, refitted, training_bytes(training, settings.economy()))
 
 
 def _refitted(weights: Weights, width: int, plan: Plan) -> int:
@@ -162,14 +194,18 @@ def _refitted(weights: Weights, width: int, plan: Plan) -> int:
     return _SINGLE * weights.cut + width * weights.original + _SINGLE * weights.moments
 
 
-def _trained(weights: Weights, width: int, processes: int) -> int:
-    """The bytes of a student that learns, where computation has numbers of `width` bytes."""
-    student = _SINGLE * weights.cut + 3 * _SINGLE * weights.trained
-    if width < _SINGLE:
-        student += width * weights.trained  # autocast keeps a copy of each weight until the backward pass has used it
-    if processes > 1:
-        student += _SINGLE * weights.trained  # the buffers in which gradients travel between processes
-    return student
+def training_bytes(training: Training, economy: Economy) -> int:
+    """The bytes that a training takes: weights, gradients and averages of the student, what it keeps for the backward
+    pass, and what lies beside it."""
+    width = _SINGLE if economy.weights == "float32" else _SINGLE // 2
+    averages = 2 * (_SINGLE if economy.optimizer == "adamw" else _EIGHT_BITS)
+    each = width + averages
+    if training.width < width:
+        each += training.width  # autocast keeps a copy of each weight until the backward pass has used it
+    if training.processes > 1:
+        each += width  # the buffers in which gradients travel between processes
+    kept = training.kept_anew if economy.recompute else training.kept
+    return width * training.held + ceil(each * training.trained) + training.beside + kept
 
 
 def _widths(plan: Plan) -> tuple[int, int]:

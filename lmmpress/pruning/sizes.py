@@ -6,6 +6,7 @@ from math import prod
 import torch
 
 from lmmpress.axes.cut import Cut
+from lmmpress.axes.slices import Shape
 from lmmpress.errors import UserError
 from lmmpress.lmm.anatomy import Anatomy, count_by_tower
 from lmmpress.lmm.read_anatomy import anatomy_after
@@ -91,8 +92,15 @@ def predict_memory(anatomy: Anatomy, plan: Plan, sizes: list[Size], processes: i
         reached=sum(numbers[name] for name in reached),
         largest=max(numbers.values()),
         moments=_moments(anatomy, plan),
+        head=sum(map(prod, head_shapes(anatomy))),
     )
     return needs_of(weights, plan, sees_once, processes)
+
+
+def head_shapes(anatomy: Anatomy) -> tuple[Shape, ...]:
+    """The shapes of the head's tensors, the vocabulary first; a tied head shares them with the embedding."""
+    names = {name: anatomy.ties.get(name, name) for name in (*anatomy.shapes, *anatomy.ties)}
+    return tuple(anatomy.shapes[owner] for name, owner in names.items() if name.startswith(anatomy.heads))
 
 
 def _moments(anatomy: Anatomy, plan: Plan) -> int:

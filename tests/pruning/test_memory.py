@@ -10,7 +10,7 @@ from support.tiny import config_of
 
 from lmmpress.lmm.read_anatomy import anatomy_of
 from lmmpress.plan import Plan, parse_plan
-from lmmpress.pruning.memory import BASE, COPYING, Need, Weights, needs_of, needs_without_model
+from lmmpress.pruning.memory import BASE, CONTEXT, COPYING, Need, Weights, needs_of, needs_without_model
 from lmmpress.pruning.sizes import _moments, predict, predict_memory
 
 MODEL = Weights(
@@ -48,8 +48,10 @@ def test_what_holds_for_every_model(count: int, left: float, trained: float, pro
         assert all(least <= own for least, own in zip(amounts(without[part]), amounts(need), strict=True))
     for part in ("importance", "distill", "evaluate"):
         assert all(own <= whole for own, whole in zip(amounts(needs[part]), amounts(needs["stage"]), strict=True))
-    assert needs["distill"].process > needs["evaluate"].process, "the student is held, and what trains it"
-    assert needs["distill"].gpu > needs["evaluate"].gpu
+    both = of(weights, plan_of(dtype=dtype, distillation={"caches": False}), processes=processes)["distill"]
+    assert both.process > needs["evaluate"].process, "the student is held, and what trains it"
+    assert both.gpu > needs["evaluate"].gpu
+    assert all(own <= more for own, more in zip(amounts(needs["distill"]), amounts(both), strict=True))
     assert needs["gate"].process == needs["due"].process < COPYING <= needs["prune"].process
 
 
@@ -60,7 +62,7 @@ def test_refitting_holds_the_uncut_model_and_the_moments() -> None:
     refits = of(weights, plan_of(distillation=settings))["distill"]
     nothing = of(weights, plan_of(distillation={"epochs": 0}))["distill"]
     least = 4 * (weights.original + weights.cut + weights.moments)
-    assert refits.process - nothing.process == 4 * weights.original + max(least, 8 * weights.cut)
+    assert refits.process - nothing.process == max(least, 8 * weights.cut)
     learns, both = (of(weights, plan_of(distillation={"refit_rows": rows}))["distill"] for rows in (0, 8))
     assert amounts(learns) == amounts(both), "learning takes more than refitting here"
 
@@ -76,6 +78,26 @@ def test_what_is_frozen_costs_no_gradient_and_no_optimizer_state() -> None:
     assert thawed.process - frozen.process == 400_000_000 * (4 + 8)
     assert thawed.gpu - frozen.gpu == 400_000_000 * (4 + 8 + 2), "and the copy that autocast keeps"
     assert thawed.process_with_gpu == frozen.process_with_gpu, "it is trained on the GPU"
+
+
+def test_the_teacher_lies_beside_the_student_only_without_caches() -> None:
+    """With them its head does, and the teacher before the student is loaded."""
+    weights = replace(MODEL, head=30_000_000)
+    alone, both = (of(weights, plan_of(distillation={"caches": caches}))["distill"] for caches in (True, False))
+    assert both.process - alone.process == 4 * (weights.original - weights.head)
+    assert both.gpu - alone.gpu == 2 * (weights.original - weights.head)
+    small = replace(weights, cut=1_000_000, trained=1_000_000)
+    assert of(small)["distill"].gpu == CONTEXT + 2 * weights.original, "it computes the caches"
+
+
+def test_what_the_plan_names_of_an_economy_counts() -> None:
+    """What it leaves open is as it always was."""
+    usual = of(MODEL)["distill"]
+    assert amounts(of(MODEL, plan_of(distillation={"recompute": "always"}))["distill"]) == amounts(usual)
+    eight_bits = of(MODEL, plan_of(distillation={"optimizer": "adamw8bit"}))["distill"]
+    assert usual.gpu - eight_bits.gpu == MODEL.trained * (8 - 2) - MODEL.trained * 8 // 256
+    half = of(MODEL, plan_of(distillation={"weights": "bfloat16"}))["distill"]
+    assert usual.gpu - half.gpu == 2 * MODEL.cut + (2 + 2) * MODEL.trained
 
 
 def test_importance_keeps_gradients_only_where_its_criterion_does() -> None:

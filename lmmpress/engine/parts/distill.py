@@ -8,17 +8,20 @@ from lmmpress.engine.parts.launch import train_in_processes
 from lmmpress.engine.parts.once import Record, inputs_of, once
 from lmmpress.engine.parts.training import lasting, train
 from lmmpress.settings.distillation import Distillation
+from lmmpress.settings.economy import Economy, economy_in
 
 
 @dataclass(frozen=True)
 class Distilled:
     """The digest of the distilled checkpoint (None if the loss was not finite), the mean loss of each epoch, the part's
-    record, None if there were no epochs, and the learning rate that was found, None where the plan gives it."""
+    record, None if there were no epochs; the learning rate that was found, None where the plan gives it; and the
+    economy with which it learned, None if it needed none."""
 
     checkpoint: str | None
     loss: list[float]
     record: Record | None = None
     learning_rate: float | None = None
+    economy: Economy | None = None
 
     @property
     def seconds(self) -> float:
@@ -44,4 +47,6 @@ def distill(materials: Materials, checkpoint: str, settings: Distillation | None
         inputs["alpha"] = materials.plan.tolerance.alpha
     record = once(materials, "distill", inputs, work)
     values = record.values
-    return Distilled(values["checkpoint"], values["loss"], record, values.get("learning_rate"))
+    return Distilled(
+        values["checkpoint"], values["loss"], record, values.get("learning_rate"), economy_in(values.get("economy"))
+    )

@@ -13,7 +13,7 @@ import torch
 
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts import worker
-from lmmpress.engine.parts.lesson import lesson_of, side_of
+from lmmpress.engine.parts.lesson import lesson_of, settle_teacher, side_of
 from lmmpress.engine.parts.training import Trained
 from lmmpress.engine.parts.worker import Job
 from lmmpress.errors import UserError
@@ -36,8 +36,7 @@ def train_in_processes(materials: Materials, checkpoint: str, seed: int, setting
     if settings.caches:
         side = side_of(materials, checkpoint, settings)
         lesson_of(materials, checkpoint, side, settings, None)
-        if side != "image":
-            _ = materials.teacher_states
+        settle_teacher(materials, side, settings)
     with materials.store.scratch() as folder:
         job = Job(
             plan=materials.plan.model_copy(update={"distillation": settings}),

@@ -71,6 +71,15 @@ def lesson_of(
     return Lesson(loss, examples, features, settings, rows)
 
 
+def settle_teacher(materials: Materials, side: Side, settings: Distillation) -> None:
+    """Compute what a student learns from before it is loaded, where the plan allows caches, and let go of the teacher:
+    its head is all that they need."""
+    if settings.caches:
+        if side != "image" and settings.epochs:
+            _ = materials.teacher_states
+        materials.release_teacher()
+
+
 def _of_features(materials: Materials, checkpoint: str, settings: Distillation) -> Lesson:
     """A lesson on all rows that have images. Raises UserError if none has."""
     examples, seen = materials.lessons("distill"), materials.features("distill", materials.original)
@@ -93,7 +102,7 @@ def _of_features(materials: Materials, checkpoint: str, settings: Distillation) 
         return (goal if kept is None else goal[..., kept]).to(device)
 
     def loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        with materials.in_plans_dtype():
+        with materials.in_students_dtype(model):
             features: torch.Tensor = model(batch.pixels)
         return features_loss(features, goal_of(batch))
 

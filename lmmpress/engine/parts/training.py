@@ -1,5 +1,6 @@
 """Distils in this process, alone or as one of several processes that train together."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,16 +12,22 @@ from lmmpress.distillation.image_side import ImageSide
 from lmmpress.distillation.learning_rate import find_rate
 from lmmpress.distillation.train import distill
 from lmmpress.engine.materials import Materials
-from lmmpress.engine.parts.lesson import forward_of, is_trained, lesson_of, side_of
+from lmmpress.engine.parts.economy import economy_of
+from lmmpress.engine.parts.lesson import forward_of, is_trained, lesson_of, settle_teacher, side_of
 from lmmpress.engine.parts.repair import repair
 from lmmpress.lmm.checkpoint import load_model, save_trained
 from lmmpress.lmm.compression_record import continued
+from lmmpress.lmm.recompute import recompute_blocks
 from lmmpress.lmm.verify import verify_saved
 from lmmpress.settings.distillation import Distillation
+from lmmpress.settings.economy import NO_ECONOMY, Economy
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class Trained(BaseModel):
-    """The digest of the distilled checkpoint, the mean loss of each epoch, and the learning rate if trials found it.
+    """The digest of the distilled checkpoint, the mean loss of each epoch, the learning rate if trials found it, and
+    the economy with which it learned, None if it needed none.
 
     `checkpoint` is None if the loss was not finite, and in every process but the first.
     """
@@ -28,10 +35,11 @@ class Trained(BaseModel):
     checkpoint: str | None
     loss: list[float]
     learning_rate: float | None = None
+    economy: Economy | None = None
 
     def noted(self) -> dict[str, Any]:
-        """As the part's record has it: without a learning rate where the plan gives it, as in older versions."""
-        return self.model_dump(exclude={"learning_rate"} if self.learning_rate is None else set())
+        """As the part's record has it: without what is None, as in older versions."""
+        return self.model_dump(exclude={name for name in ("learning_rate", "economy") if getattr(self, name) is None})
 
 
 def train(materials: Materials, checkpoint: str, seed: int, settings: Distillation) -> Trained:
@@ -41,14 +49,17 @@ def train(materials: Materials, checkpoint: str, seed: int, settings: Distillati
     stops = settings.stop_within and side != "image"  # which learns from no answers
     rows, held = kept_aside(len(materials.lessons("distill").rows), seed) if stops else (None, None)
     lesson = lesson_of(materials, checkpoint, side, settings, rows)
+    settle_teacher(materials, side, settings)
     refitted: dict[str, torch.Tensor] = {}
 
-    def fresh() -> torch.nn.Module:
-        model = load_model(source).to(materials.accelerator.device)
+    def fresh(economy: Economy = NO_ECONOMY) -> torch.nn.Module:
+        model = load_model(source, _DTYPES[economy.weights]).to(materials.accelerator.device)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(is_trained(materials, side, name))
             if name in refitted:
                 parameter.data.copy_(refitted[name])
+        if economy.recompute:
+            recompute_blocks(model, materials.anatomy_of(checkpoint))
         return model
 
     def learner(model: torch.nn.Module) -> torch.nn.Module:
@@ -57,10 +68,12 @@ def train(materials: Materials, checkpoint: str, seed: int, settings: Distillati
 
     if settings.refit_rows:
         refitted |= repair(materials, checkpoint, fresh(), lesson, forward_of(materials, side))
+    economy = economy_of(materials, checkpoint, side, lesson, settings, fresh) if settings.epochs else NO_ECONOMY
+    lesson = replace(lesson, economy=economy)
     searched = settings.learning_rate == "auto" and settings.epochs
-    found = find_rate(lambda: learner(fresh()), lesson, seed, accelerator) if searched else None
+    found = find_rate(lambda: learner(fresh(economy)), lesson, seed, accelerator) if searched else None
     rate = found if settings.learning_rate == "auto" else settings.learning_rate
-    model, repaired = fresh(), sorted(refitted)
+    model, repaired = fresh(economy), sorted(refitted)
     refitted.clear()  # a copy of the weights, which training has no room for
 
     def enough() -> bool:
@@ -69,10 +82,11 @@ def train(materials: Materials, checkpoint: str, seed: int, settings: Distillati
 
     losses = distill(learner(model), lesson, rate, seed, accelerator, enough) if rate is not None else []
     accelerator.free_memory()  # otherwise it keeps every step's model and optimiser until the run ends
-    if losses is None:
-        return Trained(checkpoint=None, loss=[], learning_rate=found)
-    if not accelerator.is_main_process:
-        return Trained(checkpoint=None, loss=losses, learning_rate=found)
+    trained = Trained(
+        checkpoint=None, loss=losses or [], learning_rate=found, economy=economy if economy.saves else None
+    )
+    if losses is None or not accelerator.is_main_process:
+        return trained
     with materials.store.scratch() as folder:
         entry = {
             "distilled_from": checkpoint,
@@ -83,15 +97,27 @@ def train(materials: Materials, checkpoint: str, seed: int, settings: Distillati
             entry["refitted"] = repaired
         if found is not None:
             entry["learning_rate"] = found
+        if economy.needs_torchao:
+            entry["economy"] = economy.model_dump(exclude={"why"})
         anatomy = materials.anatomy_of(checkpoint)
-        trained = accelerator.unwrap_model(model)
-        save_trained(trained, source, anatomy, folder / "checkpoint", continued(source, entry))
-        verify_saved(trained, folder / "checkpoint")
+        model = accelerator.unwrap_model(model)
+        if economy.weights != "float32":
+            model = _with_trained(fresh(), model)
+        save_trained(model, source, anatomy, folder / "checkpoint", continued(source, entry))
+        verify_saved(model, folder / "checkpoint")
         saved = materials.store.add_checkpoint(folder / "checkpoint")
     materials.remember(saved, anatomy)
-    return Trained(checkpoint=saved, loss=losses, learning_rate=found)
+    return trained.model_copy(update={"checkpoint": saved})
+
+
+def _with_trained(whole: torch.nn.Module, model: torch.nn.Module) -> torch.nn.Module:
+    """A model of float32 with the weights that were trained in another dtype; the others stay as they are stored."""
+    for parameter, own in zip(whole.parameters(), model.parameters(), strict=True):
+        if parameter.requires_grad:
+            parameter.data.copy_(own)
+    return whole
 
 
 def lasting(settings: Distillation) -> dict[str, Any]:
     """The distillation settings that the result depends on; the others change only rounding."""
-    return settings.model_dump(exclude={"micro_batch_size", "processes", "caches", "draw"})
+    return settings.model_dump(exclude={"micro_batch_size", "processes", "caches", "draw", "recompute"})

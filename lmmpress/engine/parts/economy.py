@@ -1,0 +1,99 @@
+"""Which economy a student learns with on this machine."""
+
+from collections.abc import Callable
+from math import ceil, prod
+
+import numpy as np
+import torch
+
+from lmmpress.distillation.loss import MOST_LOGITS
+from lmmpress.distillation.train import Lesson
+from lmmpress.engine.materials import Materials
+from lmmpress.engine.parts.lesson import Side, forward_of
+from lmmpress.host.extras import is_installed
+from lmmpress.host.memory import available_memory
+from lmmpress.lmm.batches import make_batch
+from lmmpress.lmm.kept_tensors import Kept, kept_by
+from lmmpress.lmm.recompute import blocks_of
+from lmmpress.progress import say_once
+from lmmpress.pruning.economy import choose, fits
+from lmmpress.pruning.memory import Training
+from lmmpress.pruning.sizes import head_shapes
+from lmmpress.settings.distillation import Distillation
+from lmmpress.settings.economy import Economy
+
+_COPIES_OF_LOGITS = 12
+"""So many tensors of the size of a portion's logits the loss holds, in float32."""
+
+
+def economy_of(
+    materials: Materials,
+    checkpoint: str,
+    side: Side,
+    lesson: Lesson,
+    settings: Distillation,
+    fresh: Callable[[], torch.nn.Module],
+) -> Economy:
+    """The economy that the settings name, or the least that fits; `fresh` loads the student. It is the same in all
+    processes that train together."""
+    if "auto" not in (settings.optimizer, settings.weights, settings.recompute):
+        return settings.economy().model_copy(update={"why": "the plan says so"})
+    budget = _budget(materials)
+    model = fresh()
+    training = _training(materials, checkpoint, side, lesson, model)
+    del model
+    found = choose(training, settings, budget, is_installed("torchao"))
+    if not fits(training, settings.economy(), budget):
+        say_once(f"distillation: {found}: the student {found.why}")
+    return found
+
+
+def _budget(materials: Materials) -> int:
+    """The bytes that each process can have; the least of all of them."""
+    accelerator = materials.accelerator
+    if accelerator.device.type == "cuda":
+        free = torch.cuda.mem_get_info(accelerator.device)[0]
+        free += torch.cuda.memory_reserved(accelerator.device) - torch.cuda.memory_allocated(accelerator.device)
+    else:
+        free = available_memory() // accelerator.num_processes
+    return int(accelerator.gather(torch.tensor([free], device=accelerator.device)).min())
+
+
+def _training(materials: Materials, checkpoint: str, side: Side, lesson: Lesson, model: torch.nn.Module) -> Training:
+    """What this process holds while the student learns."""
+    processes, width = materials.accelerator.num_processes, materials.dtype.itemsize
+    settings, anatomy = lesson.settings, materials.anatomy
+    rows = min(settings.micro_batch_size, ceil(min(settings.batch_size, lesson.size) / processes))
+    each, head = _kept_by_row(materials, checkpoint, side, lesson, model), head_shapes(anatomy)
+    positions = rows * ceil(lesson.examples.positions / len(lesson.examples.rows))
+    logits = min(MOST_LOGITS, positions * max(shape[0] for shape in head)) if side != "image" else 0
+    # without caches all of the teacher is there, and not free
+    teacher = width * sum(map(prod, head)) if settings.caches else 0
+    return Training(
+        held=sum(one.numel() for one in model.parameters()),
+        trained=sum(one.numel() for one in model.parameters() if one.requires_grad),
+        width=width,
+        processes=processes,
+        beside=teacher + _COPIES_OF_LOGITS * 4 * logits,
+        kept=rows * each.usual,
+        kept_anew=rows * each.recomputed,
+    )
+
+
+def _kept_by_row(materials: Materials, checkpoint: str, side: Side, lesson: Lesson, model: torch.nn.Module) -> Kept:
+    """What a forward pass keeps of one more row, of those that are longest. Batches have rows of more than one length,
+    as those of a training have; else some models would go without a mask."""
+    run, device = forward_of(materials, side), materials.accelerator.device
+    rows = lesson.examples.rows
+    chosen = np.arange(len(rows)) if lesson.rows is None else lesson.rows
+    sizes = rows.image_counts[chosen] if side == "image" else rows.lengths[chosen]
+    shortest, longest = int(chosen[sizes.argmin()]), int(chosen[sizes.argmax()])
+    blocks = list(blocks_of(model, materials.anatomy_of(checkpoint)))
+
+    def of(*numbers: int) -> Kept:
+        batch = make_batch(lesson.examples, list(numbers), lesson.features).to(device)
+        with materials.in_students_dtype(model):
+            return kept_by(lambda: run(model, batch), model, blocks)
+
+    less, more = of(shortest, longest), of(shortest, longest, longest)
+    return Kept(max(0, more.usual - less.usual), max(0, more.recomputed - less.recomputed))
