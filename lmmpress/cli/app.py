@@ -27,6 +27,7 @@ from lmmpress.cli.shared import console, say
 from lmmpress.errors import UserError
 from lmmpress.host.full_disk import is_full, system_says
 from lmmpress.host.offline import stay_offline
+from lmmpress.host.quiet import quiet_torchao
 from lmmpress.progress import listening
 from lmmpress.progress.log import LOG, LogForm, log_traceback, logging_in_form
 from lmmpress.progress.terminal import on_terminal
@@ -87,7 +88,7 @@ def main() -> None:
     stay_offline()
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", str(console.is_terminal).lower())
     sys.excepthook = lambda kind, error, trace: log_traceback(error)
-    with logging_in_form(form):
+    with quiet_torchao(), logging_in_form(form):
         try:
             _run(debug, form)
         except Exception as error:  # --debug

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
+from lmmpress.errors import UserError
 from lmmpress.host.extras import needs
 from lmmpress.host.quiet import quiet_torchao
 from lmmpress.settings.economy import Economy
 
-PIECE = 1 << 22
+PIECE = 1 << 20
 """The most numbers of a parameter that are updated at a time. torchao holds some copies of them."""
 
 _BLOCK = 256  # numbers that share a scale: a piece of another size keeps its averages in float32
@@ -36,6 +37,15 @@ def check_installed(economy: Economy) -> None:
         what = "optimizer: adamw8bit" if economy.optimizer == "adamw8bit" else "weights: bfloat16"
         with quiet_torchao():
             needs("torchao", f"distillation.{what}", "torchao.optim")
+
+
+def has_torchao() -> bool:
+    """Whether torchao can be imported."""
+    try:
+        check_installed(Economy(optimizer="adamw8bit"))
+    except UserError:
+        return False
+    return True
 
 
 def _in_pieces(economy: Economy) -> Callable[[Sequence[torch.nn.Parameter], float, float], torch.optim.Optimizer]:
@@ -63,7 +73,16 @@ def _in_pieces(economy: Economy) -> Callable[[Sequence[torch.nn.Parameter], floa
             wide: torch.Tensor = state.float()
             return wide
 
+        def _begin(self) -> None:
+            # all averages before the first update: made one by one between what that holds for a moment, they would
+            # lie scattered, and no allocator could give back what is free between them
+            for piece in (piece for _, own in self._whole for piece in own):
+                averages = {"exp_avg": self._new_buffer(piece, True), "exp_avg_sq": self._new_buffer(piece, False)}
+                self.state[piece] = {"step": torch.tensor(0.0)} | averages
+
         def step(self, closure: Any = None) -> None:
+            if not self.state:
+                self._begin()
             for parameter, pieces in self._whole:
                 if parameter.grad is not None:
                     for piece, gradient in zip(pieces, pieces_of(parameter.grad.contiguous()), strict=True):

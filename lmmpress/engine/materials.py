@@ -309,7 +309,7 @@ class Materials:
     def release_teacher(self) -> None:
         """Let go of the teacher's model, so that a student has its memory. It is loaded again where it is needed."""
         if self.__dict__.pop("teacher_model", None) is not None:
-            release_memory()  # modules hold each other, so only the garbage collector lets go of them
+            release_memory()  # which torch would keep of a GPU for tensors of the same sizes
 
     @property
     def teacher_states(self) -> TensorRows:

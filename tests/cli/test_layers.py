@@ -18,7 +18,7 @@ CLI = ROOT / "lmmpress" / "cli"
 PRINTING = ("lmmpress.printing", "lmmpress.errors", "lmmpress.progress", "lmmpress.cli")
 CLUSTER = ("lmmpress.tasks.cluster_profile", "lmmpress.tasks.granularity", "lmmpress.tasks.pod_memory")
 ROOMS = {
-    "app.py": ("lmmpress.host.full_disk", "lmmpress.host.offline"),
+    "app.py": ("lmmpress.host.full_disk", "lmmpress.host.offline", "lmmpress.host.quiet"),
     "approve.py": ("lmmpress.argo", "lmmpress.pods", "lmmpress.doctor", "lmmpress.tasks", "lmmpress.host.extras"),
     "argo.py": ("lmmpress.argo", "lmmpress.pods", "lmmpress.doctor", "lmmpress.plan", *CLUSTER),
     "checkpoints.py": ("lmmpress.axes", "lmmpress.plan"),

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from lmmpress.distillation.loss import MOST_LOGITS
+from lmmpress.distillation.optimizers import has_torchao
 from lmmpress.distillation.train import Lesson
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.lesson import Side, forward_of
-from lmmpress.host.extras import is_installed
 from lmmpress.host.memory import available_memory
 from lmmpress.lmm.batches import make_batch
 from lmmpress.lmm.kept_tensors import Kept, kept_by
@@ -38,12 +38,12 @@ def economy_of(
     processes that train together."""
     if "auto" not in (settings.optimizer, settings.weights, settings.recompute):
         return settings.economy().model_copy(update={"why": "the plan says so"})
-    budget = _budget(materials)
-    model = fresh()
-    training = _training(materials, checkpoint, side, lesson, model)
-    del model
-    found = choose(training, settings, budget, is_installed("torchao"))
-    if not fits(training, settings.economy(), budget):
+    if not settings.caches:
+        _ = materials.teacher_model  # which the student learns from: what that takes is not free
+    budget, training = _budget(materials), _training(materials, checkpoint, side, lesson, fresh())
+    enough = fits(training, settings.economy(), budget)
+    found = choose(training, settings, budget, has_torchao=not enough and has_torchao())
+    if not enough:
         say_once(f"distillation: {found}: the student {found.why}")
     return found
 
@@ -67,8 +67,7 @@ def _training(materials: Materials, checkpoint: str, side: Side, lesson: Lesson,
     each, head = _kept_by_row(materials, checkpoint, side, lesson, model), head_shapes(anatomy)
     positions = rows * ceil(lesson.examples.positions / len(lesson.examples.rows))
     logits = min(MOST_LOGITS, positions * max(shape[0] for shape in head)) if side != "image" else 0
-    # without caches all of the teacher is there, and not free
-    teacher = width * sum(map(prod, head)) if settings.caches else 0
+    teacher = width * sum(map(prod, head)) if settings.caches else 0  # without caches it is there already
     return Training(
         held=sum(one.numel() for one in model.parameters()),
         trained=sum(one.numel() for one in model.parameters() if one.requires_grad),

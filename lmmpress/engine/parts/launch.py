@@ -37,6 +37,7 @@ def train_in_processes(materials: Materials, checkpoint: str, seed: int, setting
         side = side_of(materials, checkpoint, settings)
         lesson_of(materials, checkpoint, side, settings, None)
         settle_teacher(materials, side, settings)
+    materials.release_teacher()  # each process that needs it loads its own
     with materials.store.scratch() as folder:
         job = Job(
             plan=materials.plan.model_copy(update={"distillation": settings}),
