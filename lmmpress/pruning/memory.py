@@ -96,12 +96,12 @@ def needs_of(weights: Weights, plan: Plan, sees_once: bool, processes: int | Non
     """
     evaluate = _evaluate(weights, plan)
     distill = _distill(weights, plan, processes or plan.distillation.processes)
-    # one process makes all parts of a stage, and keeps the teacher that it has loaded
+    # one process makes all parts of a stage; while it distils, the C library keeps about a model's worth of the small
+    # tensors that the parts before have freed, as the teacher
     most = (_importance(weights, plan, teacher=True), distill, evaluate)
     stage = Need(
         "stage",
-        # and the C library keeps about a model's worth of the small tensors that the parts before have freed
-        max(need.process for need in most) + _widths(plan)[0] * weights.original,
+        max(*(need.process for need in most), distill.process + _widths(plan)[0] * weights.original),
         max(need.process_with_gpu for need in most),
         max(need.gpu for need in most),
     )
