@@ -39,6 +39,7 @@ BENCHES = [
     Bench("row_check", "minutes"),
     Bench("memory", "minutes", threads=1),
     Bench("loss_memory", "minutes", threads=1),
+    Bench("economy", "minutes", threads=1),
     Bench("distillation", "minutes", threads=1),
     Bench("distillation_two_threads", "minutes", "distillation", ("--rounds", "1", "--rows", "256")),
     Bench("caches", "minutes"),

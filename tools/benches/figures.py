@@ -336,6 +336,7 @@ LEFT_OUT = {
     "controls": "accuracies; docs/sample.md has the table",
     "criteria": "losses and accuracies; docs/sample.md has the table",
     "criteria_two_blocks": "losses and accuracies; docs/sample.md has the table",
+    "economy": "not kept yet; what is predicted of a training's memory, and its loss",
     "determinism": "differences of digits; docs/determinism.md has the table",
     "distillation_rows": "accuracies; docs/plan.md has the table",
     "learning_rate": "accuracies by rate; docs/benchmarks.md has the table",
