@@ -17,6 +17,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from common import Peak, sample_materials, show
 
@@ -83,9 +84,9 @@ def memory(arguments: argparse.Namespace) -> dict[str, float]:
             seen.append((training_bytes(sizes, settings.economy()) - _head(materials), sizes.trained))
             return learn(model, *given)
 
-        training.distill = measured
-        training.save_trained = _stop  # what is written is read back, which takes memory of its own
-        with Peak() as peak, suppress(_EndedError):
+        # what is written is read back, which takes memory of its own
+        own = patch.multiple(training, distill=measured, save_trained=_stop)
+        with own, Peak() as peak, suppress(_EndedError):
             training.train(materials, materials.original, 1, settings)
         (predicted, trained), *_ = seen
     return {
