@@ -153,6 +153,10 @@ FIGURES = [
     Figure("the same, four passes", "importance", ("dataset, 4 passes", "ratio"), "importance, `dataset`, four"),
     Figure("importance, batch / bare", "importance", ("batch, 1 pass", "ratio"), "importance, `batch`", 1.15),
     Figure("importance, sample / bare", "importance", ("sample, 1 pass", "ratio"), "importance, `sample`", 1.3),
+    Figure("plain generation / rows leave", "generation", ("leaving", "ratio"), "rows that have ended leave"),
+    Figure("the same, sorted", "generation", ("sorted and leaving", "ratio"), "the same, and rows sorted"),
+    Figure("the same, uneven", "generation", ("leaving, uneven answers", "ratio"), "rows leave, answers of a random"),
+    Figure("plain generation / static cache", "generation", ("static cache", "ratio"), "a static cache that nothing"),
     *(
         Figure(
             f"an epoch without caches / with caches, {shape}",
