@@ -1,8 +1,7 @@
 """What the steps of a run share: the teacher, the encoded data, and results that are computed from them once."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from accelerate.utils import release_memory
 from lmmpress.data import Split
 from lmmpress.data.facts import SplitFacts, facts_of
 from lmmpress.distillation.loss import States
+from lmmpress.engine.caches import Caches, Kind, Wanted
 from lmmpress.engine.misfits import naming_the_way_out
 from lmmpress.engine.part_names import PARTS, Part
 from lmmpress.engine.run_splits import RunSplits, split_of, turns_of
@@ -29,7 +29,7 @@ from lmmpress.lmm.heads import load_head
 from lmmpress.lmm.processor import load_processor
 from lmmpress.lmm.read_anatomy import anatomy_of, read_config
 from lmmpress.lmm.row_reading import reading_of
-from lmmpress.lmm.tensor_rows import TensorRows, new_rows, open_rows, save_rows
+from lmmpress.lmm.tensor_rows import TensorRows
 from lmmpress.plan import Plan, digest_of
 from lmmpress.progress import say_once
 from lmmpress.pruning.sizes import frozen_side
@@ -253,8 +253,8 @@ class Materials:
         return {}
 
     @cached_property
-    def _features(self) -> dict[tuple[str, str | None], TensorRows | None]:
-        return {}
+    def caches(self) -> Caches:
+        return Caches(self.store)
 
     def features(self, role: Role, checkpoint: str | None = None) -> TensorRows | None:
         """The visual features [images, tokens, width] of a role's images; None if they are not cached.
@@ -267,16 +267,10 @@ class Materials:
             return None
         examples, seer = self.examples(role), self._seer(checkpoint or self.original)
         pixels = None if self.anatomy.projector is None else examples.pixels
-        if (examples.split.digest, seer) not in self._features:
-            self._features[examples.split.digest, seer] = self._find_or_compute(
-                "features",
-                role,
-                examples,
-                0 if pixels is None else len(pixels),
-                lambda new: visual_features(self._model_of(checkpoint), examples, self.anatomy, _BATCH, new),
-                seer,
-            )
-        return self._features[examples.split.digest, seer]
+        return self.caches.get(
+            self._wanted("features", role, examples, 0 if pixels is None else len(pixels), seer),
+            lambda new: visual_features(self._model_of(checkpoint), examples, self.anatomy, _BATCH, new),
+        )
 
     def _seer(self, checkpoint: str) -> str | None:
         """The digest of a checkpoint's image side; None if it is the original's."""
@@ -317,23 +311,13 @@ class Materials:
         return self._states_of("distill", self.lessons("distill"))
 
     def _states_of(self, role: Role, examples: Examples) -> TensorRows:
-        if examples.split.digest not in self._states:
-            order, projector = grouped(examples, _BATCH), self.anatomy.projector
-            seen = self.features(role, self.original)
-            found = self._find_or_compute(
-                "states",
-                role,
-                examples,
-                examples.positions,
-                lambda new: answer_states(self.teacher_model, examples, projector, seen, order, new),
-            )
-            assert found is not None
-            self._states[examples.split.digest] = found
-        return self._states[examples.split.digest]
+        def compute(new: NewRows) -> TensorRows:
+            seen, order = self.features(role, self.original), grouped(examples, _BATCH)
+            return answer_states(self.teacher_model, examples, self.anatomy.projector, seen, order, new)
 
-    @cached_property
-    def _states(self) -> dict[str, TensorRows]:
-        return {}
+        found = self.caches.get(self._wanted("states", role, examples, examples.positions), compute)
+        assert found is not None
+        return found
 
     def teacher_logits(self, batch: Batch) -> torch.Tensor:
         """The teacher's logits [positions, vocabulary] of a distillation batch, from cached states if they are used."""
@@ -390,28 +374,10 @@ class Materials:
         """The subjects of a result that depends on the teacher and a split."""
         return Subjects(checkpoints=[self.original], data=[split.digest])
 
-    def _find_or_compute(
-        self,
-        kind: str,
-        role: Role,
-        examples: Examples,
-        rows: int,
-        compute: Callable[[NewRows], TensorRows | None],
-        seer: str | None = None,
-    ) -> TensorRows | None:
-        """What the teacher, or the image side `seer`, makes of examples, so many `rows`, from the store; else computed,
-        in the file that the store takes. None where there is none, as of images in rows of text."""
+    def _wanted(self, kind: Kind, role: Role, examples: Examples, rows: int, seer: str | None = None) -> Wanted:
+        """The cache of what the teacher, or the image side `seer`, makes of a role's examples, so many `rows`."""
         name = self._cache_name(kind, examples, seer)
-        with self.store.tensor_file(name) as stored:
-            if stored is not None:
-                known = open_rows(stored).get(kind)
-                if rows != (0 if known is None else len(known)):
-                    raise ValueError(f"not {kind} of {rows} rows")
-                return known
-        with self.store.new_tensors(name, self._subjects(self.examples(role).split)) as path:
-            if (found := compute(partial(new_rows, path, kind))) is None:
-                save_rows(path, {})
-        return found
+        return Wanted(kind, name, rows, self._subjects(self.examples(role).split))
 
     def _cache_name(self, kind: str, examples: Examples, seer: str | None = None) -> str:
         inputs = ({} if seer is None else {"image_side": seer}) | {
