@@ -2,16 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
-from lmmpress.lmm.forward import NewRows
-from lmmpress.lmm.tensor_rows import TensorRows, new_rows, open_rows, save_rows
+from lmmpress.lmm.ragged_rows import NewFile, RaggedRows, open_either
+from lmmpress.lmm.tensor_rows import TensorRows, save_rows
 from lmmpress.store import Store
 from lmmpress.store.records import Subjects
 
 Kind = Literal["features", "states"]
-Compute = Callable[[NewRows], TensorRows | None]
+Kept = TensorRows | RaggedRows
+Compute = Callable[[NewFile], Kept | None]
 """Computes rows in a new file; None where there are none, as of images in rows of text."""
 
 
@@ -31,22 +31,22 @@ class Caches:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._opened: dict[str, TensorRows | None] = {}
+        self._opened: dict[str, Kept | None] = {}
 
-    def get(self, wanted: Wanted, compute: Compute) -> TensorRows | None:
+    def get(self, wanted: Wanted, compute: Compute) -> Kept | None:
         """The rows from the store; else computed, in the file that the store takes. None where there are none."""
         if wanted.name not in self._opened:
             self._opened[wanted.name] = self._found_or_made(wanted, compute)
         return self._opened[wanted.name]
 
-    def _found_or_made(self, wanted: Wanted, compute: Compute) -> TensorRows | None:
+    def _found_or_made(self, wanted: Wanted, compute: Compute) -> Kept | None:
         with self._store.tensor_file(wanted.name) as stored:
             if stored is not None:
-                known = open_rows(stored).get(wanted.kind)
+                known = open_either(stored, wanted.kind)
                 if wanted.rows != (0 if known is None else len(known)):
                     raise ValueError(f"not {wanted.kind} of {wanted.rows} rows")
                 return known
         with self._store.new_tensors(wanted.name, wanted.of) as path:
-            if (found := compute(partial(new_rows, path, wanted.kind))) is None:
+            if (found := compute(NewFile(path, wanted.kind))) is None:
                 save_rows(path, {})
         return found

@@ -12,7 +12,7 @@ from accelerate.utils import release_memory
 from lmmpress.data import Split
 from lmmpress.data.facts import SplitFacts, facts_of
 from lmmpress.distillation.loss import States
-from lmmpress.engine.caches import Caches, Kind, Wanted
+from lmmpress.engine.caches import Caches, Kept, Kind, Wanted
 from lmmpress.engine.misfits import naming_the_way_out
 from lmmpress.engine.part_names import PARTS, Part
 from lmmpress.engine.run_splits import RunSplits, split_of, turns_of
@@ -24,9 +24,10 @@ from lmmpress.lmm.batches import Batch, grouped
 from lmmpress.lmm.checkpoint import digest_of_tensors, load_model
 from lmmpress.lmm.compatibility import FITTED, was_blind
 from lmmpress.lmm.examples import Examples, encode, read_examples, with_rows
-from lmmpress.lmm.forward import NewRows, answer_logits, answer_states, head_inputs, visual_features
+from lmmpress.lmm.forward import answer_logits, answer_states, head_inputs, visual_features
 from lmmpress.lmm.heads import load_head
 from lmmpress.lmm.processor import load_processor
+from lmmpress.lmm.ragged_rows import NewFile
 from lmmpress.lmm.read_anatomy import anatomy_of, read_config
 from lmmpress.lmm.row_reading import reading_of
 from lmmpress.lmm.tensor_rows import TensorRows
@@ -256,7 +257,7 @@ class Materials:
     def caches(self) -> Caches:
         return Caches(self.store)
 
-    def features(self, role: Role, checkpoint: str | None = None) -> TensorRows | None:
+    def features(self, role: Role, checkpoint: str | None = None) -> Kept | None:
         """The visual features [images, tokens, width] of a role's images; None if they are not cached.
 
         Where no step of the plan changes the image side they are the original's. Where steps leave it as the last
@@ -311,12 +312,12 @@ class Materials:
         return self._states_of("distill", self.lessons("distill"))
 
     def _states_of(self, role: Role, examples: Examples) -> TensorRows:
-        def compute(new: NewRows) -> TensorRows:
+        def compute(new: NewFile) -> TensorRows:
             seen, order = self.features(role, self.original), grouped(examples, _BATCH)
             return answer_states(self.teacher_model, examples, self.anatomy.projector, seen, order, new)
 
         found = self.caches.get(self._wanted("states", role, examples, examples.positions), compute)
-        assert found is not None
+        assert isinstance(found, TensorRows)
         return found
 
     def teacher_logits(self, batch: Batch) -> torch.Tensor:

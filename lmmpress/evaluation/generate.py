@@ -86,7 +86,9 @@ def _prompts(examples: Examples, chosen: Sequence[int]) -> Tensors:
     inputs = {"input_ids": ids, "attention_mask": attention}
     images = examples.images_of(chosen)
     if images and examples.pixels is not None:
-        inputs["pixel_values"] = examples.pixels[images]
+        pixels = examples.pixels[images]
+        assert isinstance(pixels, torch.Tensor), "generation takes images of one size"
+        inputs["pixel_values"] = pixels
     return inputs
 
 

@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 
 from lmmpress.data.workers import by_workers
 from lmmpress.lmm.examples import Examples, Tensors
+from lmmpress.lmm.pixels import Images
+from lmmpress.lmm.ragged_rows import RaggedRows
 from lmmpress.lmm.tensor_rows import TensorRows
 
 _BATCHES_AHEAD = 1  # of each worker
 
-Features = TensorRows | torch.Tensor
+Features = TensorRows | RaggedRows | torch.Tensor
+"""The visual features of all images, by their indices."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,9 @@ class Batch:
     position among the answer positions of all examples.
 
     The images of the examples, in the order of their places, are either `pixels` [images, channels, height, width], or
-    `features` [images, tokens, width], the projector's inputs; both are None without images.
+    `features` [images, tokens, width], the projector's inputs; both are None without images. Where images differ in
+    size, either is a list with an entry for each of them. `goals` are what the teacher makes of the examples, if it is
+    to be learned and was computed before: the inputs of its head [positions, width], or its visual features.
     """
 
     examples: list[int]
@@ -42,16 +47,23 @@ class Batch:
     targets: torch.Tensor
     owner: torch.Tensor
     number: torch.Tensor
-    pixels: torch.Tensor | None = None
-    features: torch.Tensor | None = None
+    pixels: Images | None = None
+    features: Images | None = None
+    goals: Images | None = None
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(
             self.examples,
             {name: value.to(device) for name, value in self.inputs.items()},
             *(value.to(device) for value in (self.where, self.targets, self.owner, self.number)),
-            *(value if value is None else value.to(device) for value in (self.pixels, self.features)),
+            *(_moved(value, device) for value in (self.pixels, self.features, self.goals)),
         )
+
+
+def _moved(images: Images | None, device: torch.device) -> Images | None:
+    if images is None or isinstance(images, torch.Tensor):
+        return images if images is None else images.to(device)
+    return [one.to(device) for one in images]
 
 
 def make_batch(examples: Examples, chosen: list[int], features: Features | None = None) -> Batch:
@@ -77,16 +89,17 @@ def make_batch(examples: Examples, chosen: list[int], features: Features | None 
         where = not_padding.bool()
     images = list(chain.from_iterable(row.images for row in rows))
     pixels = None if features is not None else examples.pixels
-    starts = examples.starts[chosen].tolist()
+    number = examples.numbers_of(chosen)
     return Batch(
         chosen,
         inputs,
         where,
         torch.tensor([token for row in rows for token in row.targets]),
         torch.tensor([place for place, row in enumerate(rows) for _ in range(row.positions)]),
-        torch.cat([start + torch.arange(row.positions) for start, row in zip(starts, rows, strict=True)]),
+        torch.from_numpy(number),
         pixels[images] if images and pixels is not None else None,
         features[images] if images and features is not None else None,
+        examples.goals(chosen) if examples.goals else None,
     )
 
 

@@ -1,7 +1,7 @@
 """Converts the rows of a split to examples: token ids, and the pixels of their images."""
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from lmmpress.data import Row, Split
 from lmmpress.data.rows import open_images
 from lmmpress.lmm.encoder import ROWS_AT_ONCE, Encoded, Encoder
 from lmmpress.lmm.example_rows import Example, ExampleRows, Numbers, open_examples, pack
-from lmmpress.lmm.pixels import Pixels
+from lmmpress.lmm.pixels import Images, Pixels
 from lmmpress.plan import Template, Turns, digest_of
 from lmmpress.progress import counter, say_once, track
 
@@ -28,7 +28,8 @@ Tensors = dict[str, torch.Tensor]
 class Examples:
     """An encoded split. Without images `pixels` is None; with cached visual features no pixels are read.
 
-    `decoder_start` is the first decoder token of an encoder-decoder model, None for other models.
+    `decoder_start` is the first decoder token of an encoder-decoder model, None for other models. `goals` reads what
+    the teacher makes of some examples, where batches are to have it.
     """
 
     split: Split
@@ -36,6 +37,7 @@ class Examples:
     pad: int
     decoder_start: int | None = None
     pixels: Pixels | None = None
+    goals: Callable[[Sequence[int]], Images] | None = None
 
     @cached_property
     def starts(self) -> Numbers:
@@ -47,6 +49,11 @@ class Examples:
     def positions(self) -> int:
         """The number of answer positions in all examples."""
         return int(self.starts[-1])
+
+    def numbers_of(self, chosen: Sequence[int]) -> Numbers:
+        """The numbers of the answer positions of the chosen rows among those of all rows, row by row."""
+        parts = (np.arange(self.starts[row], self.starts[row + 1]) for row in chosen)
+        return np.concatenate([np.zeros(0, np.int64), *parts])
 
     def images_of(self, chosen: Sequence[int]) -> list[int]:
         """The images of the chosen rows, in the order of their places in a batch of them."""
@@ -96,7 +103,7 @@ def read_examples(path: Path, split: Split, processor: Any, config: dict[str, An
 
 def with_rows(examples: Examples, rows: Iterable[Example], digest: str) -> Examples:
     """The same images with other rows about them: those of a split with this digest."""
-    return replace(examples, split=replace(examples.split, digest=digest), rows=pack(rows))
+    return replace(examples, split=replace(examples.split, digest=digest), rows=pack(rows), goals=None)
 
 
 def check_rows(

@@ -1,6 +1,6 @@
 """Forward passes with or without cached visual features: logits, visual features and hidden states of answers."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -11,11 +11,11 @@ from lmmpress.data.workers import by_workers
 from lmmpress.lmm.anatomy import Anatomy, Projector
 from lmmpress.lmm.batches import Batch, Batches, Features, at_answers
 from lmmpress.lmm.examples import Examples
-from lmmpress.lmm.tensor_rows import Shape, TensorRows, temporary_rows
+from lmmpress.lmm.ragged_rows import NewFile, NewRagged, RaggedRows
+from lmmpress.lmm.tensor_rows import TensorRows
 from lmmpress.progress import track
 
-NewRows = Callable[[Shape, torch.dtype], TensorRows]
-"""Makes a tensor in a file, whose rows are still to be written."""
+_TEMPORARY = NewFile()
 
 
 def answer_logits(model: torch.nn.Module, batch: Batch, projector: Projector | None) -> torch.Tensor:
@@ -24,17 +24,30 @@ def answer_logits(model: torch.nn.Module, batch: Batch, projector: Projector | N
     inner = getattr(model, "module", model)  # unwrap the model of a distributed run
     inputs = dict(batch.inputs)
     extra: dict[str, Any] = {}
-    if batch.features is not None and projector is not None:
-        features = batch.features.to(inputs["input_ids"].device, next(model.parameters()).dtype)
-        projected = inner.get_submodule(projector.module)(features)
-        embeddings = list(projected) if projector.listed else projected
+    if projector is not None and (batch.features is not None or isinstance(batch.pixels, list)):
+        embeddings = _embeddings(inner, batch, projector)
         outputs = SimpleNamespace(pooler_output=embeddings, qformer_outputs=None, vision_outputs=None)
         extra = {"pixel_values": None, "mm_encoder_outputs": {"image": outputs}}
-    elif batch.pixels is not None:
+    elif isinstance(batch.pixels, torch.Tensor):
         inputs["pixel_values"] = batch.pixels
     with at_answers(inner, batch):
         logits: torch.Tensor = model(**inputs, **extra, use_cache=False).logits
     return logits
+
+
+def _embeddings(model: torch.nn.Module, batch: Batch, projector: Projector) -> torch.Tensor | list[torch.Tensor]:
+    """The inputs of the language tower for a batch's images, in the form in which the model takes them. Images of
+    different sizes go through it one at a time: a projector may join neighbouring tokens, but not those of two."""
+    module, place = model.get_submodule(projector.module), batch.inputs["input_ids"].device
+    dtype = next(model.parameters()).dtype
+    if isinstance(batch.features, list):
+        return [module(one.to(place, dtype)) for one in batch.features]
+    if batch.features is not None:
+        projected: torch.Tensor = module(batch.features.to(place, dtype))
+        return list(projected) if projector.listed else projected
+    assert batch.pixels is not None
+    seen = (model.get_image_features(one[None]).pooler_output for one in batch.pixels)  # type: ignore[operator]
+    return [one for (one,) in seen]
 
 
 def head_inputs(model: torch.nn.Module, batch: Batch, projector: Projector | None) -> torch.Tensor:
@@ -55,10 +68,10 @@ def _handed_on(states: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def visual_features(
-    model: torch.nn.Module, examples: Examples, anatomy: Anatomy, batch_size: int, new: NewRows = temporary_rows
-) -> TensorRows | None:
-    """The inputs of the language side's projector for every image, [images, tokens, width], in a tensor of `new`; None
-    without images.
+    model: torch.nn.Module, examples: Examples, anatomy: Anatomy, batch_size: int, new: NewFile = _TEMPORARY
+) -> TensorRows | RaggedRows | None:
+    """The inputs of the language side's projector for every image, in a file: [images, tokens, width], or of each image
+    [tokens, width] where images have different numbers of tokens. None without images.
 
     They depend only on the image towers, not on projector and language tower.
     """
@@ -66,14 +79,21 @@ def visual_features(
     if pixels is None or anatomy.projector is None:
         return None
     device = next(model.parameters()).device
-    found: TensorRows | None = None
+    found: TensorRows | NewRagged | None = None
     parts = [range(at, min(at + batch_size, len(pixels))) for at in range(0, len(pixels), batch_size)]
     read = by_workers(pixels.once, parts, ahead=1)
     for part, seen in zip(parts, track(read, f"see {examples.split.name}", len(parts)), strict=True):
-        values = image_features(model, seen.to(device), anatomy.projector).cpu()
-        found = found or new((len(pixels), *values.shape[1:]), values.dtype)
-        found.write(part, values)
-    return found
+        if isinstance(seen, list):
+            some = [image_features(model, one[None].to(device), anatomy.projector).flatten(0, -2).cpu() for one in seen]
+            found = found or new.ragged(some[0].shape[-1], some[0].dtype)
+            assert isinstance(found, NewRagged), "the pixels of an image are a list's in all batches or in none"
+            found.write(some)
+        else:
+            values = image_features(model, seen.to(device), anatomy.projector).cpu()
+            found = found or new.rows((len(pixels), *values.shape[1:]), values.dtype)
+            assert isinstance(found, TensorRows)
+            found.write(part, values)
+    return found.done() if isinstance(found, NewRagged) else found
 
 
 def image_features(model: torch.nn.Module, pixels: torch.Tensor, projector: Projector) -> torch.Tensor:
@@ -91,7 +111,7 @@ def answer_states(
     projector: Projector | None,
     features: Features | None,
     order: Sequence[list[int]],
-    new: NewRows = temporary_rows,
+    new: NewFile = _TEMPORARY,
 ) -> TensorRows:
     """The head's inputs at every answer position: hidden states [positions, width] in the examples' order, in a tensor
     of `new`."""
@@ -103,7 +123,7 @@ def answer_states(
         with _input_of(head, captured):
             answer_logits(model, batch, projector)
         values = captured[0].cpu()[batch.where.cpu()]
-        states = states or new((examples.positions, values.shape[-1]), values.dtype)
+        states = states or new.rows((examples.positions, values.shape[-1]), values.dtype)
         states.write(batch.number.cpu().numpy(), values)
     assert states is not None
     return states

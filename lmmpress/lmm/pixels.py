@@ -17,6 +17,10 @@ _KEPT = 256 << 20
 order that is shuffled anew gains nothing from the last ones."""
 
 
+Images = torch.Tensor | list[torch.Tensor]
+"""The pixels of images, [images, channels, height, width], or a list of each one's if the tower takes any size."""
+
+
 class Pixels:
     """The pixels of a split's images by their indices in `Split.images`. Several threads may read at once."""
 
@@ -30,14 +34,17 @@ class Pixels:
     def __len__(self) -> int:
         return len(self._split.images.names)
 
-    def __getitem__(self, images: Sequence[int]) -> torch.Tensor:
-        """The pixels of these images, [images, channels, height, width]."""
+    def __getitem__(self, images: Sequence[int]) -> Images:
+        """The pixels of these images."""
         of_image = {image: self._one(image) for image in dict.fromkeys(images)}
-        return torch.stack([of_image[image] for image in images])
+        return self._together([of_image[image] for image in images])
 
-    def once(self, images: Sequence[int]) -> torch.Tensor:
+    def once(self, images: Sequence[int]) -> Images:
         """The pixels of these images, of which none is kept for another time."""
-        return torch.stack([self._decoded(image) for image in images])
+        return self._together([self._decoded(image) for image in images])
+
+    def _together(self, images: list[torch.Tensor]) -> Images:
+        return images if self._side is None else torch.stack(images)
 
     def _one(self, image: int) -> torch.Tensor:
         known = self._kept.get(image)

@@ -77,8 +77,11 @@ def read_header(path: Path) -> dict[str, Place]:
     return found
 
 
-def header_of(tensors: Iterable[tuple[str, Shape, torch.dtype]], metadata: Mapping[str, str] | None = None) -> bytes:
-    """The bytes in front of tensors, by name, shape and dtype, that follow each other in a safetensors file."""
+def header_of(
+    tensors: Iterable[tuple[str, Shape, torch.dtype]], metadata: Mapping[str, str] | None = None, length: int = 0
+) -> bytes:
+    """The bytes in front of tensors, by name, shape and dtype, that follow each other in a safetensors file; at least
+    `length` bytes, a multiple of 8."""
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for name, shape, dtype in tensors:
@@ -86,7 +89,7 @@ def header_of(tensors: Iterable[tuple[str, Shape, torch.dtype]], metadata: Mappi
         header[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [offset, offset + size]}
         offset += size
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * max(-len(text) % 8, length - 8 - len(text))
     return struct.pack("<Q", len(text)) + text
 
 

@@ -4,6 +4,7 @@ Files are read by position, not mapped, so what was read once is not part of thi
 """
 
 import errno
+import mmap
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ class TensorRows:
         self._file, self._start = file, start
         self.shape, self.dtype = shape, dtype
         self.row_size = prod(shape[1:]) * dtype.itemsize
+        self._kept: int | None = None
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -38,23 +40,46 @@ class TensorRows:
         """The rows with these numbers, [numbers, ...]. Consecutive ones are read at once."""
         numbers = np.asarray(rows, dtype=np.int64)
         found = torch.empty((len(numbers), *self.shape[1:]), dtype=self.dtype)
+        raw = _bytes(found)
         for at, first, count in _runs(numbers):
-            found[at : at + count] = self.part(first, first + count)
+            self._read(raw[at * self.row_size : (at + count) * self.row_size], first)
         return found
 
     def part(self, begin: int, end: int) -> torch.Tensor:
         """The rows from `begin` to `end`, [end - begin, ...]. OSError if the file is too short."""
-        raw = bytearray((end - begin) * self.row_size)
+        found = torch.empty((end - begin, *self.shape[1:]), dtype=self.dtype)
+        self._read(_bytes(found), begin)
+        return found
+
+    def _read(self, raw: memoryview, first: int) -> None:
+        """Fill memory with rows from the first on."""
         done = 0
         while done < len(raw):
-            where = self._start + begin * self.row_size + done
-            got = os.preadv(self._file.fileno(), [memoryview(raw)[done:]], where)
+            got = os.preadv(self._file.fileno(), [raw[done:]], self._start + first * self.row_size + done)
             if not got:
                 with naming(self._file.name):
                     raise OSError(errno.EIO, "it was cut short while it was read")
             done += got
-        flat = torch.frombuffer(raw, dtype=self.dtype) if raw else torch.empty(0, dtype=self.dtype)
-        return flat.view(end - begin, *self.shape[1:])
+        self._let_go(first * self.row_size, first * self.row_size + len(raw))
+
+    def keep(self, size: int) -> int:
+        """Let so many bytes of the tensor stay in the system's memory after they were read, the first ones: an order
+        that is shuffled anew gains nothing from the last ones. Returns how many these are."""
+        whole = len(self) * self.row_size
+        self._kept = min(size, whole)
+        self._let_go(0, whole)
+        return self._kept
+
+    def _let_go(self, begin: int, end: int) -> None:
+        """Tell the system that it need not keep these bytes, but for the part that may stay. Whole pages are meant: of
+        one that holds other bytes too nothing is lost but time."""
+        if self._kept is None or not hasattr(os, "posix_fadvise"):
+            return
+        begin = max(begin, self._kept)
+        if begin < end:
+            page = (self._start + begin) // mmap.PAGESIZE * mmap.PAGESIZE
+            size = self._start + end + mmap.PAGESIZE - page
+            os.posix_fadvise(self._file.fileno(), page, size, os.POSIX_FADV_DONTNEED)
 
     def write(self, rows: Sequence[int] | NDArray[np.int64], values: torch.Tensor) -> None:
         """Write the rows with these numbers; `values` [numbers, ...] are on the CPU."""

@@ -1,7 +1,7 @@
 """Batches are made by threads ahead of their use, from what is on disk, and are the same as those made one by one."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from lmmpress.data import read_split
 from lmmpress.lmm import pixels as pixels_module
 from lmmpress.lmm.batches import Batch, Batches, ahead, grouped, grouped_rows, make_batch
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
-from lmmpress.lmm.examples import Examples, encode, read_examples
+from lmmpress.lmm.examples import Examples, encode, read_examples, with_rows
 from lmmpress.lmm.forward import visual_features
 from lmmpress.lmm.processor import load_processor
 
@@ -48,6 +48,26 @@ def test_batches_are_those_made_one_by_one(checkpoint: Path, examples: Examples,
     assert all(map(same, found[1::2], plain[1::2]))
     assert same(found[2], plain[2])
     assert len(found) == len(plain) > 3
+
+
+def test_what_the_teacher_makes_of_them_is_read_by_the_threads_ahead(examples: Examples) -> None:
+    """So the device does not wait for the disk."""
+    readers = set()
+
+    def goals(chosen: Sequence[int]) -> torch.Tensor:
+        readers.add(threading.get_ident())
+        return torch.from_numpy(examples.numbers_of(chosen))
+
+    order = grouped(examples, 5, torch.Generator().manual_seed(0))
+    for batch in Batches(replace(examples, goals=goals), order, device=torch.device("cpu")):
+        assert torch.equal(certain(batch.goals), batch.number), "they are those of the batch's own examples"
+    assert readers
+    assert threading.get_ident() not in readers
+
+
+def test_other_rows_have_other_goals(examples: Examples) -> None:
+    taught = replace(examples, goals=lambda chosen: torch.zeros(len(chosen)))
+    assert with_rows(taught, examples.rows, "other").goals is None
 
 
 def test_an_order_can_be_gone_over_again_and_cut(examples: Examples) -> None:

@@ -1,5 +1,6 @@
 """Rows of tensors in files are those of the tensors."""
 
+import mmap
 import os
 import tempfile
 from pathlib import Path
@@ -99,6 +100,21 @@ def test_rows_can_be_written_into_a_file_of_safetensors(tmp_path: Path) -> None:
     assert torch.equal(load_file(tmp_path / "file")["values"], values)
     (tmp_path / "file").unlink()
     assert torch.equal(rows.part(0, 5), values)
+
+
+def test_no_more_stays_in_memory_than_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first rows may stay; of what is read behind them the system is told that it need not keep it, in whole
+    pages."""
+    values = made(torch.int32, 8, mmap.PAGESIZE // 4)  # a page each
+    rows, gone = in_file(values), list[tuple[int, int]]()
+    monkeypatch.setattr("os.posix_fadvise", lambda _, begin, size, __: gone.append((begin, begin + size)))
+    rows[range(8)]
+    assert not gone, "without a limit the system decides"
+    assert rows.keep(3 * mmap.PAGESIZE) == 3 * mmap.PAGESIZE
+    assert torch.equal(rows[[0, 1, 2]], values[:3])
+    assert torch.equal(rows[[6, 3, 4]], values[[6, 3, 4]])
+    assert [(begin // mmap.PAGESIZE, end // mmap.PAGESIZE) for begin, end in gone] == [(3, 9), (6, 8), (3, 6)]
+    assert rows.keep(1 << 40) == 8 * mmap.PAGESIZE, "what is left over of a limit is for others"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk is full here")

@@ -49,7 +49,7 @@ def forward_of(materials: Materials, side: Side) -> Callable[[torch.nn.Module, B
         return materials.logits
 
     def see(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        assert batch.pixels is not None, "only rows with images are asked for"
+        assert isinstance(batch.pixels, torch.Tensor), "only rows with images of one size are asked for"
         return image_features(model, batch.pixels, projector)
 
     return see
@@ -99,6 +99,7 @@ def _of_features(materials: Materials, checkpoint: str, settings: Distillation) 
         images = list(chain.from_iterable(examples.rows.images(row) for row in batch.examples))
         with torch.no_grad():
             goal = see(materials.teacher_model, batch) if seen is None else seen[images]
+        assert isinstance(goal, torch.Tensor), "image towers that learn alone take images of one size"
         return (goal if kept is None else goal[..., kept]).to(device)
 
     def loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
