@@ -59,7 +59,7 @@ def warm_up(materials: Materials) -> None:
     """Make what all peers share, so that no row pays for it: encoded rows, features, the teacher's states."""
     for role in ("score", "distill", "gate"):
         materials.examples(role), materials.features(role)
-    len(materials.teacher_states)
+    _ = materials.teacher_states
     materials.teacher_model.requires_grad_(False)
 
 

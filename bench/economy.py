@@ -74,8 +74,8 @@ def memory(arguments: argparse.Namespace) -> dict[str, float]:
         store = open_store(str(Path(name) / "store"))
         materials = Materials(plan, store, store.add_checkpoint(Path(plan.model)))
         settings, learn, seen = plan.distillation, training.distill, []
-        settle_teacher(materials, "whole", settings)
         lesson = lesson_of(materials, materials.original, "whole", settings, None)
+        settle_teacher(materials, lesson, settings)
         assert materials.teacher_head is not None, "it is there before, so it does not count"
         gc.collect()
 

@@ -323,8 +323,10 @@ class Plan(Settings):
         guarded = {} if self.tolerance.per_task else {"per_task": True}
         checks = {"tolerance": {"allow_zero": True} | guarded, "distillation": {"draw": True}}
         longest = self.evaluation.max_new_tokens
+        written = self.model_dump(mode="json", exclude=checks | dict.fromkeys(left_out, True))
         return (
-            self.model_dump(mode="json", exclude=checks | dict.fromkeys(left_out, True))
+            written
+            | {"distillation": written["distillation"] | {"caches": self.distillation.caches_in_key}}
             | {"stages": [[stage.axis, stage.amounts() | self._own_tower(stage)] for stage in self.stages]}
             | ({} if longest is None else {"max_new_tokens": longest})
         )

@@ -62,7 +62,7 @@ def pace_of(plan: Plan, store: Store, original: str, cut: str) -> Pace:
 def _prepare(materials: Materials) -> None:
     """Compute what a run computes once for all steps, so that no distillation is timed with it."""
     materials.lessons("distill")
-    if materials.plan.distillation.caches:
+    if materials.plan.distillation.cached:
         materials.features("distill")
         _ = materials.teacher_states
 

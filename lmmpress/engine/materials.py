@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from accelerate import Accelerator
@@ -12,7 +12,7 @@ from accelerate.utils import release_memory
 from lmmpress.data import Split
 from lmmpress.data.facts import SplitFacts, facts_of
 from lmmpress.distillation.loss import States
-from lmmpress.engine.caches import Caches, Kept, Kind, Wanted
+from lmmpress.engine.caches import Caches, Kept, Kind, Wanted, dtype_named
 from lmmpress.engine.misfits import naming_the_way_out
 from lmmpress.engine.part_names import PARTS, Part
 from lmmpress.engine.run_splits import RunSplits, split_of, turns_of
@@ -20,14 +20,14 @@ from lmmpress.errors import UserError
 from lmmpress.evaluation.generate import longest_answer, write_answers
 from lmmpress.evaluation.greedy import end_tokens
 from lmmpress.lmm.anatomy import Anatomy
-from lmmpress.lmm.batches import Batch, grouped
+from lmmpress.lmm.batches import Batch, grouped, make_batch
 from lmmpress.lmm.checkpoint import digest_of_tensors, load_model
 from lmmpress.lmm.compatibility import FITTED, was_blind
 from lmmpress.lmm.examples import Examples, encode, read_examples, with_rows
 from lmmpress.lmm.forward import answer_logits, answer_states, head_inputs, visual_features
 from lmmpress.lmm.heads import load_head
 from lmmpress.lmm.processor import load_processor
-from lmmpress.lmm.ragged_rows import NewFile
+from lmmpress.lmm.ragged_rows import NewFile, RaggedRows
 from lmmpress.lmm.read_anatomy import anatomy_of, read_config
 from lmmpress.lmm.row_reading import reading_of
 from lmmpress.lmm.tensor_rows import TensorRows
@@ -35,6 +35,7 @@ from lmmpress.plan import Plan, digest_of
 from lmmpress.progress import say_once
 from lmmpress.pruning.sizes import frozen_side
 from lmmpress.result import Role
+from lmmpress.settings.caches import CacheSettings
 from lmmpress.store import Store
 from lmmpress.store.records import Subjects
 
@@ -54,8 +55,8 @@ class Materials:
     never encodes data or loads the teacher.
 
     `original` is the digest of the teacher, which is in the store. `makes` are the parts that this process may compute;
-    results of all other parts are only read from the store. `splits` is what the store knows of the run's rows; without
-    it, the data is read.
+    results of all other parts are only read from the store, and without any so are caches. `splits` is what the store
+    knows of the run's rows; without it, the data is read.
     """
 
     plan: Plan
@@ -169,8 +170,9 @@ class Materials:
 
     @property
     def taught(self) -> dict[str, Any]:
-        """What the results of parts that learn depend on beside their rows: nothing if these have their answers."""
-        return {} if self.plan.labels == "given" else {"labels": {"teacher": self._longest}}
+        """What the results of parts that learn depend on beside their rows: nothing if these have their answers, and
+        caches round nothing."""
+        return self.rounded | ({} if self.plan.labels == "given" else {"labels": {"teacher": self._longest}})
 
     @property
     def _longest(self) -> int | str:
@@ -247,23 +249,36 @@ class Materials:
     @cached_property
     def sees_once(self) -> bool:
         """Whether visual features are cached: no step changes them, and the plan allows caches."""
-        return self.plan.distillation.caches and bool(self.frozen)
+        return self._cached is not None and bool(self.frozen)
 
     @cached_property
     def _anatomies(self) -> dict[str, Anatomy]:
         return {}
 
+    @property
+    def _cached(self) -> CacheSettings | None:
+        return self.plan.distillation.cached
+
     @cached_property
     def caches(self) -> Caches:
-        return Caches(self.store)
+        """What the teacher makes of the rows, kept within the plan's budget."""
+        roles = get_args(Role)
+        whole = lambda: Subjects(checkpoints=[self.original], data=[self.digest(role) for role in roles])  # noqa: E731
+        return Caches(self.store, self._cached or CacheSettings(), whole, makes=bool(self.makes))
+
+    @property
+    def rounded(self) -> dict[str, Any]:
+        """What results depend on where caches are stored in a dtype that rounds what they keep: else nothing."""
+        stored = (self._cached and dtype_named(self._cached.dtype)) or self.dtype
+        return {} if torch.promote_types(stored, self.dtype) is stored else {"caches": str(stored)}
 
     def features(self, role: Role, checkpoint: str | None = None) -> Kept | None:
-        """The visual features [images, tokens, width] of a role's images; None if they are not cached.
+        """The visual features [images, tokens, width] of a role's images; None if they are not cached, or do not fit.
 
         Where no step of the plan changes the image side they are the original's. Where steps leave it as the last
         checkpoint has it (`image_side: features`), they are those of a `checkpoint`, if one is named.
         """
-        apart = self.plan.distillation.caches and self.plan.distillation.image_side == "features"
+        apart = self._cached is not None and self.plan.distillation.image_side == "features"
         if not self.sees_once and not (apart and checkpoint):
             return None
         examples, seer = self.examples(role), self._seer(checkpoint or self.original)
@@ -307,17 +322,20 @@ class Materials:
             release_memory()  # which torch would keep of a GPU for tensors of the same sizes
 
     @property
-    def teacher_states(self) -> TensorRows:
-        """The inputs of the teacher's head at every answer position of the distillation rows [positions, width]."""
+    def teacher_states(self) -> TensorRows | None:
+        """The inputs of the teacher's head at every answer position of the distillation rows [positions, width]; None
+        if they are not cached, or do not fit."""
         return self._states_of("distill", self.lessons("distill"))
 
-    def _states_of(self, role: Role, examples: Examples) -> TensorRows:
+    def _states_of(self, role: Role, examples: Examples) -> TensorRows | None:
         def compute(new: NewFile) -> TensorRows:
             seen, order = self.features(role, self.original), grouped(examples, _BATCH)
             return answer_states(self.teacher_model, examples, self.anatomy.projector, seen, order, new)
 
+        if self._cached is None:
+            return None
         found = self.caches.get(self._wanted("states", role, examples, examples.positions), compute)
-        assert isinstance(found, TensorRows)
+        assert not isinstance(found, RaggedRows)
         return found
 
     def teacher_logits(self, batch: Batch) -> torch.Tensor:
@@ -337,11 +355,21 @@ class Materials:
             return self._teacher_states_in("distill", self.lessons("distill"), batch)
 
     def _teacher_states_in(self, role: Role, examples: Examples, batch: Batch) -> States:
-        if not self.plan.distillation.caches:
+        found, states = batch.goals, None if batch.goals is not None else self._states_of(role, examples)
+        if states is not None:
+            found = states[batch.number.cpu().numpy()]
+        if found is None:
             head = self.teacher_model.get_output_embeddings()  # type: ignore[operator]
-            return States(head_inputs(self.teacher_model, batch, self.anatomy.projector), head)
-        found = self._states_of(role, examples)[batch.number.cpu().numpy()]
+            seen = self._as_the_teacher_sees(role, examples, batch)
+            return States(head_inputs(self.teacher_model, seen, self.anatomy.projector), head)
+        assert isinstance(found, torch.Tensor)
         return States(found.to(self.accelerator.device, self.dtype), self.teacher_head)
+
+    def _as_the_teacher_sees(self, role: Role, examples: Examples, batch: Batch) -> Batch:
+        """A batch with the original's features, where it may have those of a checkpoint's image side."""
+        if batch.features is None or self.sees_once:
+            return batch
+        return make_batch(examples, batch.examples, self.features(role, self.original)).to(self.accelerator.device)
 
     def logits(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """A model's logits [positions, vocabulary] at a batch's answer positions."""
@@ -378,9 +406,11 @@ class Materials:
     def _wanted(self, kind: Kind, role: Role, examples: Examples, rows: int, seer: str | None = None) -> Wanted:
         """The cache of what the teacher, or the image side `seer`, makes of a role's examples, so many `rows`."""
         name = self._cache_name(kind, examples, seer)
-        return Wanted(kind, name, rows, self._subjects(self.examples(role).split))
+        split = self.examples(role).split
+        return Wanted(kind, name, rows, split.name, self._subjects(split))
 
     def _cache_name(self, kind: str, examples: Examples, seer: str | None = None) -> str:
+        stored = (self._cached and dtype_named(self._cached.dtype)) or self.dtype
         inputs = ({} if seer is None else {"image_side": seer}) | {
             "version": _CACHE_VERSION,
             "teacher": self.original,
@@ -388,4 +418,6 @@ class Materials:
             "dtype": str(self.dtype),
             "device": self.accelerator.device.type,
         }
+        if stored is not self.dtype:
+            inputs["stored"] = str(stored)
         return f"{kind}-{digest_of(inputs)}"

@@ -81,7 +81,7 @@ def predict_memory(anatomy: Anatomy, plan: Plan, sizes: list[Size], processes: i
     groups = anatomy.groups(scored_axes(other_axes(stage.axis for stage in plan.stages))).values()
     every = plan.importance.owned == "all"
     scored = {piece.tensor for group in groups for piece in group.slices if piece.counted or every}
-    sees_once = plan.distillation.caches and bool(frozen)
+    sees_once = plan.distillation.cached is not None and bool(frozen)
     reached = {name for name in scored if not (sees_once and name.startswith(frozen))}
     numbers = {name: prod(shape) for name, shape in anatomy.shapes.items()}
     weights = Weights(

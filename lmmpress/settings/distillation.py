@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from lmmpress.settings.base import Settings
+from lmmpress.settings.caches import CacheSettings
 from lmmpress.settings.economy import NO_ECONOMY, Economy, Optimizer, Weights
 
 Draw = Literal["even", "random", "by_task"]
@@ -25,7 +26,8 @@ class Distillation(Settings):
     finds its own. One update uses `batch_size` rows, in portions of `micro_batch_size`; `rows` of the split are used,
     or all (Fig. 7): `draw` takes them evenly over the split, at `random`, or at random with each task's share
     (`by_task`). `processes` is the number of processes, one per GPU if there are GPUs. With `caches`, the teacher's
-    hidden states and, while they cannot change, the visual features are computed once per run instead of in every step.
+    hidden states and, while they cannot change, the visual features are computed once per run instead of in every step;
+    they may have a budget.
     With `image_side` `features`, a step that cuts a tower of the image side trains the image side alone, on what the
     original's hands over to the language side; every other step leaves the image side as it is.
 
@@ -58,7 +60,7 @@ class Distillation(Settings):
     pairwise: Literal["eq5", "margin", "none"] = "eq5"
     hard_labels: Annotated[float, Field(ge=0)] = 0.0
     processes: Annotated[int, Field(gt=0)] = 1
-    caches: bool = True
+    caches: bool | CacheSettings = True
     refit_rows: Annotated[int, Field(ge=0)] = 0
     image_side: Literal["answers", "features"] = "answers"
     optimizer: Literal["auto"] | Optimizer = "auto"
@@ -72,3 +74,16 @@ class Distillation(Settings):
         if self.recompute != "auto":
             changes["recompute"] = self.recompute == "always"
         return otherwise.model_copy(update=changes)
+
+    @property
+    def cached(self) -> CacheSettings | None:
+        """How much of the teacher's work is kept, and how; None if nothing is."""
+        if isinstance(self.caches, CacheSettings):
+            return self.caches
+        return CacheSettings() if self.caches else None
+
+    @property
+    def caches_in_key(self) -> Any:
+        """What of the caches a run's outcome depends on: whether there are some, and their dtype where it is given."""
+        dtype = self.caches.dtype if isinstance(self.caches, CacheSettings) else None
+        return {"dtype": dtype} if dtype else bool(self.caches)

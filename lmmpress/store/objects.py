@@ -65,6 +65,14 @@ class UnreadableError(UserError):
         self.name, self.fault = name, fault
 
 
+class LostFileError(UserError):
+    """A file that a manifest lists is missing or damaged. `fault` says which one, and how."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(f"{fault}; `lmmpress store verify` lists all such files")
+        self.fault = fault
+
+
 def parse(data: bytes, address: str, name: str) -> dict[str, Any]:
     """The JSON object that a small object holds; UnreadableError where it holds something else."""
     try:

@@ -37,6 +37,10 @@ class Subjects(BaseModel):
     checkpoints: list[Digest]
     data: list[Digest] = []
 
+    def cover(self, others: "Subjects") -> bool:
+        """Whether all of the others are among these."""
+        return set(self.checkpoints) >= set(others.checkpoints) and set(self.data) >= set(others.data)
+
 
 class RunNote(BaseModel):
     """Teacher and data of a run. `taken_in`: the teacher was copied into the store from outside, which can be done

@@ -5,7 +5,7 @@ import json
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,20 +14,21 @@ from lmmpress.errors import UserError
 from lmmpress.files.allow_list import choose, is_small, say_what_is_left
 from lmmpress.files.digest import sha256_of
 from lmmpress.progress import transfer
-from lmmpress.store.kinds import CHECKPOINTS, HOUSEKEEPING, RECORDS, RUNS, TENSORS
+from lmmpress.store.kinds import CHECKPOINTS, HOUSEKEEPING, RECORDS, RUNS, TENSORS, stem
 from lmmpress.store.manifest import File, Manifest, parse_manifest
 from lmmpress.store.objects import (
     SMALL,
     Blob,
     ChangedError,
     DamagedError,
+    LostFileError,
     MissingError,
     Objects,
     UnreadableError,
     parse,
 )
 from lmmpress.store.parallel import each
-from lmmpress.store.records import OF, Subjects, fault_of
+from lmmpress.store.records import OF, Subjects, fault_of, subjects_of
 from lmmpress.store.run_state import DIGEST, RunState, hold, is_live, read_state
 from lmmpress.store.workspace import own_folder
 
@@ -111,8 +112,9 @@ class Store:
 
     @contextmanager
     def tensor_file(self, name: str) -> Iterator[Path | None]:
-        """The safetensors file of the tensors of that name; None where there are none. Where the block finds by a
-        KeyError or a ValueError that it holds something else, that is an UnreadableError."""
+        """The safetensors file of the tensors of that name; None where there are none, LostFileError where it is
+        missing or damaged. Where the block finds by a KeyError or a ValueError that it holds something else, that is an
+        UnreadableError."""
         where = TENSORS.name(name)
         manifest = self._read_manifest(where)
         if manifest is None:
@@ -142,11 +144,12 @@ class Store:
         """A path at which the block writes a safetensors file, and a folder of its own around it. Afterwards the store
         has these tensors, unless it had some of that name already. `of` names what they were computed from, where no
         record of the same name does."""
-        if of is not None:
-            self.write_record(name, {OF: of.model_dump()})
         with self.scratch() as folder:
             yield folder / _TENSORS
-            self._write_manifest(TENSORS.name(name), self._send({_TENSORS: folder / _TENSORS}))
+            manifest = self._send({_TENSORS: folder / _TENSORS})
+            if of is not None:
+                self.write_record(name, {OF: of.model_dump()})
+            self._write_manifest(TENSORS.name(name), manifest)
 
     def write_tensors(self, name: str, tensors: dict[str, "torch.Tensor"], of: Subjects | None = None) -> None:
         """Write tensors, as `new_tensors` does."""
@@ -160,6 +163,23 @@ class Store:
                 if "StorageFull" in str(error) or "No space left" in str(error):
                     raise OSError(errno.ENOSPC, "No space left on device", str(path)) from None
                 raise OSError(errno.EIO, str(error), str(path)) from None
+
+    def forget_tensors(self, name: str) -> None:
+        """Remove tensors whose file is missing or damaged, so that they can be written again. Where two processes do
+        both at once, what one has written may be lost again, and is then missing for the next."""
+        manifest = self._read_manifest(TENSORS.name(name))
+        self.objects.delete(TENSORS.name(name))
+        for file in manifest.files.values() if manifest else ():
+            self.objects.delete(file.blob.name)
+
+    def sizes_of_tensors(self, beginnings: Iterable[str], of: Subjects) -> Iterator[int]:
+        """The bytes of each file of tensors whose name begins so, and which was computed from some of these alone."""
+        for beginning in beginnings:
+            for entry in self.objects.entries(f"{TENSORS.prefix}{beginning}"):
+                record, manifest = self.read_record(stem(entry.name)), self._read_manifest(entry.name)
+                subjects = subjects_of(record) if record else None
+                if manifest and subjects and of.cover(subjects):
+                    yield manifest.size
 
     def add_checkpoint(self, directory: Path) -> str:
         """Store the checkpoint in a directory; its digest. Files that the store has already are not sent again.
@@ -243,9 +263,7 @@ class Store:
             try:
                 self.objects.fetch(file.blob, folder / name, advance)
             except (DamagedError, MissingError) as error:
-                raise UserError(
-                    f"{self.objects.address}: {what}: {name}: {error}; `lmmpress store verify` lists all such files"
-                ) from None
+                raise LostFileError(f"{self.objects.address}: {what}: {name}: {error}") from None
 
         with self._opening:
             key = f"{what} {manifest.model_dump_json()}"

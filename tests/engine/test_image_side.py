@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.certain import certain
+from support.certain import certain, whole
 
 from lmmpress.engine.compression import compress
 from lmmpress.engine.materials import Materials
@@ -62,10 +62,10 @@ def distance(materials: Materials, checkpoint: str) -> float:
     """From the original's visual features, on rows that nothing is trained on."""
     examples = materials.examples("gate")
     one, other = (
-        certain(visual_features(load_model(materials.store.checkpoint(name)), examples, materials.anatomy, 4))
+        whole(visual_features(load_model(materials.store.checkpoint(name)), examples, materials.anatomy, 4))
         for name in (materials.original, checkpoint)
     )
-    return float((one.part(0, len(one)) - other.part(0, len(other))).square().sum())
+    return float((one - other).square().sum())
 
 
 def test_a_step_on_the_image_side_trains_it_alone_towards_the_originals_features(
@@ -104,14 +104,13 @@ def test_features_are_kept_by_what_computes_them(materials: Callable[..., Materi
     """A cut of the language side does not change them, a cut of the image side does; and they are those of the
     checkpoint."""
     mine = materials()
-    first = certain(mine.features("gate", mine.original))
+    first = mine.features("gate", mine.original)
     assert mine.features("gate", cut(mine, mine.original, "language", "ffn", 16)) is first
     student = cut(mine, mine.original, "vision", "ffn", 16)
-    found = certain(mine.features("gate", student))
+    found = whole(mine.features("gate", student))
     model, examples = load_model(mine.store.checkpoint(student)), mine.examples("gate")
-    wanted = certain(visual_features(model, examples, mine.anatomy, 64))
-    assert found.part(0, len(found)).equal(wanted.part(0, len(wanted)))
-    assert not found.part(0, len(found)).equal(first.part(0, len(first)))
+    assert found.equal(whole(visual_features(model, examples, mine.anatomy, 64)))
+    assert not found.equal(whole(first))
     assert mine.features("gate") is None, "scores need gradients of the image side, so pixels go through it"
 
 

@@ -26,7 +26,7 @@ def materials(raw_plan: dict[str, Any], tmp_path: Path) -> Callable[[], Material
 
 def of(materials: Materials, kind: str) -> TensorRows:
     found = materials.features("distill") if kind == "features" else materials.teacher_states
-    assert found is not None
+    assert isinstance(found, TensorRows)
     return found
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from support.certain import certain
 
 from lmmpress.errors import UserError
 from lmmpress.lmm.read_anatomy import anatomy_of, read_config
@@ -363,6 +364,42 @@ def test_alpha_is_on_the_scale_of_the_metrics_that_the_plan_names() -> None:
 def test_a_new_setting_with_its_default_does_not_change_the_run(override: str) -> None:
     assert parse_plan(RAW, (override,)).key_settings() == parse_plan(RAW).key_settings()
     assert not {"metrics", "labels", "max_new_tokens"} & parse_plan(RAW).key_settings().keys()
+
+
+@pytest.mark.parametrize(("written", "size"), [("200GB", 200 * 10**9), ("64GiB", 64 << 30), ("1.5kB", 1500), ("7", 7)])
+def test_a_budget_is_a_size_or_a_number_of_bytes(written: str, size: int) -> None:
+    plan = parse_plan(RAW, (f"distillation.caches={{disk: {written}, memory: {written}}}",))
+    assert certain(plan.distillation.cached).disk == certain(plan.distillation.cached).memory == size
+    assert parse_plan(plan.model_dump(mode="json")) == plan
+
+
+@pytest.mark.parametrize("written", ["200XB", "-1", "-5GB", "many", "true", "1.5", "[1]"])
+@pytest.mark.parametrize("key", ["disk", "memory"])
+def test_a_wrong_budget_is_one_line(key: str, written: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_plan(RAW, (f"distillation.caches={{{key}: {written}}}",))
+    (line,) = caught.value.lines
+    assert f"distillation.caches.{key}: input should be " in line
+    assert "a size, such as 200GB, 64GiB or a whole number of bytes" in line
+
+
+@pytest.mark.parametrize("override", ["distillation.caches={dtype: int8}", "distillation.caches={dsik: 1GB}"])
+def test_other_faults_of_caches_are_one_line_too(override: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_plan(RAW, (override,))
+    (line,) = caught.value.lines
+    assert "distillation.caches.d" in line
+
+
+def test_of_caches_only_their_dtype_makes_another_run() -> None:
+    def key(caches: str) -> dict[str, Any]:
+        return parse_plan(RAW, (f"distillation.caches={caches}",)).key_settings()
+
+    for caches in ("true", "{}", "{disk: 1GB}", "{memory: 5}"):
+        assert key(caches) == parse_plan(RAW).key_settings()
+    assert key("true")["distillation"]["caches"] is True
+    assert key("false")["distillation"]["caches"] is False
+    assert key("{dtype: bfloat16, disk: 7}")["distillation"]["caches"] == {"dtype": "bfloat16"}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.certain import certain
+from support.certain import certain, one_tensor
 
 from lmmpress.data import read_split
 from lmmpress.lmm import pixels as pixels_module
@@ -60,7 +60,7 @@ def test_what_the_teacher_makes_of_them_is_read_by_the_threads_ahead(examples: E
 
     order = grouped(examples, 5, torch.Generator().manual_seed(0))
     for batch in Batches(replace(examples, goals=goals), order, device=torch.device("cpu")):
-        assert torch.equal(certain(batch.goals), batch.number), "they are those of the batch's own examples"
+        assert torch.equal(one_tensor(batch.goals), batch.number), "they are those of the batch's own examples"
     assert readers
     assert threading.get_ident() not in readers
 
@@ -152,7 +152,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def with_room(checkpoint: Path, examples: Examples, monkeypatch: pytest.MonkeyPatch, kept: int) -> pixels_module.Pixels:
     """The pixels of examples, of which so many are kept."""
     processor, config = load_processor(checkpoint), read_checkpoint(checkpoint).config
-    size = pixels_module.Pixels(examples.split, processor, config)[[0]].numel() * 4
+    size = one_tensor(pixels_module.Pixels(examples.split, processor, config)[[0]]).numel() * 4
     monkeypatch.setattr(pixels_module, "_KEPT", kept * size)
     return pixels_module.Pixels(examples.split, processor, config)
 
@@ -162,8 +162,8 @@ def test_pictures_are_decoded_once_as_long_as_there_is_room(
 ) -> None:
     pixels = with_room(checkpoint, examples, monkeypatch, 2)
     opened.clear()
-    first = pixels[[0, 1, 2]]
-    assert torch.equal(pixels[[2, 1, 0]], first.flip(0))
+    first = one_tensor(pixels[[0, 1, 2]])
+    assert torch.equal(one_tensor(pixels[[2, 1, 0]]), first.flip(0))
     assert len(opened) == 4
     assert opened[-1] == examples.split.images.names[2]
 
@@ -173,7 +173,7 @@ def test_a_picture_of_several_rows_is_decoded_once_for_a_batch(
 ) -> None:
     pixels = with_room(checkpoint, examples, monkeypatch, 0)
     opened.clear()
-    found = pixels[[1, 0, 1, 1]]
+    found = one_tensor(pixels[[1, 0, 1, 1]])
     assert opened == [examples.split.images.names[1], examples.split.images.names[0]]
     assert torch.equal(found, torch.stack([pixels[[image]][0] for image in (1, 0, 1, 1)]))
 
@@ -197,7 +197,7 @@ def test_a_picture_that_two_threads_decode_takes_room_once(
 
     monkeypatch.setattr(pixels_module, "open_image", together)
     with ThreadPoolExecutor(2) as pool:
-        assert torch.equal(*pool.map(pixels.__getitem__, ([0], [0])))
+        assert torch.equal(*map(one_tensor, pool.map(pixels.__getitem__, ([0], [0]))))
     monkeypatch.setattr(pixels_module, "open_image", really)
     opened.clear()
     for _ in range(2):

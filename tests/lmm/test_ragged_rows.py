@@ -1,5 +1,6 @@
 """Rows of different lengths in files, and images with different numbers of visual tokens, which need them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -98,10 +99,11 @@ class AnySize(Pixels):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, images: Any) -> Images:
+    def __getitem__(self, images: Sequence[int]) -> Images:
         return [self.images[image] for image in images]
 
-    once = __getitem__
+    def once(self, images: Sequence[int]) -> Images:
+        return self[images]
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +119,8 @@ def model() -> torch.nn.Module:
         "patch_size": 8,
     }
     torch.manual_seed(0)
-    return transformers.LlavaForConditionalGeneration(transformers.LlavaConfig(**config)).eval()
+    made: torch.nn.Module = transformers.LlavaForConditionalGeneration(transformers.LlavaConfig(**config)).eval()
+    return made
 
 
 @pytest.fixture
@@ -168,5 +171,6 @@ def test_their_logits_are_those_of_the_whole_model(model: torch.nn.Module, examp
 def test_batches_of_them_go_to_a_device(model: torch.nn.Module, examples: Examples) -> None:
     rows = replace(examples, goals=lambda chosen: [torch.zeros(len(chosen))])
     (batch,) = Batches(rows, [[1, 2]], seen_of(model, examples), torch.device("meta"))
-    moved = [*certain(batch.features), *certain(batch.goals)]
-    assert [one.device.type for one in moved] == ["meta"] * 3
+    assert isinstance(batch.features, list)
+    assert isinstance(batch.goals, list)
+    assert [one.device.type for one in batch.features + batch.goals] == ["meta"] * 3

@@ -38,7 +38,7 @@ def economy_of(
     processes that train together."""
     if "auto" not in (settings.optimizer, settings.weights, settings.recompute):
         return settings.economy().model_copy(update={"why": "the plan says so"})
-    if not settings.caches:
+    if lesson.examples.goals is None:
         _ = materials.teacher_model  # which the student learns from: what that takes is not free
     budget, training = _budget(materials), _training(materials, checkpoint, side, lesson, fresh())
     enough = fits(training, settings.economy(), budget)
@@ -67,7 +67,7 @@ def _training(materials: Materials, checkpoint: str, side: Side, lesson: Lesson,
     each, head = _kept_by_row(materials, checkpoint, side, lesson, model), head_shapes(anatomy)
     positions = rows * ceil(lesson.examples.positions / len(lesson.examples.rows))
     logits = min(MOST_LOGITS, positions * max(shape[0] for shape in head)) if side != "image" else 0
-    teacher = width * sum(map(prod, head)) if settings.caches else 0  # without caches it is there already
+    teacher = width * sum(map(prod, head)) if lesson.examples.goals else 0  # without caches it is there already
     return Training(
         held=sum(one.numel() for one in model.parameters()),
         trained=sum(one.numel() for one in model.parameters() if one.requires_grad),

@@ -45,7 +45,7 @@ def evaluate(materials: Materials, checkpoint: str, role: Role) -> Evaluated:
         "checkpoint": checkpoint,
         "data": materials.digest(role),
         "dtype": str(materials.dtype),
-    }
+    } | materials.rounded
     if len(materials.ends) > 1:  # a single end token is the one in every answer, so the name need not include it
         inputs["ends"] = sorted(materials.ends)
     if not only_exact(plan.metrics, tasks):

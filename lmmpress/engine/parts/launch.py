@@ -13,7 +13,7 @@ import torch
 
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts import worker
-from lmmpress.engine.parts.lesson import lesson_of, settle_teacher, side_of
+from lmmpress.engine.parts.lesson import lesson_of, side_of
 from lmmpress.engine.parts.training import Trained
 from lmmpress.engine.parts.worker import Job
 from lmmpress.errors import UserError
@@ -31,12 +31,10 @@ def train_in_processes(materials: Materials, checkpoint: str, seed: int, setting
     on_gpus = materials.accelerator.device.type == "cuda"
     if on_gpus and count > (gpus := torch.cuda.device_count()):
         raise UserError(f"distillation.processes is {count}, one for each GPU, but this machine has {gpus} GPUs")
-    # compute the caches here once, so that the processes do not all compute them
+    # the processes only read the caches
     materials.lessons("distill")
-    if settings.caches:
-        side = side_of(materials, checkpoint, settings)
-        lesson_of(materials, checkpoint, side, settings, None)
-        settle_teacher(materials, side, settings)
+    if settings.cached:
+        lesson_of(materials, checkpoint, side_of(materials, checkpoint, settings), settings, None)
     materials.release_teacher()  # each process that needs it loads its own
     with materials.store.scratch() as folder:
         job = Job(

@@ -1,7 +1,7 @@
 """What a checkpoint is to learn from in its step: answers, or the visual features of the original."""
 
-from collections.abc import Callable
-from itertools import chain
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -11,15 +11,18 @@ from numpy.typing import NDArray
 from lmmpress.distillation.image_side import features_loss
 from lmmpress.distillation.loss import loss_in_portions
 from lmmpress.distillation.train import Lesson
+from lmmpress.engine.caches import Kept
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.last_cuts import last_cuts
 from lmmpress.errors import UserError
 from lmmpress.lmm.batches import Batch
 from lmmpress.lmm.compression_record import cuts_of, read_record
 from lmmpress.lmm.forward import image_features
+from lmmpress.lmm.pixels import Images
 from lmmpress.lmm.tensor_cut import compose
 from lmmpress.settings.distillation import Distillation
 
+Rows = Sequence[int] | NDArray[np.int64]
 Side = Literal["whole", "image", "language"]
 """What of a model a step trains."""
 
@@ -63,6 +66,9 @@ def lesson_of(
         return _of_features(materials, checkpoint, settings)
     features = materials.features("distill", checkpoint if side == "language" else None)
     examples = materials.lessons("distill")
+    states = materials.teacher_states if settings.epochs else None  # repairing alone does not ask the teacher
+    if states is not None:
+        examples = replace(examples, goals=_reader(states, examples.numbers_of))
 
     def loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         student, teacher = materials.student_states(model, batch), materials.teacher_states_of(batch)
@@ -71,12 +77,10 @@ def lesson_of(
     return Lesson(loss, examples, features, settings, rows)
 
 
-def settle_teacher(materials: Materials, side: Side, settings: Distillation) -> None:
-    """Compute what a student learns from before it is loaded, where the plan allows caches, and let go of the teacher:
-    its head is all that they need."""
-    if settings.caches:
-        if side != "image" and settings.epochs:
-            _ = materials.teacher_states
+def settle_teacher(materials: Materials, lesson: Lesson, settings: Distillation) -> None:
+    """Let go of the teacher before a student is loaded, where nothing of the lesson runs it: of cached states only its
+    head is needed."""
+    if lesson.examples.goals is not None or not settings.epochs:
         materials.release_teacher()
 
 
@@ -89,18 +93,15 @@ def _of_features(materials: Materials, checkpoint: str, settings: Distillation) 
             f"{materials.plan.data}: no row of split {examples.split.name!r} has an image, so the image side has "
             "nothing to learn from; use distillation.image_side: answers"
         )
-    see, kept, device = (
-        forward_of(materials, "image"),
-        _kept_features(materials, checkpoint),
-        materials.accelerator.device,
-    )
+    see, kept = forward_of(materials, "image"), _kept_features(materials, checkpoint)
+    if seen is not None:
+        examples = replace(examples, goals=_reader(seen, examples.images_of))
 
     def goal_of(batch: Batch) -> torch.Tensor:
-        images = list(chain.from_iterable(examples.rows.images(row) for row in batch.examples))
         with torch.no_grad():
-            goal = see(materials.teacher_model, batch) if seen is None else seen[images]
+            goal = see(materials.teacher_model, batch) if batch.goals is None else batch.goals
         assert isinstance(goal, torch.Tensor), "image towers that learn alone take images of one size"
-        return (goal if kept is None else goal[..., kept]).to(device)
+        return goal if kept is None else goal[..., kept]
 
     def loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         with materials.in_students_dtype(model):
@@ -108,6 +109,11 @@ def _of_features(materials: Materials, checkpoint: str, settings: Distillation) 
         return features_loss(features, goal_of(batch))
 
     return Lesson(loss, examples, None, settings, seeing)
+
+
+def _reader(rows: Kept, numbers_of: Callable[[Sequence[int]], Rows]) -> Callable[[Sequence[int]], Images]:
+    """Reads what the teacher makes of some examples, for the threads that make batches."""
+    return lambda chosen: rows[numbers_of(chosen)]
 
 
 def _kept_features(materials: Materials, checkpoint: str) -> list[int] | None:

@@ -1,5 +1,7 @@
 """Refits a cut model to the model that it was cut from, before it is distilled."""
 
+from dataclasses import replace
+
 import torch
 
 from lmmpress.axes.cut import Cut
@@ -26,7 +28,8 @@ def repair(
     chosen = [int(row) for row in rows[:: max(1, lesson.size // asked)][:asked]]
     order = grouped_rows(lesson.examples, materials.plan.distillation.micro_batch_size, chosen)
     before = load_model(materials.store.checkpoint(uncut), materials.dtype).to(device)
-    batches = Batches(lesson.examples, order, lesson.features, device)
+    examples = replace(lesson.examples, goals=None)  # it learns from the uncut model, not from the teacher
+    batches = Batches(examples, order, lesson.features, device)
     cuts = [Cut.model_validate(entry["cut"]) for entry in last]
     refitted = refit(model, before, materials.anatomy_of(uncut), cuts, batches, forward)
     return {name: model.get_parameter(name).detach() for name in refitted}

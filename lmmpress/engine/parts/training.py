@@ -49,7 +49,7 @@ def train(materials: Materials, checkpoint: str, seed: int, settings: Distillati
     stops = settings.stop_within and side != "image"  # which learns from no answers
     rows, held = kept_aside(len(materials.lessons("distill").rows), seed) if stops else (None, None)
     lesson = lesson_of(materials, checkpoint, side, settings, rows)
-    settle_teacher(materials, side, settings)
+    settle_teacher(materials, lesson, settings)
     refitted: dict[str, torch.Tensor] = {}
 
     def fresh(economy: Economy = NO_ECONOMY) -> torch.nn.Module:

@@ -27,7 +27,7 @@ class Job(BaseModel):
 
 def work(job: Job) -> None:
     """Run this process's share of a job; the first process writes the result."""
-    materials = Materials(job.plan, open_store(job.store), job.original)
+    materials = Materials(job.plan, open_store(job.store), job.original, makes=frozenset())
     if materials.accelerator.num_processes != materials.plan.distillation.processes:
         raise RuntimeError(f"started as one of {materials.accelerator.num_processes} processes")
     is_first = materials.accelerator.is_main_process
