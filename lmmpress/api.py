@@ -146,6 +146,7 @@ def plan_sizes(plan: AnyPlan, *, overrides: Iterable[str] = (), progress: Listen
         wanted = as_plan(plan, overrides, with_data=False)
         from lmmpress.lmm.read_anatomy import anatomy_of, read_config
         from lmmpress.pruning.amounts import what_shares_became, with_numbers
+        from lmmpress.pruning.cache_sizes import note_of
         from lmmpress.pruning.planned import Sizes
         from lmmpress.pruning.sizes import predict, predict_memory
         from lmmpress.tracking.registry import open_checkpoint
@@ -159,7 +160,7 @@ def plan_sizes(plan: AnyPlan, *, overrides: Iterable[str] = (), progress: Listen
 
             start = start_of(wanted, anatomy)
         shares = tuple(what_shares_became(written, wanted))
-        return Sizes(tuple(sizes), predict_memory(anatomy, wanted, sizes), start, shares)
+        return Sizes(tuple(sizes), predict_memory(anatomy, wanted, sizes), start, shares, note_of(anatomy, wanted))
 
 
 def advise(

@@ -101,7 +101,7 @@ def needs_of(weights: Weights, plan: Plan, sees_once: bool, processes: int | Non
     most = (_importance(weights, plan, teacher=True), distill, evaluate)
     stage = Need(
         "stage",
-        max(*(need.process for need in most), distill.process + _widths(plan)[0] * weights.original),
+        max(*(need.process for need in most), distill.process + widths_of(plan)[0] * weights.original),
         max(need.process_with_gpu for need in most),
         max(need.gpu for need in most),
     )
@@ -125,7 +125,7 @@ def _importance(weights: Weights, plan: Plan, teacher: bool) -> Need:
     """The model with the gradients that are kept, and the teacher where it computes the visual features."""
     models = weights.original * (2 if teacher else 1)  # the first step scores a second copy of the original
     numbers = models + _kept_gradients(weights, plan.importance)
-    here, there = _widths(plan)
+    here, there = widths_of(plan)
     passing = there * weights.original  # models are loaded one after the other, and then moved to the GPU
     return Need("importance", BASE + here * numbers, BASE_CUDA + passing, CONTEXT + there * numbers)
 
@@ -141,14 +141,14 @@ def _kept_gradients(weights: Weights, settings: Importance) -> int:
 def _evaluate(weights: Weights, plan: Plan) -> Need:
     """Two models: the last measurement has original and result at once."""
     numbers = weights.original + weights.cut
-    here, there = _widths(plan)
+    here, there = widths_of(plan)
     passing = there * weights.original
     return Need("evaluate", BASE + here * numbers, BASE_CUDA + passing, CONTEXT + there * numbers)
 
 
 def _compare(weights: Weights, plan: Plan) -> Need:
     """One model: where two do not fit into memory, they take turns there too."""
-    here, there = _widths(plan)
+    here, there = widths_of(plan)
     passing = there * weights.original
     return Need("compare", BASE + here * weights.original, BASE_CUDA + passing, CONTEXT + there * weights.original)
 
@@ -160,7 +160,7 @@ def _distill(weights: Weights, plan: Plan, processes: int) -> Need:
     learns = settings.epochs or settings.last_epochs
     if not learns and not settings.refit_rows:
         return Need("distill", BASE, BASE_CUDA, CONTEXT)
-    here, there = _widths(plan)
+    here, there = widths_of(plan)
     # what is written is loaded again and compared; gradients and averages are gone by then
     compared = 2 * _SINGLE * weights.cut
     stays = 0 if settings.caches else 1
@@ -208,7 +208,7 @@ def training_bytes(training: Training, economy: Economy) -> int:
     return width * training.held + ceil(each * training.trained) + training.beside + kept
 
 
-def _widths(plan: Plan) -> tuple[int, int]:
+def widths_of(plan: Plan) -> tuple[int, int]:
     """The bytes of a number of computation, without a GPU and on one. `auto` is float32 and bfloat16."""
     half = _SINGLE // 2
     return {"auto": (_SINGLE, half), "float32": (_SINGLE, _SINGLE), "bfloat16": (half, half)}[plan.dtype]

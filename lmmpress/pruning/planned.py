@@ -17,12 +17,13 @@ _NOTE = "memory at least: processes, weights, gradients and optimizer states; ro
 class Sizes(Shown, Sequence[Size]):
     """The uncut model, and the model after every step of a plan if the gate accepts them all; and the memory that each
     part of a step needs at least. `start` says which run a warm run starts from, or why it starts from none; `shares`
-    which numbers the plan's shares became."""
+    which numbers the plan's shares became; `caches` how large caches get."""
 
     sizes: tuple[Size, ...]
     memory: tuple[Need, ...] = ()
     start: str = ""
     shares: tuple[str, ...] = ()
+    caches: str = ""
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -59,6 +60,7 @@ class Sizes(Shown, Sequence[Size]):
             *self.shares,
             *start,
             *((_memory_table(self.memory), _NOTE) if self.memory else ()),
+            *((self.caches,) if self.caches else ()),
         )
 
 
