@@ -43,6 +43,7 @@ BENCHES = [
     Bench("distillation", "minutes", threads=1),
     Bench("distillation_two_threads", "minutes", "distillation", ("--rounds", "1", "--rows", "256")),
     Bench("caches", "minutes"),
+    Bench("feature_cache", "minutes"),
     Bench("sample_run", "minutes", arguments=("--runs", "2")),
     Bench("sample_towers_run", "minutes", "sample_run", ("--preset", "sample-towers", "--runs", "2")),
     Bench("sample_hard_run", "minutes", "sample_run", ("--preset", "sample-hard", "--runs", "1")),

@@ -307,6 +307,25 @@ FIGURES = [
     *_waiting("distillation", ""),
     *_waiting("distillation_two_threads", ", two threads"),
     Figure(
+        "reading a feature cache, speed of reading its file, from the disk",
+        "feature_cache",
+        ("from_disk", "reading", "speed_over_raw"),
+        "Distillation reads the pictures",
+        least=0.8,
+    ),
+    Figure(
+        "the same, from memory",
+        "feature_cache",
+        ("from_memory", "reading", "speed_over_raw"),
+        "Distillation reads the pictures",
+    ),
+    Figure(
+        "opening a feature cache, speed of reading its file",
+        "feature_cache",
+        ("from_disk", "opening", "speed_over_raw"),
+        "Each process compares a cache",
+    ),
+    Figure(
         "check of rows, speed of decoding, sample",
         "row_check",
         ("sample", "speed_of_plain_decoding"),
