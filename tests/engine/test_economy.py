@@ -79,8 +79,11 @@ def test_while_a_student_learns_only_the_teachers_head_is_alive(
     assert held == [sum(one.numel() for one in mine.teacher_head.parameters())]
 
 
-def test_without_caches_the_teacher_stays(materials: Callable[..., Materials], held: list[int]) -> None:
-    mine = materials(caches=False)
+@pytest.mark.parametrize("caches", [False, {"disk": 0}], ids=str)
+def test_without_caches_or_room_for_them_the_teacher_stays(
+    materials: Callable[..., Materials], held: list[int], caches: Any
+) -> None:
+    mine = materials(caches=caches)
     assert mine.teacher_model is not None, "it is loaded now"
     distill(mine, shorter(mine))
     assert held == [sum(one.numel() for one in mine.teacher_model.parameters())]
