@@ -23,10 +23,10 @@ from typing import Any
 import torch
 from common import paired, sample_materials, show, spread
 
-from lmmpress.distillation import train
 from lmmpress.distillation.train import distill
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.lesson import lesson_of
+from lmmpress.lmm import portions
 from lmmpress.lmm.batches import Batch, grouped, make_batch
 from lmmpress.lmm.checkpoint import apply_cuts, load_model, read_checkpoint
 from lmmpress.lmm.examples import Examples
@@ -91,7 +91,7 @@ def main() -> None:
 
 def waiting(work: Callable[[], object]) -> float:
     """The share of the time of some distillation that waits for the next batch."""
-    waited, really = 0.0, train.ahead
+    waited, really = 0.0, portions.by_workers
 
     def timed(*what: Any) -> Iterator[Batch]:
         nonlocal waited
@@ -104,13 +104,13 @@ def waiting(work: Callable[[], object]) -> float:
                 return
             yield batch
 
-    train.ahead = timed  # type: ignore[assignment]
+    portions.by_workers = timed  # type: ignore[assignment]
     try:
         begun = time.perf_counter()
         work()
         return waited / (time.perf_counter() - begun)
     finally:
-        train.ahead = really
+        portions.by_workers = really
 
 
 @contextmanager

@@ -25,7 +25,6 @@ from common import sample_materials, show
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from lmmpress.distillation import train
 from lmmpress.engine import materials as shared
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts import lesson, training
@@ -33,6 +32,7 @@ from lmmpress.engine.parts.distill import distill
 from lmmpress.engine.parts.evaluate import evaluate
 from lmmpress.engine.parts.importance import importance
 from lmmpress.engine.parts.prune import prune
+from lmmpress.lmm import portions
 
 Found = TypeVar("Found")
 LABEL, REST = "piece: ", "everything else"
@@ -134,7 +134,7 @@ def labelled() -> Iterator[None]:
     with ExitStack() as stack:
         for place, function, name in PIECES:
             stack.enter_context(patch.object(place, function, _labelled(getattr(place, function), name)))
-        really = train.ahead
+        really = portions.by_workers
 
         def waited(*what: Any) -> Iterator[Any]:
             batches = really(*what)
@@ -145,7 +145,7 @@ def labelled() -> Iterator[None]:
                     return
                 yield batch
 
-        stack.enter_context(patch.object(train, "ahead", waited))
+        stack.enter_context(patch.object(portions, "by_workers", waited))
         yield
 
 

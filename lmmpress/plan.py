@@ -323,10 +323,13 @@ class Plan(Settings):
         guarded = {} if self.tolerance.per_task else {"per_task": True}
         checks = {"tolerance": {"allow_zero": True} | guarded, "distillation": {"draw": True}}
         longest = self.evaluation.max_new_tokens
-        written = self.model_dump(mode="json", exclude=checks | dict.fromkeys(left_out, True))
+        found = self.model_dump(mode="json", exclude=checks | dict.fromkeys(left_out, True))
+        found["distillation"] |= {
+            "caches": self.distillation.caches_in_key,
+            "micro_batch_size": self.distillation.rows_at_once,
+        }
         return (
-            written
-            | {"distillation": written["distillation"] | {"caches": self.distillation.caches_in_key}}
+            found
             | {"stages": [[stage.axis, stage.amounts() | self._own_tower(stage)] for stage in self.stages]}
             | ({} if longest is None else {"max_new_tokens": longest})
         )

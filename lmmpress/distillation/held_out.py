@@ -4,7 +4,7 @@ The gate's split is not asked: a training that ends when the gate's rows are rig
 others, and the gate's decision would no longer be fair.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from lmmpress.distillation.train import Lesson
+from lmmpress.distillation.train import Lesson, rows_at_once
 from lmmpress.lmm.batches import Batch, Batches, grouped_rows
 
 SHARE = 10
@@ -43,11 +43,14 @@ def is_within(models: Models, lesson: Lesson, held: Rows, alpha: float, accelera
     then answered right by the student, so its accuracy on these rows is less than alpha below the teacher's.
     """
     own = held[accelerator.process_index :: accelerator.num_processes].tolist()
-    order = grouped_rows(lesson.examples, lesson.settings.micro_batch_size, own)
-    agree = 0
+    order = grouped_rows(lesson.examples, lesson.settings.rows_at_once, own)
+    batches = Batches(lesson.examples, order, lesson.features, accelerator.device)
+
+    def agreeing(_: int, portions: Iterator[Batch]) -> int:
+        return sum(_agreeing(models.student(batch), models.teacher(batch), batch) for batch in portions)
+
     with torch.no_grad():
-        for batch in Batches(lesson.examples, order, lesson.features, accelerator.device):
-            agree += _agreeing(models.student(batch), models.teacher(batch), batch)
+        agree = sum(batches.fitting(agreeing, rows_at_once(lesson.settings)))
     total = torch.tensor(float(agree), device=accelerator.device)
     differ = len(held) - int(accelerator.reduce(total, "sum"))
     return differ < alpha * len(held)

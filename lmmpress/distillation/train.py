@@ -1,12 +1,12 @@
 """The training loop of a distillation, for one process or several.
 
 Shuffling depends only on the seed. The loss of an update is the sum over positions, averaged over its samples, however
-they are divided into portions and processes. So the number of processes changes only rounding.
+they are divided into portions and processes. So these change only rounding: an update that does not fit into the memory
+is begun anew in smaller portions.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 
@@ -16,7 +16,9 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from lmmpress.distillation.optimizers import optimizer_of
-from lmmpress.lmm.batches import Batch, Features, ahead, grouped
+from lmmpress.distillation.together import added_up, begin_alike
+from lmmpress.lmm.at_once import AtOnce
+from lmmpress.lmm.batches import Batch, Batches, Features, grouped
 from lmmpress.lmm.examples import Examples
 from lmmpress.progress import counter
 from lmmpress.settings.distillation import Distillation
@@ -104,15 +106,14 @@ def updates_of(
     Ends after one whose loss is not finite."""
     settings = lesson.settings
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model = accelerator.prepare(model)  # which may move its weights, so the optimizer is made after it
+    begin_alike(trained, accelerator)
     optimizer = optimizer_of(trained, rate, settings.weight_decay, lesson.economy)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: _schedule(done, updates, settings.warmup))
     optimizer = accelerator.prepare(optimizer)
+    at_once = rows_at_once(settings)
     for order in orders:
-        portions = (portion for rows in order for portion in _portions(rows, settings, accelerator))
-        batches = ahead(lesson.examples, portions, lesson.features)
-        for rows in order:
-            loss = _gradients(model, lesson, batches, rows, accelerator)
+        for rows, own in zip(order, _gradients(model, lesson, order, at_once, accelerator), strict=True):
+            loss = added_up(own, trained, at_once, accelerator)
             if math.isfinite(loss):
                 accelerator.clip_grad_norm_(trained, settings.max_grad_norm)
                 optimizer.step()
@@ -123,33 +124,31 @@ def updates_of(
                 return
 
 
+def rows_at_once(settings: Distillation) -> AtOnce:
+    """How many rows go through the student at once."""
+    return AtOnce(settings.rows_at_once, "distill", "distillation.micro_batch_size")
+
+
 def _gradients(
-    model: torch.nn.Module, lesson: Lesson, batches: Iterator[Batch], rows: list[int], accelerator: Accelerator
-) -> float:
-    """Accumulate the gradients of one update over this process's portions, which come next in `batches`. Returns the
-    mean loss over the update's samples in all processes."""
-    world = accelerator.num_processes
-    weight = world / len(rows) if rows[accelerator.process_index :: world] else 0.0
-    portions = _portions(rows, lesson.settings, accelerator)
-    total = torch.zeros((), device=accelerator.device)
-    for number in range(len(portions)):
-        last = number == len(portions) - 1
-        with nullcontext() if last else accelerator.no_sync(model):
-            batch = next(batches).to(accelerator.device)
-            loss = lesson.loss(model, batch) * weight
+    model: torch.nn.Module, lesson: Lesson, order: Sequence[list[int]], at_once: AtOnce, accelerator: Accelerator
+) -> Iterator[torch.Tensor]:
+    """Compute the gradients of one update after the other over this process's rows, in portions that fit into the
+    memory. Yields the loss of each over its rows here, as their part of the mean over the rows of all processes."""
+    index, world = accelerator.process_index, accelerator.num_processes
+    # every process takes part in every update: one without rows computes one of another, with weight zero
+    own = [rows[index::world] or rows[:1] for rows in order]
+    weights = [1 / len(rows) if len(rows) > index else 0.0 for rows in order]
+
+    def gradients(update: int, portions: Iterator[Batch]) -> torch.Tensor:
+        model.zero_grad()  # of portions that fitted, before one that did not
+        total = torch.zeros((), device=accelerator.device)
+        for batch in portions:
+            loss = lesson.loss(model, batch) * weights[update]
             accelerator.backward(loss)
-        total += loss.detach()
-    return float(accelerator.reduce(total, "mean"))
+            total += loss.detach()
+        return total
 
-
-def _portions(rows: list[int], settings: Distillation, accelerator: Accelerator) -> list[list[int]]:
-    """This process's rows of one update, as many at a time as fit.
-
-    Every process must take part in every update: one without rows computes one of another, with weight zero.
-    """
-    own_rows = rows[accelerator.process_index :: accelerator.num_processes] or rows[:1]
-    size = settings.micro_batch_size
-    return [own_rows[at : at + size] for at in range(0, len(own_rows), size)]
+    return Batches(lesson.examples, own, lesson.features, accelerator.device).fitting(gradients, at_once)
 
 
 def _schedule(done: int, updates: int, warmup: float) -> float:

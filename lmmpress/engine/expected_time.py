@@ -18,7 +18,7 @@ from lmmpress.store import Store
 _EPOCHS = (1, 3)
 """Two short distillations: their difference is that of the epochs alone, without loading, refitting and saving."""
 _PORTIONS = 2
-"""So many portions of `micro_batch_size` rows are distilled on, in each process."""
+"""So many portions of `rows_at_once` rows are distilled on, in each process."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def pace_of(plan: Plan, store: Store, original: str, cut: str) -> Pace:
     settings = plan.distillation
     if settings.epochs == 0:
         return Pace(0.0, 0.0)
-    rows = min(len(split_of(plan, "distill").rows), _PORTIONS * settings.micro_batch_size * settings.processes)
+    rows = min(len(split_of(plan, "distill").rows), _PORTIONS * settings.rows_at_once * settings.processes)
     rate = Distillation().learning_rate if settings.learning_rate == "auto" else settings.learning_rate
     short = {"rows": rows, "learning_rate": rate, "stop_within": False}  # neither trials nor an early end are timed
     few = plan.model_copy(update={"distillation": settings.model_copy(update=short)})

@@ -159,7 +159,7 @@ def open_run(
             plan = Plan.model_validate(plan.model_dump() | record)
     settings = plan.distillation
     processes = max(settings.processes, torch.cuda.device_count()) if every_gpu else settings.processes
-    size = max(1, settings.micro_batch_size >> halvings)
+    size = max(1, settings.rows_at_once >> halvings)
     distillation = settings.model_copy(update={"processes": processes, "micro_batch_size": size})
     plan = plan.model_copy(update={"distillation": distillation})
     return Run(user_plan, key, original, Materials(plan, store, original, makes, noted_splits(store, key)))

@@ -4,7 +4,7 @@ Scoring, distilling and evaluating use only the answer positions, so a batch mar
 computes logits only there.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -14,13 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lmmpress.data.workers import by_workers
 from lmmpress.lmm.examples import Examples, Tensors
 from lmmpress.lmm.pixels import Images
+from lmmpress.lmm.portions import Portions
 from lmmpress.lmm.ragged_rows import RaggedRows
 from lmmpress.lmm.tensor_rows import TensorRows
-
-_BATCHES_AHEAD = 1  # of each worker
 
 Features = TensorRows | RaggedRows | torch.Tensor
 """The visual features of all images, by their indices."""
@@ -169,9 +167,8 @@ def grouped_rows(examples: Examples, batch_size: int, rows: Sequence[int]) -> Se
     return Order(chosen[np.argsort(examples.rows.lengths[chosen], kind="stable")], batch_size)
 
 
-class Batches(Sequence[Batch]):
-    """Batches of examples on a device. Whoever goes over them has them made by threads ahead: reading token ids,
-    decoding pictures."""
+class Batches(Portions[Batch]):
+    """Batches of examples on a device."""
 
     def __init__(
         self,
@@ -180,30 +177,11 @@ class Batches(Sequence[Batch]):
         features: Features | None = None,
         device: torch.device | None = None,
     ) -> None:
-        self._examples, self._order, self._features, self._device = examples, order, features, device
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    @overload
-    def __getitem__(self, place: int) -> Batch: ...
-    @overload
-    def __getitem__(self, place: slice) -> "Batches": ...
-    def __getitem__(self, place: int | slice) -> "Batch | Batches":
-        if isinstance(place, slice):
-            return Batches(self._examples, self._order[place], self._features, self._device)
-        return self._on_device(make_batch(self._examples, self._order[place], self._features))
-
-    def __iter__(self) -> Iterator[Batch]:
-        return map(self._on_device, ahead(self._examples, self._order, self._features))
-
-    def _on_device(self, batch: Batch) -> Batch:
-        return batch if self._device is None else batch.to(self._device)
-
-
-def ahead(examples: Examples, order: Iterable[list[int]], features: Features | None) -> Iterator[Batch]:
-    """The batch of each list of examples, made by threads ahead of whoever takes them."""
-    return by_workers(lambda chosen: make_batch(examples, chosen, features), order, _BATCHES_AHEAD)
+        super().__init__(
+            order,
+            lambda chosen: make_batch(examples, chosen, features),
+            lambda batch: batch if device is None else batch.to(device),
+        )
 
 
 @contextmanager

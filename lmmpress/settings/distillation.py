@@ -10,6 +10,10 @@ from lmmpress.settings.economy import NO_ECONOMY, Economy, Optimizer, Weights
 
 Draw = Literal["even", "random", "by_task"]
 
+MICRO_BATCH = 64
+"""So many rows are tried first where `micro_batch_size` is `auto`. Run keys have this number in its place: it was the
+default before there was `auto`."""
+
 
 class Distillation(Settings):
     """How a pruned model learns from the teacher after every step (Eq. 5, section 4.2).
@@ -23,11 +27,11 @@ class Distillation(Settings):
     `kl` is `reverse` as Eq. 5 prints it, KL(student, teacher), or `forward`, at a `temperature`. `pairwise` is the
     hinge of Eq. 5, the `margin` of the correct token over the strongest wrong one, or `none`; `gamma` is its weight.
     `hard_labels` is the weight of an additional cross-entropy on the answers. With `learning_rate` `auto` every step
-    finds its own. One update uses `batch_size` rows, in portions of `micro_batch_size`; `rows` of the split are used,
-    or all (Fig. 7): `draw` takes them evenly over the split, at `random`, or at random with each task's share
-    (`by_task`). `processes` is the number of processes, one per GPU if there are GPUs. With `caches`, the teacher's
-    hidden states and, while they cannot change, the visual features are computed once per run instead of in every step;
-    they may have a budget.
+    finds its own. One update uses `batch_size` rows, in portions of `micro_batch_size`, or of fewer where these do not
+    fit into the memory; with `auto` MICRO_BATCH are tried first. `rows` of the split are used, or all (Fig. 7): `draw`
+    takes them evenly over the split, at `random`, or at random with each task's share (`by_task`). `processes` is the
+    number of processes, one per GPU if there are GPUs. With `caches`, the teacher's hidden states and, while they
+    cannot change, the visual features are computed once per run instead of in every step; they may have a budget.
     With `image_side` `features`, a step that cuts a tower of the image side trains the image side alone, on what the
     original's hands over to the language side; every other step leaves the image side as it is.
 
@@ -51,7 +55,7 @@ class Distillation(Settings):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     batch_size: Annotated[int, Field(gt=0)] = 1024
-    micro_batch_size: Annotated[int, Field(gt=0)] = 64
+    micro_batch_size: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     rows: Annotated[int, Field(gt=0)] | None = None
     draw: Draw = "even"
     kl: Literal["reverse", "forward"] = "reverse"
@@ -87,3 +91,8 @@ class Distillation(Settings):
         """What of the caches a run's outcome depends on: whether there are some, and their dtype where it is given."""
         dtype = self.caches.dtype if isinstance(self.caches, CacheSettings) else None
         return {"dtype": dtype} if dtype else bool(self.caches)
+
+    @property
+    def rows_at_once(self) -> int:
+        """The most rows of one forward pass; fewer where they do not fit into the memory."""
+        return MICRO_BATCH if self.micro_batch_size == "auto" else self.micro_batch_size

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from support.certain import certain
-from support.exact_distillation import ROWS, SETTINGS, distil, exact_values
+from support.exact_distillation import SETTINGS, distil, exact_pair, exact_values
 from support.plain_distillation import distil_plainly
 
 from lmmpress.data import read_split
@@ -24,13 +24,9 @@ RECORDED = [0.9784475449]
 """The loss of the pair below with SETTINGS."""
 
 
-@pytest.fixture
-def exact_pair(make_checkpoint: Callable[..., Path], data: Path) -> tuple[torch.nn.Module, torch.nn.Module, Examples]:
-    """Student, teacher and rows, the same bits on every machine: OPT, all of whose layers compute in float64."""
-    checkpoint = make_checkpoint("opt")
-    split = read_split(data, "distill", ROWS)
-    examples = encode(split, load_processor(checkpoint), read_checkpoint(checkpoint).config)
-    return exact_values(checkpoint, 1), exact_values(checkpoint, 2), examples
+@pytest.fixture(name="exact_pair")
+def _exact_pair(make_checkpoint: Callable[..., Path], data: Path) -> tuple[torch.nn.Module, torch.nn.Module, Examples]:
+    return exact_pair(make_checkpoint("opt"), data)
 
 
 @pytest.mark.parametrize(

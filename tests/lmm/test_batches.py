@@ -14,10 +14,11 @@ from support.certain import certain, one_tensor
 
 from lmmpress.data import read_split
 from lmmpress.lmm import pixels as pixels_module
-from lmmpress.lmm.batches import Batch, Batches, ahead, grouped, grouped_rows, make_batch
+from lmmpress.lmm.batches import Batch, Batches, grouped, grouped_rows, make_batch
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.examples import Examples, encode, read_examples, with_rows
 from lmmpress.lmm.forward import visual_features
+from lmmpress.lmm.portions import Portions
 from lmmpress.lmm.processor import load_processor
 
 
@@ -86,6 +87,24 @@ def test_some_examples_are_in_the_order_of_all(examples: Examples) -> None:
     assert list(grouped_rows(examples, 2, [])) == []
 
 
+def test_portions_are_of_one_list_of_rows_after_the_other_at_any_size() -> None:
+    made: list[list[int]] = []
+
+    def make(rows: list[int]) -> list[int]:
+        made.append(rows)
+        return rows
+
+    portions = Portions([[0, 1, 2], [3, 4], [5, 6, 7, 8]], make, lambda rows: [10 * row for row in rows])
+    assert list(portions.of(0, 2)) == [[0, 10], [20]]
+    assert list(portions.of(1, 2)) == [[30, 40]]
+    assert sorted(made)[:3] == [[0, 1], [2], [3, 4]]
+    assert all(made.count(rows) == 1 for rows in made), "what was made ahead is taken"
+    assert list(portions.of(1, 1)) == [[30], [40]]
+    assert list(portions.of(2, 1)) == [[50], [60], [70], [80]]
+    assert list(portions.of(0, 9)) == [[0, 10, 20]]
+    assert list(portions[1:]) == [[30, 40], [50, 60, 70, 80]] == [portions[1], portions[2]]
+
+
 def test_threads_are_only_a_little_ahead(examples: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many batches there are, few of them are in memory."""
     asked: list[list[int]] = []
@@ -98,11 +117,11 @@ def test_threads_are_only_a_little_ahead(examples: Examples, monkeypatch: pytest
     monkeypatch.setattr("lmmpress.lmm.batches.make_batch", noted)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     order = [[number % len(examples.rows)] for number in range(100)]
-    batches = ahead(examples, order, None)
+    batches = iter(Batches(examples, order))
     for number in range(10):
         next(batches)
         assert len(asked) <= number + 1 + 2
-    batches.close()  # type: ignore[attr-defined]
+    del batches
     assert len(asked) < 20
 
 

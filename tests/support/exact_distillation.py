@@ -9,12 +9,14 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
+from lmmpress.data import read_split
 from lmmpress.distillation.loss import distillation_loss
 from lmmpress.distillation.train import Lesson, distill
 from lmmpress.lmm.batches import Batch
-from lmmpress.lmm.checkpoint import load_model
-from lmmpress.lmm.examples import Examples
+from lmmpress.lmm.checkpoint import load_model, read_checkpoint
+from lmmpress.lmm.examples import Examples, encode
 from lmmpress.lmm.forward import answer_logits
+from lmmpress.lmm.processor import load_processor
 from lmmpress.settings.distillation import Distillation
 
 ROWS = 36  # shuffled in two groups: the first of 16 batches
@@ -33,6 +35,13 @@ def exact_values(checkpoint: Path, seed: int) -> torch.nn.Module:
         norm = parameter.ndim == 1 and "bias" not in name
         parameter.data = noise + 1 if norm else noise
     return model
+
+
+def exact_pair(checkpoint: Path, data: Path) -> tuple[torch.nn.Module, torch.nn.Module, Examples]:
+    """Student, teacher and rows, the same bits on every machine where all layers compute in float64, as OPT's do."""
+    split = read_split(data, "distill", ROWS)
+    examples = encode(split, load_processor(checkpoint), read_checkpoint(checkpoint).config)
+    return exact_values(checkpoint, 1), exact_values(checkpoint, 2), examples
 
 
 def logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:

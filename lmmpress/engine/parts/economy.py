@@ -63,7 +63,7 @@ def _training(materials: Materials, checkpoint: str, side: Side, lesson: Lesson,
     """What this process holds while the student learns."""
     processes, width = materials.accelerator.num_processes, materials.dtype.itemsize
     settings, anatomy = lesson.settings, materials.anatomy
-    rows = min(settings.micro_batch_size, ceil(min(settings.batch_size, lesson.size) / processes))
+    rows = min(settings.rows_at_once, ceil(min(settings.batch_size, lesson.size) / processes))
     each, head = _kept_by_row(materials, checkpoint, side, lesson, model), head_shapes(anatomy)
     positions = rows * ceil(lesson.examples.positions / len(lesson.examples.rows))
     logits = min(MOST_LOGITS, positions * max(shape[0] for shape in head)) if side != "image" else 0

@@ -27,7 +27,8 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 class Trained(BaseModel):
     """The digest of the distilled checkpoint, the mean loss of each epoch, the learning rate if trials found it, and
-    the economy with which it learned, None if it needed none.
+    the economy with which it learned, None if it needed none; of several processes how many rows each let through the
+    student at once, in the end, as `remembering` yields it.
 
     `checkpoint` is None if the loss was not finite, and in every process but the first.
     """
@@ -36,10 +37,12 @@ class Trained(BaseModel):
     loss: list[float]
     learning_rate: float | None = None
     economy: Economy | None = None
+    at_once: dict[str, int] = {}
 
     def noted(self) -> dict[str, Any]:
         """As the part's record has it: without what is None, as in older versions."""
-        return self.model_dump(exclude={name for name in ("learning_rate", "economy") if getattr(self, name) is None})
+        unknown = {name for name in ("learning_rate", "economy") if getattr(self, name) is None}
+        return self.model_dump(exclude={"at_once"} | unknown)
 
 
 def train(materials: Materials, checkpoint: str, seed: int, settings: Distillation) -> Trained:
@@ -67,7 +70,7 @@ def train(materials: Materials, checkpoint: str, seed: int, settings: Distillati
         return ImageSide(model, projector) if side == "image" and projector is not None else model
 
     if settings.refit_rows:
-        refitted |= repair(materials, checkpoint, fresh(), lesson, forward_of(materials, side))
+        refitted |= repair(materials, checkpoint, fresh, lesson, forward_of(materials, side))
     economy = economy_of(materials, checkpoint, side, lesson, settings, fresh) if settings.epochs else NO_ECONOMY
     lesson = replace(lesson, economy=economy)
     searched = settings.learning_rate == "auto" and settings.epochs
