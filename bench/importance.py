@@ -6,6 +6,7 @@ It computes on the GPU if there is one. Without one the ratios are of processor 
 """
 
 import argparse
+from functools import partial
 from typing import Literal
 
 import torch
@@ -13,6 +14,7 @@ from common import paired, sample_materials, show, working_seconds
 
 from lmmpress.lmm.batches import Batch, grouped, make_batch
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
+from lmmpress.lmm.portions import Portions
 from lmmpress.pruning.importance import answer_loss, score
 from lmmpress.settings.importance import Importance
 
@@ -37,7 +39,9 @@ def main() -> None:
     result: dict[str, object] = {"rows": arguments.rows}
     for accumulation, passes in CASES:
         size = 1 if accumulation == "sample" else 32
-        scoring_batches = [make_batch(examples, chosen, features).to(device) for chosen in grouped(examples, size)]
+        order = grouped(examples, size)
+        made = {tuple(chosen): make_batch(examples, chosen, features).to(device) for chosen in order}  # beforehand
+        scoring_batches = Portions(order, partial(_one_of, made))
         settings = Importance(accumulation=accumulation, passes=passes)
 
         def loss(batch: Batch) -> torch.Tensor:
@@ -54,6 +58,10 @@ def main() -> None:
         found = paired(scoring, bare, arguments.rounds, working_seconds)
         result[f"{accumulation}, {passes} pass{'es' if passes > 1 else ''}"] = {"ratio": found["ratio"]}
     show(result)
+
+
+def _one_of(made: dict[tuple[int, ...], Batch], chosen: list[int]) -> Batch:
+    return made[tuple(chosen)]
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import torch
 from common import rss, show
 
 from lmmpress.lmm.batches import Batch
+from lmmpress.lmm.portions import Portions
 from lmmpress.lmm.read_anatomy import anatomy_of
 from lmmpress.pruning.importance import answer_loss, score
 from lmmpress.settings.importance import Importance
@@ -73,7 +74,8 @@ def measure(name: str, width: int) -> dict[str, float]:
             loss(one).backward()
     else:
         anatomy = anatomy_of(config.to_dict())
-        score(model, anatomy, batches, size * len(batches), loss, Importance(**settings), torch.Generator())
+        made = Portions([[number] * size for number in range(len(batches))], lambda rows: batches[rows[0]])
+        score(model, anatomy, made, size * len(batches), loss, Importance(**settings), torch.Generator())
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     peak = (torch.cuda.max_memory_allocated() if device.type == "cuda" else most) - before
     return {"weights_mb": weights / 2**20, "peak_mb": peak / 2**20, "peak_over_weights": peak / weights}

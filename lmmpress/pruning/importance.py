@@ -16,13 +16,19 @@ import torch
 from lmmpress.axes import axes, axis_named
 from lmmpress.host.memory import available_memory
 from lmmpress.lmm.anatomy import Anatomy
+from lmmpress.lmm.at_once import AtOnce
 from lmmpress.lmm.batches import Batch
+from lmmpress.lmm.portions import Portions
 from lmmpress.printing.numbers import in_bytes
 from lmmpress.progress import say, track
 from lmmpress.pruning.sums import Named, Scores, Sums, Vectors, add_importance, shares
 from lmmpress.settings.importance import Importance
 
 Loss = Callable[[Batch], torch.Tensor]
+Fit = Callable[[Callable[[int], None]], None]
+"""Calls a function with a size of portions that fits into the memory."""
+Backward = Callable[[Portions[Batch], int, Loss, int], None]
+"""Computes the gradients of the batch at a place, in portions of at most so many rows."""
 
 USES_DATA = ("taylor", "fisher")
 """The criteria that score by gradients."""
@@ -66,7 +72,7 @@ def loss_of(settings: Importance, generator: torch.Generator, logits: Callable[[
 def score(
     model: torch.nn.Module,
     anatomy: Anatomy,
-    batches: Sequence[Batch],
+    batches: Portions[Batch] | None,
     samples: int,
     loss: Loss,
     settings: Importance,
@@ -78,6 +84,9 @@ def score(
 
     `loss` maps a batch to a scalar, averaged over its samples. With accumulation `sample` every batch must be one
     sample. The model's gradients are empty afterwards.
+
+    Where the memory runs out, a half of the batches is scored anew with each batch in smaller portions. What is summed
+    over a batch stays so: scores differ by rounding, and by the answers that `fisher` draws.
     """
     groups = list(anatomy.groups(scored_axes(others)).values())
     sums = Sums(model, groups, counted_only=settings.owned == "equations")
@@ -91,11 +100,23 @@ def score(
         for name, parameter in sums.parameters:
             add_importance(totals.along[name], parameter, None)
         return Scored(sums.by_group(totals), None)
+    assert batches is not None, "these criteria score by gradients"
     halves = (batches[0::2], batches[1::2])
+    at_once, largest = AtOnce(settings.batch_size, "importance", "importance.batch_size"), max(map(len, batches.order))
     if settings.criterion == "taylor" and settings.accumulation == "dataset":
-        return _of_dataset(sums, halves, loss, samples, settings)
+        return _of_dataset(sums, halves, loss, samples, settings, lambda work: at_once.fit(work, largest))
     of_each = _joint_squares if settings.criterion == "fisher" else _of_each
-    parts = [of_each(sums, half, loss, samples) for half in halves]
+
+    def of(half: Portions[Batch]) -> Scores:
+        begun = generator.get_state()
+
+        def at(size: int) -> Scores:
+            generator.set_state(begun)
+            return of_each(sums, half, loss, samples, size)
+
+        return at_once.fit(at, largest)
+
+    parts = [of(half) for half in halves]
     whole = {name: parts[0][name] + parts[1][name] for name in parts[0]}
     return Scored(whole, agreement(*parts) if settings.reliability else None)
 
@@ -117,7 +138,7 @@ def agreement(first: Scores, second: Scores) -> float:
     return sum(found) / len(found) if found else 1.0
 
 
-def _of_each(sums: Sums, batches: Sequence[Batch], loss: Loss, samples: int) -> Scores:
+def _of_each(sums: Sums, batches: Portions[Batch], loss: Loss, samples: int, size: int) -> Scores:
     """Sum over batches of |g * theta|; each parameter's gradient is used and freed as soon as it is complete."""
     totals = sums.new()
     share = 1.0
@@ -125,14 +146,14 @@ def _of_each(sums: Sums, batches: Sequence[Batch], loss: Loss, samples: int) -> 
     def use(along: dict[int, torch.Tensor], parameter: torch.nn.Parameter) -> None:
         add_importance(along, parameter, parameter.grad, share)
 
-    with _only(sums.parameters, sums.model), _after_each_gradient(sums.parameters, totals, use):
-        for batch in track(batches, "importance"):
-            share = len(batch.examples) / samples
-            loss(batch).backward()
+    with _only(sums.parameters, sums.model), _after_each_gradient(sums.parameters, totals, use) as backward:
+        for place, rows in enumerate(track(batches.order, "importance")):
+            share = len(rows) / samples
+            backward(batches, place, loss, size)
     return sums.by_group(totals)
 
 
-def _joint_squares(sums: Sums, batches: Sequence[Batch], loss: Loss, samples: int) -> Scores:
+def _joint_squares(sums: Sums, batches: Portions[Batch], loss: Loss, samples: int, size: int) -> Scores:
     """Sum over batches of (g * theta, summed over all that a dimension owns)^2: the diagonal of the empirical Fisher
     information of a factor on each dimension."""
     joint = sums.new()
@@ -141,17 +162,17 @@ def _joint_squares(sums: Sums, batches: Sequence[Batch], loss: Loss, samples: in
     def use(along: dict[int, torch.Tensor], parameter: torch.nn.Parameter) -> None:
         add_importance(along, parameter, parameter.grad, signed=True)
 
-    with _only(sums.parameters, sums.model), _after_each_gradient(sums.parameters, joint, use):
-        for batch in track(batches, "importance"):
-            loss(batch).backward()
+    with _only(sums.parameters, sums.model), _after_each_gradient(sums.parameters, joint, use) as backward:
+        for place, rows in enumerate(track(batches.order, "importance")):
+            backward(batches, place, loss, size)
             for name, values in sums.by_group(joint).items():
-                totals[name] += values.square() * (len(batch.examples) / samples)
+                totals[name] += values.square() * (len(rows) / samples)
             joint.flat.zero_()
     return totals
 
 
 def _of_dataset(
-    sums: Sums, halves: tuple[Sequence[Batch], Sequence[Batch]], loss: Loss, samples: int, settings: Importance
+    sums: Sums, halves: Sequence[Portions[Batch]], loss: Loss, samples: int, settings: Importance, fit: Fit
 ) -> Scored:
     """|g * theta| of the gradient summed over all batches, in place, a share of the parameters at a time.
 
@@ -160,13 +181,33 @@ def _of_dataset(
     """
     whole, parts = sums.new(), (sums.new(), sums.new())
     reliable = settings.reliability
+
+    def sum_gradients(share: list[Named], some: Sequence[Portions[Batch]], there: int = 0) -> None:
+        """Sum the gradients of some halves, of which those of the first are `there`. All are summed anew where the
+        memory runs out, since a part of a batch is in the sum then."""
+
+        def at(size: int) -> None:
+            nonlocal there
+            begin, there = there, 0
+            if begin == 0:
+                _taken(share)
+            for half in some[begin:]:
+                for place in track(range(len(half)), "importance"):
+                    for batch in half.of(place, size):
+                        (loss(batch) * (len(batch.examples) / samples)).backward()
+
+        fit(at)
+
     for share in shares(sums.parameters, settings.passes):
         with _only(share, sums.model):
-            _sum_gradients(halves[0], loss, samples)
+            sum_gradients(share, halves[:1])
             reliable = reliable and _fit_again(share)
             first = _taken(share) if reliable else {}
             _use(parts[0], share, first)
-            _sum_gradients(halves[1], loss, samples)
+            if reliable:
+                sum_gradients(share, halves[1:])
+            else:
+                sum_gradients(share, halves, there=1)
             second = _taken(share)
             if reliable:
                 _use(parts[1], share, second)
@@ -176,12 +217,6 @@ def _of_dataset(
             _use(whole, share, second)
             second.clear()  # before the gradients of the next share
     return Scored(sums.by_group(whole), agreement(*map(sums.by_group, parts)) if reliable else None)
-
-
-def _sum_gradients(batches: Sequence[Batch], loss: Loss, samples: int) -> None:
-    """Add the gradients of batches to those of the parameters."""
-    for batch in track(batches, "importance"):
-        (loss(batch) * (len(batch.examples) / samples)).backward()
 
 
 def _taken(parameters: list[Named]) -> dict[str, torch.Tensor]:
@@ -220,20 +255,33 @@ def _after_each_gradient(
     parameters: list[Named],
     vectors: Vectors,
     use: Callable[[dict[int, torch.Tensor], torch.nn.Parameter], None],
-) -> Iterator[None]:
-    """In this context each parameter's gradient is used, with the parameter's vectors, as soon as it is complete, and
-    then freed."""
+) -> Iterator[Backward]:
+    """In this context each parameter's gradient of a batch is used, with the parameter's vectors, as soon as it is
+    complete, and then freed. Of a batch in one portion that is while others are still computed."""
+    divided = False
 
-    def hook(parameter: torch.nn.Parameter, along: dict[int, torch.Tensor]) -> None:
-        use(along, parameter)
-        parameter.grad = None
+    def ready(parameter: torch.nn.Parameter, along: dict[int, torch.Tensor]) -> None:
+        if parameter.grad is not None and not divided:
+            use(along, parameter)
+            parameter.grad = None
+
+    def backward(batches: Portions[Batch], place: int, loss: Loss, size: int) -> None:
+        nonlocal divided
+        rows = len(batches.order[place])
+        divided = size < rows
+        for batch in batches.of(place, size):
+            (loss(batch) * (len(batch.examples) / rows)).backward()
+        if divided:
+            divided = False
+            for name, parameter in parameters:
+                ready(parameter, vectors.along[name])
 
     handles = [
-        parameter.register_post_accumulate_grad_hook(partial(hook, along=vectors.along[name]))
+        parameter.register_post_accumulate_grad_hook(partial(ready, along=vectors.along[name]))
         for name, parameter in parameters
     ]
     try:
-        yield
+        yield backward
     finally:
         for handle in handles:
             handle.remove()

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 import torch
 from support.certain import certain
+from support.small_memory import memory_for
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmmpress.data import read_split
+from lmmpress.errors import UserError
 from lmmpress.lmm.anatomy import Anatomy
-from lmmpress.lmm.batches import Batch, grouped, make_batch
+from lmmpress.lmm.at_once import remembering
+from lmmpress.lmm.batches import Batch, Batches, grouped, make_batch
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.examples import encode
 from lmmpress.lmm.forward import answer_logits
@@ -31,7 +34,7 @@ class Scene:
 
     model: torch.nn.Module
     anatomy: Anatomy
-    batches: dict[int, list[Batch]]
+    batches: dict[int, Batches]
     loss: Callable[[Batch], torch.Tensor]
 
 
@@ -40,7 +43,7 @@ def scene(make_checkpoint: Callable[..., Path], data: Path) -> Scene:
     checkpoint = make_checkpoint("llama")
     model, anatomy = load_model(checkpoint).double(), read_checkpoint(checkpoint)
     examples = encode(read_split(data, "score"), load_processor(checkpoint), read_checkpoint(checkpoint).config)
-    made = {size: [make_batch(examples, chosen) for chosen in grouped(examples, size)] for size in (1, 4)}
+    made = {size: Batches(examples, grouped(examples, size)) for size in (1, 4)}
 
     def loss(batch: Batch) -> torch.Tensor:
         return answer_loss(answer_logits(model, batch, None), batch)
@@ -305,6 +308,71 @@ def test_fisher_squares_what_a_dimension_does_as_a_whole(scene: Scene, size: int
         assert torch.allclose(found.scores[name].double(), wanted[name], rtol=1e-6, atol=1e-15), name
 
 
+@pytest.mark.parametrize("where", ["forward", "backward"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"accumulation": "dataset", "passes": 2},
+        {"accumulation": "dataset", "reliability": False},
+        {"accumulation": "batch"},
+        {"criterion": "fisher"},
+    ],
+    ids=lambda settings: " ".join(map(str, settings.values())),
+)
+def test_batches_that_do_not_fit_into_the_memory_are_scored_in_portions(
+    scene: Scene, settings: dict[str, Any], where: Any
+) -> None:
+    """Eq. 1 takes the absolute value, and fisher the square, of the gradient of a whole batch as before."""
+    with remembering({"importance": 2}):
+        wanted = run(scene, batch_size=4, **settings)
+    with memory_for(2, scene.model, where=where) as seen, remembering({}) as at_once:
+        found = run(scene, batch_size=4, **settings)
+    assert (seen.count(4), max(seen[1:]), at_once) == (1, 2, {"importance": 2})
+    assert found.reliability == pytest.approx(wanted.reliability)
+    assert all(torch.allclose(found.scores[name], wanted.scores[name], rtol=1e-9) for name in wanted.scores)
+    whole = run(scene, batch_size=4, **settings)
+    assert all(torch.allclose(found.scores[name], whole.scores[name], rtol=1e-6) for name in whole.scores)
+
+
+@pytest.mark.parametrize("room", [1 << 40, 100])
+@pytest.mark.parametrize("reliability", [True, False])
+def test_the_memory_may_run_out_in_the_second_half(
+    scene: Scene, reliability: bool, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the first half's gradient is not put aside, it is in the sum that is begun anew."""
+    monkeypatch.setattr(importance, "available_memory", lambda: room)
+    wanted, half = run(scene, reliability=reliability), len(scene.batches[4][0::2])
+    with memory_for(2, scene.model, after=half, where="backward") as seen:
+        found = run(scene, reliability=reliability)
+    assert seen.count(4) == half + 1
+    assert (found.reliability is None) == (wanted.reliability is None)
+    assert all(torch.allclose(found.scores[name], wanted.scores[name], rtol=1e-6) for name in wanted.scores)
+
+
+def test_where_the_memory_runs_out_answers_are_drawn_as_if_portions_had_been_small_from_the_start(scene: Scene) -> None:
+    def scored() -> Scored:
+        seeded, batches = torch.Generator().manual_seed(0), scene.batches[4]
+
+        def loss(batch: Batch) -> torch.Tensor:
+            return own_answer_loss(answer_logits(scene.model, batch, None), batch, 2.0, seeded)
+
+        settings = Importance(criterion="fisher", batch_size=4)
+        return score(scene.model, scene.anatomy, batches, 8, loss, settings, seeded)
+
+    with remembering({"importance": 2}):
+        wanted = scored()
+    with memory_for(2, scene.model, where="backward") as seen:
+        found = scored()
+    assert seen.count(4) == 1
+    assert all(torch.allclose(found.scores[name], wanted.scores[name], rtol=1e-9) for name in wanted.scores)
+
+
+def test_a_single_sample_that_does_not_fit_is_a_message_for_people(scene: Scene) -> None:
+    with memory_for(0, scene.model) as seen, pytest.raises(UserError, match=r"^importance: the memory is too small"):
+        run(scene, 1, accumulation="sample")
+    assert seen == [1]
+
+
 def test_own_answers_score_a_model_that_is_always_right() -> None:
     """The gradient of the answers vanishes where the model is sure and right; that of answers drawn from its softened
     distribution does not."""
@@ -324,7 +392,7 @@ def test_one_cut_without_a_run_goes_by_the_same_scores(
     source, settings = make_checkpoint("llama"), Importance(criterion="fisher", batch_size=4, temperature=2.0)
     anatomy, model = read_checkpoint(source), load_model(source)
     examples = encode(read_split(data, "score"), load_processor(source), anatomy.config)
-    batches = [make_batch(examples, chosen) for chosen in grouped(examples, 4)]
+    batches = Batches(examples, grouped(examples, 4))
     seeded = torch.Generator().manual_seed(0)
 
     def loss(batch: Batch) -> torch.Tensor:

@@ -1,6 +1,5 @@
 """The part `importance` (Eq. 1-4): scores every dimension of a checkpoint."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.once import Record, inputs_of, name_of, once
 from lmmpress.errors import UserError
-from lmmpress.lmm.batches import Batch, Batches, grouped
+from lmmpress.lmm.batches import Batches, grouped
 from lmmpress.lmm.checkpoint import load_model
 from lmmpress.pruning.importance import USES_DATA, Scored, loss_of, other_axes, score
 
@@ -38,9 +37,9 @@ def importance(materials: Materials, checkpoint: str) -> Importances:
         inputs["axes"] = others
     name = name_of("importance", inputs)
 
-    def batches(seed: int) -> Sequence[Batch]:
+    def batches(seed: int) -> Batches | None:
         if settings.criterion not in USES_DATA:
-            return []
+            return None
         examples, features = materials.lessons("score"), materials.features("score")
         size = 1 if settings.accumulation == "sample" else settings.batch_size
         order = grouped(examples, size, torch.Generator().manual_seed(seed))
