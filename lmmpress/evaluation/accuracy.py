@@ -7,14 +7,20 @@ make a difference are refused (greedy.py).
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import TypeVar
 
 import torch
 
 from lmmpress.lmm.anatomy import Projector
+from lmmpress.lmm.at_once import AtOnce
 from lmmpress.lmm.batches import Batch, Batches, Features, grouped, grouped_rows
 from lmmpress.lmm.examples import Examples
 from lmmpress.lmm.forward import answer_logits
 from lmmpress.progress import track
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,9 @@ def answered_right(
     if rows is not None:
         right[:] = False
         right[list(rows)] = True
-    for batch, logits in _passes(model, examples, projector, features, batch_size, rows):
-        right[_missed(batch, logits, ends, cut)] = False
+    missed = partial(_missed, ends=ends, cut=cut)
+    for _, examples_missed in _passes(model, examples, projector, features, batch_size, missed, rows):
+        right[examples_missed] = False
     return right
 
 
@@ -66,8 +73,9 @@ def right_tokens(
     """The share of each answer's tokens that are the model's first choice after the right tokens before them, float64
     [rows]; `ends` as in `answered_right`."""
     shares = torch.zeros(len(examples.rows), dtype=torch.float64)
-    for batch, logits in _passes(model, examples, projector, features, batch_size, rows):
-        _add_means(shares, batch, _hits(batch, logits, ends).double())
+    hits = partial(_hits, ends=ends)
+    for batch, each in _passes(model, examples, projector, features, batch_size, hits, rows):
+        _add_means(shares, batch, each.double())
     return shares
 
 
@@ -85,10 +93,13 @@ def divergences(
 
     `teacher_logits` gives the teacher's logits [positions, vocabulary] of a batch.
     """
-    means = torch.zeros(len(examples.rows), dtype=torch.float64)
-    for batch, logits in _passes(model, examples, projector, features, batch_size, rows):
+
+    def divergence(batch: Batch, logits: torch.Tensor) -> torch.Tensor:
         teacher = teacher_logits(batch).float().log_softmax(-1)
-        each = (teacher.exp() * (teacher - logits.float().log_softmax(-1))).sum(-1)
+        return (teacher.exp() * (teacher - logits.float().log_softmax(-1))).sum(-1)
+
+    means = torch.zeros(len(examples.rows), dtype=torch.float64)
+    for batch, each in _passes(model, examples, projector, features, batch_size, divergence, rows):
         _add_means(means, batch, each.double().clamp(min=0))  # rounding may leave it a little below
     return means
 
@@ -103,11 +114,15 @@ def judged(
     ends: frozenset[int] = frozenset(),
 ) -> Judged:
     """Which rows are answered right, as `answered_right` says it, and how likely the right answers are."""
+
+    def judge(batch: Batch, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        each = logits.gather(-1, batch.targets[:, None])[:, 0].float() - logits.float().logsumexp(-1)
+        return _missed(batch, logits, ends), each
+
     right = torch.ones(len(examples.rows), dtype=torch.bool)
     likelihood = torch.zeros(len(examples.rows), dtype=torch.float64)
-    for batch, logits in _passes(model, examples, projector, features, batch_size):
-        right[_missed(batch, logits, ends)] = False
-        each = logits.gather(-1, batch.targets[:, None])[:, 0].float() - logits.float().logsumexp(-1)
+    for batch, (missed, each) in _passes(model, examples, projector, features, batch_size, judge):
+        right[missed] = False
         likelihood.index_add_(0, torch.tensor(batch.examples)[batch.owner.cpu()], each.double().cpu())
     return Judged(right, likelihood)
 
@@ -118,15 +133,20 @@ def _passes(
     projector: Projector | None,
     features: Features | None,
     batch_size: int,
+    use: Callable[[Batch, torch.Tensor], T],
     rows: Sequence[int] | None = None,
-) -> Iterator[tuple[Batch, torch.Tensor]]:
-    """Every batch of the examples, or of some of them, on the model's device, with its logits [positions,
-    vocabulary]."""
+) -> Iterator[tuple[Batch, T]]:
+    """Every batch of the examples, or of some of them, on the model's device, with what `use` makes of it and of its
+    logits [positions, vocabulary]. A batch that does not fit into the memory comes in smaller ones."""
     device = next(model.parameters()).device
     order = grouped(examples, batch_size) if rows is None else grouped_rows(examples, batch_size, rows)
-    batches = Batches(examples, order, features, device)
-    for batch in track(batches, f"evaluate {examples.split.name}", len(order)):
-        yield batch, answer_logits(model, batch, projector)
+
+    def passed(_: int, portions: Iterator[Batch]) -> list[tuple[Batch, T]]:
+        return [(batch, use(batch, answer_logits(model, batch, projector))) for batch in portions]
+
+    at_once = AtOnce(batch_size, "evaluate", "evaluation.batch_size")
+    batches = Batches(examples, order, features, device).fitting(passed, at_once)
+    yield from chain.from_iterable(track(batches, f"evaluate {examples.split.name}", len(order)))
 
 
 def _missed(batch: Batch, logits: torch.Tensor, ends: frozenset[int], cut: bool = False) -> torch.Tensor:

@@ -4,14 +4,16 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 
-from lmmpress.data.workers import by_workers
 from lmmpress.evaluation.rounds import answers_in, end_ids, generate_in_rounds, writer_of
+from lmmpress.lmm.at_once import AtOnce, ran_out_of_memory
 from lmmpress.lmm.examples import Examples, Tensors
+from lmmpress.lmm.portions import Portions
 from lmmpress.progress import say_once, track
 
 LONGEST_UNKNOWN = 128
@@ -55,19 +57,25 @@ def write_answers(
     """
     order = sorted(rows, key=examples.rows.prompts.__getitem__, reverse=True)
     parts = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
-    written: dict[int, list[int]] = {}
-    asked = track(by_workers(partial(_prompts, examples), parts, 1), f"answer {examples.split.name}", len(parts))
-    with compiling(model):
-        compiled = len(parts) * longest >= _WORTH_COMPILING and compiling_works(
-            model, questions(model, examples, parts[0]), longest
-        )
-        for chosen, inputs in zip(parts, asked, strict=True):
+    at_once = AtOnce(batch_size, "answer", "evaluation.batch_size")
+
+    def can_compile(size: int) -> bool:
+        return compiling_works(model, questions(model, examples, order[:size]), longest)
+
+    def answers(_: int, portions: Iterator[Tensors]) -> list[list[int]]:
+        found: list[list[int]] = []
+        for inputs in portions:
             # another number of rows would be compiled anew
-            alike = compiled and len(chosen) == batch_size
-            tokens = generate(model, _on_device(model, inputs), longest, compiled=alike)
-            for row, ids, length in zip(chosen, tokens.tolist(), lengths(tokens, ends), strict=True):
-                written[row] = ids[:length]
-    return written
+            alike = compiled and len(inputs["input_ids"]) == at_once.rows
+            tokens = generate(model, inputs, longest, compiled=alike)
+            found += [ids[:length] for ids, length in zip(tokens.tolist(), lengths(tokens, ends), strict=True)]
+        return found
+
+    with compiling(model):
+        compiled = len(parts) * longest >= _WORTH_COMPILING and at_once.fit(can_compile, len(parts[0]))
+        asked = Portions(parts, partial(_prompts, examples), partial(_on_device, model))
+        written = track(asked.fitting(answers, at_once), f"answer {examples.split.name}", len(parts))
+        return dict(zip(order, chain.from_iterable(written), strict=True))
 
 
 def questions(model: torch.nn.Module, examples: Examples, chosen: Sequence[int]) -> Tensors:
@@ -131,9 +139,9 @@ def compiling_works(model: torch.nn.Module, inputs: Tensors, most: int) -> bool:
         return False
     try:
         generate(model, inputs, most, exactly=True, compiled=True)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # whatever compilers and drivers raise: plain generation gives the same answers
+        if ran_out_of_memory(error):
+            raise
         reason = next(iter(str(error).strip().splitlines()), "")
         say_once(f"generation is not compiled: {type(error).__name__}: {reason[:200]}")
         return False

@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from lmmpress.data.workers import by_workers
 from lmmpress.lmm.anatomy import Anatomy, Projector
+from lmmpress.lmm.at_once import AtOnce
 from lmmpress.lmm.batches import Batch, Batches, Features, at_answers
 from lmmpress.lmm.examples import Examples
+from lmmpress.lmm.pixels import Images
+from lmmpress.lmm.portions import Portions
 from lmmpress.lmm.ragged_rows import NewFile, NewRagged, RaggedRows
 from lmmpress.lmm.tensor_rows import TensorRows
 from lmmpress.progress import track
@@ -78,21 +81,33 @@ def visual_features(
     pixels = examples.pixels
     if pixels is None or anatomy.projector is None:
         return None
-    device = next(model.parameters()).device
+    device, projector = next(model.parameters()).device, anatomy.projector
     found: TensorRows | NewRagged | None = None
-    parts = [range(at, min(at + batch_size, len(pixels))) for at in range(0, len(pixels), batch_size)]
-    read = by_workers(pixels.once, parts, ahead=1)
-    for part, seen in zip(parts, track(read, f"see {examples.split.name}", len(parts)), strict=True):
-        if isinstance(seen, list):
-            some = [image_features(model, one[None].to(device), anatomy.projector).flatten(0, -2).cpu() for one in seen]
+    parts = [list(range(at, min(at + batch_size, len(pixels)))) for at in range(0, len(pixels), batch_size)]
+
+    def see(images: torch.Tensor) -> torch.Tensor:
+        return image_features(model, images.to(device), projector).cpu()
+
+    def seen(_: int, portions: Iterator[Images]) -> Images:
+        alike: list[torch.Tensor] = []
+        apart: list[torch.Tensor] = []
+        for images in portions:
+            if isinstance(images, list):
+                apart += [see(one[None]).flatten(0, -2) for one in images]
+            else:
+                alike.append(see(images))
+        return torch.cat(alike) if alike else apart
+
+    read = Portions(parts, pixels.once).fitting(seen, AtOnce(batch_size, "see"))
+    for part, some in zip(parts, track(read, f"see {examples.split.name}", len(parts)), strict=True):
+        if isinstance(some, list):
             found = found or new.ragged(some[0].shape[-1], some[0].dtype)
             assert isinstance(found, NewRagged), "the pixels of an image are a list's in all batches or in none"
             found.write(some)
         else:
-            values = image_features(model, seen.to(device), anatomy.projector).cpu()
-            found = found or new.rows((len(pixels), *values.shape[1:]), values.dtype)
+            found = found or new.rows((len(pixels), *some.shape[1:]), some.dtype)
             assert isinstance(found, TensorRows)
-            found.write(part, values)
+            found.write(part, some)
     return found.done() if isinstance(found, NewRagged) else found
 
 
@@ -118,13 +133,20 @@ def answer_states(
     device = next(model.parameters()).device
     head = model.get_output_embeddings()  # type: ignore[operator]
     states: TensorRows | None = None
-    for batch in track(Batches(examples, order, features, device), "teacher", len(order)):
+
+    def stated(_: int, portions: Iterator[Batch]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return [(batch.number.cpu(), states_of(batch)) for batch in portions]
+
+    def states_of(batch: Batch) -> torch.Tensor:
         captured: list[torch.Tensor] = []
         with _input_of(head, captured):
             answer_logits(model, batch, projector)
-        values = captured[0].cpu()[batch.where.cpu()]
+        return captured[0].cpu()[batch.where.cpu()]
+
+    found = Batches(examples, order, features, device).fitting(stated, AtOnce(max(map(len, order)), "teacher"))
+    for number, values in chain.from_iterable(track(found, "teacher", len(order))):
         states = states or new.rows((examples.positions, values.shape[-1]), values.dtype)
-        states.write(batch.number.cpu().numpy(), values)
+        states.write(number.numpy(), values)
     assert states is not None
     return states
 

@@ -10,6 +10,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 from support.data import write_data
+from support.small_memory import no_memory
 from support.tiny import MODELS, config_of, generate, make_model
 
 from lmmpress.data import Split, read_split
@@ -142,6 +143,29 @@ def test_many_answers_are_written_by_a_compiled_step(
     monkeypatch.setattr("lmmpress.evaluation.generate.generate", noted)
     assert write_answers(model, examples, range(7), 6, ENDS, batch_size=3) == plain
     assert how == [(3, True), (3, True), (1, False)]
+
+
+@pytest.mark.parametrize("fits", [0, 1])
+def test_where_a_batch_does_not_fit_a_compiled_step_has_smaller_ones(
+    make_checkpoint: Callable[..., Path], rows: Path, monkeypatch: pytest.MonkeyPatch, fits: int
+) -> None:
+    """The memory runs out at once, when it is tried whether a step compiles, or in a batch of answers."""
+    checkpoint, how = make_checkpoint("llama"), list[tuple[int, bool]]()
+    model, examples = load_model(checkpoint), encoded(checkpoint, rows)
+    plain = write_answers(model, examples, range(7), 6, ENDS, batch_size=4)
+
+    def small(model: torch.nn.Module, inputs: Any, most: int, **way: bool) -> torch.Tensor:
+        how.append((len(inputs["input_ids"]), way["compiled"]))
+        if len(how) > fits and how[-1][0] > 2:
+            raise no_memory()
+        return ours(model, inputs, most, **way)
+
+    monkeypatch.setitem(BACKENDS, "cpu", "eager")
+    monkeypatch.setattr("lmmpress.evaluation.generate._WORTH_COMPILING", 12)
+    monkeypatch.setattr("lmmpress.evaluation.generate.generate", small)
+    assert write_answers(model, examples, range(7), 6, ENDS, batch_size=4) == plain
+    tried = [(4, True), (2, True)] if fits == 0 else [(4, True), (4, True)]
+    assert how == [*tried, (2, True), (2, True), (2, True), (1, False)]
 
 
 @pytest.mark.parametrize("kind", ["llama", "opt", "flan-t5"])
