@@ -23,6 +23,7 @@ from lmmpress.data import Split
 from lmmpress.evaluation.generate import compiling, compiling_works, questions
 from lmmpress.evaluation.pace import LEAST, Clock, Fit, Pace, Stopwatch, rate_interval, ratio_interval
 from lmmpress.evaluation.timed import Readable, Rows, Subject, Timed
+from lmmpress.lmm.at_once import AtOnce
 from lmmpress.plan import Evaluation
 from lmmpress.progress import doing, say, track
 from lmmpress.result import Latency, Speed, SpeedWay, Stopped, Timing
@@ -79,21 +80,40 @@ def measure_speeds(subjects: Sequence[Subject], settings: Evaluation) -> list[Sp
     return [times.speed() for times in in_all_ways(subjects, settings)]
 
 
-def in_all_ways(subjects: Sequence[Subject], settings: Evaluation, meter: Readable | None = None) -> list[Times]:
+def in_all_ways(
+    subjects: Sequence[Subject],
+    settings: Evaluation,
+    meter: Readable | None = None,
+    clock: Clock = time.perf_counter,
+) -> list[Times]:
     """`take_turns` in the ways that `settings` ask for, one after the other; all models alike.
 
-    Where the step of one of them cannot be compiled, all are measured eagerly, and a line says so.
+    Where the step of one of them cannot be compiled, all are measured eagerly, and a line says so. Where a batch of one
+    of them does not fit into the memory, all are measured anew in all ways, with batches of half the size.
     """
+    most = min(len(subject.examples.rows) for subject in subjects)
+    return _that_fits(settings, most, lambda smaller: _in_all_ways(subjects, smaller, meter, clock))
+
+
+def _that_fits(settings: Evaluation, most: int, measure: Callable[[Evaluation], list[Times]]) -> list[Times]:
+    """What `measure` gives, with the settings or with a smaller batch size."""
+    at_once = AtOnce(settings.batch_size, "speed", "evaluation.batch_size")
+    return at_once.fit(lambda rows: measure(settings.model_copy(update={"batch_size": rows})), most)
+
+
+def _in_all_ways(
+    subjects: Sequence[Subject], settings: Evaluation, meter: Readable | None, clock: Clock
+) -> list[Times]:
     if settings.speed not in ("compiled", "both"):
-        return take_turns(subjects, settings, meter)
+        return take_turns(subjects, settings, meter, clock)
     with compiling(subjects[0].model):
         works = all(map(_compiles, subjects))
-        compiled = take_turns(subjects, settings, meter, compiled=True) if works else []
+        compiled = take_turns(subjects, settings, meter, clock, compiled=True) if works else []
     if not works:
         say("speed is measured eagerly: the step that makes a token cannot be compiled here, which takes a GPU")
     if works and settings.speed == "compiled":
         return compiled
-    eager = take_turns(subjects, settings, meter)
+    eager = take_turns(subjects, settings, meter, clock)
     return [replace(one, compiled=other) for one, other in zip(eager, compiled, strict=True)] if works else eager
 
 
@@ -161,6 +181,12 @@ def take_turns_apart(
     While a model is loaded it ends a turn and begins the next. The single rows are part of the first turns. The time
     for loading counts.
     """
+    return _that_fits(settings, settings.samples, lambda smaller: _take_turns_apart(loading, smaller, meter, clock))
+
+
+def _take_turns_apart(
+    loading: tuple[Loading, Loading], settings: Evaluation, meter: Readable | None, clock: Clock
+) -> list[Times]:
     pace = Pace.begin(settings.seconds, clock)
     timed = [Timed(settings, meter, pace) for _ in loading]
     with doing("speed: how many rows") as now:

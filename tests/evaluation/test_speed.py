@@ -12,11 +12,12 @@ from support.certain import certain
 from support.clocks import give_time
 from support.plain import plain_tokens
 from support.plans import MOMENT
+from support.small_memory import no_memory
 
 from lmmpress.data import read_split
 from lmmpress.evaluation.generate import BACKENDS, generate, lengths, questions
 from lmmpress.evaluation.pace import spread
-from lmmpress.evaluation.speed import measure_speeds, sampled
+from lmmpress.evaluation.speed import Times, measure_speeds, sampled
 from lmmpress.evaluation.timed import Subject
 from lmmpress.lmm.checkpoint import load_model, read_checkpoint
 from lmmpress.lmm.examples import encode
@@ -154,6 +155,23 @@ def test_a_compiled_step_is_measured_beside_the_eager_one(subject: Make, monkeyp
     assert len({tuple(compiled[at : at + 3]) for at in range(0, 9, 3)}) == 3, "each number of rows is captured first"
     (alone,) = measure_speeds([one], settings.model_copy(update={"speed": "compiled"}))
     assert (alone.way, alone.compiled) == ("compiled", None)
+
+
+def test_where_a_batch_does_not_fit_in_one_way_both_ways_get_smaller_ones(
+    subject: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, bool]] = []
+
+    def take_turns(_: Any, settings: Evaluation, *__: Any, compiled: bool = False) -> list[Times]:
+        asked.append((settings.batch_size, compiled))
+        if settings.batch_size > 2 and not compiled:
+            raise no_memory()
+        return []
+
+    monkeypatch.setitem(BACKENDS, "cpu", "eager")
+    monkeypatch.setattr("lmmpress.evaluation.speed.take_turns", take_turns)
+    measure_speeds([subject("text-glm")], Evaluation(batch_size=4, speed="both"))
+    assert asked == [(4, True), (4, False), (2, True), (2, False)]
 
 
 @pytest.mark.parametrize("speed", ["compiled", "both"])

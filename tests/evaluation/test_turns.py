@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from support.small_memory import no_memory
 
+from lmmpress.errors import UserError
 from lmmpress.evaluation import timed
-from lmmpress.evaluation.speed import Times, take_turns, take_turns_apart
+from lmmpress.evaluation.speed import Times, in_all_ways, take_turns, take_turns_apart
 from lmmpress.evaluation.timed import Subject
+from lmmpress.lmm.at_once import remembering
 from lmmpress.lmm.example_rows import Example, pack
 from lmmpress.plan import Evaluation
 
@@ -71,7 +74,9 @@ class Machine:
             a, b = (partial(self.load, model, rows, tokens) for model in self.costs)
             return take_turns_apart((a, b), asked, clock=self.clock)
         subjects = [self.subject(model, rows, tokens) for model in self.costs]
-        return take_turns(subjects, asked, clock=self.clock, compiled=self.compiling > 0)
+        if self.compiling:
+            return take_turns(subjects, asked, clock=self.clock, compiled=True)
+        return in_all_ways(subjects, asked, clock=self.clock)
 
 
 @pytest.fixture
@@ -249,3 +254,30 @@ def test_how_it_was_measured_is_told(machine: Make) -> None:
     (found,) = slow.measure()
     assert " of 128 rows and " in str(found.timing)
     assert str(found.timing).endswith("until the time was up")
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_where_a_batch_of_one_does_not_fit_into_the_memory_both_are_measured_with_smaller_ones(
+    machine: Make, apart: bool
+) -> None:
+    def small(rows: int, tokens: int) -> float:
+        if rows > 5:
+            raise no_memory()
+        return 0.0004 * rows * tokens
+
+    one = machine(a=each(0.0004), b=small)
+    with remembering({}) as at_once:
+        a, b = one.measure(batch_size=16, apart=apart)
+    assert a.batch_size == b.batch_size == a.speed().batch_size == 4
+    assert at_once == {"speed": 4}
+    asked = [[call.rows for call in one.calls if call.model == model and call.timed][-32:] for model in "ab"]
+    assert asked[0] == asked[1]
+    assert (a.timing.rows, a.timing.passes) == (b.timing.rows, b.timing.passes) == (128, 5)
+
+
+def test_a_model_without_memory_for_a_single_row_is_not_timed(machine: Make) -> None:
+    def none(rows: int, tokens: int) -> float:
+        raise no_memory()
+
+    with pytest.raises(UserError, match=r"^speed: the memory is too small"):
+        machine(a=each(0.0004), b=none).measure()
