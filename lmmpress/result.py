@@ -190,14 +190,16 @@ def speed_of(record: Record) -> Speed | None:
 
 
 class Machine(Record):
-    """What computed a part: its pod (empty outside a cluster), node and kinds of GPU, and the most memory in bytes that
-    the part took: of the process, and of all its GPUs together."""
+    """What computed a part: its pod (empty outside a cluster), node and kinds of GPU; the most memory in bytes that the
+    part took: of the process, and of all its GPUs together; and how many rows went through a model `at_once` in the
+    end, by what was done with them (importance, distill, evaluate, answer, speed)."""
 
     pod: str = ""
     node: str = ""
     gpu: str = ""
     peak_memory: int | None = None
     peak_gpu_memory: int | None = None
+    at_once: dict[str, int] = {}
 
 
 class StepResult(Record):

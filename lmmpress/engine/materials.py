@@ -71,6 +71,12 @@ class Materials:
         return {}
 
     @cached_property
+    def lowered(self) -> dict[str, int]:
+        """How many rows go through a model at once, by what is done with them, where the memory was too small for as
+        many as the plan asks for."""
+        return {}
+
+    @cached_property
     def accelerator(self) -> Accelerator:
         return Accelerator()
 

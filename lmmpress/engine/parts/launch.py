@@ -11,6 +11,7 @@ import sys
 
 import torch
 
+from lmmpress.distillation.train import rows_at_once
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts import worker
 from lmmpress.engine.parts.lesson import lesson_of, side_of
@@ -43,6 +44,7 @@ def train_in_processes(materials: Materials, checkpoint: str, seed: int, setting
             store=materials.store.root_address,
             checkpoint=checkpoint,
             seed=seed,
+            lowered=materials.lowered,
             result=folder / "result.json",
         )
         (folder / "job.json").write_text(job.model_dump_json(), "utf-8")
@@ -59,9 +61,17 @@ def train_in_processes(materials: Materials, checkpoint: str, seed: int, setting
                 command, stderr=subprocess.PIPE, text=True, encoding="utf-8", env=environment(**variables), check=False
             )
         if process.returncode or not (folder / "result.json").is_file():
-            # torchrun's summary at the end names no cause; the errors of the processes come before it
-            error = r"^(?:\[rank\d+\]: )?((?:\w+\.)*\w*(?:Error|Exception): .*\S)"
-            causes = re.findall(error, process.stderr, re.MULTILINE)
-            cause = causes[0] if causes else f"torchrun exited with {process.returncode}"
+            cause = _cause(process.stderr) or f"torchrun exited with {process.returncode}"
             raise UserError(f"distillation on {count} processes failed: {cause}")
-        return Trained.model_validate_json((folder / "result.json").read_text("utf-8"))
+        trained = Trained.model_validate_json((folder / "result.json").read_text("utf-8"))
+    at_once = rows_at_once(settings)
+    at_once.lower_and_tell(trained.at_once.get("distill", at_once.rows))
+    return trained
+
+
+def _cause(stderr: str) -> str | None:
+    """Why a process failed. The summary at the end of what torchrun prints names no cause; the errors of the processes
+    come before it."""
+    error = r"^(?:\[rank\d+\]: )?((?:\w+\.)*\w*(?:Error|Exception): .*\S)"
+    found = re.search(error, stderr, re.MULTILINE)
+    return found and found[1].removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")

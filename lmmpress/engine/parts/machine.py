@@ -12,8 +12,9 @@ from lmmpress.host.pod import this_pod
 from lmmpress.result import Machine
 
 
-def this_machine(peak: Peak) -> Machine:
-    """This pod or machine, with the memory that a part took at most."""
+def this_machine(peak: Peak, at_once: dict[str, int]) -> Machine:
+    """This pod or machine, with the memory that a part took at most, and how many rows went through a model at once in
+    what it did."""
     pod = this_pod()
     kinds = sorted({torch.cuda.get_device_name(number) for number in gpu_numbers()})
     return Machine(
@@ -22,6 +23,7 @@ def this_machine(peak: Peak) -> Machine:
         gpu=", ".join(kinds),
         peak_memory=peak.process,
         peak_gpu_memory=peak.gpu,
+        at_once=at_once,
     )
 
 

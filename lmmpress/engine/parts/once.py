@@ -13,6 +13,7 @@ from lmmpress.engine.parts.machine import gauge_for, this_machine
 from lmmpress.errors import UserError
 from lmmpress.host.energy_use import Energy, total, watching
 from lmmpress.host.peak_memory import measuring_memory
+from lmmpress.lmm.at_once import remembering
 from lmmpress.plan import digest_of
 from lmmpress.progress import part as now_making
 from lmmpress.result import Machine
@@ -44,12 +45,17 @@ def once(materials: Materials, part: Part, inputs: Inputs, work: Callable[[int],
         if part not in materials.makes:
             raise UserError(f"{materials.store.root_address}: {part} is not done yet; another task of the run does it")
         begun = time.perf_counter()
-        with watching(gauge_for(materials, part)) as watched, measuring_memory() as peak, now_making(part):
+        with (
+            watching(gauge_for(materials, part)) as watched,
+            measuring_memory() as peak,
+            remembering(materials.lowered) as at_once,
+            now_making(part),
+        ):
             result = work(int(name[-15:], 16))
         result["seconds"] = time.perf_counter() - begun
         result["energy"] = watched.energy and watched.energy.model_dump(mode="json")
         materials.spent[part] = materials.spent.get(part, 0.0) + result["seconds"]
-        result["machine"] = this_machine(peak).model_dump()
+        result["machine"] = this_machine(peak, at_once).model_dump()
         result[OF] = _subjects(inputs).model_dump()
         # if another process has written the record first, every process uses that record
         values = materials.store.write_record(name, result)

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.training import train
+from lmmpress.lmm.at_once import remembering
 from lmmpress.plan import Plan
 from lmmpress.progress import listening
 from lmmpress.progress.relay import to_starter
@@ -15,13 +16,14 @@ from lmmpress.store import open_store
 
 class Job(BaseModel):
     """The job of the processes: distil `checkpoint` from the teacher `original`, both in the store at the address
-    `store`. The first process writes the file `result`."""
+    `store`, with rows at once as they were `lowered` so far. The first process writes the file `result`."""
 
     plan: Plan
     original: str
     store: str
     checkpoint: str
     seed: int
+    lowered: dict[str, int]
     result: Path
 
 
@@ -31,10 +33,11 @@ def work(job: Job) -> None:
     if materials.accelerator.num_processes != materials.plan.distillation.processes:
         raise RuntimeError(f"started as one of {materials.accelerator.num_processes} processes")
     is_first = materials.accelerator.is_main_process
-    with listening(to_starter() if is_first else None):  # all of them do the same updates
+    # all of them do the same updates
+    with listening(to_starter() if is_first else None), remembering(job.lowered) as at_once:
         trained = train(materials, job.checkpoint, job.seed, materials.plan.distillation)
     if is_first:
-        job.result.write_text(trained.model_dump_json(), "utf-8")
+        job.result.write_text(trained.model_copy(update={"at_once": at_once}).model_dump_json(), "utf-8")
     materials.accelerator.wait_for_everyone()
     materials.accelerator.end_training()
 
