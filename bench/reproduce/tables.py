@@ -1,6 +1,6 @@
 """The counterparts of the paper's tables 2 to 4, as Markdown. The paper's number stands beside each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from reproduce import paper
@@ -23,6 +23,8 @@ TASKS = {
 REASONS = {
     "table 2": "Size is not what orders these models: each was distilled more often than the one before it, and in "
     "the paper too the last one is better than the first one that was cut.",
+    "table 2, by size": "Here they are ordered by size: each stage costs more than distilling wins back, so that no "
+    "stage makes good what an earlier one has lost.",
     "table 3 ways": "The paper does not say for how long its one-shot models were distilled. Here both have as much of "
     "it, and one-shot spends all on the final shape.",
     "table 3 levels": "An eighth of a small model's width is few dimensions, and an eighth of its blocks one or two, "
@@ -54,32 +56,37 @@ def table_2(view: View) -> str:
         ]
         for name, (size, speed, _, printed) in paper.TABLE_2.items()
     ]
-    tasks = [
-        [
-            name,
-            *(
-                f"{printed:.3f} / {shown(of(name, partial(_of_task, task=task)))}"
-                for task, printed in zip(TASKS, by_task, strict=True)
-            ),
-        ]
-        for name, (_, _, by_task, _) in paper.TABLE_2.items()
-    ]
     rows = next((one.rows for one in view.outcomes(make) if one), 0)
     printed = {name: row[3] for name, row in paper.TABLE_2.items()}
+    means = [numbers.mean for numbers in accuracy.values() if numbers.known]
+    by_size = means == sorted(means, reverse=True)
     caption = (
         "What each stage leaves. This table alone reads the **test split**, once, when the run has ended. Sizes are "
         "those of the language tower; samples/s are those of this machine with one thread, beside other work."
     )
-    by_task = "Accuracy by task, the paper's before the slash:"
     return "\n\n".join(
         [
             caption,
             markdown(heads, body),
-            order_sentence(printed, accuracy, rows, REASONS["table 2"]),
-            by_task,
-            markdown(["model", *TASKS.values()], tasks),
+            order_sentence(printed, accuracy, rows, REASONS["table 2, by size" if by_size else "table 2"]),
+            *_by_task(of, sorted({task for one in view.outcomes(make) if one for task in _tasks_of(one)})),
         ]
     )
+
+
+def _by_task(of: Callable[[str, Callable[[EndNote], float | None]], Numbers], tasks: Sequence[str]) -> tuple[str, str]:
+    """Accuracy by task with what stands above it: beside the paper's where the preset has its tasks, else alone."""
+    own = bool(tasks) and set(tasks) != set(TASKS)
+    above = "Accuracy by task; they are not the paper's:" if own else "Accuracy by task, the paper's before the slash:"
+    rows = []
+    for name, (_, _, printed, _) in paper.TABLE_2.items():
+        found = [shown(of(name, partial(_of_task, task=task))) for task in (tasks if own else TASKS)]
+        rows.append([name, *(found if own else (f"{a:.3f} / {b}" for a, b in zip(printed, found, strict=True)))])
+    return above, markdown(["model", *(tasks if own else TASKS.values())], rows)
+
+
+def _tasks_of(outcome: Outcome) -> set[str]:
+    return {task for one in outcome.ends.values() for task in one.by_task}
 
 
 def table_3(view: View) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.certain import certain, one_tensor
 from support.talks import TEXTS_TEMPLATE, with_template
 
 from lmmpress.data import Split, read_split
@@ -102,7 +103,7 @@ def test_only_last_answers_are_judged_even_on_rows_to_learn_from(
     assert all(not row.earlier for role in ("gate", "test") for row in every.examples(role).rows)
     again = materials(turns="all").examples("distill")  # from the store
     assert again.rows == every.examples("distill").rows
-    assert torch.equal(*(one.pixels[[1, 0]] for one in (again, every.examples("distill")) if one.pixels is not None))
+    assert torch.equal(*(one_tensor(certain(one.pixels)[[1, 0]]) for one in (again, every.examples("distill"))))
 
 
 @pytest.mark.usefixtures("trusting")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.certain import one_tensor
 from support.data import write_data
 from support.forms import FORMS, rewritten
 
@@ -44,4 +45,4 @@ def measured(checkpoint: Path, folder: Path) -> tuple[Examples, Judged]:
 
 def seen(examples: Examples) -> torch.Tensor:
     assert examples.pixels is not None
-    return examples.pixels[range(len(examples.pixels))]
+    return one_tensor(examples.pixels[range(len(examples.pixels))])

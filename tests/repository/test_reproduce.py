@@ -434,6 +434,16 @@ def test_experiments_that_measure_speed_have_the_machine_to_themselves(tmp_path:
     assert at_once == [1], "what comes after it waits too, so that its turn comes"
 
 
+def test_tasks_that_the_paper_lacks_stand_alone() -> None:
+    ours = EndNote(
+        parameters=9, language=5, accuracy=0.5, by_task={"seen": 0.25, "said": 0.75}, samples_per_second=None
+    )
+    outcome = Outcome(ends={"original": ours}, rows=100)
+    text = table_2(View(QUICK, lambda one: outcome if one.kind == "ends" else run(0.9)))
+    assert "| model | said | seen |" in text
+    assert "| original | 0.750 | 0.250 |" in text
+
+
 def test_table_2_waits_for_the_checkpoints_of_its_run() -> None:
     found = resolved(ends(SAMPLE, 0), Made(lambda _: 0.9))
     assert found
