@@ -25,7 +25,13 @@ def answer_logits(model: torch.nn.Module, batch: Batch, projector: Projector | N
     """Logits [positions, vocabulary] at the batch's answer positions. With the features of its images the vision tower
     is not run."""
     inner = getattr(model, "module", model)  # unwrap the model of a distributed run
-    inputs = dict(batch.inputs)
+    with at_answers(inner, batch):
+        return logits_of(model, batch, projector)
+
+
+def logits_of(model: torch.nn.Module, batch: Batch, projector: Projector | None) -> torch.Tensor:
+    """What a model's head gives for all positions of a batch."""
+    inner, inputs = getattr(model, "module", model), dict(batch.inputs)
     extra: dict[str, Any] = {}
     if projector is not None and (batch.features is not None or isinstance(batch.pixels, list)):
         embeddings = _embeddings(inner, batch, projector)
@@ -33,8 +39,7 @@ def answer_logits(model: torch.nn.Module, batch: Batch, projector: Projector | N
         extra = {"pixel_values": None, "mm_encoder_outputs": {"image": outputs}}
     elif isinstance(batch.pixels, torch.Tensor):
         inputs["pixel_values"] = batch.pixels
-    with at_answers(inner, batch):
-        logits: torch.Tensor = model(**inputs, **extra, use_cache=False).logits
+    logits: torch.Tensor = model(**inputs, **extra, use_cache=False).logits
     return logits
 
 
