@@ -58,6 +58,7 @@ def compress(
     engine: Engine = "local",
     granularity: Granularity | str = Granularity.step,
     resume: bool = False,
+    force: bool = False,
     speed: bool | None = None,
     overrides: Iterable[str] = (),
     recorder: Recorder | str | None = "mlflow",
@@ -71,7 +72,8 @@ def compress(
     the plan. `overrides` are settings of the plan, such as "stages.ffn.max=256". `recorder` records the lineage:
     "mlflow" is MLflow's store in `out`, see `lineage`; other strings are tracking URIs of MLflow.
 
-    Raises UserError before any work if plan, model and data do not fit together, or if `out` holds another run.
+    Raises UserError before any work if plan, model and data do not fit together, if `out` holds another run, or,
+    without `force`, if the models need more memory than this machine has.
     A run that ends with an error, or is interrupted, can be resumed.
     """
     with _telling(progress):
@@ -93,17 +95,17 @@ def compress(
                 raise UserError(
                     "recorder: with engine kfp-local it is a tracking URI, because tasks record by themselves"
                 )
-            result = _compress_in_tasks(found, name, folder, granularity, resume, tracking_uri)
+            result = _compress_in_tasks(found, name, folder, granularity, resume, tracking_uri, force)
         else:
             chosen = _lineage(tracking_uri, name, asked.model) if isinstance(recorder, str) else recorder
-            result = _compress_here(found, folder, chosen, resume)
+            result = _compress_here(found, folder, chosen, resume, force)
         from lmmpress.tasks.pages import write_pages
 
         write_pages(found, folder, result)
         return result
 
 
-def _compress_here(plan: Plan, out: Path, recorder: Recorder | None, resume: bool) -> Result:
+def _compress_here(plan: Plan, out: Path, recorder: Recorder | None, resume: bool, force: bool) -> Result:
     from lmmpress.engine.compression import compress
     from lmmpress.tracking.background import Background
     from lmmpress.tracking.lineage import Lineage
@@ -111,7 +113,7 @@ def _compress_here(plan: Plan, out: Path, recorder: Recorder | None, resume: boo
     if isinstance(recorder, Lineage):
         recorder = Background(recorder)
     try:
-        result = compress(plan, out, recorder, resume)
+        result = compress(plan, out, recorder, resume, force)
         if isinstance(recorder, Background):
             with doing("record the lineage"):
                 done = recorder.finish(recorder.patience)
@@ -125,25 +127,33 @@ def _compress_here(plan: Plan, out: Path, recorder: Recorder | None, resume: boo
 
 
 def _compress_in_tasks(
-    plan: Plan, name: str, out: Path, granularity: str, resume: bool, tracking_uri: str | None
+    plan: Plan, name: str, out: Path, granularity: str, resume: bool, tracking_uri: str | None, force: bool
 ) -> Result:
     from lmmpress.kubeflow.local_runner import compress_in_tasks
 
     if granularity not in tuple(Granularity):
         raise UserError(f"granularity {granularity!r}: it is {' or '.join(Granularity)}")
-    return compress_in_tasks(plan, name, out, Granularity(granularity), resume, tracking_uri)
+    return compress_in_tasks(plan, name, out, Granularity(granularity), resume, tracking_uri, force)
 
 
-def plan_sizes(plan: AnyPlan, *, overrides: Iterable[str] = (), progress: Listener | None = None) -> "Sizes":
+def plan_sizes(
+    plan: AnyPlan,
+    *,
+    hardware: str | None = None,
+    overrides: Iterable[str] = (),
+    progress: Listener | None = None,
+) -> "Sizes":
     """The sizes after every step, and the memory that each part needs at least (`memory`), from configs alone, without
     weights: `lmmpress plan`.
 
     For a plan with `start_from`, `start` says which run it would start from; for one with shares, `shares` says which
-    numbers they became. Raises UserError if a step or a maximum is
-    not legal for the model, or if it cannot start from the run that it names.
+    numbers they became. With `hardware`, such as `h100-80gb`, `h100-80gbx8`, `cpu` or `auto`, `foresight` says what
+    each stage takes on it: memory, FLOPs, time; rows are assumed if the plan's data cannot be read. Raises UserError if
+    a step or a maximum is not legal for the model, if it cannot start from the run that it names, or if the hardware is
+    unknown.
     """
     with _telling(progress):
-        wanted = as_plan(plan, overrides, with_data=False)
+        wanted = as_plan(plan, overrides, with_data=hardware is not None)
         from lmmpress.lmm.read_anatomy import anatomy_of, read_config
         from lmmpress.pruning.amounts import what_shares_became, with_numbers
         from lmmpress.pruning.cache_sizes import note_of
@@ -151,7 +161,8 @@ def plan_sizes(plan: AnyPlan, *, overrides: Iterable[str] = (), progress: Listen
         from lmmpress.pruning.sizes import predict, predict_memory
         from lmmpress.tracking.registry import open_checkpoint
 
-        anatomy = anatomy_of(read_config(open_checkpoint(wanted.model, weights=False)))
+        teacher = open_checkpoint(wanted.model, weights=False)
+        anatomy = anatomy_of(read_config(teacher))
         written, wanted = wanted, with_numbers(wanted, anatomy)
         sizes = predict(anatomy, wanted)
         start = ""
@@ -160,7 +171,14 @@ def plan_sizes(plan: AnyPlan, *, overrides: Iterable[str] = (), progress: Listen
 
             start = start_of(wanted, anatomy)
         shares = tuple(what_shares_became(written, wanted))
-        return Sizes(tuple(sizes), predict_memory(anatomy, wanted, sizes), start, shares, note_of(anatomy, wanted))
+        needs, caches = predict_memory(anatomy, wanted, sizes), note_of(anatomy, wanted)
+        if hardware is None:
+            return Sizes(tuple(sizes), needs, start, shares, caches)
+        from lmmpress.engine.expected_rows import rows_or_assumed
+        from lmmpress.pruning.foreseen import foresight
+
+        rows, assumed = rows_or_assumed(wanted, anatomy, teacher)
+        return Sizes(tuple(sizes), needs, start, shares, caches, foresight(anatomy, wanted, hardware, rows, assumed))
 
 
 def advise(

@@ -120,22 +120,22 @@ _MAKES_ROOM = {_aten.empty, _aten.empty_like, _aten.empty_strided, _aten.new_emp
 
 
 def _flops(packet: Any, args: Any, kwargs: Any, given: Any) -> int:
-    count: Callable[..., int] | None = _CPU_ATTENTION.get(packet) or flop_registry.get(packet)
-    return count(*args, **kwargs, out_val=given) if count else 0
+    count: Callable[..., Any] | None = _CPU_ATTENTION.get(packet) or flop_registry.get(packet)
+    return int(count(*args, **kwargs, out_val=given)) if count else 0
 
 
 def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any) -> int:
-    return sdpa_flop_count(query.shape, key.shape, value.shape)
+    return int(sdpa_flop_count(query.shape, key.shape, value.shape))
 
 
 def _attention_backward(
     gradient: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any
 ) -> int:
-    return sdpa_backward_flop_count(gradient.shape, query.shape, key.shape, value.shape)
+    return int(sdpa_backward_flop_count(gradient.shape, query.shape, key.shape, value.shape))
 
 
 # torch counts those of GPUs
-_CPU_ATTENTION = {
+_CPU_ATTENTION: dict[Any, Callable[..., int]] = {
     _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
 }

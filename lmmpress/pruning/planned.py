@@ -7,6 +7,7 @@ from typing import Any, overload
 from lmmpress.axes import axes
 from lmmpress.printing.numbers import in_gib, in_short
 from lmmpress.printing.sheet import Grid, Part, Shown
+from lmmpress.pruning.foreseen import Foresight
 from lmmpress.pruning.memory import Need
 from lmmpress.pruning.sizes import Size
 
@@ -17,13 +18,15 @@ _NOTE = "memory at least: processes, weights, gradients and optimizer states; ro
 class Sizes(Shown, Sequence[Size]):
     """The uncut model, and the model after every step of a plan if the gate accepts them all; and the memory that each
     part of a step needs at least. `start` says which run a warm run starts from, or why it starts from none; `shares`
-    which numbers the plan's shares became; `caches` how large caches get."""
+    which numbers the plan's shares became; `caches` how large caches get; the `foresight` what each stage takes on the
+    hardware that was asked for."""
 
     sizes: tuple[Size, ...]
     memory: tuple[Need, ...] = ()
     start: str = ""
     shares: tuple[str, ...] = ()
     caches: str = ""
+    foresight: Foresight | None = None
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -38,6 +41,10 @@ class Sizes(Shown, Sequence[Size]):
     def as_list(self) -> list[dict[str, Any]]:
         """What `lmmpress plan --json` prints."""
         return [vars(size) for size in self.sizes]
+
+    def as_json(self) -> list[dict[str, Any]] | dict[str, Any]:
+        """The same, with the foresight beside the sizes if there is one."""
+        return {"sizes": self.as_list(), **self.foresight.as_dict()} if self.foresight else self.as_list()
 
     def __repr__(self) -> str:
         first, last = (in_short(_all(size)) for size in (self.sizes[0], self.sizes[-1]))
@@ -59,9 +66,15 @@ class Sizes(Shown, Sequence[Size]):
             Grid(head, tuple(rows)),
             *self.shares,
             *start,
-            *((_memory_table(self.memory), _NOTE) if self.memory else ()),
+            *self._takes(),
             *((self.caches,) if self.caches else ()),
         )
+
+    def _takes(self) -> tuple[Part, ...]:
+        """What the run takes: on the hardware that was asked for, or the least memory of each part."""
+        if self.foresight:
+            return self.foresight.shown()
+        return (_memory_table(self.memory), _NOTE) if self.memory else ()
 
 
 def _all(size: Size) -> int:

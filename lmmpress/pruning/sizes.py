@@ -29,36 +29,49 @@ class Size:
     widths: dict[str, int]
 
 
+@dataclass(frozen=True)
+class StepSize:
+    """The model after a step: its size, the axis of the cut (none for the uncut model), and its anatomy."""
+
+    size: Size
+    axis: str
+    anatomy: Anatomy
+
+
 def predict(anatomy: Anatomy, plan: Plan) -> list[Size]:
-    """The sizes after every step if the gate accepts them all, the uncut model first.
+    """The sizes after every step if the gate accepts them all, the uncut model first; see `sizes_of`."""
+    return [step.size for step in sizes_of(anatomy, plan)]
+
+
+def sizes_of(anatomy: Anatomy, plan: Plan) -> list[StepSize]:
+    """The model after every step if the gate accepts them all, the uncut model first.
 
     The plan has no shares any more: `lmmpress.pruning.amounts.with_numbers`. Raises UserError if a step or a maximum is
     not legal for the model, before any work is done.
     """
-    sizes = [_size("original", 0, ", ".join(towers_of(plan, anatomy)), 0, anatomy)]
+    steps = [StepSize(_size("original", 0, ", ".join(towers_of(plan, anatomy)), 0, anatomy), "", anatomy)]
     for stage in plan.stages:
         try:
-            made, anatomy = _predict_stage(anatomy, plan, stage)
+            steps += _steps_of(steps[-1].anatomy, plan, stage)
         except UserError as error:
-            if len(sizes) == 1:
+            if len(steps) == 1:
                 raise
             raise UserError(f"stage {stage.name}, after the steps before it: {error}") from None
-        sizes += made
-    return sizes
+    return steps
 
 
-def _predict_stage(anatomy: Anatomy, plan: Plan, stage: Stage) -> tuple[list[Size], Anatomy]:
-    """The sizes after every step of a stage, and the anatomy after the last. The stage starts from the anatomy that the
-    stages before it leave, because stages along one axis share its width."""
-    sizes = []
+def _steps_of(anatomy: Anatomy, plan: Plan, stage: Stage) -> list[StepSize]:
+    """The model after every step of a stage. The stage starts from the anatomy that the stages before it leave, because
+    stages along one axis share its width."""
+    steps = []
     for tower in plan.stage_towers(stage):
         if tower is not None:
             check_removed(anatomy.axis(tower, stage.axis), tower, stage.axis, stage.numbers(tower)[1])
         for index, removed in enumerate(stage.removals(tower)):
             name = tower or anatomy.largest_tower()
             anatomy = anatomy_after(anatomy, _any_cut(anatomy, name, stage.axis, removed))
-            sizes.append(_size(stage.name, index, name, removed, anatomy))
-    return sizes, anatomy
+            steps.append(StepSize(_size(stage.name, index, name, removed, anatomy), stage.axis, anatomy))
+    return steps
 
 
 def towers_of(plan: Plan, anatomy: Anatomy) -> list[str]:

@@ -1,0 +1,123 @@
+"""What a plan will take on some hardware, as a table and a last line: whether it fits, and what to change."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lmmpress.lmm.anatomy import Anatomy
+from lmmpress.plan import Plan
+from lmmpress.printing.numbers import in_bytes, in_gib, in_short, in_time
+from lmmpress.printing.sheet import Grid, Part, Shown
+from lmmpress.pruning.foresight import MARGIN, AllRows, Foreseen, foreseen, in_hours, most_rows, utilisation
+from lmmpress.pruning.hardware import Hardware, card_names, hardware_of
+
+_WORDS = {"before": "the start", "after": "the end"}
+
+
+@dataclass(frozen=True, repr=False)
+class Foresight(Shown):
+    """What every stage of a plan takes on some hardware; `assumed` says what is not known of its rows, and `advice`
+    what to change if it does not fit."""
+
+    hardware: Hardware
+    stages: tuple[Foreseen, ...]
+    assumed: str
+    advice: str
+
+    @property
+    def worst(self) -> Foreseen:
+        """The stage that needs the most memory."""
+        return max(self.stages, key=lambda stage: stage.memory)
+
+    @property
+    def fits(self) -> bool:
+        """Whether every stage fits into a card's memory, with some room left."""
+        return self.worst.memory <= MARGIN * self.hardware.memory
+
+    @property
+    def utilisation(self) -> float:
+        """The share of the hardware's FLOPs that the whole run comes to."""
+        return utilisation(self.stages, self.hardware)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What `lmmpress plan --hardware --json` prints of it."""
+        return {
+            "hardware": asdict(self.hardware),
+            "stages": [asdict(stage) for stage in self.stages],
+            "utilisation": self.utilisation,
+            "assumed": self.assumed,
+            "fits": self.fits,
+            "advice": self.advice,
+        }
+
+    def __repr__(self) -> str:
+        return f"<{self.hardware.name}: {self._verdict()}>"
+
+    def shown(self) -> tuple[Part, ...]:
+        """A row for each stage, what was assumed, and whether it fits."""
+        on_gpu = self.hardware.on_gpu
+        head = ("stage", "steps", "leaves", "memory", "FLOPs", "time", "GPU hours", "stored")
+        rows = [self._row(stage) for stage in self.stages]
+        flops, seconds = (sum(getattr(stage, key) for stage in self.stages) for key in ("flops", "seconds"))
+        whole = ("all", "", "", in_gib(self.worst.memory), f"{flops:.1e}", in_time(seconds))
+        hours = f"{in_hours(self.stages, self.hardware):.2f}" if on_gpu else ""
+        rows.append((*whole, hours, in_bytes(sum(stage.stored for stage in self.stages))))
+        grid = Grid(head, tuple(rows), frozenset({len(rows) - 1}))
+        several = f"{self.hardware.count} of them, which distil together; " if self.hardware.count > 1 else ""
+        return (
+            grid,
+            f"{self.hardware.name}: {several}{self.hardware.how}; so this run comes to {self.utilisation:.0%} of its "
+            "FLOPs; reading and writing checkpoints comes on top",
+            *((self.assumed,) if self.assumed else ()),
+            self._verdict(),
+        )
+
+    def _row(self, stage: Foreseen) -> tuple[str, ...]:
+        hours = f"{stage.seconds * self.hardware.count / 3600:.2f}" if self.hardware.on_gpu else ""
+        return (
+            _WORDS.get(stage.name, stage.name),
+            str(stage.steps or ""),
+            in_short(stage.parameters),
+            f"{in_gib(stage.memory)} {stage.part}" + (f", {stage.chosen}" if stage.chosen else ""),
+            f"{stage.flops:.1e}",
+            in_time(stage.seconds),
+            hours,
+            in_bytes(stage.stored),
+        )
+
+    def _verdict(self) -> str:
+        most = f"{in_gib(self.worst.memory)} of {in_gib(self.hardware.memory)}"
+        where = f"{self.worst.part} of {_WORDS.get(self.worst.name, self.worst.name)}"
+        if self.fits:
+            return f"fits: at most {most} ({where})"
+        return f"does not fit: {where} needs {most}; {self.advice}"
+
+
+def foresight(anatomy: Anatomy, plan: Plan, name: str, rows: AllRows, assumed: str = "") -> Foresight:
+    """What a plan in whole numbers takes on hardware of that name, with such rows. UserError for an unknown name."""
+    width = max(body.width for tower in anatomy.towers.values() if (body := tower.axes.get("io")))
+    hardware = hardware_of(name, width)
+    found = Foresight(hardware, foreseen(anatomy, plan, hardware, rows), assumed, "")
+    if found.fits:
+        return found
+    return Foresight(hardware, found.stages, assumed, _advice(found, anatomy, plan, rows))
+
+
+def _advice(found: Foresight, anatomy: Anatomy, plan: Plan, rows: AllRows) -> str:
+    """What to change of a plan that does not fit."""
+    part, own = found.worst.part, plan.distillation.micro_batch_size
+    if part == "distill" and 0 < (most := most_rows(anatomy, plan, found.hardware, rows)) < own:
+        return f"set distillation.micro_batch_size: {most}"
+    if part == "importance" and plan.importance.accumulation == "dataset":
+        return f"set importance.passes: {2 * plan.importance.passes}, or importance.accumulation: batch"
+    if part == "importance" and plan.importance.batch_size > 1:
+        return f"set importance.batch_size: {plan.importance.batch_size // 2}"
+    if part == "evaluate" and plan.evaluation.batch_size > 1:
+        return f"set evaluation.batch_size: {plan.evaluation.batch_size // 2}"
+    larger = [card for card in map(_card, card_names()) if found.worst.memory <= MARGIN * card.memory]
+    if larger:
+        return f"the smallest card that it fits on is {min(larger, key=lambda card: card.memory).name}"
+    return "no known card is large enough: cut a smaller model"
+
+
+def _card(name: str) -> Hardware:
+    return hardware_of(name, 1)
