@@ -32,6 +32,9 @@ def run(
         Granularity, typer.Option(help="With kfp-local: a task for each part of a step, or for each stage.")
     ] = Granularity.step,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Begin even if the models need more memory than there is.")
+    ] = False,
     speed: Annotated[
         bool | None, typer.Option("--speed/--no-speed", help="Measure speed at the end; by default as the plan says.")
     ] = None,
@@ -47,6 +50,7 @@ def run(
             engine=engine.value,
             granularity=granularity,
             resume=resume,
+            force=force,
             speed=speed,
             overrides=overrides,
         )

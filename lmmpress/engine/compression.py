@@ -15,19 +15,21 @@ from lmmpress.result import NotRecorded, Recorder, Result
 from lmmpress.store.run_state import RunState
 
 
-def compress(plan: Plan, out: Path, recorder: Recorder | None = None, resume: bool = False) -> Result:
+def compress(
+    plan: Plan, out: Path, recorder: Recorder | None = None, resume: bool = False, force: bool = False
+) -> Result:
     """Compress the plan's model and write `result.json`, `plan.json` and `compressed/` into the folder `out`.
 
     With `compare` of the plan the result is then compared with the original, and the store keeps that.
 
     With `resume` a run in `out` or in the plan's store is continued: finished parts of steps are read from the store.
-    Raises UserError before any work if plan, model and data do not fit together, or if `out` holds a run of another
-    plan, model or data.
+    Raises UserError before any work if plan, model and data do not fit together, if `out` holds a run of another plan,
+    model or data, or, without `force`, if the run cannot fit into this machine's memory.
     """
     started = time.perf_counter()
     recorder = recorder or NotRecorded()
     with doing("prepare"):
-        folder = take_folder(plan, out, resume)
+        folder = take_folder(plan, out, resume, force)
         plan = folder.plan
         begun = begin(plan, folder.store, folder.teacher)
     with folder.store.run_state(begun.key) as state:

@@ -22,7 +22,7 @@ from lmmpress.engine.step import Step
 from lmmpress.errors import UserError
 from lmmpress.evaluation.greedy import check_greedy
 from lmmpress.evaluation.metrics_by_task import metric_infos
-from lmmpress.lmm.anatomy import count_by_tower
+from lmmpress.lmm.anatomy import Anatomy, count_by_tower
 from lmmpress.lmm.checkpoint import read_checkpoint
 from lmmpress.lmm.compatibility import FITTED, was_blind
 from lmmpress.lmm.processor import load_processor, tokenizer_of
@@ -56,10 +56,11 @@ class Run:
 
 @dataclass(frozen=True)
 class CheckedPlan:
-    """A plan with whole numbers, the teacher's directory, and the model's size after every step."""
+    """A plan with whole numbers, the teacher's directory and anatomy, and the model's size after every step."""
 
     plan: Plan
     teacher: Path
+    anatomy: Anatomy
     sizes: list[Size]
 
 
@@ -76,7 +77,7 @@ def check(plan: Plan) -> CheckedPlan:
     check_finite(teacher)
     check_greedy(teacher, tokenizer_of(load_processor(teacher)))
     check_judging(plan, read_splits(plan))
-    return CheckedPlan(plan, teacher, sizes)
+    return CheckedPlan(plan, teacher, anatomy, sizes)
 
 
 class RunIdentity(BaseModel):

@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from lmmpress.engine.room import check_room
 from lmmpress.engine.row_checks import check_all_rows
 from lmmpress.engine.run import RunIdentity, check, identity_of
 from lmmpress.engine.warm import warmed
@@ -29,8 +30,9 @@ class RunFolder:
     plan: Plan
 
 
-def take_folder(plan: Plan, out: Path, resume: bool) -> RunFolder:
-    """Check the plan, its model and all of its rows, then make `out` the folder of the run.
+def take_folder(plan: Plan, out: Path, resume: bool, force: bool = False) -> RunFolder:
+    """Check the plan, its model and all of its rows, then make `out` the folder of the run. With `force` it need not
+    fit into this machine's memory.
 
     The store is the plan's, or by default `store/` in the folder. If a check fails, raises UserError and leaves the
     folder unchanged.
@@ -38,6 +40,8 @@ def take_folder(plan: Plan, out: Path, resume: bool) -> RunFolder:
     check_folder(out)
     fits = check(plan)
     plan, teacher = fits.plan, fits.teacher
+    if not force:
+        check_room(plan, fits.anatomy, fits.sizes)
     plan_store = open_store(plan.store) if plan.store else None
     known = plan_store or held_store(out)
     checked = check_all_rows(plan, teacher, known)

@@ -12,6 +12,15 @@ _FILES = (  # limit, use, and the key in memory.stat of file pages that the syst
 )
 
 
+def whole_memory(cgroup: Path = CGROUP) -> int:
+    """The bytes that this machine has, or the limit of this container: what no process can go beyond."""
+    whole: int = psutil.virtual_memory().total
+    for limit, *_ in _FILES:
+        with suppress(OSError, ValueError):
+            whole = min(whole, int((cgroup / limit).read_text("utf-8")))
+    return whole
+
+
 def available_memory(cgroup: Path = CGROUP) -> int:
     """The bytes that this process can still take. A container sees the memory of its whole machine, but gets only what
     its limit leaves."""

@@ -34,7 +34,13 @@ _RUNNER = re.compile(r"\d\d:\d\d:\d\d\.\d{3} - (?:INFO|ERROR) - (.*)")
 
 
 def compress_in_tasks(
-    plan: Plan, name: str, out: Path, granularity: Granularity, resume: bool = False, tracking_uri: str | None = None
+    plan: Plan,
+    name: str,
+    out: Path,
+    granularity: Granularity,
+    resume: bool = False,
+    tracking_uri: str | None = None,
+    force: bool = False,
 ) -> Result:
     """Do what `lmmpress.engine.compression.compress` does, by the tasks of the compiled pipeline, one process each.
 
@@ -47,7 +53,7 @@ def compress_in_tasks(
 
     refuse_jumps(plan, granularity)
     started = time.perf_counter()
-    folder = take_folder(plan, out, resume)
+    folder = take_folder(plan, out, resume, force)
     # nobody is waited for here: an approval between stages is for pipelines on a cluster
     plan = folder.plan.model_copy(update={"pipeline": Pipeline(), "store": plan.store or str(out.resolve() / "store")})
     arguments = arguments_of(plan, name)
