@@ -10,7 +10,7 @@ from lmmpress.lmm.encoder import Encoded, Encoder
 from lmmpress.lmm.processor import load_processor
 from lmmpress.plan import Plan
 from lmmpress.printing.one_line import printable
-from lmmpress.pruning.foresight import RoleRows, assumed_rows
+from lmmpress.pruning.row_shapes import RoleRows, assumed_rows
 from lmmpress.result import ROLES, Role
 
 _LOOKED_AT = 256

@@ -7,6 +7,7 @@ from lmmpress.host.memory import whole_memory
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.plan import Plan
 from lmmpress.printing.numbers import in_gib
+from lmmpress.pruning.economy import most_saving
 from lmmpress.pruning.memory import Need
 from lmmpress.pruning.sizes import Size, predict_memory
 
@@ -22,8 +23,16 @@ _WAYS = {
 
 def check_room(plan: Plan, anatomy: Anatomy, sizes: list[Size]) -> None:
     """Raise UserError if a part of a run needs more memory than this machine's GPU, or this machine, has at all, even
-    without rows. `sizes` are those of the plan's steps."""
+    without rows, and with all that the plan allows for saving it. `sizes` are those of the plan's steps."""
     on_gpu = torch.cuda.is_available()
+    width = 2 if plan.dtype == "bfloat16" or (plan.dtype == "auto" and on_gpu) else 4
+    least = most_saving(plan.distillation, width)
+    named = {
+        "optimizer": least.optimizer,
+        "weights": least.weights,
+        "recompute": "always" if least.recompute else "never",
+    }
+    plan = plan.model_copy(update={"distillation": plan.distillation.model_copy(update=named)})
     there = torch.cuda.get_device_properties(0).total_memory if on_gpu else whole_memory()
     refuse(predict_memory(anatomy, plan, sizes), there, on_gpu)
 

@@ -36,6 +36,12 @@ def choose(training: Training, settings: Distillation, budget: int, has_torchao:
     return ways[place].model_copy(update={"why": why})
 
 
+def most_saving(settings: Distillation, width: int) -> Economy:
+    """The economy that takes the least memory of those that `choose` may take, where computation has numbers of so many
+    bytes."""
+    return _allowed(Training(1, 1, width), settings, has_torchao=True)[-1]
+
+
 def fits(training: Training, economy: Economy, budget: int) -> bool:
     """Whether a training takes no more than ROOM of `budget` bytes."""
     return training_bytes(training, economy) <= ROOM * budget

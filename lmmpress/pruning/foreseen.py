@@ -7,8 +7,11 @@ from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.plan import Plan
 from lmmpress.printing.numbers import in_bytes, in_gib, in_short, in_time
 from lmmpress.printing.sheet import Grid, Part, Shown
-from lmmpress.pruning.foresight import MARGIN, AllRows, Foreseen, foreseen, in_hours, most_rows, utilisation
+from lmmpress.pruning.economy import ROOM
+from lmmpress.pruning.foresight import Foreseen, foreseen, in_hours, most_rows, utilisation
 from lmmpress.pruning.hardware import Hardware, card_names, hardware_of
+from lmmpress.pruning.memory import BASE, CONTEXT
+from lmmpress.pruning.row_shapes import AllRows
 
 _WORDS = {"before": "the start", "after": "the end"}
 
@@ -31,7 +34,7 @@ class Foresight(Shown):
     @property
     def fits(self) -> bool:
         """Whether every stage fits into a card's memory, with some room left."""
-        return self.worst.memory <= MARGIN * self.hardware.memory
+        return _fits(self.worst.memory, self.hardware)
 
     @property
     def utilisation(self) -> float:
@@ -55,10 +58,10 @@ class Foresight(Shown):
     def shown(self) -> tuple[Part, ...]:
         """A row for each stage, what was assumed, and whether it fits."""
         on_gpu = self.hardware.on_gpu
-        head = ("stage", "steps", "leaves", "memory", "FLOPs", "time", "GPU hours", "stored")
+        head = ("stage", "steps", "leaves", "memory", "auto", "FLOPs", "time", "GPU hours", "stored")
         rows = [self._row(stage) for stage in self.stages]
         flops, seconds = (sum(getattr(stage, key) for stage in self.stages) for key in ("flops", "seconds"))
-        whole = ("all", "", "", in_gib(self.worst.memory), f"{flops:.1e}", in_time(seconds))
+        whole = ("all", "", "", in_gib(self.worst.memory), "", f"{flops:.1e}", in_time(seconds))
         hours = f"{in_hours(self.stages, self.hardware):.2f}" if on_gpu else ""
         rows.append((*whole, hours, in_bytes(sum(stage.stored for stage in self.stages))))
         grid = Grid(head, tuple(rows), frozenset({len(rows) - 1}))
@@ -77,7 +80,8 @@ class Foresight(Shown):
             _WORDS.get(stage.name, stage.name),
             str(stage.steps or ""),
             in_short(stage.parameters),
-            f"{in_gib(stage.memory)} {stage.part}" + (f", {stage.chosen}" if stage.chosen else ""),
+            f"{in_gib(stage.memory)} {stage.part}",
+            stage.chosen,
             f"{stage.flops:.1e}",
             in_time(stage.seconds),
             hours,
@@ -113,10 +117,16 @@ def _advice(found: Foresight, anatomy: Anatomy, plan: Plan, rows: AllRows) -> st
         return f"set importance.batch_size: {plan.importance.batch_size // 2}"
     if part == "evaluate" and plan.evaluation.batch_size > 1:
         return f"set evaluation.batch_size: {plan.evaluation.batch_size // 2}"
-    larger = [card for card in map(_card, card_names()) if found.worst.memory <= MARGIN * card.memory]
+    larger = [card for card in map(_card, card_names()) if _fits(found.worst.memory, card)]
     if larger:
         return f"the smallest card that it fits on is {min(larger, key=lambda card: card.memory).name}"
     return "no known card is large enough: cut a smaller model"
+
+
+def _fits(memory: int, hardware: Hardware) -> bool:
+    """Whether there is room, beside what is gone before the first tensor: the share that `auto` lets a student take."""
+    floor = CONTEXT if hardware.on_gpu else BASE
+    return memory - floor <= ROOM * (hardware.memory - floor)
 
 
 def _card(name: str) -> Hardware:

@@ -4,7 +4,7 @@ Of each stage the first step and the last are computed with shadows of their mod
 step takes away as much as the one before. bench/foresight.py compares this with what updates take.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -15,51 +15,27 @@ from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.shadow import Taken
 from lmmpress.metrics.setting import ONLY_EXACT
 from lmmpress.plan import Plan
+from lmmpress.pruning.economy import ROOM, choose, fits
 from lmmpress.pruning.hardware import Hardware
-from lmmpress.pruning.memory import BASE, CONTEXT
+from lmmpress.pruning.memory import BASE, CONTEXT, Training, training_bytes
+from lmmpress.pruning.row_shapes import AllRows
 from lmmpress.pruning.sizes import Size, StepSize, frozen_side, predict_memory, sizes_of
 from lmmpress.pruning.work import Learned, Looked, Passed, Portion, Pupil, learned, looked, passed
 from lmmpress.result import Role
+from lmmpress.settings.economy import Economy
 
 HOLES = 1.8
 """A CPU's activations take so many times their bytes: the C library keeps what is let go of between tensors of other
 sizes. 1.6 to 2.2 were measured."""
-MARGIN = 0.95
-"""The share of a card's memory that a run may take: the allocator of a card leaves holes too."""
 _TRIALS = 0.1
 """The share of a training that finding its learning rate may take in addition."""
 
 
 @dataclass(frozen=True)
-class RoleRows:
-    """The rows of a role: how many there are; the tokens of a row, on average and at most, with those of its images and
-    its answer; the answer positions and images of a row on average; how many different images there are."""
-
-    rows: int
-    tokens: float
-    longest: int
-    answers: float
-    images: float = 0.0
-    pictures: int = 0
-
-    def portion(self, rows: int) -> Portion:
-        """So many rows at a time, or all if there are fewer, all as long as the longest."""
-        rows = max(1, min(rows, self.rows))
-        return Portion(rows, self.longest, max(1, round(rows * self.answers)), ceil(rows * self.images))
-
-    @property
-    def filled(self) -> float:
-        """The share of the longest row that a row has on average: batches have rows of like lengths."""
-        return self.tokens / self.longest
-
-
-AllRows = Mapping[Role, RoleRows]
-
-
-@dataclass(frozen=True)
 class Foreseen:
     """A stage of a run, or what comes `before` and `after` all of them: how many steps; the parameters that it leaves;
-    the most memory of a card and the part that needs it; FLOPs; seconds; the bytes that the store takes in."""
+    the most memory of a card and the part that needs it; FLOPs; seconds; the bytes that the store takes in; and how its
+    students save memory, as `auto` chooses."""
 
     name: str
     steps: int
@@ -79,6 +55,7 @@ class Cost:
     flops: float = 0.0
     seconds: float = 0.0
     memory: int = 0
+    chosen: str = ""
 
 
 def foreseen(anatomy: Anatomy, plan: Plan, hardware: Hardware, rows: AllRows) -> tuple[Foreseen, ...]:
@@ -165,7 +142,8 @@ class _Foresight:
             ((part, max(one.memory for one in each)) for part, each in mean.items()), key=lambda found: found[1]
         )
         stored = len(own) * sum(self._step_bytes(at) for at in ends) // len(ends)
-        return Foreseen(name, len(own), own[-1].anatomy.parameters, memory, part, flops, seconds, stored)
+        chosen = next((one.chosen for one in mean["distill"] if one.chosen), "")
+        return Foreseen(name, len(own), own[-1].anatomy.parameters, memory, part, flops, seconds, stored, chosen)
 
     def _step(self, at: int) -> dict[str, Cost]:
         """The parts of a step."""
@@ -197,20 +175,39 @@ class _Foresight:
             return Cost()
         last = at == len(self.steps) - 1 and settings.last_epochs
         epochs = settings.last_epochs if last and settings.last_epochs else settings.epochs
-        found, portion = self._learned(at), self._portion
+        economy, memory, found = self._trained_with(at)
         updates = epochs * ceil(rows.rows / settings.batch_size)
-        share = epochs * rows.rows / portion.rows * rows.filled
+        share = epochs * rows.rows / self._portion.rows * rows.filled
         extra = 1 + _TRIALS if settings.learning_rate == "auto" else 1.0
         learning = self.hardware.seconds(found.portion, self.half) * share / self.hardware.count
         updating = self.hardware.seconds(found.update, False) * updates
-        return Cost(extra * share * found.portion.flops, extra * (learning + updating), self._memory(at, found))
+        chosen = str(economy) if economy.saves else ""
+        return Cost(extra * share * found.portion.flops, extra * (learning + updating), self.floor + memory, chosen)
 
-    def _memory(self, at: int, found: Learned) -> int:
-        """The bytes that a student takes that learns: where weights and states are held as long as it does, and
-        activations come and go."""
-        lasting = found.lasting
-        together = 4 * self._trained(at) if self.hardware.count > 1 else 0  # in which gradients travel between cards
-        return self.floor + lasting + together + self._loose(found.peak - lasting)
+    def _trained_with(self, at: int) -> tuple[Economy, int, Learned]:
+        """The economy of a step, as a run chooses it; the bytes that training then takes, and what an update does."""
+        settings, pupil = self.plan.distillation, self._pupil(at)
+        usual = replace(pupil, economy=settings.economy())
+        found = learned(usual, self._portion, settings)
+        training = self._training(usual, found)
+        budget = self.hardware.memory - self.floor
+        if fits(training, usual.economy, budget):
+            return usual.economy, training_bytes(training, usual.economy), found
+        anew = replace(pupil, economy=settings.economy(Economy(recompute=True)))
+        saving = learned(anew, self._portion, settings)
+        training = replace(training, kept_anew=self._training(anew, saving).kept_anew)
+        economy = choose(training, settings, budget)
+        chosen = saving if economy.recompute else found
+        return economy, training_bytes(training, economy), chosen
+
+    def _training(self, pupil: Pupil, found: Learned) -> Training:
+        """What decides how much memory a training takes: all that it was found to hold beyond weights, gradients and
+        averages is kept for its backward pass."""
+        trained = [prod(shape) for name, shape in pupil.student.shapes.items() if pupil.trains(name)]
+        bare = Training(pupil.student.parameters, sum(trained), self._width, self.hardware.count, found.beside)
+        alone = replace(bare, processes=1)  # a shadow exchanges nothing with others
+        kept = self._loose(max(0, found.peak - training_bytes(alone, pupil.economy)))
+        return replace(bare, kept=kept, kept_anew=kept)
 
     def most_rows(self) -> int:
         """By a portion of half as many rows: later ones of an update find the gradients of earlier ones."""
@@ -218,12 +215,13 @@ class _Foresight:
         if not self._learns or len(self.steps) < 2:
             return self._portion.rows
         settings = self.plan.distillation.model_copy(update={"micro_batch_size": rows})
-        found = learned(self._pupil(1), self.rows["distill"].portion(rows), settings)
-        loose = self._loose(found.peak - found.lasting)
-        return max(0, int((MARGIN * self.hardware.memory - (self._memory(1, found) - loose)) * rows / loose))
-
-    def _learned(self, at: int) -> Learned:
-        return learned(self._pupil(at), self._portion, self.plan.distillation)
+        pupil = replace(self._pupil(1), economy=self._trained_with(1)[0])
+        found = learned(pupil, self.rows["distill"].portion(rows), settings)
+        training = self._training(pupil, found)
+        left = ROOM * (self.hardware.memory - self.floor) - training_bytes(
+            replace(training, kept=0, kept_anew=0), pupil.economy
+        )
+        return max(0, int(left * rows / max(1, training.kept)))
 
     @cached_property
     def _portion(self) -> Portion:
@@ -324,18 +322,3 @@ def utilisation(found: tuple[Foreseen, ...], hardware: Hardware) -> float:
     """The share of the maker's FLOPs that the whole of a run comes to, while the cards compute."""
     seconds = sum(one.seconds for one in found)
     return sum(one.flops for one in found) / (seconds * hardware.peak * hardware.count) if seconds else 0.0
-
-
-def assumed_rows(plan: Plan, anatomy: Anatomy) -> dict[Role, RoleRows]:
-    """Rows where the data cannot be read: short questions about one picture each."""
-    config = anatomy.config
-    images = 1.0 if anatomy.projector is not None else 0.0
-    seen = int(config.get("num_query_tokens") or config.get("image_seq_length") or 0) if images else 0  # type: ignore[call-overload]
-    usual = RoleRows(1000, seen + 40, seen + 64, 8.0, images, 1000 if images else 0)
-    limits = {"score": plan.importance.rows, "distill": plan.distillation.rows or 10_000}
-    roles: tuple[Role, ...] = ("score", "distill", "gate", "test")
-    found: dict[Role, RoleRows] = {}
-    for role in roles:
-        rows = limits.get(role) or usual.rows
-        found[role] = replace(usual, rows=rows, pictures=rows if images else 0)
-    return found

@@ -198,14 +198,18 @@ def training_bytes(training: Training, economy: Economy) -> int:
     """The bytes that a training takes: weights, gradients and averages of the student, what it keeps for the backward
     pass, and what lies beside it."""
     width = _SINGLE if economy.weights == "float32" else _SINGLE // 2
-    averages = 2 * (_SINGLE if economy.optimizer == "adamw" else _EIGHT_BITS)
-    each = width + averages
+    each = width + bytes_of_averages(economy)
     if training.width < width:
         each += training.width  # autocast keeps a copy of each weight until the backward pass has used it
     if training.processes > 1:
         each += width  # the buffers in which gradients travel between processes
     kept = training.kept_anew if economy.recompute else training.kept
     return width * training.held + ceil(each * training.trained) + training.beside + kept
+
+
+def bytes_of_averages(economy: Economy) -> float:
+    """The bytes of an optimizer's two averages for each number that is trained."""
+    return 2 * (_SINGLE if economy.optimizer == "adamw" else _EIGHT_BITS)
 
 
 def widths_of(plan: Plan) -> tuple[int, int]:

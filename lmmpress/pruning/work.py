@@ -4,6 +4,7 @@ score on, to answer, or to look at."""
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import torch
@@ -12,8 +13,11 @@ from lmmpress.distillation.image_side import features_loss
 from lmmpress.distillation.loss import States, loss_in_portions
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.forward import image_features, logits_of
+from lmmpress.lmm.recompute import recompute_blocks
 from lmmpress.lmm.shadow import Meter, Taken, shadow_of, shadows
+from lmmpress.pruning.memory import bytes_of_averages
 from lmmpress.settings.distillation import Distillation
+from lmmpress.settings.economy import NO_ECONOMY, Economy
 
 
 @dataclass(frozen=True)
@@ -30,13 +34,19 @@ class Portion:
 @dataclass(frozen=True)
 class Pupil:
     """A student that learns: its anatomy and its teacher's, the prefixes of the tensors that stay (`frozen`), whether
-    it computes in bfloat16 (`half`), and whether it learns `features` with its image side alone."""
+    it computes in bfloat16 (`half`), whether it learns features with its image side alone, and how it saves memory."""
 
     student: Anatomy
     teacher: Anatomy
     frozen: tuple[str, ...] = ()
     half: bool = False
     image_side_alone: bool = False
+    economy: Economy = NO_ECONOMY
+
+    @property
+    def computes_half(self) -> bool:
+        """Whether it learns in bfloat16: a student with such weights always does."""
+        return self.half or self.economy.weights == "bfloat16"
 
     def trains(self, tensor: str) -> bool:
         """Whether a tensor of the student changes."""
@@ -49,29 +59,31 @@ class Pupil:
 class Learned:
     """What a `portion` takes that a student learns from, weights and gradients included, and what the `update` takes
     that is made of the gradients; `states` are the bytes that the optimizer keeps between updates, `beside` those of
-    the teacher that stay on the device."""
+    the teacher that stay on the device, `lasting` those of all that stays while a student learns: weights, gradients,
+    states, and what is beside."""
 
     portion: Taken
     update: Taken
     states: int
     beside: int
-
-    @property
-    def lasting(self) -> int:
-        """The bytes of weights, gradients and states, which last; those of activations come and go."""
-        return self.update.left + self.beside
+    lasting: int
 
     @property
     def peak(self) -> int:
         """The bytes held at most."""
-        return max(self.portion.peak + self.states, self.update.peak) + self.beside
+        return max(self.portion.peak + self.states + self.beside, self.lasting)
 
 
 def learned(pupil: Pupil, portion: Portion, settings: Distillation) -> Learned:
-    """What an update of a distillation takes whose portions are such rows."""
-    teaching = torch.bfloat16 if pupil.half else torch.float32
+    """What an update of a distillation takes whose portions are such rows. An optimizer of torchao is counted by its
+    averages; its update moves as many bytes as that of torch's own, or fewer."""
+    teaching, learning = (
+        torch.bfloat16 if half else torch.float32 for half in (pupil.half, pupil.economy.weights == "bfloat16")
+    )
     with shadows():
-        model = shadow_of(pupil.student.config)
+        model = shadow_of(pupil.student.config, learning)
+        if pupil.economy.recompute:
+            recompute_blocks(model, pupil.student)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(pupil.trains(name))
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -85,13 +97,13 @@ def learned(pupil: Pupil, portion: Portion, settings: Distillation) -> Learned:
             loss().backward()
         with Meter() as after:
             after.hold(_kept(model))
-            before = after.taken.left
+            held = after.taken.left
             torch.nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)
-            optimizer = torch.optim.AdamW(trained, fused=True)
-            optimizer.step()
-            states = after.taken.left - before
-        beside = sum(tensor.numel() * tensor.element_size() for tensor in teacher.parameters())
-    return Learned(meter.taken, after.taken, states, beside)
+            torch.optim.AdamW(trained, fused=True).step()
+        stays: torch.nn.Module = teacher.get_output_embeddings() if settings.caches else teacher  # type: ignore[operator]
+        beside = sum(tensor.numel() * tensor.element_size() for tensor in stays.parameters())
+    states = ceil(bytes_of_averages(pupil.economy) * sum(one.numel() for one in trained))
+    return Learned(meter.taken, after.taken, states, beside, held + states + beside)
 
 
 @dataclass(frozen=True)
@@ -157,7 +169,7 @@ def _loss_of(
         pixels = _pixels(pupil.student, portion.images)
 
         def of_features() -> torch.Tensor:
-            with _computing(pupil.half):
+            with _computing(pupil.computes_half):
                 features = image_features(model, pixels, projector)
             return features_loss(features, torch.empty_like(features))
 
@@ -170,12 +182,12 @@ def _loss_of(
     targets = torch.empty(portion.answers, dtype=torch.long)
 
     def logits(states: torch.Tensor) -> torch.Tensor:
-        with _computing(pupil.half):
+        with _computing(pupil.computes_half):
             found: torch.Tensor = head(states)
         return found
 
     def of_answers() -> torch.Tensor:
-        with _computing(pupil.half):
+        with _computing(pupil.computes_half):
             own = forward()
         with torch.no_grad():
             cached = torch.empty(portion.answers, goal.weight.shape[1], dtype=goal.weight.dtype)
