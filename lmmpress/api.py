@@ -176,9 +176,11 @@ def plan_sizes(
             return Sizes(tuple(sizes), needs, start, shares, caches)
         from lmmpress.engine.expected_rows import rows_or_assumed
         from lmmpress.pruning.foreseen import foresight
+        from lmmpress.pruning.hardware import hardware_for
 
+        there = hardware_for(hardware, anatomy)
         rows, assumed = rows_or_assumed(wanted, anatomy, teacher)
-        return Sizes(tuple(sizes), needs, start, shares, caches, foresight(anatomy, wanted, hardware, rows, assumed))
+        return Sizes(tuple(sizes), needs, start, shares, caches, foresight(anatomy, wanted, there, rows, assumed))
 
 
 def advise(

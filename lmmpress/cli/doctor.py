@@ -1,5 +1,6 @@
 """lmmpress doctor: find what a cluster and the trigger lack, and how to add it."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,6 +55,7 @@ def _of_the_cluster(
     from lmmpress.doctor.external_services import Addresses, as_pods_see, check_outside
     from lmmpress.doctor.in_cluster import check_from_inside
     from lmmpress.doctor.permissions import check_inside
+    from lmmpress.doctor.plan_memory import check_plan_memory
     from lmmpress.doctor.pod_demands import BY_GRANULARITY
     from lmmpress.pods.cluster_reader import NoClusterError, connect
     from lmmpress.tasks.cluster_profile import COMPONENTS
@@ -72,6 +74,10 @@ def _of_the_cluster(
         with as_pods_see(profile.environment):
             found += run_check("from here", lambda *_: check_outside(addresses, here=True), profile, connected)
         found += _of_the_plan(plan, profile)
+        if plan is not None:
+            shown.update("counting the memory of the plan")
+            check = partial(check_plan_memory, plan, granularity or Granularity.step)
+            found += run_check("memory of the plan", check, profile, connected)
         if inside:
             shown.update("trying bucket and MLflow from a pod")
             allowed = run_check("inside", check_inside, profile, connected)

@@ -96,10 +96,8 @@ class Foresight(Shown):
         return f"does not fit: {where} needs {most}; {self.advice}"
 
 
-def foresight(anatomy: Anatomy, plan: Plan, name: str, rows: AllRows, assumed: str = "") -> Foresight:
-    """What a plan in whole numbers takes on hardware of that name, with such rows. UserError for an unknown name."""
-    width = max(body.width for tower in anatomy.towers.values() if (body := tower.axes.get("io")))
-    hardware = hardware_of(name, width)
+def foresight(anatomy: Anatomy, plan: Plan, hardware: Hardware, rows: AllRows, assumed: str = "") -> Foresight:
+    """What a plan in whole numbers takes on some hardware, with such rows."""
     found = Foresight(hardware, foreseen(anatomy, plan, hardware, rows), assumed, "")
     if found.fits:
         return found

@@ -10,6 +10,7 @@ import torch
 
 from lmmpress.errors import UserError
 from lmmpress.host.memory import available_memory
+from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.shadow import Taken
 from lmmpress.settings.faults import nearest
 from lmmpress.settings.plain_yaml import read_document
@@ -52,6 +53,11 @@ class Hardware:
 def card_names() -> list[str]:
     """The cards that are known by name."""
     return list(_cards())
+
+
+def hardware_for(text: str, anatomy: Anatomy) -> Hardware:
+    """The hardware of a name, measured, where it is this machine, with products as wide as a model's widest tower."""
+    return hardware_of(text, max(body.width for tower in anatomy.towers.values() if (body := tower.axes.get("io"))))
 
 
 def hardware_of(text: str, width: int) -> Hardware:

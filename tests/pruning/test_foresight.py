@@ -10,7 +10,6 @@ from lmmpress.errors import UserError
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.read_anatomy import anatomy_of
 from lmmpress.plan import Plan, parse_plan
-from lmmpress.pruning import foreseen as module
 from lmmpress.pruning.economy import ROOM
 from lmmpress.pruning.foreseen import Foresight, foresight
 from lmmpress.pruning.hardware import Hardware, card_names, hardware_of
@@ -37,11 +36,8 @@ def plan_of(**changes: Any) -> Plan:
     return parse_plan(raw | {"importance": {"criterion": "magnitude"}} | changes)
 
 
-def on(
-    hardware: Hardware, anatomy: Anatomy, plan: Plan, monkeypatch: pytest.MonkeyPatch, rows: AllRows = ROWS
-) -> Foresight:
-    monkeypatch.setattr(module, "hardware_of", lambda name, _: hardware if name == "card" else hardware_of(name, 1))
-    return foresight(anatomy, plan, "card", rows)
+def on(hardware: Hardware, anatomy: Anatomy, plan: Plan, rows: AllRows = ROWS) -> Foresight:
+    return foresight(anatomy, plan, hardware, rows)
 
 
 def test_an_update_is_counted_to_the_byte() -> None:
@@ -78,10 +74,10 @@ def test_a_backward_pass_takes_twice_the_forward_pass(anatomy: Anatomy) -> None:
     assert looked(anatomy, 8, half=True).features == 4 * 32 * 2, "query tokens x width x bytes"
 
 
-def test_more_rows_take_time_and_no_memory(anatomy: Anatomy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_rows_take_time_and_no_memory(anatomy: Anatomy) -> None:
     plan = plan_of(distillation={"batch_size": 8, "micro_batch_size": 8})
     more = {role: replace(one, rows=2 * one.rows) for role, one in ROWS.items()}
-    few, many = (on(CARD, anatomy, plan, monkeypatch, rows) for rows in (ROWS, more))
+    few, many = (on(CARD, anatomy, plan, rows) for rows in (ROWS, more))
     for less, twice in zip(few.stages[1:-1], many.stages[1:-1], strict=True):
         assert (twice.flops, twice.seconds) == (
             pytest.approx(2 * less.flops),
@@ -94,35 +90,35 @@ def test_more_rows_take_time_and_no_memory(anatomy: Anatomy, monkeypatch: pytest
     assert 0 < few.utilisation < 1
 
 
-def test_several_cards_share_the_rows(anatomy: Anatomy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_cards_share_the_rows(anatomy: Anatomy) -> None:
     plan = plan_of(distillation={"batch_size": 64})
-    one, four = (on(replace(CARD, count=count), anatomy, plan, monkeypatch) for count in (1, 4))
+    one, four = (on(replace(CARD, count=count), anatomy, plan) for count in (1, 4))
     assert four.stages[1].seconds < one.stages[1].seconds
     assert four.stages[1].flops == pytest.approx(one.stages[1].flops, rel=0.05)
 
 
-def test_what_does_not_fit_says_what_to_change(anatomy: Anatomy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_does_not_fit_says_what_to_change(anatomy: Anatomy) -> None:
     """And with that change it does fit."""
     settings: dict[str, Any] = {"batch_size": 256, "micro_batch_size": 256, **FIXED}
-    whole = on(CARD, anatomy, plan_of(distillation=settings), monkeypatch)
+    whole = on(CARD, anatomy, plan_of(distillation=settings))
     small = replace(CARD, memory=CONTEXT + int((whole.worst.memory - CONTEXT) / 2 / ROOM))
-    found = on(small, anatomy, plan_of(distillation=settings), monkeypatch)
+    found = on(small, anatomy, plan_of(distillation=settings))
     assert whole.fits
     assert str(whole.shown()[-1]).startswith("fits: ")
     assert not found.fits
     assert found.advice.startswith("set distillation.micro_batch_size: ")
     size = int(found.advice.rpartition(" ")[2])
-    assert on(small, anatomy, plan_of(distillation=settings | {"micro_batch_size": size}), monkeypatch).fits
+    assert on(small, anatomy, plan_of(distillation=settings | {"micro_batch_size": size})).fits
     tiny = replace(CARD, memory=CONTEXT + (1 << 16))
-    assert on(tiny, anatomy, plan_of(), monkeypatch).advice.endswith("fits on is t4")
+    assert on(tiny, anatomy, plan_of()).advice.endswith("fits on is t4")
 
 
-def test_what_does_not_fit_learns_as_auto_chooses(anatomy: Anatomy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_does_not_fit_learns_as_auto_chooses(anatomy: Anatomy) -> None:
     """With the economies that a run would choose it fits where it did not; blocks that are computed again take time."""
     settings: dict[str, Any] = {"batch_size": 256, "micro_batch_size": 256}
-    usual = on(CARD, anatomy, plan_of(distillation=settings | FIXED), monkeypatch)
+    usual = on(CARD, anatomy, plan_of(distillation=settings | FIXED))
     small = replace(CARD, memory=CONTEXT + int((usual.worst.memory - CONTEXT) * 0.8 / ROOM))
-    found = on(small, anatomy, plan_of(distillation=settings), monkeypatch)
+    found = on(small, anatomy, plan_of(distillation=settings))
     assert found.fits
     assert found.stages[1].chosen == "recomputation"
     assert 1.1 * usual.stages[1].flops < found.stages[1].flops < 1.4 * usual.stages[1].flops
