@@ -361,6 +361,8 @@ LEFT_OUT = {
     "criteria_two_blocks": "losses and accuracies; docs/sample.md has the table",
     "economy": "not kept yet; what is predicted of a training's memory, and its loss",
     "determinism": "differences of digits; docs/determinism.md has the table",
+    "foresight": "not kept yet; what is foreseen of an update over what it takes",
+    "gpu": "not kept yet; it needs a GPU",
     "distillation_rows": "accuracies; docs/plan.md has the table",
     "learning_rate": "accuracies by rate; docs/benchmarks.md has the table",
     "peers": "accuracies and sizes, without a target; docs/peers.md has the tables",
