@@ -12,6 +12,7 @@ import torch
 from lmmpress.distillation.image_side import features_loss
 from lmmpress.distillation.loss import States, loss_in_portions
 from lmmpress.lmm.anatomy import Anatomy
+from lmmpress.lmm.batches import Batch
 from lmmpress.lmm.forward import image_features, logits_of
 from lmmpress.lmm.recompute import recompute_blocks
 from lmmpress.lmm.shadow import Meter, Taken, shadow_of, shadows
@@ -211,6 +212,8 @@ def _forward_of(model: torch.nn.Module, anatomy: Anatomy, portion: Portion, seen
             with torch.no_grad():
                 one = image_features(model, pixels[:1], anatomy.projector)
             pixels, features = None, torch.empty(portion.images, *one.shape[1:], dtype=one.dtype)
+    nothing = torch.empty(0)
+    batch = Batch([], inputs, nothing, nothing, nothing, nothing, pixels, features)
     head: torch.nn.Module = model.get_output_embeddings()  # type: ignore[operator]
 
     def at_answers(states: torch.Tensor) -> torch.Tensor:
@@ -220,7 +223,7 @@ def _forward_of(model: torch.nn.Module, anatomy: Anatomy, portion: Portion, seen
     def forward() -> torch.Tensor:
         head.forward = at_answers  # of this module alone: its class keeps its own
         try:
-            return logits_of(model, inputs, pixels, features, anatomy.projector)
+            return logits_of(model, batch, anatomy.projector)
         finally:
             del head.forward
 
