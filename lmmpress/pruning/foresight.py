@@ -91,7 +91,7 @@ class _Foresight:
 
     @cached_property
     def sees_once(self) -> bool:
-        return self.plan.distillation.caches and bool(self.frozen)
+        return bool(self.plan.distillation.caches and self.frozen)
 
     @cached_property
     def floor(self) -> int:

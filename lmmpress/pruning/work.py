@@ -175,7 +175,7 @@ def _loss_of(
             return features_loss(features, torch.empty_like(features))
 
         return of_features
-    sees_once = settings.caches and bool(pupil.frozen)
+    sees_once = bool(settings.caches and pupil.frozen)
     forward, teach = _forward_of(model, pupil.student, portion, sees_once), None
     if not settings.caches:
         teach = _forward_of(teacher, pupil.teacher, portion, False)
