@@ -28,6 +28,7 @@ from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.batches import Batch
 from lmmpress.lmm.families.registry import family_of
 from lmmpress.lmm.forward import answer_logits, head_inputs
+from lmmpress.lmm.portions import Portions
 from lmmpress.lmm.read_anatomy import anatomy_of
 from lmmpress.lmm.recompute import recompute_blocks
 from lmmpress.plan import parse_plan
@@ -243,6 +244,7 @@ def scoring(setting: Setting, blocks: int) -> dict[str, Any]:
     anatomy = setting.foresight(blocks).steps[1].anatomy
     model = setting.model(anatomy, setting.dtype)
     batches = [setting.batch(anatomy) for _ in range(2)]
+    portions = Portions([[number] * setting.portion for number in range(2)], lambda rows: batches[rows[0]])
 
     def loss(batch: Batch) -> torch.Tensor:
         return answer_loss(answer_logits(model, batch, anatomy.projector), batch)
@@ -253,7 +255,7 @@ def scoring(setting: Setting, blocks: int) -> dict[str, Any]:
         model.zero_grad(set_to_none=True)
 
     def scored() -> None:
-        score(model, anatomy, batches, 2 * setting.portion, loss, Importance(), torch.Generator())
+        score(model, anatomy, portions, 2 * setting.portion, loss, Importance(), torch.Generator())
 
     _trained(anatomy, model)
     return {"seconds_over_bare": paired(scored, bare, setting.rounds, working_seconds)["ratio"]}

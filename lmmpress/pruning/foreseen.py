@@ -106,7 +106,7 @@ def foresight(anatomy: Anatomy, plan: Plan, hardware: Hardware, rows: AllRows, a
 
 def _advice(found: Foresight, anatomy: Anatomy, plan: Plan, rows: AllRows) -> str:
     """What to change of a plan that does not fit."""
-    part, own = found.worst.part, plan.distillation.micro_batch_size
+    part, own = found.worst.part, plan.distillation.rows_at_once
     if part == "distill" and 0 < (most := most_rows(anatomy, plan, found.hardware, rows)) < own:
         return f"set distillation.micro_batch_size: {most}"
     if part == "importance" and plan.importance.accumulation == "dataset":

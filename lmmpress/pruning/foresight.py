@@ -227,7 +227,7 @@ class _Foresight:
     def _portion(self) -> Portion:
         settings = self.plan.distillation
         own = ceil(settings.batch_size / self.hardware.count)
-        return self.rows["distill"].portion(min(settings.micro_batch_size, own))
+        return self.rows["distill"].portion(min(settings.rows_at_once, own))
 
     def _pupil(self, at: int) -> Pupil:
         """Under `image_side: features` a step trains the side that it cuts, and leaves the other."""

@@ -90,7 +90,7 @@ def learned(pupil: Pupil, portion: Portion, settings: Distillation) -> Learned:
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         teacher = shadow_of(pupil.teacher.config, teaching).requires_grad_(False)
         loss = _loss_of(pupil, model, teacher, portion, settings)
-        if settings.batch_size > settings.micro_batch_size:  # later portions add to the gradients of earlier ones
+        if settings.batch_size > settings.rows_at_once:  # later portions add to the gradients of earlier ones
             for parameter in trained:
                 parameter.grad = torch.empty_like(parameter)
         with Meter() as meter:
