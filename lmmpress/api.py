@@ -154,33 +154,10 @@ def plan_sizes(
     """
     with _telling(progress):
         wanted = as_plan(plan, overrides, with_data=hardware is not None)
-        from lmmpress.lmm.read_anatomy import anatomy_of, read_config
-        from lmmpress.pruning.amounts import what_shares_became, with_numbers
-        from lmmpress.pruning.cache_sizes import note_of
-        from lmmpress.pruning.planned import Sizes
-        from lmmpress.pruning.sizes import predict, predict_memory
+        from lmmpress.engine.plan_sizes import sizes_of_plan
         from lmmpress.tracking.registry import open_checkpoint
 
-        teacher = open_checkpoint(wanted.model, weights=False)
-        anatomy = anatomy_of(read_config(teacher))
-        written, wanted = wanted, with_numbers(wanted, anatomy)
-        sizes = predict(anatomy, wanted)
-        start = ""
-        if wanted.start_from:  # the module imports torch and transformers' models, which sizes do not need
-            from lmmpress.engine.warm import start_of
-
-            start = start_of(wanted, anatomy)
-        shares = tuple(what_shares_became(written, wanted))
-        needs, caches = predict_memory(anatomy, wanted, sizes), note_of(anatomy, wanted)
-        if hardware is None:
-            return Sizes(tuple(sizes), needs, start, shares, caches)
-        from lmmpress.engine.expected_rows import rows_or_assumed
-        from lmmpress.pruning.foreseen import foresight
-        from lmmpress.pruning.hardware import hardware_for
-
-        there = hardware_for(hardware, anatomy)
-        rows, assumed = rows_or_assumed(wanted, anatomy, teacher)
-        return Sizes(tuple(sizes), needs, start, shares, caches, foresight(anatomy, wanted, there, rows, assumed))
+        return sizes_of_plan(wanted, open_checkpoint(wanted.model, weights=False), hardware)
 
 
 def advise(

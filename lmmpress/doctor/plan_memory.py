@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from lmmpress.doctor.finding import Finding, failed, ok, warning
 from lmmpress.errors import UserError
 from lmmpress.plan import Plan
-from lmmpress.pods.cluster_reader import Cluster, at, text
+from lmmpress.pods.cluster_reader import Cluster, UnseenError, at, text
 from lmmpress.printing.numbers import in_gib
 from lmmpress.tasks.cluster_profile import Profile
 from lmmpress.tasks.granularity import Granularity
@@ -27,7 +27,10 @@ def check_plan_memory(plan: Plan, granularity: Granularity, profile: Profile, cl
     model can be read from here."""
     mend = "set its limits.memory in the profile"
     found = [warning(_NAME, line, mend) for line in memory_warnings(plan, profile, granularity)]
-    labels = [text(at(node, "metadata", "labels", _LABEL)) for node in cluster.items("/api/v1/nodes")]
+    try:
+        labels = [text(at(node, "metadata", "labels", _LABEL)) for node in cluster.items("/api/v1/nodes")]
+    except UnseenError:  # the check of the nodes says so
+        return found
     cards, count = [int(one) for one in labels if one.isdigit()], profile.pod("distill").gpus
     seen = _on_card(plan, max(cards) * _MIB, count) if cards and count else None
     if seen is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lmmpress.engine.sensitivity import Loss, Sensitivity, Way
 
-KEPT = 0.5
+KEPT = 0.75
 """Of what the original's accuracy is above that of no skill, a cut may lose so much before it is distilled that this
 share is left."""
 

@@ -98,7 +98,9 @@ def in_two_processes(checkpoint: Path, data: Path, target: Path, rows: int) -> s
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "support.small_memory", str(checkpoint), str(data), str(target), str(rows)]
     variables = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(TESTS)}
-    return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(
+        command, env=os.environ | variables, capture_output=True, text=True, encoding="utf-8", check=False, timeout=300
+    )
 
 
 def test_a_process_that_runs_out_of_memory_waits_for_no_other(
