@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from common import paired, sample_materials, show, spread
 
+from lmmpress.distillation.learner import Learner
 from lmmpress.distillation.train import distill
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.lesson import lesson_of
@@ -61,7 +62,7 @@ def main() -> None:
             settings = materials.plan.distillation.model_copy(update={"epochs": 1})
             whole = lesson_of(materials, materials.original, "whole", settings, None)
             lesson = dataclasses.replace(whole, examples=few)
-            distill(model, lesson, float(settings.learning_rate), 0, materials.accelerator)
+            distill(Learner(model), lesson, float(settings.learning_rate), 0, materials.accelerator)
 
         def bare() -> None:
             trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

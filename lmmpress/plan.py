@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -110,7 +110,11 @@ class Evaluation(Settings):
 
     Where no counter tells energy, it is estimated from `watts_per_core` and `watts_per_gpu`. What the compressed model
     saves in a year is that of `inferences_per_year`. See docs/energy.md.
+
+    `processes` share the rows that a checkpoint answers, one per GPU if there are GPUs; speed is that of one process.
     """
+
+    added_later: ClassVar[frozenset[str]] = frozenset({"processes"})
 
     batch_size: Annotated[int, Field(gt=0)] = 32
     samples: Annotated[int, Field(gt=0)] = 128
@@ -121,10 +125,11 @@ class Evaluation(Settings):
     watts_per_core: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
     watts_per_gpu: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     inferences_per_year: Annotated[int, Field(gt=0)] | None = None
+    processes: Annotated[int, Field(gt=0)] = 1
 
     def of_speed(self) -> dict[str, Any]:
-        """The settings that speed depends on: those of energy change nothing that is measured."""
-        return self.model_dump(exclude={"watts_per_core", "watts_per_gpu", "inferences_per_year"})
+        """The settings that speed depends on: those of energy and of other measurements change nothing."""
+        return self.model_dump(exclude={"watts_per_core", "watts_per_gpu", "inferences_per_year", "processes"})
 
 
 class Pipeline(Settings):
@@ -308,9 +313,10 @@ class Plan(Settings):
 
     def key_settings(self) -> dict[str, Any]:
         """The settings that a run's outcome depends on: all except addresses, the checks before the run, the
-        measurement of speed, the comparison at the end, and the approvals that a pipeline waits for. How to jump counts
-        where there is a schedule, so that a run that found none is the run of the same plan without `start_from`.
-        Defaults of `turns` and `template` are left out, so that the keys of earlier versions stay."""
+        measurement of speed, the comparison at the end, the approvals that a pipeline waits for, and how processes
+        share rows and students. How to jump counts where there is a schedule, so that a run that found none is the run
+        of the same plan without `start_from`. Defaults of `turns` and `template` are left out, so that the keys of
+        earlier versions stay."""
         left_out = {"model", "data", "store", "evaluation", "data_checks", "compare", "pipeline", "start_from"}
         left_out |= {"columns", "shares", "data_errors", "skipped_at_most"}  # the digest of the rows says what they do
         if self.schedule is None:
@@ -321,7 +327,11 @@ class Plan(Settings):
             left_out.add("labels")
         left_out |= {name for name in ("turns", "template") if getattr(self, name) == Plan.model_fields[name].default}
         guarded = {} if self.tolerance.per_task else {"per_task": True}
-        checks = {"tolerance": {"allow_zero": True} | guarded, "distillation": {"draw": True}}
+        checks = {
+            "tolerance": {"allow_zero": True} | guarded,
+            "importance": {"processes": True},
+            "distillation": {"draw": True, "sharding": True},
+        }
         longest = self.evaluation.max_new_tokens
         found = self.model_dump(mode="json", exclude=checks | dict.fromkeys(left_out, True))
         found["distillation"] |= {

@@ -36,21 +36,29 @@ class Models:
     teacher: Callable[[Batch], torch.Tensor]
 
 
-def is_within(models: Models, lesson: Lesson, held: Rows, alpha: float, accelerator: Accelerator) -> bool:
+def is_within(
+    models: Models, lesson: Lesson, held: Rows, alpha: float, accelerator: Accelerator, sharded: bool = False
+) -> bool:
     """Whether the student's first choice is the teacher's at every answer position of more than 1 - alpha of the rows.
 
-    It is the same in all processes; each looks at its share of the rows. A row with right answers of the teacher is
-    then answered right by the student, so its accuracy on these rows is less than alpha below the teacher's.
+    It is the same in all processes; each looks at its share of the rows, and has a share of the student if that is
+    `sharded`. A row with right answers of the teacher is then answered right by the student, so its accuracy on these
+    rows is less than alpha below the teacher's.
     """
-    own = held[accelerator.process_index :: accelerator.num_processes].tolist()
-    order = grouped_rows(lesson.examples, lesson.settings.rows_at_once, own)
+    at_once = rows_at_once(lesson.settings, sharded)
+    size, world = at_once.rows, accelerator.num_processes
+    order = list(grouped_rows(lesson.examples, size, held[accelerator.process_index :: world].tolist()))
+    own, as_many = len(order), -(-len(held) // (world * size))
+    # a process that has no rows left takes any, so that all of them make as many forward passes
+    order += [held[:1].tolist()] * (as_many - own)
     batches = Batches(lesson.examples, order, lesson.features, accelerator.device)
 
-    def agreeing(_: int, portions: Iterator[Batch]) -> int:
-        return sum(_agreeing(models.student(batch), models.teacher(batch), batch) for batch in portions)
+    def agreeing(place: int, portions: Iterator[Batch]) -> int:
+        found = sum(_agreeing(models.student(batch), models.teacher(batch), batch) for batch in portions)
+        return found if place < own else 0
 
     with torch.no_grad():
-        agree = sum(batches.fitting(agreeing, rows_at_once(lesson.settings)))
+        agree = sum(batches.fitting(agreeing, at_once))
     total = torch.tensor(float(agree), device=accelerator.device)
     differ = len(held) - int(accelerator.reduce(total, "sum"))
     return differ < alpha * len(held)

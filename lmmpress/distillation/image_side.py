@@ -7,21 +7,6 @@ with what a layer of the teacher hands over.)
 
 import torch
 
-from lmmpress.lmm.anatomy import Projector
-from lmmpress.lmm.forward import image_features
-
-
-class ImageSide(torch.nn.Module):
-    """The image side of a model as a module: from pixels [images, channels, height, width] to visual features [images,
-    tokens, width]. Training it changes the model."""
-
-    def __init__(self, model: torch.nn.Module, projector: Projector) -> None:
-        super().__init__()
-        self.model, self._projector = model, projector
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return image_features(self.model, pixels, self._projector)
-
 
 def features_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """The sum over images of |student - teacher|^2 / |teacher|^2, for features [images, tokens, width] of both. It is

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from accelerate import Accelerator
 
+from lmmpress.distillation.learner import Learner
 from lmmpress.distillation.train import Lesson, updates_of
 from lmmpress.lmm.batches import grouped
 from lmmpress.progress import counter
@@ -45,7 +46,7 @@ def size_of_trials(examples: int, epochs: int, batch_size: int) -> Trials:
     return Trials(updates, min(batch_size, max(FEWEST_ROWS, int(share / updates))))
 
 
-def find_rate(fresh: Callable[[], torch.nn.Module], lesson: Lesson, seed: int, accelerator: Accelerator) -> float:
+def find_rate(fresh: Callable[[], Learner], lesson: Lesson, seed: int, accelerator: Accelerator) -> float:
     """The learning rate with which the model that `fresh` loads learns best in a few updates.
 
     Every process of several finds the same: the losses that decide are those of all of them.

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from lmmpress.errors import UserError
 from lmmpress.host.extras import needs
@@ -57,7 +58,7 @@ def _in_pieces(economy: Economy) -> Callable[[Sequence[torch.nn.Parameter], floa
 
     class InPieces(kind):
         def __init__(self, parameters: Sequence[torch.nn.Parameter], rate: float, weight_decay: float) -> None:
-            self._whole = [(parameter, pieces_of(parameter.detach())) for parameter in parameters]
+            self._whole = [(parameter, pieces_of(own_part(parameter.detach()))) for parameter in parameters]
             pieces = [piece for _, own in self._whole for piece in own]
             self._updates, self._device = 0, parameters[0].device
             super().__init__(
@@ -85,7 +86,7 @@ def _in_pieces(economy: Economy) -> Callable[[Sequence[torch.nn.Parameter], floa
                 self._begin()
             for parameter, pieces in self._whole:
                 if parameter.grad is not None:
-                    for piece, gradient in zip(pieces, pieces_of(parameter.grad.contiguous()), strict=True):
+                    for piece, gradient in zip(pieces, pieces_of(own_part(parameter.grad).contiguous()), strict=True):
                         piece.grad = gradient
             with torch.compiler.set_stance("force_eager"), _drawing(self._updates, self._device):
                 super().step(closure)
@@ -98,6 +99,11 @@ def _in_pieces(economy: Economy) -> Callable[[Sequence[torch.nn.Parameter], floa
                 parameter.grad = None
 
     return InPieces
+
+
+def own_part(tensor: torch.Tensor) -> torch.Tensor:
+    """What this process has of a tensor that processes share; else the tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def pieces_of(tensor: torch.Tensor) -> list[torch.Tensor]:

@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
+from lmmpress.distillation.learner import Learner
 from lmmpress.distillation.optimizers import optimizer_of
 from lmmpress.distillation.together import added_up, begin_alike
 from lmmpress.lmm.at_once import AtOnce
@@ -51,15 +52,16 @@ class Lesson:
 
 
 def distill(
-    model: torch.nn.Module,
+    learner: Learner,
     lesson: Lesson,
     rate: float,
     seed: int,
     accelerator: Accelerator,
     enough: Callable[[], bool] | None = None,
 ) -> list[float] | None:
-    """Train `model` in place with the lesson's loss at a learning rate. Returns the mean loss of each epoch, or None as
-    soon as a loss is not finite. Ends after an epoch after which there is `enough`, which is asked in every process.
+    """Train a learner's model in place with the lesson's loss at a learning rate. Returns the mean loss of each epoch,
+    or None as soon as a loss is not finite. Ends after an epoch after which there is `enough`, which is asked in every
+    process.
 
     Only parameters that require a gradient are trained. Dropout is off: the student learns the teacher's function, not
     noise.
@@ -70,7 +72,7 @@ def distill(
     orders = (
         grouped(lesson.examples, settings.batch_size, generator, rows=lesson.rows) for _ in range(settings.epochs)
     )
-    made = updates_of(model, lesson, orders, in_epoch * settings.epochs, rate, accelerator)
+    made = updates_of(learner, lesson, orders, in_epoch * settings.epochs, rate, accelerator)
     losses = []
     with counter("distil", in_epoch * settings.epochs) as advance:
         for _ in range(settings.epochs):
@@ -95,25 +97,27 @@ class Update:
 
 
 def updates_of(
-    model: torch.nn.Module,
+    learner: Learner,
     lesson: Lesson,
     orders: Iterable[Sequence[list[int]]],
     updates: int,
     rate: float,
     accelerator: Accelerator,
 ) -> Iterator[Update]:
-    """Train `model` in place: make the update of each list of rows in `orders`, so many in all, and yield it.
-    Ends after one whose loss is not finite."""
+    """Train a learner's model in place: make the update of each list of rows in `orders`, so many in all, and yield
+    it. Ends after one whose loss is not finite."""
     settings = lesson.settings
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    begin_alike(trained, accelerator)
+    trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+    # a sharded learner adds up its gradients in the backward pass, and its processes begin with shares of one model
+    alike = [] if learner.is_sharded else trained
+    begin_alike(alike, accelerator)
     optimizer = optimizer_of(trained, rate, settings.weight_decay, lesson.economy)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: _schedule(done, updates, settings.warmup))
     optimizer = accelerator.prepare(optimizer)
-    at_once = rows_at_once(settings)
+    at_once = rows_at_once(settings, learner.is_sharded)
     for order in orders:
-        for rows, own in zip(order, _gradients(model, lesson, order, at_once, accelerator), strict=True):
-            loss = added_up(own, trained, at_once, accelerator)
+        for rows, own in zip(order, _gradients(learner, lesson, order, at_once, accelerator), strict=True):
+            loss = added_up(own, alike, at_once, accelerator)
             if math.isfinite(loss):
                 accelerator.clip_grad_norm_(trained, settings.max_grad_norm)
                 optimizer.step()
@@ -124,31 +128,41 @@ def updates_of(
                 return
 
 
-def rows_at_once(settings: Distillation) -> AtOnce:
-    """How many rows go through the student at once."""
-    return AtOnce(settings.rows_at_once, "distill", "distillation.micro_batch_size")
+def rows_at_once(settings: Distillation, sharded: bool = False) -> AtOnce:
+    """How many rows go through the student at once: always as many if processes have a share of it each."""
+    return AtOnce(settings.rows_at_once, "distill", "distillation.micro_batch_size", fixed=sharded)
 
 
 def _gradients(
-    model: torch.nn.Module, lesson: Lesson, order: Sequence[list[int]], at_once: AtOnce, accelerator: Accelerator
+    learner: Learner, lesson: Lesson, order: Sequence[list[int]], at_once: AtOnce, accelerator: Accelerator
 ) -> Iterator[torch.Tensor]:
     """Compute the gradients of one update after the other over this process's rows, in portions that fit into the
     memory. Yields the loss of each over its rows here, as their part of the mean over the rows of all processes."""
     index, world = accelerator.process_index, accelerator.num_processes
-    # every process takes part in every update: one without rows computes one of another, with weight zero
-    own = [rows[index::world] or rows[:1] for rows in order]
-    weights = [1 / len(rows) if len(rows) > index else 0.0 for rows in order]
+    own = [rows[index::world] for rows in order]
+    # a sharded learner takes the mean of the gradients of its processes, and not their sum
+    scale = world if learner.is_sharded else 1
 
     def gradients(update: int, portions: Iterator[Batch]) -> torch.Tensor:
-        model.zero_grad()  # of portions that fitted, before one that did not
-        total = torch.zeros((), device=accelerator.device)
+        learner.zero_grad()  # of portions that fitted, before one that did not
+        left, total = len(own[update]), torch.zeros((), device=accelerator.device)
         for batch in portions:
-            loss = lesson.loss(model, batch) * weights[update]
-            accelerator.backward(loss)
-            total += loss.detach()
+            loss = learner(lesson.loss, batch) * (1 / len(order[update]) if left > 0 else 0.0)
+            accelerator.backward(loss * scale)
+            left, total = left - len(batch.examples), total + loss.detach()
         return total
 
-    return Batches(lesson.examples, own, lesson.features, accelerator.device).fitting(gradients, at_once)
+    size = at_once.rows if learner.is_sharded else lesson.settings.batch_size
+    taken = [_with_another(rows, whole, size, world) for rows, whole in zip(own, order, strict=True)]
+    return Batches(lesson.examples, taken, lesson.features, accelerator.device).fitting(gradients, at_once)
+
+
+def _with_another(own: list[int], rows: list[int], size: int, world: int) -> list[int]:
+    """A process's `own` of the rows of an update; with another's where it has fewer portions of `size` rows than the
+    first of so many processes. That one is a portion of its own, with weight zero: every process takes part in every
+    update, and those of a sharded learner make as many forward passes."""
+    portions = -(-len(rows) // (world * size))
+    return own if -(-len(own) // size) == portions else own + rows[:1]
 
 
 def _schedule(done: int, updates: int, warmup: float) -> float:

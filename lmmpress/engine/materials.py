@@ -388,7 +388,7 @@ class Materials:
 
     def student_states(self, model: torch.nn.Module, batch: Batch) -> States:
         """What a student's logits of a distillation batch come from: its head computes as the rest of it does."""
-        head: torch.nn.Module = getattr(model, "module", model).get_output_embeddings()  # type: ignore[operator]
+        head: torch.nn.Module = model.get_output_embeddings()  # type: ignore[operator]
 
         def logits(states: torch.Tensor) -> torch.Tensor:
             with self.in_students_dtype(model):

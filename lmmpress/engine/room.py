@@ -32,6 +32,8 @@ def check_room(plan: Plan, anatomy: Anatomy, sizes: list[Size]) -> None:
         "weights": least.weights,
         "recompute": "always" if least.recompute else "never",
     }
+    if on_gpu and plan.distillation.sharding == "auto":
+        named["sharding"] = "full"
     plan = plan.model_copy(update={"distillation": plan.distillation.model_copy(update=named)})
     there = torch.cuda.get_device_properties(0).total_memory if on_gpu else whole_memory()
     refuse(predict_memory(anatomy, plan, sizes), there, on_gpu)

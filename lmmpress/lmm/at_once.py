@@ -41,11 +41,12 @@ def remembering(lowered: dict[str, int]) -> Iterator[dict[str, int]]:
 
 class AtOnce:
     """How many rows go through a model at once in some `work`: at first `rows`, which a `setting` of the plan may have
-    given."""
+    given. They are always as many if they are `fixed`, as where other processes wait for the same forward passes."""
 
-    def __init__(self, rows: int, work: str, setting: str | None = None) -> None:
-        self._work, self._setting, self._remembered = work, setting, _remembered.get() or Remembered()
-        self.rows = min(rows, self._remembered.lowered.get(work, rows))
+    def __init__(self, rows: int, work: str, setting: str | None = None, fixed: bool = False) -> None:
+        self._work, self._setting, self._fixed = work, setting, fixed
+        self._remembered = _remembered.get() or Remembered()
+        self.rows = rows if fixed else min(rows, self._remembered.lowered.get(work, rows))
         self._remembered.used[work] = self.rows
 
     def lower(self, rows: int) -> None:
@@ -57,7 +58,8 @@ class AtOnce:
         """The result of `work(rows)`, which lets at most `rows` of its rows through the model at once. It is begun anew
         with half as many whenever the memory runs out. It has no more than `most` rows that could be together.
 
-        Raises UserError if the memory runs out with a single row. All other errors are those of `work`.
+        Raises UserError if the memory runs out with a single row, or with a number that is fixed. All other errors are
+        those of `work`.
         """
         before = self.rows
         while True:
@@ -71,6 +73,11 @@ class AtOnce:
                 return result
             # here, since the error held what was computed
             tried = min(self.rows, most)
+            if self._fixed and tried > 1:
+                raise UserError(
+                    f"{self._work}: the memory is too small for {tried} rows at once, and processes that share a model "
+                    f"can only begin anew; set {self._setting} to a smaller number"
+                )
             if tried <= 1:
                 raise UserError(
                     f"{self._work}: the memory is too small for a single row; free some of it, or take a machine or "

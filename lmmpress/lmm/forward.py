@@ -24,17 +24,16 @@ _TEMPORARY = NewFile()
 def answer_logits(model: torch.nn.Module, batch: Batch, projector: Projector | None) -> torch.Tensor:
     """Logits [positions, vocabulary] at the batch's answer positions. With the features of its images the vision tower
     is not run."""
-    inner = getattr(model, "module", model)  # unwrap the model of a distributed run
-    with at_answers(inner, batch):
+    with at_answers(model, batch):
         return logits_of(model, batch, projector)
 
 
 def logits_of(model: torch.nn.Module, batch: Batch, projector: Projector | None) -> torch.Tensor:
     """What a model's head gives for all positions of a batch."""
-    inner, inputs = getattr(model, "module", model), dict(batch.inputs)
+    inputs = dict(batch.inputs)
     extra: dict[str, Any] = {}
     if projector is not None and (batch.features is not None or isinstance(batch.pixels, list)):
-        embeddings = _embeddings(inner, batch, projector)
+        embeddings = _embeddings(model, batch, projector)
         outputs = SimpleNamespace(pooler_output=embeddings, qformer_outputs=None, vision_outputs=None)
         extra = {"pixel_values": None, "mm_encoder_outputs": {"image": outputs}}
     elif isinstance(batch.pixels, torch.Tensor):
@@ -61,8 +60,7 @@ def _embeddings(model: torch.nn.Module, batch: Batch, projector: Projector) -> t
 def head_inputs(model: torch.nn.Module, batch: Batch, projector: Projector | None) -> torch.Tensor:
     """The inputs [positions, width] of the head at the batch's answer positions, as `answer_logits` gives its outputs.
     The head is not run."""
-    inner = getattr(model, "module", model)
-    head: torch.nn.Module = inner.get_output_embeddings()  # type: ignore[operator]
+    head: torch.nn.Module = model.get_output_embeddings()  # type: ignore[operator]
     head.forward = _handed_on  # of this module alone: its class keeps its own
     try:
         return answer_logits(model, batch, projector)

@@ -1,12 +1,12 @@
 """Makes blocks compute their forward pass again in the backward pass, so that only their inputs are kept."""
 
-from collections.abc import Iterator
 from functools import partial
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from lmmpress.lmm.anatomy import Anatomy
+from lmmpress.lmm.blocks import blocks_of
 
 
 def recompute_blocks(model: torch.nn.Module, anatomy: Anatomy) -> None:
@@ -18,10 +18,3 @@ def recompute_blocks(model: torch.nn.Module, anatomy: Anatomy) -> None:
     for block in blocks_of(model, anatomy):
         # of this module alone: its class keeps its own
         block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
-
-
-def blocks_of(model: torch.nn.Module, anatomy: Anatomy) -> Iterator[torch.nn.Module]:
-    """Every block of every tower."""
-    for tower in anatomy.towers.values():
-        for stack in tower.stacks:
-            yield from model.get_submodule(stack.prefix).children()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from accelerate import Accelerator
 
 from lmmpress.axes import axes, axis_named
 from lmmpress.host.memory import available_memory
@@ -78,6 +79,7 @@ def score(
     settings: Importance,
     generator: torch.Generator,
     others: Collection[str] = (),
+    accelerator: Accelerator | None = None,
 ) -> Scored:
     """The importance of every dimension of every group, by the plan's criterion: along the axes that are always scored,
     and along `others`. Only the criteria of `USES_DATA` need `batches`, of so many `samples`.
@@ -87,6 +89,9 @@ def score(
 
     Where the memory runs out, a half of the batches is scored anew with each batch in smaller portions. What is summed
     over a batch stays so: scores differ by rounding, and by the answers that `fisher` draws.
+
+    Each process of an `accelerator` takes its share of the batches, and all of them return the same. `fisher` cannot be
+    shared: what it draws depends on the batches before.
     """
     groups = list(anatomy.groups(scored_axes(others)).values())
     sums = Sums(model, groups, counted_only=settings.owned == "equations")
@@ -101,10 +106,12 @@ def score(
             add_importance(totals.along[name], parameter, None)
         return Scored(sums.by_group(totals), None)
     assert batches is not None, "these criteria score by gradients"
-    halves = (batches[0::2], batches[1::2])
+    together = accelerator if accelerator is not None and accelerator.num_processes > 1 else None
+    first, step = (together.process_index, together.num_processes) if together else (0, 1)
+    halves = (batches[0::2][first::step], batches[1::2][first::step])
     at_once, largest = AtOnce(settings.batch_size, "importance", "importance.batch_size"), max(map(len, batches.order))
     if settings.criterion == "taylor" and settings.accumulation == "dataset":
-        return _of_dataset(sums, halves, loss, samples, settings, lambda work: at_once.fit(work, largest))
+        return _of_dataset(sums, halves, loss, samples, settings, lambda work: at_once.fit(work, largest), together)
     of_each = _joint_squares if settings.criterion == "fisher" else _of_each
 
     def of(half: Portions[Batch]) -> Scores:
@@ -114,7 +121,7 @@ def score(
             generator.set_state(begun)
             return of_each(sums, half, loss, samples, size)
 
-        return at_once.fit(at, largest)
+        return _added_up(at_once.fit(at, largest), together)
 
     parts = [of(half) for half in halves]
     whole = {name: parts[0][name] + parts[1][name] for name in parts[0]}
@@ -171,13 +178,27 @@ def _joint_squares(sums: Sums, batches: Portions[Batch], loss: Loss, samples: in
     return totals
 
 
+def _added_up(scores: Scores, together: Accelerator | None) -> Scores:
+    """The sums of some scores over the processes that score together."""
+    if together is None:
+        return scores
+    return {name: together.reduce(value, "sum") for name, value in scores.items()}
+
+
 def _of_dataset(
-    sums: Sums, halves: Sequence[Portions[Batch]], loss: Loss, samples: int, settings: Importance, fit: Fit
+    sums: Sums,
+    halves: Sequence[Portions[Batch]],
+    loss: Loss,
+    samples: int,
+    settings: Importance,
+    fit: Fit,
+    together: Accelerator | None,
 ) -> Scored:
     """|g * theta| of the gradient summed over all batches, in place, a share of the parameters at a time.
 
     For the reliability the gradient of the first half of the data is put aside, and the second half has one of its own:
-    then a pass keeps its share's gradient twice.
+    then a pass keeps its share's gradient twice. Processes that score `together` add up their gradients, before an
+    absolute value is taken.
     """
     whole, parts = sums.new(), (sums.new(), sums.new())
     reliable = settings.reliability
@@ -201,14 +222,14 @@ def _of_dataset(
     for share in shares(sums.parameters, settings.passes):
         with _only(share, sums.model):
             sum_gradients(share, halves[:1])
-            reliable = reliable and _fit_again(share)
-            first = _taken(share) if reliable else {}
+            reliable = _in_all(reliable and _fit_again(share), together)
+            first = _taken(share, together) if reliable else {}
             _use(parts[0], share, first)
             if reliable:
                 sum_gradients(share, halves[1:])
             else:
                 sum_gradients(share, halves, there=1)
-            second = _taken(share)
+            second = _taken(share, together)
             if reliable:
                 _use(parts[1], share, second)
             for name in list(first):
@@ -219,12 +240,24 @@ def _of_dataset(
     return Scored(sums.by_group(whole), agreement(*map(sums.by_group, parts)) if reliable else None)
 
 
-def _taken(parameters: list[Named]) -> dict[str, torch.Tensor]:
-    """The gradients of parameters, which have none afterwards; those that no gradient has reached are left out."""
-    found = {name: parameter.grad for name, parameter in parameters if parameter.grad is not None}
-    for _, parameter in parameters:
-        parameter.grad = None
+def _taken(parameters: list[Named], together: Accelerator | None = None) -> dict[str, torch.Tensor]:
+    """The gradients of parameters, which have none afterwards; those that no gradient has reached are left out, but not
+    where processes score `together`: what has reached one of them may not have reached another."""
+    found = {}
+    for name, parameter in parameters:
+        grad, parameter.grad = parameter.grad, None
+        if together is not None:
+            grad = together.reduce(torch.zeros_like(parameter) if grad is None else grad, "sum")
+        if grad is not None:
+            found[name] = grad
     return found
+
+
+def _in_all(holds: bool, together: Accelerator | None) -> bool:
+    """Whether something holds in all processes that score together."""
+    if together is None:
+        return holds
+    return bool(together.gather(torch.tensor([holds], device=together.device)).all())
 
 
 def _use(vectors: Vectors, parameters: list[Named], gradients: dict[str, torch.Tensor]) -> None:

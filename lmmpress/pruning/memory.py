@@ -52,7 +52,8 @@ class Weights:
 @dataclass(frozen=True)
 class Training:
     """What decides how much memory a training takes: the numbers of parameters that the student holds, and of those
-    that are trained; the bytes of a number of computation (`width`); how many `processes` train together.
+    that are trained; the bytes of a number of computation (`width`); how many `processes` train together, and into how
+    many `shares` they divide the student.
 
     In bytes: what lies `beside` the student, as the teacher's head; and what a forward pass keeps for its backward
     pass, as it is (`kept`), and with blocks that are computed again (`kept_anew`).
@@ -65,6 +66,7 @@ class Training:
     beside: int = 0
     kept: int = 0
     kept_anew: int = 0
+    shares: int = 1
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,12 @@ def needs_of(weights: Weights, plan: Plan, sees_once: bool, processes: int | Non
     `sees_once`: visual features are computed once per run, so a part that finds none computes them with the teacher.
     `processes` distil together on one machine, each with a GPU if there are any; as many as the plan says by default.
     """
-    evaluate = _evaluate(weights, plan)
+    evaluate = _in_processes(_evaluate(weights, plan), plan.evaluation.processes)
     distill = _distill(weights, plan, processes or plan.distillation.processes)
     # one process makes all parts of a stage; while it distils, the C library keeps about a model's worth of the small
     # tensors that the parts before have freed, as the teacher
-    most = (_importance(weights, plan, teacher=True), distill, evaluate)
+    importance = _in_processes(_importance(weights, plan, teacher=True), plan.importance.processes)
+    most = (importance, distill, evaluate)
     stage = Need(
         "stage",
         max(*(need.process for need in most), distill.process + widths_of(plan)[0] * weights.original),
@@ -110,7 +113,9 @@ def needs_of(weights: Weights, plan: Plan, sees_once: bool, processes: int | Non
     return (
         _without_gpu("prepare", BASE + two),
         *(_without_gpu(part, LIGHT) for part in ("steps", "due")),
-        _importance(weights, plan, teacher=sees_once or plan.labels == "teacher"),
+        _in_processes(
+            _importance(weights, plan, teacher=sees_once or plan.labels == "teacher"), plan.importance.processes
+        ),
         _without_gpu("prune", COPYING + two),
         distill,
         evaluate,
@@ -128,6 +133,15 @@ def _importance(weights: Weights, plan: Plan, teacher: bool) -> Need:
     here, there = widths_of(plan)
     passing = there * weights.original  # models are loaded one after the other, and then moved to the GPU
     return Need("importance", BASE + here * numbers, BASE_CUDA + passing, CONTEXT + there * numbers)
+
+
+def _in_processes(need: Need, processes: int) -> Need:
+    """What a part needs that several processes on one machine share, each with a GPU if there are any; beside them is
+    the one that has started them."""
+    if processes == 1:
+        return need
+    together, with_gpus = BASE + processes * need.process, BASE_CUDA + processes * need.process_with_gpu
+    return Need(need.part, together, with_gpus, CONTEXT + need.gpu)
 
 
 def _kept_gradients(weights: Weights, settings: Importance) -> int:
@@ -183,7 +197,9 @@ def _learned(weights: Weights, width: int, plan: Plan, processes: int) -> int:
     refitted = stays + _refitted(weights, width, plan)
     if not settings.epochs and not settings.last_epochs:
         return refitted
-    training = Training(weights.cut, weights.trained, width, processes, beside=head)
+    shares = processes if settings.sharding == "full" else 1
+    beside = head if shares == 1 else head + (width + _SINGLE) * weights.largest  # one whole tensor, and its gradient
+    training = Training(weights.cut, weights.trained, width, processes, beside, shares=shares)
     return max(teacher, refitted, training_bytes(training, settings.economy()))
 
 
@@ -199,12 +215,13 @@ def training_bytes(training: Training, economy: Economy) -> int:
     pass, and what lies beside it."""
     width = _SINGLE if economy.weights == "float32" else _SINGLE // 2
     each = width + bytes_of_averages(economy)
-    if training.width < width:
+    if training.shares == 1 and training.width < width:
         each += training.width  # autocast keeps a copy of each weight until the backward pass has used it
-    if training.processes > 1:
+    if training.shares == 1 and training.processes > 1:
         each += width  # the buffers in which gradients travel between processes
     kept = training.kept_anew if economy.recompute else training.kept
-    return width * training.held + ceil(each * training.trained) + training.beside + kept
+    student = width * training.held + ceil(each * training.trained)
+    return ceil(student / training.shares) + training.beside + kept
 
 
 def bytes_of_averages(economy: Economy) -> float:

@@ -30,8 +30,10 @@ class Distillation(Settings):
     finds its own. One update uses `batch_size` rows, in portions of `micro_batch_size`, or of fewer where these do not
     fit into the memory; with `auto` MICRO_BATCH are tried first. `rows` of the split are used, or all (Fig. 7): `draw`
     takes them evenly over the split, at `random`, or at random with each task's share (`by_task`). `processes` is the
-    number of processes, one per GPU if there are GPUs. With `caches`, the teacher's hidden states and, while they
-    cannot change, the visual features are computed once per run instead of in every step; they may have a budget.
+    number of processes, one per GPU if there are GPUs: each holds the whole student with `sharding` `none`, a share of
+    it with `full`, and with `auto` a share where a GPU has no room for the whole. With `caches`, the teacher's hidden
+    states and, while they cannot change, the visual features are computed once per run instead of in every step; they
+    may have a budget.
     With `image_side` `features`, a step that cuts a tower of the image side trains the image side alone, on what the
     original's hands over to the language side; every other step leaves the image side as it is.
 
@@ -43,7 +45,7 @@ class Distillation(Settings):
     added_later: ClassVar[frozenset[str]] = frozenset(
         {
             *("refit_rows", "last_epochs", "temperature", "stop_within", "image_side"),
-            *("optimizer", "weights", "recompute"),
+            *("optimizer", "weights", "recompute", "sharding"),
         }
     )
 
@@ -64,6 +66,7 @@ class Distillation(Settings):
     pairwise: Literal["eq5", "margin", "none"] = "eq5"
     hard_labels: Annotated[float, Field(ge=0)] = 0.0
     processes: Annotated[int, Field(gt=0)] = 1
+    sharding: Literal["auto", "none", "full"] = "auto"
     caches: bool | CacheSettings = True
     refit_rows: Annotated[int, Field(ge=0)] = 0
     image_side: Literal["answers", "features"] = "answers"

@@ -18,9 +18,10 @@ class Importance(Settings):
     Eq. 2-4, or `all` (biases, norms and embeddings too). `magnitude` and `random` are controls that use no data.
     `passes` splits a data-set gradient over several passes; each holds only its share in memory. `reliability` is how
     well the scores of two halves of the data agree; for a data-set gradient it needs a second one in memory.
+    `processes` share the rows, one per GPU if there are GPUs; `fisher` takes one.
     """
 
-    added_later: ClassVar[frozenset[str]] = frozenset({"temperature", "reliability"})
+    added_later: ClassVar[frozenset[str]] = frozenset({"temperature", "reliability", "processes"})
 
     criterion: Literal["taylor", "fisher", "magnitude", "random"] = "taylor"
     temperature: Annotated[float, Field(gt=0)] = 1.0
@@ -28,5 +29,6 @@ class Importance(Settings):
     owned: Literal["equations", "all"] = "equations"
     batch_size: Annotated[int, Field(gt=0)] = 32
     passes: Annotated[int, Field(gt=0)] = 1
+    processes: Annotated[int, Field(gt=0)] = 1
     rows: Annotated[int, Field(gt=0)] | None = None
     reliability: bool = True

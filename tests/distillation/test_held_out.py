@@ -17,6 +17,7 @@ from support.exact_distillation import ROWS, SETTINGS, exact_values, lesson_by, 
 
 from lmmpress.data import read_split
 from lmmpress.distillation.held_out import Models, is_within, kept_aside
+from lmmpress.distillation.learner import Learner
 from lmmpress.distillation.train import Lesson, distill
 from lmmpress.lmm.batches import Batch
 from lmmpress.lmm.checkpoint import read_checkpoint
@@ -106,8 +107,8 @@ def test_a_training_ends_with_the_epoch_that_is_enough_and_learns_its_rows_alone
         return len(asked) == 2
 
     some = lesson_by(teacher, plain.examples, plain.settings, np.arange(1, 36, 2))
-    losses = distill(student, some, 1e-3, 5, Accelerator(), enough)
+    losses = distill(Learner(student), some, 1e-3, 5, Accelerator(), enough)
     assert len(certain(losses)) == len(asked) == 2
     assert seen == set(range(1, 36, 2))
-    assert len(certain(distill(student, some, 1e-3, 5, Accelerator(), enough))) == 3
+    assert len(certain(distill(Learner(student), some, 1e-3, 5, Accelerator(), enough))) == 3
     assert asked == [0, 1, 2, 3], "it is not asked after the last epoch"

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from support.exact_distillation import ROWS, SETTINGS, exact_values, lesson_by, logits
 
 from lmmpress.data import read_split
+from lmmpress.distillation.learner import Learner
 from lmmpress.distillation.learning_rate import MOST, SHARE, best_rate, find_rate, size_of_trials
 from lmmpress.lmm.checkpoint import read_checkpoint
 from lmmpress.lmm.examples import encode
@@ -64,8 +65,8 @@ def test_trials_begin_with_the_same_model_and_leave_no_trace(make_checkpoint: Ca
     examples = encode(read_split(data, "distill", ROWS), load_processor(checkpoint), read_checkpoint(checkpoint).config)
     teacher, loaded = exact_values(checkpoint, 2), []
 
-    def fresh() -> torch.nn.Module:
-        loaded.append(exact_values(checkpoint, 1))
+    def fresh() -> Learner:
+        loaded.append(Learner(exact_values(checkpoint, 1)))
         return loaded[-1]
 
     lesson = lesson_by(lambda batch: logits(teacher, batch), examples, Distillation(**SETTINGS))

@@ -13,6 +13,7 @@ from support.exact_distillation import SETTINGS, distil, exact_pair
 from support.paths import TESTS
 from support.small_memory import memory_for, no_memory
 
+from lmmpress.distillation.train import rows_at_once
 from lmmpress.errors import UserError
 from lmmpress.lmm.at_once import remembering
 from lmmpress.lmm.examples import Examples
@@ -84,6 +85,21 @@ def test_a_single_row_that_does_not_fit_is_a_message_for_people(fresh: Callable[
     with memory_for(0, pair[0]) as seen, pytest.raises(UserError, match=r"^distill: .* a single row; .*--resume"):
         distil(pair, settings("auto"))
     assert seen == [7, 3, 1]
+
+
+def test_processes_that_share_a_student_do_not_go_on_with_fewer_rows() -> None:
+    """Each of their forward passes needs all of them, so none of them can begin anew alone."""
+    tried: list[int] = []
+
+    def work(rows: int) -> None:
+        tried.append(rows)
+        raise no_memory()
+
+    with remembering({"distill": 3}) as at_once:
+        shared = rows_at_once(settings(5), sharded=True)
+        with pytest.raises(UserError, match=r"^distill: .* 5 rows at once, .* distillation\.micro_batch_size [^\n]*$"):
+            shared.fit(work, 7)
+    assert (tried, at_once) == ([5], {"distill": 5})
 
 
 def test_another_error_is_no_lack_of_memory(fresh: Callable[[], Pair]) -> None:

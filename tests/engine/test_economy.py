@@ -10,6 +10,7 @@ import pytest
 import torch
 from support.certain import certain
 
+from lmmpress.distillation.learner import Learner
 from lmmpress.engine.compression import compress
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts import economy, training
@@ -60,10 +61,10 @@ def held(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     before, found = alive(), list[int]()  # those of other tests stay alive, so that no new one gets their number
     learn = training.distill
 
-    def watched(model: torch.nn.Module, *args: Any) -> Any:
-        known = {id(one) for one in (*before, *model.parameters())}
+    def watched(learner: Learner, *args: Any) -> Any:
+        known = {id(one) for one in (*before, *learner.parameters())}
         found.append(sum(one.numel() for one in alive() if id(one) not in known))
-        return learn(model, *args)
+        return learn(learner, *args)
 
     monkeypatch.setattr(training, "distill", watched)
     return found

@@ -1,6 +1,7 @@
 """A run that cannot fit into this machine is refused before it begins."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -53,6 +54,23 @@ def test_the_needs_are_those_of_the_plan(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(room.torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="this machine has"):
         check_room(plan_of(), anatomy, sizes)
+
+
+def test_a_student_that_gpus_may_share_needs_a_share_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    anatomy = anatomy_of(config_of("llama"))
+    found: list[dict[str, Need]] = []
+    monkeypatch.setattr(room, "refuse", lambda needs, *_: found.append({need.part: need for need in needs}))
+    monkeypatch.setattr(room, "whole_memory", lambda: 1 << 40)
+    monkeypatch.setattr(room.torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=1 << 40))
+    for on_gpu in (True, False):
+        monkeypatch.setattr(room.torch.cuda, "is_available", lambda there=on_gpu: there)
+        for sharding in ("full", "auto", "none"):
+            plan = plan_of(distillation={"processes": 4, "sharding": sharding})
+            check_room(plan, anatomy, predict(anatomy, plan))
+    gpus, cpu = ([one["distill"] for one in part] for part in (found[:3], found[3:]))
+    assert gpus[0] == gpus[1]
+    assert cpu[1] == cpu[2], "processes without a GPU share one memory"
+    assert cpu[0] != cpu[2]
 
 
 def test_a_containers_limit_is_all_there_is(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from lmmpress.result import Result
 from lmmpress.store import open_store
 
 pytestmark = pytest.mark.usefixtures("trusting")
-LOADS = ("engine.materials", "engine.parts.importance", "engine.parts.models", "engine.parts.training")
+LOADS = ("engine.materials", "engine.parts.scoring", "engine.parts.models", "engine.parts.training")
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_what_processes_have_found_is_told_noted_and_given_to_the_next_ones(
 
     def torchrun(command: list[str], **_: Any) -> Any:
         jobs.append(Job.model_validate_json(Path(command[-1]).read_text("utf-8")))
-        found = '{"checkpoint": null, "loss": [], "at_once": {"distill": 16}}'
+        found = '{"checkpoint": null, "loss": [], "at_once": {"distill": 16}, "lowered": {"distill": 16}}'
         jobs[-1].result.write_text(found, "utf-8")
         return SimpleNamespace(returncode=0, stderr="")
 

@@ -360,7 +360,13 @@ def test_alpha_is_on_the_scale_of_the_metrics_that_the_plan_names() -> None:
         assert told in line
 
 
-@pytest.mark.parametrize("override", ["metrics=exact", "labels=given", "tolerance.per_task=false"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("metrics=exact", "labels=given", "tolerance.per_task=false"),
+        *("importance.processes=1", "evaluation.processes=1", "distillation.sharding=auto"),
+    ],
+)
 def test_a_new_setting_with_its_default_does_not_change_the_run(override: str) -> None:
     assert parse_plan(RAW, (override,)).key_settings() == parse_plan(RAW).key_settings()
     assert not {"metrics", "labels", "max_new_tokens"} & parse_plan(RAW).key_settings().keys()
@@ -400,6 +406,12 @@ def test_of_caches_only_their_dtype_makes_another_run() -> None:
     assert key("true")["distillation"]["caches"] is True
     assert key("false")["distillation"]["caches"] is False
     assert key("{dtype: bfloat16, disk: 7}")["distillation"]["caches"] == {"dtype": "bfloat16"}
+
+
+@pytest.mark.parametrize("override", ["importance.processes=4", "evaluation.processes=4", "distillation.sharding=full"])
+def test_how_processes_share_work_does_not_change_the_run(override: str) -> None:
+    assert parse_plan(RAW, (override,)).key_settings() == parse_plan(RAW).key_settings()
+    assert parse_plan(RAW, (override,)).evaluation.of_speed() == parse_plan(RAW).evaluation.of_speed()
 
 
 @pytest.mark.parametrize(

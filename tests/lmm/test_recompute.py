@@ -6,10 +6,11 @@ import pytest
 import torch
 from support.tiny import MODELS, config_of, make_model
 
+from lmmpress.lmm.blocks import blocks_of
 from lmmpress.lmm.kept_tensors import kept_by
 from lmmpress.lmm.probe_inputs import probe_inputs
 from lmmpress.lmm.read_anatomy import anatomy_of
-from lmmpress.lmm.recompute import blocks_of, recompute_blocks
+from lmmpress.lmm.recompute import recompute_blocks
 
 
 def gradients(model: torch.nn.Module, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -131,6 +131,26 @@ def test_processes_on_one_machine_share_its_memory() -> None:
     assert one.gpu < four.gpu < 2 * one.gpu
 
 
+def test_processes_that_share_a_student_need_a_share_of_its_memory_on_each_gpu() -> None:
+    def gpu(sharding: str, processes: int) -> int:
+        return of(MODEL, plan_of(distillation={"sharding": sharding, "processes": processes}))["distill"].gpu
+
+    assert gpu("full", 1) == gpu("none", 1) == gpu("auto", 1)
+    student = 4 * MODEL.cut + 3 * 4 * MODEL.trained
+    for count in (2, 4, 8):
+        assert gpu("none", count) == gpu("auto", count)
+        assert gpu("none", count) - gpu("full", count) >= student * (1 - 1 / count) - 6 * MODEL.largest
+    assert gpu("full", 2) > gpu("full", 4) > gpu("full", 8)
+
+
+@pytest.mark.parametrize(("part", "section"), [("importance", "importance"), ("evaluate", "evaluation")])
+def test_processes_that_share_rows_hold_the_whole_model_each(part: str, section: str) -> None:
+    one, four = (of(MODEL, plan_of(**{section: {"processes": count}})) for count in (1, 4))
+    assert four[part].process > 4 * one[part].process
+    assert one[part].gpu < four[part].gpu < 2 * one[part].gpu
+    assert {name for name in one if one[name] != four[name]} <= {part, "stage"}
+
+
 @pytest.mark.parametrize(("name", "tower", "axis"), [("blip2-llama", "language", "ffn"), ("llama", "language", "ffn")])
 def test_a_plan_trains_what_is_not_frozen(name: str, tower: str, axis: str) -> None:
     anatomy = anatomy_of(config_of(name))

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from lmmpress.data import read_split
+from lmmpress.distillation.learner import Learner
 from lmmpress.distillation.loss import distillation_loss
 from lmmpress.distillation.train import Lesson, distill
 from lmmpress.lmm.batches import Batch
@@ -67,4 +68,4 @@ def distil(pair: tuple[torch.nn.Module, torch.nn.Module, Examples], settings: Di
     student, teacher, examples = pair
 
     lesson = lesson_by(lambda batch: logits(teacher, batch), examples, settings)
-    return distill(student, lesson, float(settings.learning_rate), 5, Accelerator())
+    return distill(Learner(student), lesson, float(settings.learning_rate), 5, Accelerator())

@@ -13,8 +13,8 @@ from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.lesson import Side, forward_of
 from lmmpress.host.memory import available_memory
 from lmmpress.lmm.batches import make_batch
+from lmmpress.lmm.blocks import blocks_of
 from lmmpress.lmm.kept_tensors import Kept, kept_by
-from lmmpress.lmm.recompute import blocks_of
 from lmmpress.progress import say_once
 from lmmpress.pruning.economy import choose, fits
 from lmmpress.pruning.memory import Training
@@ -76,6 +76,7 @@ def _training(materials: Materials, checkpoint: str, side: Side, lesson: Lesson,
         beside=teacher + _COPIES_OF_LOGITS * 4 * logits,
         kept=rows * each.usual,
         kept_anew=rows * each.recomputed,
+        shares=processes if settings.sharding == "full" else 1,
     )
 
 

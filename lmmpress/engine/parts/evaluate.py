@@ -3,17 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from lmmpress.data.facts import Values
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.measured import values_in, values_of
-from lmmpress.engine.parts.models import model_of
+from lmmpress.engine.parts.judging import worth_of
+from lmmpress.engine.parts.launch import judge_in_processes
 from lmmpress.engine.parts.once import Inputs, Record, once, unreadable
-from lmmpress.evaluation.accuracy import answered_right, divergences
-from lmmpress.evaluation.metrics_by_task import metrics_in, only_exact
-from lmmpress.evaluation.scores import Judge, Rows, scored
-from lmmpress.lmm.processor import load_processor, tokenizer_of
+from lmmpress.evaluation.metrics_by_task import only_exact
 from lmmpress.result import Role
 
 
@@ -36,7 +32,7 @@ class Evaluated:
 
 
 def evaluate(materials: Materials, checkpoint: str, role: Role) -> Evaluated:
-    """What the rows of a role are worth to a checkpoint.
+    """What the rows of a role are worth to a checkpoint, measured in as many processes as the plan says.
 
     Raises UserError if the store's record has a different number of rows.
     """
@@ -53,62 +49,12 @@ def evaluate(materials: Materials, checkpoint: str, role: Role) -> Evaluated:
         inputs["teacher"], inputs["longest"] = materials.original, plan.evaluation.max_new_tokens
 
     def work(_: int) -> dict[str, Any]:
-        if only_exact(plan.metrics, tasks):
-            return values_in(_Judge(materials, checkpoint, role).exact(None))
-        return values_in(
-            scored(_Judge(materials, checkpoint, role), metrics_in(plan.metrics, tasks), materials.facts(role))
-        )
+        if plan.evaluation.processes > materials.accelerator.num_processes:
+            return values_in(judge_in_processes(materials, checkpoint, role))
+        return values_in(worth_of(materials, checkpoint, role))
 
     record = once(materials, "evaluate", inputs, work)
     values = values_of(record.values)
     if len(values) != materials.facts(role).rows:
         raise unreadable(materials, record, "has a different number of rows than the data")
     return Evaluated(values, record)
-
-
-class _Judge(Judge):
-    """A checkpoint that rows of a role are asked; it may be compared with its teacher."""
-
-    def __init__(self, materials: Materials, checkpoint: str, role: Role) -> None:
-        super().__init__(
-            model=model_of(materials, checkpoint),
-            examples=materials.examples(role).judged(),
-            projector=materials.anatomy.projector,
-            see=lambda: materials.features(role, checkpoint),
-            load_tokenizer=lambda: tokenizer_of(
-                load_processor(materials.store.checkpoint(materials.original, weights=False))
-            ),
-            ends=materials.ends,
-            batch_size=materials.plan.evaluation.batch_size,
-            longest=materials.plan.evaluation.max_new_tokens,
-        )
-        self.materials, self.role = materials, role
-        self.is_teacher = checkpoint == materials.original
-
-    def by_logits(self, name: str, rows: Rows) -> Values:
-        ours = {"agreement": self.agreement, "kl": self.kl}
-        return ours[name](rows) if name in ours else super().by_logits(name, rows)
-
-    def agreement(self, rows: Rows) -> Values:
-        """Whether greedy decoding gives the teacher's own answers: so does the teacher's, by definition."""
-        if self.is_teacher:
-            return np.ones(len(self.examples.rows), dtype=np.bool_)
-        where = self.projector, self.features, self.batch_size
-        own = self.materials.own_answers(self.role).judged()
-        same: Values = answered_right(self.model, own, *where, self.ends, rows, cut=True).numpy()
-        return same
-
-    def kl(self, rows: Rows) -> Values:
-        """The divergence from the teacher: at the right answers, where there are none at the teacher's own."""
-        if self.is_teacher:
-            return np.zeros(len(self.examples.rows))
-        where = self.projector, self.features, self.batch_size
-        answered, materials = self.materials.answered(self.role).judged(), self.materials
-        found: Values = divergences(
-            self.model,
-            lambda batch: materials.teacher_logits_of(self.role, answered, batch),
-            answered,
-            *where,
-            rows,
-        ).numpy()
-        return found

@@ -1,51 +1,91 @@
-"""Launches distillation in several processes: one for each GPU, or several on the CPU.
+"""Makes a part in several processes: one for each GPU, or several on the CPU.
 
 torchrun starts the processes, accelerate connects them, and they share only the store with their parent. Each process
-(worker.py) reads teacher and student from the store and trains on its share; the first one writes the result.
+(worker.py) reads the models from the store and takes its share of the rows; the first one writes the result.
 """
 
+import json
 import os
 import re
 import subprocess
 import sys
+from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
-from lmmpress.distillation.train import rows_at_once
+from lmmpress.data.facts import Values
 from lmmpress.engine.materials import Materials
+from lmmpress.engine.measured import values_of
 from lmmpress.engine.parts import worker
+from lmmpress.engine.parts.judging import make_caches
 from lmmpress.engine.parts.lesson import lesson_of, side_of
+from lmmpress.engine.parts.sharding import sharding_of
 from lmmpress.engine.parts.training import Trained
-from lmmpress.engine.parts.worker import Job
+from lmmpress.engine.parts.worker import SECTIONS, Job
 from lmmpress.errors import UserError
 from lmmpress.host.processes import environment
+from lmmpress.lmm.at_once import AtOnce
 from lmmpress.progress.relay import RELAY, from_started
+from lmmpress.pruning.importance import Scored
+from lmmpress.result import Role
 from lmmpress.settings.distillation import Distillation
 
 
 def train_in_processes(materials: Materials, checkpoint: str, seed: int, settings: Distillation) -> Trained:
-    """Start the settings' number of processes, wait for them, and return the result of `train` in the first one.
+    """The result of `train` in the first of the settings' processes.
 
-    Raises UserError if this machine has fewer GPUs, or if a process fails.
+    Raises UserError if this machine has fewer GPUs, or if a process fails; so do all functions here.
     """
-    count = settings.processes
-    on_gpus = materials.accelerator.device.type == "cuda"
-    if on_gpus and count > (gpus := torch.cuda.device_count()):
-        raise UserError(f"distillation.processes is {count}, one for each GPU, but this machine has {gpus} GPUs")
+    settings = settings.model_copy(update={"sharding": sharding_of(materials, checkpoint, settings)})
     # the processes only read the caches
     materials.lessons("distill")
     if settings.cached:
         lesson_of(materials, checkpoint, side_of(materials, checkpoint, settings), settings, None)
     materials.release_teacher()  # each process that needs it loads its own
+    plan = materials.plan.model_copy(update={"distillation": settings})
+    job = {"part": "distill", "processes": settings.processes, "plan": plan, "seed": seed}
+    setting = "distillation.micro_batch_size"
+    return Trained.model_validate(_found(materials, checkpoint, settings.rows_at_once, setting, **job)[0])
+
+
+def score_in_processes(materials: Materials, checkpoint: str, seed: int) -> Scored:
+    """What `scores_of` gives in each of the plan's processes."""
+    materials.lessons("score")
+    materials.features("score")
+    materials.release_teacher()
+    settings = materials.plan.importance
+    job = {"part": "importance", "processes": settings.processes, "plan": materials.plan, "seed": seed}
+    found, scores = _found(materials, checkpoint, settings.batch_size, "importance.batch_size", **job)
+    return Scored(scores, found["reliability"])
+
+
+def judge_in_processes(materials: Materials, checkpoint: str, role: Role) -> Values:
+    """What `worth_of` gives in each of the plan's processes."""
+    make_caches(materials, checkpoint, role)
+    materials.release_teacher()
+    settings = materials.plan.evaluation
+    job = {"part": "evaluate", "processes": settings.processes, "plan": materials.plan, "role": role}
+    return values_of(_found(materials, checkpoint, settings.batch_size, "evaluation.batch_size", **job)[0])
+
+
+def _found(
+    materials: Materials, checkpoint: str, asked: int, setting: str, **what: Any
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Start the processes of a job and wait for them: the values and tensors that they have found. Where they had no
+    room for as many rows at once as a setting had asked for, a line says so."""
+    count, section = what["processes"], SECTIONS[what["part"]]
+    on_gpus = materials.accelerator.device.type == "cuda"
+    if on_gpus and count > (gpus := torch.cuda.device_count()):
+        raise UserError(f"{section}.processes is {count}, one for each GPU, but this machine has {gpus} GPUs")
     with materials.store.scratch() as folder:
         job = Job(
-            plan=materials.plan.model_copy(update={"distillation": settings}),
             original=materials.original,
             store=materials.store.root_address,
             checkpoint=checkpoint,
-            seed=seed,
             lowered=materials.lowered,
             result=folder / "result.json",
+            **what,
         )
         (folder / "job.json").write_text(job.model_dump_json(), "utf-8")
         command = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
@@ -60,18 +100,22 @@ def train_in_processes(materials: Materials, checkpoint: str, seed: int, setting
             process = subprocess.run(
                 command, stderr=subprocess.PIPE, text=True, encoding="utf-8", env=environment(**variables), check=False
             )
-        if process.returncode or not (folder / "result.json").is_file():
-            cause = _cause(process.stderr) or f"torchrun exited with {process.returncode}"
-            raise UserError(f"distillation on {count} processes failed: {cause}")
-        trained = Trained.model_validate_json((folder / "result.json").read_text("utf-8"))
-    at_once = rows_at_once(settings)
-    at_once.lower_and_tell(trained.at_once.get("distill", at_once.rows))
-    return trained
+        if process.returncode or not job.result.is_file():
+            raise UserError(f"{section} on {count} processes failed: {_cause(process.stderr, process.returncode)}")
+        found = json.loads(job.result.read_text("utf-8"))
+        tensors = load_file(job.tensors) if job.tensors.is_file() else {}
+    used, lowered = found.pop("at_once"), found.pop("lowered")
+    for work, rows in used.items():
+        AtOnce(asked if work in lowered else rows, work, setting).lower_and_tell(rows)
+    return found, tensors
 
 
-def _cause(stderr: str) -> str | None:
-    """Why a process failed. The summary at the end of what torchrun prints names no cause; the errors of the processes
-    come before it."""
+def _cause(errors: str, code: int) -> str:
+    """Why processes failed, from what they and torchrun wrote to stderr and torchrun's exit code."""
+    if "Signal 9 (SIGKILL) received" in errors:  # the errors of the others follow from that
+        return "one of them was killed (SIGKILL), as by a machine or container that runs out of memory"
+    # torchrun's summary at the end names no cause; the errors of the processes come before it
     error = r"^(?:\[rank\d+\]: )?((?:\w+\.)*\w*(?:Error|Exception): .*\S)"
-    found = re.search(error, stderr, re.MULTILINE)
-    return found and found[1].removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")
+    found = re.search(error, errors, re.MULTILINE)
+    cause = found[1] if found else f"torchrun exited with {code}"
+    return cause.removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")

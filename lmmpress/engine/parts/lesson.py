@@ -105,7 +105,7 @@ def _of_features(materials: Materials, checkpoint: str, settings: Distillation) 
 
     def loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         with materials.in_students_dtype(model):
-            features: torch.Tensor = model(batch.pixels)
+            features = see(model, batch)
         return features_loss(features, goal_of(batch))
 
     return Lesson(loss, examples, None, settings, seeing)

@@ -29,6 +29,11 @@ def this_machine(peak: Peak, at_once: dict[str, int]) -> Machine:
 
 def gauge_for(materials: Materials, part: Part) -> Gauge | None:
     """What tells the energy of a part: the processors, and the GPUs that it may use; None if nothing does."""
-    settings = materials.plan.evaluation
-    gpus = max(1, materials.plan.distillation.processes) if part == "distill" else 1
+    plan, settings = materials.plan, materials.plan.evaluation
+    processes: dict[Part, int] = {
+        "importance": plan.importance.processes,
+        "distill": plan.distillation.processes,
+        "evaluate": settings.processes,
+    }
+    gpus = processes.get(part, 1)
     return gauge_of(materials.accelerator.device.type, gpus, Watts(settings.watts_per_core, settings.watts_per_gpu))
