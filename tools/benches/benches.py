@@ -44,6 +44,7 @@ BENCHES = [
     Bench("gpu", "minutes", left_out="it needs a GPU"),
     Bench("distillation", "minutes", threads=1),
     Bench("distillation_two_threads", "minutes", "distillation", ("--rounds", "1", "--rows", "256")),
+    Bench("processes", "minutes", threads=1),
     Bench("caches", "minutes"),
     Bench("feature_cache", "minutes"),
     Bench("sample_run", "minutes", arguments=("--runs", "2")),

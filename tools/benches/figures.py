@@ -69,6 +69,14 @@ def _rows(kind: str, what: str, near: str, most: float | None = None) -> list[Fi
     ]
 
 
+def _in_processes(way: str, words: str, most: float | None = None) -> list[Figure]:
+    what = f"processor time of four processes / of one, {words}, updates of"
+    return [
+        Figure(f"{what} {size} rows", "processes", (size, way, "over_one"), f"| {what} {size} rows |", most)
+        for size in ("64", "512")
+    ]
+
+
 FIGURES = [
     Figure("seconds of the sample run", "sample_run", ("seconds",), "seconds, from", 360, places=0, page=SAMPLE),
     Figure("peak memory of the sample run, GB", "sample_run", ("peak_gb",), "peak memory, GB", 3, page=SAMPLE),
@@ -304,6 +312,8 @@ FIGURES = [
         ("seconds_in_portions_over_whole",),
         "Eq. 5 on 2,048",
     ),
+    *_in_processes("whole", "each with the whole student", 1.1),
+    *_in_processes("shares", "each with a share of it"),
     *_waiting("distillation", ""),
     *_waiting("distillation_two_threads", ", two threads"),
     Figure(
@@ -326,18 +336,10 @@ FIGURES = [
         "Each process compares a cache",
     ),
     Figure(
-        "check of rows, speed of decoding, sample",
-        "row_check",
-        ("sample", "speed_of_plain_decoding"),
-        CHECK,
-        least=0.8,
+        "check of rows, speed of decoding, sample", "row_check", ("sample", "speed_of_plain_decoding"), CHECK, least=0.8
     ),
     Figure(
-        "check of rows, speed of decoding, photos",
-        "row_check",
-        ("photos", "speed_of_plain_decoding"),
-        CHECK,
-        least=0.8,
+        "check of rows, speed of decoding, photos", "row_check", ("photos", "speed_of_plain_decoding"), CHECK, least=0.8
     ),
     *(
         Figure(
