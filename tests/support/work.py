@@ -2,7 +2,7 @@
 
 WORK = (
     "lmmpress.engine.parts.training.distill",
-    "lmmpress.engine.parts.importance.score",
+    "lmmpress.engine.parts.scoring.score",
     "lmmpress.evaluation.scores.answered_right",
     "lmmpress.engine.parts.prune.apply_cuts",
 )
