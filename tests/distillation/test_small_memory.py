@@ -1,5 +1,6 @@
 """A student that does not fit into the memory with so many rows learns the same with fewer at once."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from support.exact_distillation import SETTINGS, distil, exact_pair
 from support.paths import TESTS
 from support.small_memory import memory_for, no_memory
@@ -126,18 +128,20 @@ def test_a_process_that_runs_out_of_memory_waits_for_no_other(
     runs out of it."""
     plain = fresh()
     wanted = distil(plain, settings(7))
-    ended = in_two_processes(make_checkpoint("opt"), data, tmp_path / "found.pt", 1)
+    ended = in_two_processes(make_checkpoint("opt"), data, tmp_path / "found.safetensors", 1)
     assert ended.returncode == 0, ended.stderr
-    found = torch.load(tmp_path / "found.pt")
+    with safe_open(tmp_path / "found.safetensors", "pt") as file:
+        found = json.loads(file.metadata()["found"])
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     assert found["losses"] == pytest.approx(wanted, rel=1e-6)
-    assert_equal(plain[0], found["weights"])
+    assert_equal(plain[0], weights)
     assert found["at_once"] == {"distill": 1}, "the first takes as few, though it has room for more"
 
 
 def test_a_process_without_memory_for_a_single_row_ends_all_of_them(
     make_checkpoint: Callable[..., Path], data: Path, tmp_path: Path
 ) -> None:
-    ended = in_two_processes(make_checkpoint("opt"), data, tmp_path / "found.pt", 0)
+    ended = in_two_processes(make_checkpoint("opt"), data, tmp_path / "found.safetensors", 0)
     assert ended.returncode != 0
     assert "lmmpress.errors.UserError: distill: the memory is too small for a single row" in ended.stderr
 

@@ -4,6 +4,7 @@ that distil:
 python -m torch.distributed.run --nproc-per-node 2 -m support.small_memory CHECKPOINT DATA TARGET ROWS
 """
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors.torch import save_file
 
 GPU = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.15 GiB"
 CPU = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate"
@@ -76,7 +78,8 @@ def _main(checkpoint: Path, data: Path, target: Path, rows: int) -> None:
     with remembering({}) as at_once, memory_for(enough, pair[0], where="backward"):
         losses = distil(pair, settings)
     if accelerator.is_main_process:
-        torch.save({"losses": losses, "weights": pair[0].state_dict(), "at_once": at_once}, target)
+        weights = {name: value.clone() for name, value in pair[0].state_dict().items()}  # tied ones share memory
+        save_file(weights, target, {"found": json.dumps({"losses": losses, "at_once": at_once})})
     accelerator.wait_for_everyone()
     accelerator.end_training()
 
