@@ -42,7 +42,7 @@ def ends(form: Form, seed: int) -> Wanted:
         last = {step.stage: step.checkpoint for step in run.kept if step.checkpoint}
         found = [("original", run.original)]
         found += [(name, last[stage]) for stage, name in ENDS.items() if stage in last]
-        return Experiment(form.preset, seed, kind="ends", small=form.quick, checkpoints=tuple(found))
+        return Experiment(form.preset, seed, kind="compared", small=form.quick, checkpoints=tuple(found))
 
     return Later((base(form, seed),), make)
 

@@ -25,7 +25,7 @@ def seconds_of(wanted: Wanted) -> float:
     if isinstance(wanted, Later):
         (first, *others) = wanted.needs
         return seconds_of(first) if others else 4 * START
-    return 4 * START if wanted.kind == "ends" or "fill" in wanted.script else _seconds(wanted)
+    return 4 * START if wanted.kind == "compared" or "fill" in wanted.script else _seconds(wanted)
 
 
 @cache

@@ -8,9 +8,9 @@ from typing import Literal
 from lmmpress.plan import digest_of
 from reproduce.outcome import Outcome
 
-Kind = Literal["run", "script", "ends"]
+Kind = Literal["run", "script", "compared"]
 """What makes an experiment: `lmmpress run`; a script that prints an outcome; the test split and the speed of some
-checkpoints, each by `lmmpress evaluate`."""
+checkpoints, each beside the first by `lmmpress compare`, in which the two take turns."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Experiment:
     `python -m MODULE PLAN.yaml --set KEY=VALUE ...` and prints an `Outcome` as JSON.
 
     `alone`: nothing else may run beside it, since it measures speed. `checkpoints` are what an experiment of kind
-    `ends` measures: a name and a digest each.
+    `compared` measures: a name and a digest each.
     """
 
     preset: str
@@ -39,7 +39,7 @@ class Experiment:
 
     @property
     def alone(self) -> bool:
-        return self.kind == "ends"
+        return self.kind == "compared"
 
 
 @dataclass(frozen=True)

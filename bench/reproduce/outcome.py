@@ -40,13 +40,14 @@ class StepNote(Note):
 
 
 class EndNote(Note):
-    """A checkpoint on the test split, alone."""
+    """A checkpoint on the test split. `faster` are its samples/s over those of the original, which took turns with
+    it."""
 
     parameters: int
     language: int
     accuracy: float
     by_task: dict[str, float]
-    samples_per_second: float | None
+    faster: float | None
 
 
 class Outcome(Note):
@@ -133,20 +134,25 @@ def outcome_of_run(result: Result) -> Outcome:
     )
 
 
-def outcome_of_ends(measured: dict[str, dict[str, Any]]) -> Outcome:
-    """What is noted of checkpoints that `lmmpress evaluate` has measured on the test split, by their names."""
-    return Outcome(
-        rows=next(iter(measured.values()))["rows"],
-        ends={
-            name: EndNote(
-                parameters=one["parameters"],
-                language=one["parameters_by_tower"]["language"],
-                accuracy=one["accuracy"],
-                by_task=one["accuracy_by_task"],
-                samples_per_second=one["samples_per_second"],
-            )
-            for name, one in measured.items()
-        },
+def outcome_of_comparisons(original: str, compared: dict[str, dict[str, Any]]) -> Outcome:
+    """What is noted of checkpoints that `lmmpress compare` has put beside the `original` on the test split, by their
+    names."""
+    first = next(iter(compared.values()))
+    ends = {original: _end_of(first["a"], 1.0)}
+    for name, one in compared.items():
+        speeds = [one[side]["speed"] for side in ("a", "b")]
+        before, after = (speed["samples_per_second"] if speed else None for speed in speeds)
+        ends[name] = _end_of(one["b"], round(after / before, 4) if before and after else None)
+    return Outcome(rows=first["data"]["rows"], ends=ends)
+
+
+def _end_of(checkpoint: dict[str, Any], faster: float | None) -> EndNote:
+    return EndNote(
+        parameters=checkpoint["parameters"],
+        language=checkpoint["parameters_by_tower"]["language"],
+        accuracy=checkpoint["accuracy"],
+        by_task=checkpoint["accuracy_by_task"],
+        faster=faster,
     )
 
 

@@ -18,7 +18,7 @@ from lmmpress.presets import preset
 from lmmpress.result import Result
 from reproduce.experiments import Experiment
 from reproduce.form import small_copy
-from reproduce.outcome import Outcome, outcome_of_ends, outcome_of_run
+from reproduce.outcome import Outcome, outcome_of_comparisons, outcome_of_run
 from reproduce.places import Places
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,8 +103,10 @@ def outcome_in(experiment: Experiment, folder: Path) -> Outcome:
     elif experiment.kind == "script":
         outcome = Outcome.model_validate_json((folder / "steps.json").read_text("utf-8"))
     else:
-        files = {name: folder / f"{digest[:12]}.json" for name, digest in experiment.checkpoints}
-        outcome = outcome_of_ends({name: json.loads(file.read_text("utf-8")) for name, file in files.items()})
+        (original, _), *others = experiment.checkpoints
+        files = {name: folder / f"{digest[:12]}.json" for name, digest in others}
+        compared = {name: json.loads(file.read_text("utf-8")) for name, file in files.items()}
+        outcome = outcome_of_comparisons(original, compared)
     return outcome
 
 
@@ -121,9 +123,11 @@ def _commands(experiment: Experiment, folder: Path, raw: dict[str, object]) -> l
     batch = parse_plan(dict(raw)).evaluation.batch_size
     seconds = 5 if experiment.small else 60
     options = ["--data", str(raw["data"]), "--batch-size", str(batch), "--seconds", str(seconds), "--json"]
+    (_, original), *others = experiment.checkpoints
+    held = f"{raw['store']}/checkpoints"
     return [
-        ([*lmmpress, "evaluate", f"{raw['store']}/checkpoints/{digest}", *options], folder / f"{digest[:12]}.json")
-        for _, digest in experiment.checkpoints
+        ([*lmmpress, "compare", f"{held}/{original}", f"{held}/{digest}", *options], folder / f"{digest[:12]}.json")
+        for _, digest in others
     ]
 
 

@@ -113,5 +113,5 @@ def _title(experiment: Experiment) -> str:
     """What an experiment is, in a line: its settings beside those that all have."""
     after = experiment.settings.index(KEPT) + 1 if KEPT in experiment.settings else 0
     own = [one for one in experiment.settings[after:] if not one.startswith("evaluation.")]
-    what = experiment.script or ("test split and speed of the stages" if experiment.kind == "ends" else "")
+    what = experiment.script or ("test split and speed of the stages" if experiment.kind == "compared" else "")
     return f"{experiment.preset}, seed {experiment.seed}, {what or ', '.join(own) or 'as it is'}"

@@ -50,13 +50,14 @@ def half_of(values: Sequence[float]) -> float | None:
 
 
 def shown(numbers: Numbers, places: int = 3, sign: bool = False) -> str:
-    """0.951 (0.940 to 0.962); of one seed the number alone. What is missing is named, and never a number."""
+    """0.951 (0.940 to 0.962); of one seed, or where all seeds have the same, the number alone. What is missing is named,
+    and never a number."""
     known = numbers.known
     if not known:
         return MISSING
     form = f"{'+' if sign else ''}.{places}f"
     text = f"{numbers.mean:{form}}"
-    if numbers.half is not None:
+    if numbers.half:
         text += f" ({numbers.mean - numbers.half:{form}} to {numbers.mean + numbers.half:{form}})"
     return text if numbers.whole else f"{text}, {len(known)} of {len(numbers.by_seed)} seeds"
 
