@@ -50,7 +50,7 @@ def half_of(values: Sequence[float]) -> float | None:
 
 
 def shown(numbers: Numbers, places: int = 3, sign: bool = False) -> str:
-    """0.951 (0.940 to 0.962); of one seed, or where all seeds have the same, the number alone. What is missing is named,
+    """0.951 (0.940 to 0.962); the number alone where there is one seed, or all have the same. What is missing is named,
     and never a number."""
     known = numbers.known
     if not known:
