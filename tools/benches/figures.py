@@ -143,6 +143,34 @@ FIGURES = [
         places=1,
         page=SAMPLE,
     ),
+    Figure("seconds of sample-hard", "sample_hard_run", ("seconds",), "seconds from start", places=0, page=SAMPLE),
+    Figure(
+        "the language tower, original / sample-hard",
+        "sample_hard_run",
+        ("language_reduction",),
+        "| the hard language tower",
+        places=1,
+        page=SAMPLE,
+    ),
+    Figure(
+        "test accuracy lost, sample-hard", "sample_hard_run", ("drop",), "| lost of its test", places=4, page=SAMPLE
+    ),
+    Figure(
+        "samples/s, sample-hard / original",
+        "sample_hard_run",
+        ("samples_per_second_ratio",),
+        "| its samples/s",
+        places=1,
+        page=SAMPLE,
+    ),
+    Figure(
+        "latency p50, original / sample-hard",
+        "sample_hard_run",
+        ("latency_p50_ratio",),
+        "| its latency p50",
+        places=1,
+        page=SAMPLE,
+    ),
     Figure(
         "processor time of a warm run / of a full one",
         "warm",
