@@ -10,8 +10,8 @@ from lmmpress.errors import UserError
 from lmmpress.plan import Plan
 from lmmpress.pods.cluster_reader import Node, UnseenError, at, text
 from lmmpress.pods.failure import why_failed
-from lmmpress.pods.run_in_store import RunInStore
-from lmmpress.pods.told import Told
+from lmmpress.following.run_in_store import RunInStore
+from lmmpress.following.told import Told
 from lmmpress.pods.waiting import phase_of, why_waiting
 from lmmpress.printing.numbers import in_time
 from lmmpress.printing.visible import visible

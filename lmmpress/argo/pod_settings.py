@@ -55,7 +55,7 @@ def container(
     which expressions read, also of other templates if it has a `global_name`.
     """
     part = task or name
-    pod = profile.pod(component)
+    pod = profile.task_pod(component)
     labels = {PART_LABEL: part}
     if "stage" in inputs:
         labels[STAGE_LABEL] = "{{inputs.parameters.stage}}"

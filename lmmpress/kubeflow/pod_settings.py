@@ -24,7 +24,7 @@ def place(task: PipelineTask, profile: Profile, submitter: str | None = None) ->
     """Apply the profile's settings for a task's component to the task's pod, and tell the pod who it is. `submitter` is
     who submits the pipeline; only the first task's pod is told."""
     component = task.component_spec.name.replace("-", "_")
-    pod = profile.pod(component)
+    pod = profile.task_pod(component)
     task.set_caching_options(False)
     for variable, field in _OWN.items():
         kubernetes.use_field_path_as_env(task, variable, field)

@@ -1,1 +1,1 @@
-"""The pods of a run, for people: what they wait for, why one failed, and what the run has come to."""
+"""Kubernetes as plain JSON, and its pods for people: what they wait for, and why one failed."""

@@ -32,6 +32,7 @@ COMPONENTS = (
     "publish",
     "compare",
 )
+DISTILLS = "distill"
 ON_GPU = ("importance", "distill", "evaluate", "stage", "compare")
 """The components that compute. The others copy, read and decide: a GPU would lie idle in their pods."""
 
@@ -137,8 +138,10 @@ class Pod(Settings):
 
     `gpus` of the kind `gpu_type` go to components that compute; distillation starts one process for each GPU. `shm` is
     the size of /dev/shm, through which those processes communicate. `timeout` ends a pod after so many seconds.
+    `nodes` is for `distill` alone: so many pods distil together, each with these settings.
     """
 
+    nodes: Annotated[int, Field(ge=1, le=1000)] | None = None
     gpus: Annotated[int, Field(ge=0)] | None = None
     gpu_type: Text | None = None
     requests: Resources | None = None
@@ -149,6 +152,19 @@ class Pod(Settings):
     shm: Quantity | None = None
     timeout: Annotated[int, Field(ge=0)] | None = None
     retries: Retries | None = None
+
+
+def _of_one_node(pod: Pod) -> Pod:
+    if pod.nodes is not None:
+        raise ValueError(f"holds nodes, which is for {DISTILLS} alone: set components.{DISTILLS}.nodes")
+    return pod
+
+
+def _alone(components: dict[str, Pod]) -> dict[str, Pod]:
+    for name, pod in components.items():
+        if pod.nodes is not None and name != DISTILLS:
+            raise ValueError(f"holds nodes for {name}, which is for {DISTILLS} alone")
+    return components
 
 
 class Secret(Settings):
@@ -239,6 +255,13 @@ class Argo(Settings):
     report: bool = False
 
 
+class Trainer(Settings):
+    """Kubeflow Trainer, for distillation on several nodes. `runtime` is the ClusterTrainingRuntime of its trainings,
+    which the chart makes."""
+
+    runtime: Name = "lmmpress"
+
+
 class MlflowPages(Settings):
     """`ui` is the address at which people see MLflow: summaries of tasks link to it."""
 
@@ -255,6 +278,7 @@ class Profile(Settings):
     engine: Engine = Engine.kubeflow
     kubeflow: Kubeflow = Kubeflow()
     argo: Argo = Argo()
+    trainer: Trainer = Trainer()
     mlflow: MlflowPages = MlflowPages()
     patience: Duration = "10m"
     log: LogForm = LogForm.text
@@ -265,17 +289,33 @@ class Profile(Settings):
     volumes: list[Volume] = []
     security: Security = Security()
     ttl: Annotated[int, Field(ge=0)] | None = None
-    defaults: Pod = Pod()
-    components: dict[Annotated[str, AfterValidator(_component)], Pod] = {}
+    defaults: Annotated[Pod, AfterValidator(_of_one_node)] = Pod()
+    components: Annotated[dict[Annotated[str, AfterValidator(_component)], Pod], AfterValidator(_alone)] = {}
+
+    @property
+    def training(self) -> Pod | None:
+        """The settings of each pod of a distillation on several nodes; None if one node distils."""
+        pod = self.pod(DISTILLS)
+        return pod if (pod.nodes or 1) > 1 else None
+
+    def task_pod(self, component: str) -> Pod:
+        """The settings of the pod that runs a task: those of its component. Where several nodes distil, that pod only
+        follows them: it has the defaults, without GPUs."""
+        own = self.pod(component)
+        if component != DISTILLS or self.training is None:
+            return own
+        return self._with_defaults(Pod(timeout=own.timeout, retries=own.retries), computes=False)
 
     def pod(self, component: str) -> Pod:
         """The settings of a component's pods: its own, else the defaults; GPUs only if the component computes."""
-        own = self.components.get(component, Pod())
+        return self._with_defaults(self.components.get(component, Pod()), component in ON_GPU)
+
+    def _with_defaults(self, own: Pod, computes: bool) -> Pod:
         merged = {key: value for key, value in self.defaults if value is not None}
-        if component not in ON_GPU:
+        if not computes:
             merged.pop("gpus", None)
         merged |= {key: value for key, value in own if value is not None}
-        usual = {"gpus": 1 if component in ON_GPU else 0, "gpu_type": "nvidia.com/gpu", "retries": Retries()}
+        usual = {"gpus": 1 if computes else 0, "gpu_type": "nvidia.com/gpu", "retries": Retries()}
         return Pod.model_validate(usual | {key: value for key, value in merged.items()})
 
     def holds(self, path: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from lmmpress.engine.kept import kept_disagreements, kept_result, why_uncompared
 from lmmpress.errors import UserError
-from lmmpress.pods.run_in_store import RunInStore
+from lmmpress.following.run_in_store import RunInStore
 from lmmpress.reporting import comparison_page
 from lmmpress.reporting.page import render, render_untrusted, report_html
 from lmmpress.result import StepResult

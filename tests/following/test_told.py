@@ -9,9 +9,9 @@ from support.argo_pods import done
 from support.decisions import decision
 
 from lmmpress.plan import Plan, parse_plan
-from lmmpress.pods.run_in_store import RunInStore
+from lmmpress.following.run_in_store import RunInStore
 from lmmpress.pods.seen_pods import PodSeen
-from lmmpress.pods.told import Told
+from lmmpress.following.told import Told
 from lmmpress.printing.numbers import in_time
 from lmmpress.store import Store, open_store
 from lmmpress.tasks.submission import Submission, note_submission
