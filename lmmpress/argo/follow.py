@@ -7,11 +7,11 @@ from lmmpress.argo.cluster import Workflows
 from lmmpress.argo.nodes import ENDED, Part, in_line, parts_of, run_of, waiting_in
 from lmmpress.argo.submit import Submitted
 from lmmpress.errors import UserError
+from lmmpress.following.run_in_store import RunInStore
+from lmmpress.following.told import Told
 from lmmpress.plan import Plan
 from lmmpress.pods.cluster_reader import Node, UnseenError, at, text
 from lmmpress.pods.failure import why_failed
-from lmmpress.following.run_in_store import RunInStore
-from lmmpress.following.told import Told
 from lmmpress.pods.waiting import phase_of, why_waiting
 from lmmpress.printing.numbers import in_time
 from lmmpress.printing.visible import visible

@@ -13,6 +13,7 @@ from lmmpress.data import Split
 from lmmpress.data.facts import SplitFacts, facts_of
 from lmmpress.distillation.loss import States
 from lmmpress.engine.caches import Caches, Kept, Kind, Wanted, dtype_named
+from lmmpress.engine.meeting import Meeting
 from lmmpress.engine.misfits import naming_the_way_out
 from lmmpress.engine.part_names import PARTS, Part
 from lmmpress.engine.run_splits import RunSplits, split_of, turns_of
@@ -56,7 +57,8 @@ class Materials:
 
     `original` is the digest of the teacher, which is in the store. `makes` are the parts that this process may compute;
     results of all other parts are only read from the store, and without any so are caches. `splits` is what the store
-    knows of the run's rows; without it, the data is read.
+    knows of the run's rows; without it, the data is read. `meeting` is that of this machine with others, if several
+    make a part together.
     """
 
     plan: Plan
@@ -64,6 +66,7 @@ class Materials:
     original: str
     makes: frozenset[Part] = PARTS
     splits: RunSplits | None = None
+    meeting: Meeting | None = None
 
     @cached_property
     def spent(self) -> dict[Part, float]:

@@ -12,6 +12,7 @@ from lmmpress.engine.algorithm import Planned, next_step
 from lmmpress.engine.decisions import decided_steps, enter, report_step
 from lmmpress.engine.judging import check_judging
 from lmmpress.engine.materials import Materials, automatic_dtype
+from lmmpress.engine.meeting import Meeting
 from lmmpress.engine.part_names import PARTS, Part
 from lmmpress.engine.parts.evaluate import evaluate
 from lmmpress.engine.parts.original import original_says, original_sees
@@ -141,11 +142,13 @@ def open_run(
     settles: bool = True,
     every_gpu: bool = False,
     halvings: int = 0,
+    meeting: Meeting | None = None,
 ) -> Run:
     """Open the run with this key. `makes` are the parts of steps that this process may compute.
 
-    With `every_gpu`, distillation uses one process for each GPU of this machine if the plan has fewer processes; the
-    micro-batch is halved `halvings` times, to take less memory. Both change only rounding.
+    With `every_gpu`, distillation uses one process for each GPU of this machine if the plan has fewer processes; in a
+    `meeting`, as many as all its machines have. The micro-batch is halved `halvings` times, to take less memory. Both
+    change only rounding.
 
     The first process that computes for the run resolves `dtype: auto` and stores the dtype, so that a task without a
     GPU finds the parts that were made on a GPU. With `settles`, this process may resolve it.
@@ -160,10 +163,12 @@ def open_run(
             plan = Plan.model_validate(plan.model_dump() | record)
     settings = plan.distillation
     processes = max(settings.processes, torch.cuda.device_count()) if every_gpu else settings.processes
+    if meeting:
+        processes = meeting.machines.count * meeting.machines.processes
     size = max(1, settings.rows_at_once >> halvings)
     distillation = settings.model_copy(update={"processes": processes, "micro_batch_size": size})
     plan = plan.model_copy(update={"distillation": distillation})
-    return Run(user_plan, key, original, Materials(plan, store, original, makes, noted_splits(store, key)))
+    return Run(user_plan, key, original, Materials(plan, store, original, makes, noted_splits(store, key), meeting))
 
 
 def check_original(run: Run) -> None:

@@ -6,8 +6,8 @@ from statistics import fmean
 
 from lmmpress.engine.remaining import most_steps_after, step_name
 from lmmpress.errors import UserError
-from lmmpress.plan import Plan
 from lmmpress.following.run_in_store import RunInStore
+from lmmpress.plan import Plan
 from lmmpress.pods.seen_pods import PodSeen
 from lmmpress.printing.numbers import in_time
 from lmmpress.result import StepResult

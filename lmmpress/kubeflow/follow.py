@@ -5,14 +5,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lmmpress.errors import UserError
+from lmmpress.following.run_in_store import RunInStore
+from lmmpress.following.told import Told
 from lmmpress.kubeflow.submit import AnsweredError, Submitted, UnauthorizedError, explained
 from lmmpress.kubeflow.tasks_seen import tasks_of
 from lmmpress.plan import Plan
 from lmmpress.pods.cluster_reader import Cluster, UnseenError
 from lmmpress.pods.failure import why_failed
-from lmmpress.following.run_in_store import RunInStore
 from lmmpress.pods.seen_pods import PodSeen, pods_of
-from lmmpress.following.told import Told
 from lmmpress.pods.waiting import ENDED as WORKFLOW_ENDED
 from lmmpress.pods.waiting import Place, phase_of, why_waiting, workflow_of
 from lmmpress.tasks.cluster_profile import Profile

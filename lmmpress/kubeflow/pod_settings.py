@@ -7,9 +7,9 @@ from kfp.dsl.structures import ResourceSpec
 from lmmpress.host.patience import PATIENCE, USUAL
 from lmmpress.host.pod import IMAGE, MLFLOW_PAGES, NAMESPACE, NODE, PAGES, PIPELINE_RUN, POD, SUBMITTER, WORKFLOW
 from lmmpress.progress.log import LOG, LogForm
-from lmmpress.tasks.cluster_profile import ON_GPU, Pod, Profile, Resources
+from lmmpress.tasks.cluster_profile import DISTILLS, ON_GPU, Pod, Profile, Resources
+from lmmpress.tasks.training_manifest import CACHE, training_variable
 
-CACHE = "/cache"
 _OWN = {POD: "metadata.name", NODE: "spec.nodeName"}
 _PIPELINES = {
     WORKFLOW: "metadata.labels['workflows.argoproj.io/workflow']",
@@ -23,7 +23,7 @@ _LONGER_THAN_ANY_TASK = "31536000s"
 def place(task: PipelineTask, profile: Profile, submitter: str | None = None) -> PipelineTask:
     """Apply the profile's settings for a task's component to the task's pod, and tell the pod who it is. `submitter` is
     who submits the pipeline; only the first task's pod is told."""
-    component = task.component_spec.name.replace("-", "_")
+    component = _component(task)
     pod = profile.task_pod(component)
     task.set_caching_options(False)
     for variable, field in _OWN.items():
@@ -45,6 +45,10 @@ def place(task: PipelineTask, profile: Profile, submitter: str | None = None) ->
     return task
 
 
+def _component(task: PipelineTask) -> str:
+    return str(task.component_spec.name.replace("-", "_"))
+
+
 def _container(task: PipelineTask, pod: Pod, profile: Profile) -> None:
     """Write image, environment and resources into the fields that the task's setters write. The setters are not used:
     each call of one reads the source of all its callers.
@@ -57,6 +61,7 @@ def _container(task: PipelineTask, pod: Pod, profile: Profile) -> None:
     environment |= {PATIENCE: profile.patience} if profile.patience != USUAL else {}
     environment |= {LOG: profile.log.value} if profile.log is not LogForm.text else {}
     environment |= {MLFLOW_PAGES: profile.mlflow.ui} if profile.mlflow.ui else {}
+    environment |= training_variable(profile) if _component(task) == DISTILLS else {}
     task.container_spec.env = {**(task.container_spec.env or {}), **environment}
     requests, limits = pod.requests or Resources(), pod.limits or Resources()
     task.container_spec.resources = ResourceSpec(
@@ -105,8 +110,7 @@ def _disks(task: PipelineTask, pod: Pod, profile: Profile) -> None:
         kubernetes.mount_pvc(task, profile.cache.claim, CACHE)
     else:
         kubernetes.empty_dir_mount(task, "cache", CACHE, size_limit=profile.cache.size)
-    component = task.component_spec.name.replace("-", "_")
-    if pod.shm or (component in ON_GPU and (pod.gpus or 0) > 1):
+    if pod.shm or (_component(task) in ON_GPU and (pod.gpus or 0) > 1):
         kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=pod.shm or "8Gi")
     for volume in profile.volumes:
         kubernetes.mount_pvc(task, volume.claim, volume.path)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lmmpress.pods.cluster_reader import Cluster, UnseenError, at, mappings, text
-from lmmpress.pods.seen_pods import MAIN, PodSeen, pods_of
+from lmmpress.pods.seen_pods import PodSeen, pods_of
 from lmmpress.pods.waiting import Place, workflow_of
 from lmmpress.printing.one_line import printable
 from lmmpress.progress.log import as_text
@@ -46,9 +46,13 @@ def why_failed(cluster: Cluster, place: Place) -> Failure | None:
     failed = [pod for pod in pods if pod.phase == "Failed"]
     if not failed:
         return _without_pod(cluster, place)
-    last = max(failed, key=lambda pod: pod.ended or pod.created)
-    lines = _log(cluster, place.namespace, last)
-    return Failure(str(last), last.name, _reason(last, lines), _ours(lines))
+    return failure_of(cluster, place.namespace, max(failed, key=lambda pod: pod.ended or pod.created))
+
+
+def failure_of(cluster: Cluster, namespace: str, pod: PodSeen) -> Failure:
+    """Why a pod has failed."""
+    lines = _log(cluster, namespace, pod)
+    return Failure(str(pod), pod.name, _reason(pod, lines), _ours(lines))
 
 
 def _without_pod(cluster: Cluster, place: Place) -> Failure | None:
@@ -89,7 +93,7 @@ def _limit(pod: PodSeen, container: str) -> str:
 def _log(cluster: Cluster, namespace: str, pod: PodSeen) -> list[str]:
     path = f"/api/v1/namespaces/{namespace}/pods/{pod.name}/log"
     try:
-        return cluster.text(path, container=MAIN, tailLines=str(_TAIL)).splitlines()
+        return cluster.text(path, container=pod.container, tailLines=str(_TAIL)).splitlines()
     except UnseenError:
         return []
 

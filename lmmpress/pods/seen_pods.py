@@ -8,6 +8,8 @@ from lmmpress.pods.cluster_reader import Cluster, Node, at, mapping, mappings, t
 
 MAIN = "main"
 """The container of a task, in the pods of Argo."""
+_OF_TASKS = (MAIN, "node")
+"""The same, and that of a training on several nodes."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,13 @@ class PodSeen:
 
     @property
     def main(self) -> Node:
-        return next((one for one in self.containers if one.get("name") == MAIN), {})
+        return next((one for one in self.containers if one.get("name") in _OF_TASKS), {})
+
+    @property
+    def container(self) -> str:
+        """The name of the task's container, known before it starts."""
+        names = [text(one.get("name")) for one in mappings(at(self.raw, "spec", "containers"))]
+        return next((name for name in names if name in _OF_TASKS), MAIN)
 
     @property
     def containers(self) -> list[Node]:

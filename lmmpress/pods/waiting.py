@@ -61,9 +61,14 @@ def why_waiting(cluster: Cluster, place: Place, engine_says: str = "") -> Reason
         pods = pods_of(cluster, place.namespace, place.selector)
     except UnseenError:
         return None
-    waiting = [pod for pod in pods if not pod.is_over]
-    reasons = (found for pod in reversed(waiting) if (found := _of_pod(cluster, place, pod)))
-    return _of_workflow(place, workflow, engine_says) or next(reasons, None) or _in_nodes(workflow) or _working(waiting)
+    found = _of_workflow(place, workflow, engine_says) or why_pods_wait(cluster, place, pods)
+    return found or _in_nodes(workflow) or _working([pod for pod in pods if not pod.is_over])
+
+
+def why_pods_wait(cluster: Cluster, place: Place, pods: list[PodSeen]) -> Reason | None:
+    """What the last of some pods waits for that waits for anything; None if Kubernetes gives no reason."""
+    waiting = (pod for pod in reversed(pods) if not pod.is_over)
+    return next((found for pod in waiting if (found := _of_pod(cluster, place, pod))), None)
 
 
 def _of_workflow(place: Place, workflow: Node | None, engine_says: str) -> Reason | None:
@@ -113,10 +118,10 @@ def _of_pod(cluster: Cluster, place: Place, pod: PodSeen) -> Reason | None:
         if reason not in _USUAL:
             return Reason(f"{about}: {reason}{f': {message}' if message else ''}", described)
     if pod.phase == "Pending":
-        if said := _last_warning(cluster, place.namespace, pod.name):
+        if said := last_warning(cluster, place.namespace, pod.name):
             return Reason(f"{about} does not start: {said}", described)
         return None
-    if line := _unresolved(cluster, place.namespace, pod.name):
+    if line := _unresolved(cluster, place.namespace, pod):
         mend = "does a network policy refuse DNS? lmmpress doctor --inside says which value to set"
         return Reason(f"{about} cannot resolve names: {line}", mend)
     return None
@@ -124,7 +129,7 @@ def _of_pod(cluster: Cluster, place: Place, pod: PodSeen) -> Reason | None:
 
 def _of_image(place: Place, pod: PodSeen, container: Node, said: str) -> Reason:
     image, name = text(container.get("image")), text(container.get("name"))
-    if pod.part and name == "main":
+    if pod.part and name == pod.container:
         return Reason(f"image {image} cannot be pulled: {said}", "see image and pull_secrets in the cluster profile")
     if name in ("init", "wait"):
         mend = f"it is Argo's: --executor-image of deployment workflow-controller in {place.system}"
@@ -134,10 +139,10 @@ def _of_image(place: Place, pod: PodSeen, container: Node, said: str) -> Reason:
     return Reason(f"image {image} cannot be pulled: {said}", mend)
 
 
-def _last_warning(cluster: Cluster, namespace: str, pod: str) -> str:
-    """The last warning among the events of a pod."""
+def last_warning(cluster: Cluster, namespace: str, name: str) -> str:
+    """The last warning among the events of an object, such as a pod; empty if there is none, or none is shown to us."""
     try:
-        events = cluster.items(f"/api/v1/namespaces/{namespace}/events", fieldSelector=f"involvedObject.name={pod}")
+        events = cluster.items(f"/api/v1/namespaces/{namespace}/events", fieldSelector=f"involvedObject.name={name}")
     except UnseenError:
         return ""
     warnings = [one for one in events if one.get("type") == "Warning"]
@@ -145,11 +150,11 @@ def _last_warning(cluster: Cluster, namespace: str, pod: str) -> str:
     return ": ".join(filter(None, (text(last.get("reason")), text(last.get("message")))))
 
 
-def _unresolved(cluster: Cluster, namespace: str, pod: str) -> str:
+def _unresolved(cluster: Cluster, namespace: str, pod: PodSeen) -> str:
     """A line of a pod's log that says that a name cannot be resolved; only its last lines count."""
-    path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log"
+    path = f"/api/v1/namespaces/{namespace}/pods/{pod.name}/log"
     try:
-        lines = cluster.text(path, container="main", tailLines=str(_LINES)).splitlines()
+        lines = cluster.text(path, container=pod.container, tailLines=str(_LINES)).splitlines()
     except UnseenError:
         return ""
     return next((line for line in reversed(lines) if _NAMES.search(line)), "")[:300]

@@ -28,6 +28,8 @@ from lmmpress.tasks.outcome import Outcome
 from lmmpress.tasks.preparation import prepare
 from lmmpress.tasks.publication import publish
 from lmmpress.tasks.step_parts import distill, importance, prune
+from lmmpress.tasks.training import distill_node
+from lmmpress.tasks.training_manifest import TASK
 from lmmpress.tasks.tries import counted
 from lmmpress.tasks.whole_stage import compress_stage
 
@@ -115,6 +117,7 @@ def _tasks() -> dict[str, _Task]:
         "importance": _Task(_outcome_of(importance), one_step),
         **pruners,
         "distill": _Task(_outcome_of(distill), one_step),
+        TASK: _Task(_outcome_of(distill_node), one_step),
         "evaluate": _Task(_outcome_of(evaluate), ("store", "run", "stage"), ("index",)),
         "gate": _Task(_outcome_of(gate), one_step),
         "stage": _Task(_outcome_of(compress_stage), ("store", "run", "stage")),

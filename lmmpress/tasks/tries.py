@@ -73,7 +73,8 @@ def counted(store: str, run: str, *task: str | int) -> Iterator[None]:
     try:
         yield
     except SystemExit as error:
-        out_of_memory = "OutOfMemoryError" in f"{type(error.__context__).__name__} {error.__context__}"
+        told = f"{type(error.__context__).__name__} {error.__context__}"
+        out_of_memory = "OutOfMemoryError" in told or "OOMKilled" in told  # the latter of a training's node
         if error.code != _OURS and not out_of_memory:
             raise
         with suppress(UserError, OSError):  # the first error counts

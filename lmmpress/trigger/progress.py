@@ -9,8 +9,8 @@ from pydantic import BaseModel, ValidationError
 from lmmpress.engine.algorithm import Planned, next_step
 from lmmpress.engine.resume import read_history
 from lmmpress.errors import UserError
-from lmmpress.plan import Plan
 from lmmpress.following.run_in_store import RunInStore
+from lmmpress.plan import Plan
 from lmmpress.result import StepResult
 from lmmpress.store import Store, open_store
 from lmmpress.store.address import is_store

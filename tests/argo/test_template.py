@@ -156,16 +156,16 @@ def test_a_stage_with_more_steps_than_argo_follows_is_refused_by_step() -> None:
     long = {"block": {"step": 1, "max": DEEPEST + 1}}
     plan = parse_plan(PLAN | {"stages": long})
     with pytest.raises(UserError, match="stage block may have 91 steps, and by step Argo follows 90"):
-        fit(plan, Choice.step)
-    assert fit(plan).granularity == fit(plan, Choice.stage).granularity == Granularity.stage
-    assert fit(parse_plan(PLAN)).granularity == Granularity.step
+        fit(plan, Profile(), Choice.step)
+    assert fit(plan, Profile()).granularity == fit(plan, Profile(), Choice.stage).granularity == Granularity.stage
+    assert fit(parse_plan(PLAN), Profile()).granularity == Granularity.step
 
 
 def test_a_warm_run_is_made_by_stage() -> None:
     warm = parse_plan(PLAN | {"start_from": "previous"})
-    assert fit(warm).granularity == fit(warm, Choice.stage).granularity == Granularity.stage
+    assert fit(warm, Profile()).granularity == fit(warm, Profile(), Choice.stage).granularity == Granularity.stage
     with pytest.raises(UserError, match="makes no jumps"):
-        fit(warm, Choice.step)
+        fit(warm, Profile(), Choice.step)
 
 
 def test_the_names_of_pods_are_no_longer_than_a_host_name() -> None:

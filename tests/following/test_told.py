@@ -8,10 +8,10 @@ import pytest
 from support.argo_pods import done
 from support.decisions import decision
 
-from lmmpress.plan import Plan, parse_plan
 from lmmpress.following.run_in_store import RunInStore
-from lmmpress.pods.seen_pods import PodSeen
 from lmmpress.following.told import Told
+from lmmpress.plan import Plan, parse_plan
+from lmmpress.pods.seen_pods import PodSeen
 from lmmpress.printing.numbers import in_time
 from lmmpress.store import Store, open_store
 from lmmpress.tasks.submission import Submission, note_submission

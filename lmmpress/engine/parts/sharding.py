@@ -21,9 +21,14 @@ def sharding_of(materials: Materials, checkpoint: str, settings: Distillation) -
         return settings.sharding
     if materials.accelerator.device.type != "cuda":
         return "none"
-    room = min(torch.cuda.get_device_properties(gpu).total_memory for gpu in range(settings.processes))
+    room = min(torch.cuda.get_device_properties(gpu).total_memory for gpu in range(_gpus(materials, settings)))
     training = _whole(materials, checkpoint, settings)
     return "none" if fits(training, choose(training, settings, room, has_torchao()), room) else "full"
+
+
+def _gpus(materials: Materials, settings: Distillation) -> int:
+    """How many GPUs of this machine take part; of other machines in the same training it has as many."""
+    return materials.meeting.machines.processes if materials.meeting else settings.processes
 
 
 def _whole(materials: Materials, checkpoint: str, settings: Distillation) -> Training:

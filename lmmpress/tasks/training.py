@@ -1,0 +1,144 @@
+"""Distillation on several nodes: the pod of the task begins a training and follows it, each node runs `distill_node`,
+and the first node stores the result under the part's name, where the task's pod finds it."""
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from lmmpress.engine.decisions import position
+from lmmpress.engine.part_names import Part
+from lmmpress.engine.remaining import outlook
+from lmmpress.engine.resume import read_history
+from lmmpress.errors import UserError
+from lmmpress.host.pod import this_pod
+from lmmpress.pods.cluster_reader import Cluster, NoClusterError, Node, UnseenError, at, connect, mappings, text
+from lmmpress.pods.trainings import Training
+from lmmpress.progress import at_step
+from lmmpress.tasks.exit_codes import for_people
+from lmmpress.tasks.outcome import Outcome
+from lmmpress.tasks.submission import open_submission
+from lmmpress.tasks.tries import SMALLER, halvings
+
+if TYPE_CHECKING:  # torch takes seconds to import
+    from lmmpress.engine.step import Step
+
+_NAMESPACE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+_ENDED = 128 + signal.SIGTERM
+
+
+@for_people
+def distill_node(store: str, run: str, stage: str, index: int) -> Outcome:
+    """Distil as one of several nodes, which the variables of torchrun tell of. The first one stores the result."""
+    import torch
+
+    from lmmpress.engine.meeting import Meeting
+    from lmmpress.engine.parts.launch import join
+    from lmmpress.engine.run import open_run
+    from lmmpress.engine.step import Step
+    from lmmpress.host.machines import machines_here
+
+    machines = machines_here(torch.cuda.device_count())
+    if machines is None:
+        raise UserError("task distill_node runs on the nodes of a TrainJob, which gives them PET_NNODES and its like")
+    opened, asked = open_submission(store, run)
+    meeting = Meeting(machines)
+    if not machines.is_first:
+        join(opened, meeting)
+        return Outcome("", f"node {machines.number} of {machines.count} has done its share")
+    known = read_history(opened, asked.plan, asked.original, opened.history(asked.key))
+    _, planned = position(asked.plan, asked.original, known, stage, int(index))
+    makes: frozenset[Part] = frozenset(("distill",))
+    made = open_run(asked.plan, opened, asked.key, asked.original, makes, False, False, halvings(), meeting)
+    with at_step(outlook(asked.plan, known, planned)):
+        distilled = Step(made.materials, planned).distilled
+    return Outcome(opened.address(distilled.checkpoint) if distilled.checkpoint else "", "distilled")
+
+
+def distil_on_nodes(step: "Step", manifest: Node, **arguments: str | int) -> None:
+    """See that the store has what a step distils: if it has not, begin the training that makes it, or go on with it,
+    and follow it to its good end. `arguments` are those of `distill_node`.
+
+    If this process is ended because the run is, the training is removed. If only its pod is taken away, the training
+    goes on, and the next try follows it. Raises UserError, see `Training.run`.
+    """
+    from lmmpress.engine.parts.once import UndoneError
+
+    try:
+        _ = step.distilled
+    except UndoneError as undone:
+        _train(manifest, undone.name, arguments)
+
+
+def _train(manifest: Node, part: str, arguments: dict[str, str | int]) -> None:
+    """Have a part of this name made by a training."""
+    try:
+        cluster = connect()
+    except NoClusterError as error:
+        raise UserError(f"a training on several nodes is begun from a pod of the cluster: {error}") from None
+    namespace = _namespace()
+    manifest = _filled(manifest, cluster, namespace, part, arguments)
+    training = Training(cluster, namespace, manifest, _print)
+    with _ended_in_order():
+        try:
+            training.run()
+        except (SystemExit, KeyboardInterrupt):
+            if not _is_taken_away(cluster, namespace):
+                with suppress(UnseenError):
+                    training.remove()
+            raise
+
+
+def _filled(manifest: Node, cluster: Cluster, namespace: str, part: str, arguments: dict[str, str | int]) -> Node:
+    """The manifest with the name of a part, what its nodes are to do, and the owner of this pod, with which it goes."""
+    name = "-".join(part.split("-")[:-1] + [part.split("-")[-1][:16]])
+    trainer = manifest["spec"]["trainer"]
+    smaller = [{"name": SMALLER, "value": str(halvings())}] if halvings() else []
+    trainer = trainer | {"args": ["--arguments", json.dumps(arguments)], "env": trainer["env"] + smaller}
+    owners = [one for one in mappings(at(_own_pod(cluster, namespace), "metadata", "ownerReferences"))]
+    metadata = manifest["metadata"] | {"name": name, "namespace": namespace, "ownerReferences": owners}
+    return manifest | {"metadata": metadata, "spec": manifest["spec"] | {"trainer": trainer}}
+
+
+def _own_pod(cluster: Cluster, namespace: str) -> Node:
+    """This process's pod; empty if Kubernetes does not show it."""
+    with suppress(UnseenError):
+        return cluster.named(f"/api/v1/namespaces/{namespace}/pods/{this_pod().name}") or {}
+    return {}
+
+
+def _is_taken_away(cluster: Cluster, namespace: str) -> bool:
+    """Whether this pod is being deleted, as by an eviction. Where a run is ended, its containers are, not its pods."""
+    return bool(text(at(_own_pod(cluster, namespace), "metadata", "deletionTimestamp")))
+
+
+def _namespace() -> str:
+    """The namespace of this pod."""
+    if named := this_pod().namespace:
+        return named
+    try:
+        with open(_NAMESPACE, encoding="utf-8") as file:
+            return file.read().strip()
+    except OSError:
+        raise UserError("a training on several nodes is begun from a pod of the cluster, and this is none") from None
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """In this context SIGTERM raises SystemExit, so that what was begun is ended."""
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        sys.exit(_ENDED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
