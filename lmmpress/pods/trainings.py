@@ -27,8 +27,8 @@ Tell = Callable[[str], None]
 
 @dataclass
 class Training:
-    """A training in a namespace, from the `manifest` of its TrainJob. `tell` gets the lines of its first node's log, and
-    why it waits."""
+    """A training in a namespace, from the `manifest` of its TrainJob. `tell` gets the lines of its first node's log,
+    and why it waits."""
 
     cluster: Cluster
     namespace: str

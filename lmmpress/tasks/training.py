@@ -94,7 +94,7 @@ def _train(manifest: Node, part: str, arguments: dict[str, str | int]) -> None:
 
 def _filled(manifest: Node, cluster: Cluster, namespace: str, part: str, arguments: dict[str, str | int]) -> Node:
     """The manifest with the name of a part, what its nodes are to do, and the owner of this pod, with which it goes."""
-    name = "-".join(part.split("-")[:-1] + [part.split("-")[-1][:16]])
+    name = f"{part[: part.index('-')]}-{part.rpartition('-')[2][:16]}"  # as part of a pod's name it has to be short
     trainer = manifest["spec"]["trainer"]
     smaller = [{"name": SMALLER, "value": str(halvings())}] if halvings() else []
     trainer = trainer | {"args": ["--arguments", json.dumps(arguments)], "env": trainer["env"] + smaller}

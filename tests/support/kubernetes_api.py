@@ -177,11 +177,11 @@ class Kubernetes:
         if parts.path.endswith("/localsubjectaccessreviews") and parts.path not in self.answers:
             assert body["spec"]["user"] == "system:serviceaccount:team-ads:lmmpress"
             return self._review(body, self.denied_pods)
-        if parts.path.endswith("/jobs") and method == "POST" and parts.path not in self.answers:
+        if parts.path.endswith(("/jobs", "/trainjobs")) and method == "POST" and parts.path not in self.answers:
             self.jobs[body["metadata"]["name"]] = body
             self.on_job(body)
             return body
-        if "/jobs/" in parts.path:
+        if "/jobs/" in parts.path or "/trainjobs/" in parts.path:
             job = self.jobs.get(parts.path.rpartition("/")[2])
             if job and method == "DELETE":
                 del self.jobs[parts.path.rpartition("/")[2]]

@@ -89,7 +89,8 @@ def _found(
         )
         if materials.meeting:
             materials.meeting.hand_out(job.model_dump_json())
-        _run(job, materials.accelerator.device.type == "cuda", materials.meeting and materials.meeting.machines)
+        machines = materials.meeting.machines if materials.meeting else None
+        _run(job, materials.accelerator.device.type == "cuda", machines)
         found = json.loads(job.result.read_text("utf-8"))
         tensors = load_file(job.tensors) if job.tensors.is_file() else {}
     used, lowered = found.pop("at_once"), found.pop("lowered")
@@ -139,7 +140,7 @@ def _meets(machines: Machines | None) -> list[str]:
     """How torchrun finds the processes of other machines."""
     if machines is None:
         return ["--standalone"]
-    where = {"--nnodes": machines.count, "--node-rank": machines.number}
+    where: dict[str, int | str] = {"--nnodes": machines.count, "--node-rank": machines.number}
     where |= {"--master-addr": machines.address, "--master-port": machines.port}
     return [str(word) for option in where.items() for word in option]
 

@@ -1,0 +1,258 @@
+"""Several nodes that distil together: each runs `distill_node`, and the store has what one machine would have made."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from support import task_functions as tasks
+from support.argo_pods import PODS
+from support.kubernetes_api import HOME, Kubernetes, listed, named
+from support.plans import PROFILE
+from support.tasks import prepared
+from support.trainings import node_pod, show, train_job
+
+from lmmpress.engine.parts.distill import Distilled
+from lmmpress.engine.parts.once import UndoneError
+from lmmpress.host.machines import Machines, machines_here
+from lmmpress.host.pod import NAMESPACE, POD
+from lmmpress.lmm.checkpoint import load_model
+from lmmpress.store import open_store
+from lmmpress.tasks.cluster_profile import Profile
+from lmmpress.tasks.session import working
+from lmmpress.tasks.training import distil_on_nodes
+from lmmpress.tasks.training_manifest import asked_training, training_manifest, training_variable
+
+STEP = ("block", 0)
+TOLD = ("PET_NNODES", "PET_NPROC_PER_NODE", "PET_NODE_RANK", "PET_MASTER_ADDR", "PET_MASTER_PORT")
+
+
+def pruned(raw: dict[str, Any]) -> tuple[str, str]:
+    """The store and the submission of a run whose first step is pruned, and not yet distilled."""
+    store, run, _ = prepared(raw)
+    tasks.evaluate(store, run, "original")
+    tasks.prune(store, run, *STEP)
+    return store, run
+
+
+def distilled(store: str, run: str) -> Distilled:
+    """What the first step has distilled. UndoneError if that is not in the store."""
+    with working(store, run, step=STEP) as session:
+        return session.step(*STEP).distilled
+
+
+def environment(machines: Machines) -> dict[str, str]:
+    """What Kubeflow Trainer tells a node."""
+    told = machines.count, machines.processes, machines.number, machines.address, machines.port
+    return dict(zip(TOLD, map(str, told), strict=True))
+
+
+def free_ports() -> int:
+    """A free port, whose next one is free too."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port = int(first.getsockname()[1])
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port
+
+
+def start(machines: Machines, store: str, run: str) -> "subprocess.Popen[str]":
+    arguments = json.dumps({"store": store, "run": run, "stage": STEP[0], "index": STEP[1]})
+    command = [sys.executable, "-m", "lmmpress.cli", "task", "distill_node", "--arguments", arguments]
+    own = {**os.environ, **environment(machines), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.long
+def test_two_nodes_distil_what_one_machine_does(raw_plan: dict[str, Any], tmp_path: Path) -> None:
+    raw = raw_plan | {"stages": {"block": {"step": 1, "max": 1}}}
+    store, run = pruned(raw | {"store": str(tmp_path / "nodes")})
+    with pytest.raises(UndoneError, match="distill is not done yet") as undone:
+        distilled(store, run)
+    port = free_ports()
+    nodes = [start(Machines(2, 1, number, "127.0.0.1", port), store, run) for number in (0, 1)]
+    for node in nodes:
+        _, told = node.communicate(timeout=300)
+        assert node.returncode == 0, told
+    found = distilled(store, run)
+    assert found.record is not None
+    assert found.record.name == undone.value.name
+    alone, own = pruned(raw | {"store": str(tmp_path / "alone")})
+    tasks.distill(alone, own, *STEP)
+    expected = distilled(alone, own)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-3)
+    one, other = (
+        load_model(open_store(where).checkpoint(str(each.checkpoint))).state_dict()
+        for where, each in ((store, found), (alone, expected))
+    )
+    assert one.keys() == other.keys()
+
+
+def test_a_machine_learns_of_the_others_from_the_variables_of_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert machines_here(8) is None
+    asked = Machines(2, 8, 1, "distill-1-node-0-0.distill-1", 29500)
+    for name, value in environment(asked).items():
+        monkeypatch.setenv(name, value)
+    assert machines_here(4) == asked
+    monkeypatch.setenv("PET_NPROC_PER_NODE", "auto")
+    assert machines_here(4) == Machines(2, 4, 1, asked.address, asked.port)
+    monkeypatch.setenv("PET_NNODES", "1")
+    assert machines_here(4) is None, "one machine shares with no other"
+
+
+def test_a_node_alone_is_refused(raw_plan: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    from lmmpress.tasks.training import distill_node
+
+    with pytest.raises(SystemExit) as ended:
+        distill_node("store", "run", *STEP)
+    assert ended.value.code == 2
+    assert "runs on the nodes of a TrainJob" in capsys.readouterr().err
+
+
+DEFAULTS: dict[str, Any] = dict(PROFILE["defaults"])  # type: ignore[call-overload]
+ON_NODES = PROFILE | {
+    "queue": "gpu-team-ads",
+    "trainer": {"runtime": "team-ads-lmmpress"},
+    "components": {
+        "distill": {
+            "nodes": 2,
+            "gpus": 8,
+            "shm": "64Gi",
+            "requests": {"cpu": "16", "memory": "200Gi"},
+            "node_selector": {"pool": "h100"},
+            "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoExecute", "toleration_seconds": 60}],
+            "affinity": [
+                {"expressions": [{"key": "gpu", "operator": "In", "values": ["h100"]}]},
+                {"expressions": [{"key": "spot", "operator": "DoesNotExist"}], "weight": 5},
+            ],
+            "timeout": 3600,
+        }
+    },
+}
+
+
+def test_the_manifest_is_valid_by_the_published_schema_and_has_all_of_the_profile() -> None:
+    made: Any = training_manifest(Profile.model_validate(ON_NODES))
+    schema = json.loads((Path(__file__).parent / "trainjob-2.3.0.json").read_text("utf-8"))
+    jsonschema.Draft202012Validator(schema).validate(made)
+    assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpu-team-ads"
+    spec = made["spec"]
+    assert spec["runtimeRef"] == {"name": "team-ads-lmmpress"}
+    assert (spec["trainer"]["numNodes"], spec["trainer"]["numProcPerNode"]) == (2, 8)
+    assert spec["trainer"]["resourcesPerNode"] == {
+        "requests": {"cpu": "16", "memory": "200Gi"},
+        "limits": {"nvidia.com/gpu": "8"} | DEFAULTS.get("limits", {}),
+    }
+    (job,) = spec["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    pod = job["template"]["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {"pool": "h100"}
+    assert pod["tolerations"][0]["tolerationSeconds"] == 60
+    assert pod["affinity"]["nodeAffinity"].keys() == {
+        "requiredDuringSchedulingIgnoredDuringExecution",
+        "preferredDuringSchedulingIgnoredDuringExecution",
+    }
+    mounted = {one["mountPath"]: one["name"] for one in pod["containers"][0]["volumeMounts"]}
+    assert {"/tmp", "/cache", "/dev/shm"} <= mounted.keys()
+    assert {one["name"] for one in pod["volumes"]} == set(mounted.values())
+    secret = [one for one in spec["trainer"]["env"] if "AWS" in one["name"]]
+    assert secret
+    assert all(one["valueFrom"]["secretKeyRef"]["name"] == "lmmpress-store" for one in secret), "by name alone"
+
+
+def test_the_pod_of_the_task_only_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = Profile.model_validate(ON_NODES)
+    assert profile.pod("distill").gpus == 8
+    follower = profile.task_pod("distill")
+    assert (follower.gpus, follower.shm, follower.timeout) == (0, DEFAULTS.get("shm"), 3600)
+    assert profile.task_pod("importance") == profile.pod("importance")
+    for name, value in training_variable(profile).items():
+        monkeypatch.setenv(name, value)
+    assert asked_training() == training_manifest(profile)
+    one = Profile.model_validate(ON_NODES | {"components": {"distill": {"nodes": 1}}})
+    assert training_variable(one) == {}
+    assert one.task_pod("distill") == one.pod("distill")
+
+
+class Undone:
+    """A step whose part has no result."""
+
+    @property
+    def distilled(self) -> None:
+        raise UndoneError("store", "distill", f"distill-{'0123456789abcdef' * 4}")
+
+
+@pytest.fixture
+def in_a_pod(kubernetes: Kubernetes, monkeypatch: pytest.MonkeyPatch) -> Kubernetes:
+    """A cluster, in a pod of which a workflow of Argo's runs this process."""
+    monkeypatch.setattr("lmmpress.pods.trainings.PAUSE", 0.01)
+    monkeypatch.setenv(POD, "p-1")
+    monkeypatch.setenv(NAMESPACE, "team-ads")
+    kubernetes.answers[f"{HOME}/pods/p-1"] = own_pod()
+    show(kubernetes, node_pod(0))
+    return kubernetes
+
+
+def own_pod(**metadata: str) -> dict[str, Any]:
+    owner = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "w", "uid": "w-1", "controller": True}
+    pod = named("p-1")
+    pod["metadata"] |= {"ownerReferences": [owner]} | metadata
+    return pod
+
+
+def distil(**arguments: Any) -> None:
+    manifest: Any = training_manifest(Profile.model_validate(ON_NODES))
+    step: Any = Undone()
+    distil_on_nodes(step, manifest, store="s3://b/store", run="r", stage="block", index=0, **arguments)
+
+
+def test_a_training_is_named_after_its_part_and_goes_with_its_workflow(in_a_pod: Kubernetes) -> None:
+    posted = []
+
+    def begin(job: dict[str, Any]) -> None:
+        posted.append(job)
+        in_a_pod.jobs[job["metadata"]["name"]] = train_job("Complete") | {"metadata": job["metadata"]}
+
+    in_a_pod.on_job = begin
+    distil()
+    (made,) = posted
+    assert made["metadata"]["name"] == "distill-0123456789abcdef"
+    assert made["metadata"]["ownerReferences"] == own_pod()["metadata"]["ownerReferences"]
+    asked, given = made["spec"]["trainer"]["args"]
+    assert asked == "--arguments"
+    assert json.loads(given) == {"store": "s3://b/store", "run": "r", "stage": "block", "index": 0}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "stays"),
+    [({}, False), ({"deletionTimestamp": "2026-01-01T10:00:00Z"}, True)],
+    ids=["ended", "evicted"],
+)
+def test_a_run_that_is_ended_ends_its_training_and_a_pod_that_is_evicted_leaves_it(
+    in_a_pod: Kubernetes, metadata: dict[str, str], stays: bool
+) -> None:
+    def look(_: str | None) -> dict[str, Any]:
+        in_a_pod.answers[f"{HOME}/pods/p-1"] = own_pod(**metadata)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return listed(node_pod(0))
+
+    def begin(job: dict[str, Any]) -> None:
+        in_a_pod.jobs[job["metadata"]["name"]] = train_job() | {"metadata": job["metadata"]}
+
+    in_a_pod.on_job = begin
+    in_a_pod.answers[PODS] = look
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        distil()
+    assert ended.value.code == 143
+    assert bool(in_a_pod.jobs) is stays
+    assert signal.getsignal(signal.SIGTERM) is before
