@@ -164,7 +164,7 @@ def test_the_manifest_is_valid_by_the_published_schema_and_has_all_of_the_profil
     mounted = {one["mountPath"]: one["name"] for one in pod["containers"][0]["volumeMounts"]}
     assert {"/tmp", "/cache", "/dev/shm"} <= mounted.keys()
     assert {one["name"] for one in pod["volumes"]} == set(mounted.values())
-    secret = [one for one in spec["trainer"]["env"] if "AWS" in one["name"]]
+    secret = [one for one in spec["trainer"]["env"] if "KEY" in one["name"]]
     assert secret
     assert all(one["valueFrom"]["secretKeyRef"]["name"] == "lmmpress-store" for one in secret), "by name alone"
 
