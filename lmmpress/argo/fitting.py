@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from lmmpress.argo.template import DEEPEST
 from lmmpress.errors import UserError
 from lmmpress.plan import Plan
-from lmmpress.tasks.cluster_profile import Profile
-from lmmpress.tasks.granularity import Choice, Granularity, refuse_jumps, refuse_nodes
+from lmmpress.tasks.granularity import Choice, Granularity, refuse_jumps
 from lmmpress.tasks.reached_model import numbers_where_known
 
 
@@ -23,15 +22,8 @@ class Fit:
     said: str
 
 
-def fit(plan: Plan, profile: Profile, choice: Choice = Choice.auto) -> Fit:
-    """Choose the granularity of a plan's workflow; UserError if Argo could not follow all steps of a stage, or if
-    several nodes are to distil by stage."""
-    fitting = _fit(plan, choice)
-    refuse_nodes(profile, fitting.granularity, "" if choice == Choice.stage else fitting.said)
-    return fitting
-
-
-def _fit(plan: Plan, choice: Choice) -> Fit:
+def fit(plan: Plan, choice: Choice = Choice.auto) -> Fit:
+    """Choose the granularity of a plan's workflow; UserError if Argo could not follow all steps of a stage."""
     plan = numbers_where_known(plan)
     most, stage = max(((plan.most_steps(stage), stage.name) for stage in plan.stages), default=(0, ""))
     reason = f"stage {stage} may have {most} steps, and by step Argo follows {DEEPEST} of a stage"

@@ -27,7 +27,7 @@ from lmmpress.host.patience import PATIENCE
 from lmmpress.host.pod import IMAGE, MLFLOW_PAGES, NAMESPACE, NODE, PAGES, PART_LABEL, POD, STAGE_LABEL, WORKFLOW
 from lmmpress.progress.log import LOG, LogForm
 from lmmpress.tasks import cluster_profile as profiles
-from lmmpress.tasks.cluster_profile import DISTILLS, ON_GPU, Profile
+from lmmpress.tasks.cluster_profile import ON_GPU, Profile
 from lmmpress.tasks.training_manifest import CACHE, training_variable
 from lmmpress.tasks.tries import LAST_EXIT, LAST_MESSAGE, RETRIES, TRY
 
@@ -62,7 +62,6 @@ def container(
         labels[STAGE_LABEL] = "{{inputs.parameters.stage}}"
     if profile.queue:
         labels["kueue.x-k8s.io/queue-name"] = profile.queue
-    training = training_variable(profile) if component == DISTILLS else {}
     made = Container(
         name=name.replace("_", "-"),
         image=profile.image,
@@ -71,7 +70,11 @@ def container(
         args=["--arguments", "{{=toJson(" + arguments + ")}}", "--result", RESULT, *command],
         inputs=[Parameter(name=name) for name in inputs],
         labels=labels,
-        env=[*_environment(profile, {**(environment or {}), **training}), *_retry_environment(pod), *_secrets(profile)],
+        env=[
+            *_environment(profile, {**(environment or {}), **training_variable(profile, component)}),
+            *_retry_environment(pod),
+            *_secrets(profile),
+        ],
         resources=_resources(pod),
         volumes=_volumes(component, pod, profile),
         node_selector=pod.node_selector or None,

@@ -47,7 +47,7 @@ def compile(
     from lmmpress.tasks.pod_memory import memory_warnings
 
     plan = api.as_plan(chosen, overrides, with_data=False)
-    fitting = fit(plan, profile, granularity)
+    fitting = fit(plan, granularity)
     short = memory_warnings(plan, profile, fitting.granularity)
     if strict and (found := [*profile.warnings(), *short]):
         raise UserError(found[0])
@@ -69,7 +69,7 @@ def submit(chosen: Path | str, profile: "Profile", options: Options) -> None:
     from lmmpress.tasks.pod_memory import memory_warnings
 
     plan = api.as_plan(chosen, options.overrides, with_data=False)
-    fitting = fit(plan, profile, options.granularity)
+    fitting = fit(plan, options.granularity)
     warnings = [*profile.warnings(), *memory_warnings(plan, profile, fitting.granularity)]
     if options.strict and warnings:
         raise UserError(warnings[0])

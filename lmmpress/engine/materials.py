@@ -1,6 +1,7 @@
 """What the steps of a run share: the teacher, the encoded data, and results that are computed from them once."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
@@ -58,7 +59,7 @@ class Materials:
     `original` is the digest of the teacher, which is in the store. `makes` are the parts that this process may compute;
     results of all other parts are only read from the store, and without any so are caches. `splits` is what the store
     knows of the run's rows; without it, the data is read. `meeting` is that of this machine with others, if several
-    make a part together.
+    make a part together. `elsewhere` has other machines make parts, by the name of their results.
     """
 
     plan: Plan
@@ -67,6 +68,7 @@ class Materials:
     makes: frozenset[Part] = PARTS
     splits: RunSplits | None = None
     meeting: Meeting | None = None
+    elsewhere: Mapping[Part, Callable[[str], None]] = field(default_factory=dict)
 
     @cached_property
     def spent(self) -> dict[Part, float]:

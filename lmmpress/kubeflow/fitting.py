@@ -8,7 +8,7 @@ from lmmpress.kubeflow.estimate import LIMIT, SAFE, Size, estimate
 from lmmpress.kubeflow.pod_settings import place
 from lmmpress.plan import Plan
 from lmmpress.tasks.cluster_profile import Profile
-from lmmpress.tasks.granularity import Choice, Granularity, refuse_jumps, refuse_nodes
+from lmmpress.tasks.granularity import Choice, Granularity, refuse_jumps
 from lmmpress.tasks.parameters import arguments_of
 from lmmpress.tasks.reached_model import numbers_where_known
 
@@ -33,9 +33,8 @@ def fit(plan: Plan, profile: Profile, choice: Choice = Choice.auto) -> Fit:
     by_step = choice == Choice.step or (choice == Choice.auto and not plan.start_from)
     granularity = Granularity.step if by_step else Granularity.stage
     refuse_jumps(plan, granularity)
-    refuse_nodes(profile, granularity, "start_from makes jumps" if plan.start_from else "")
     size = size_of(plan, profile, granularity)
-    if choice == Choice.auto and by_step and size.raw > LIMIT and not profile.training:
+    if choice == Choice.auto and by_step and size.raw > LIMIT:
         by_stage = size_of(plan, profile, Granularity.stage)
         _refuse_too_large(by_stage, Granularity.stage)
         return Fit(

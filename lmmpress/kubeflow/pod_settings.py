@@ -7,7 +7,7 @@ from kfp.dsl.structures import ResourceSpec
 from lmmpress.host.patience import PATIENCE, USUAL
 from lmmpress.host.pod import IMAGE, MLFLOW_PAGES, NAMESPACE, NODE, PAGES, PIPELINE_RUN, POD, SUBMITTER, WORKFLOW
 from lmmpress.progress.log import LOG, LogForm
-from lmmpress.tasks.cluster_profile import DISTILLS, ON_GPU, Pod, Profile, Resources
+from lmmpress.tasks.cluster_profile import ON_GPU, Pod, Profile, Resources
 from lmmpress.tasks.training_manifest import CACHE, training_variable
 
 _OWN = {POD: "metadata.name", NODE: "spec.nodeName"}
@@ -61,7 +61,7 @@ def _container(task: PipelineTask, pod: Pod, profile: Profile) -> None:
     environment |= {PATIENCE: profile.patience} if profile.patience != USUAL else {}
     environment |= {LOG: profile.log.value} if profile.log is not LogForm.text else {}
     environment |= {MLFLOW_PAGES: profile.mlflow.ui} if profile.mlflow.ui else {}
-    environment |= training_variable(profile) if _component(task) == DISTILLS else {}
+    environment |= training_variable(profile, _component(task))
     task.container_spec.env = {**(task.container_spec.env or {}), **environment}
     requests, limits = pod.requests or Resources(), pod.limits or Resources()
     task.container_spec.resources = ResourceSpec(

@@ -4,7 +4,6 @@ from enum import StrEnum
 
 from lmmpress.errors import UserError
 from lmmpress.plan import Plan
-from lmmpress.tasks.cluster_profile import DISTILLS, Profile
 
 
 class Granularity(StrEnum):
@@ -27,14 +26,3 @@ def refuse_jumps(plan: Plan, granularity: Granularity) -> None:
     along several axes, and the parts of a step along one."""
     if plan.start_from and granularity == Granularity.step:
         raise UserError("start_from: a pipeline by step makes no jumps; take --granularity stage")
-
-
-def refuse_nodes(profile: Profile, granularity: Granularity, why: str = "") -> None:
-    """Raise UserError if several nodes are to distil and a task is a whole stage, which distils in its own pod. `why`
-    says why it is."""
-    if profile.training and granularity == Granularity.stage:
-        because = f" ({why})" if why else ""
-        raise UserError(
-            f"components.{DISTILLS}.nodes: by stage{because} each stage is one pod, which distils by itself; take "
-            "--granularity step, or leave out nodes"
-        )

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lmmpress.engine.algorithm import Planned, next_step
 from lmmpress.engine.decisions import decided_steps, position
 from lmmpress.engine.remaining import outlook
 from lmmpress.errors import UserError
@@ -12,7 +13,9 @@ from lmmpress.progress import Outlook, at_step
 from lmmpress.result import StepResult
 from lmmpress.tasks.lineage import link_to_lineage, note_lineage, recording_of
 from lmmpress.tasks.outcome import Outcome
-from lmmpress.tasks.submission import open_submission
+from lmmpress.tasks.submission import Submission, open_submission
+from lmmpress.tasks.training import train
+from lmmpress.tasks.training_manifest import asked_training
 from lmmpress.tasks.tries import halvings
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a task that only reads the state does not need it
@@ -60,6 +63,13 @@ class Session:
         return outcome.linked(link_to_lineage(self.run.store, self.run.key))
 
 
+def _due(submission: Submission, known: list[StepResult]) -> tuple[str, int]:
+    """Stage and index of the step that a run is at."""
+    planned = next_step(submission.plan, submission.original, known)
+    assert isinstance(planned, Planned)  # nothing is distilled after the last step
+    return planned.stage.name, planned.index
+
+
 @contextmanager
 def working(store: str, run: str, *makes: "Part", step: tuple[str, int] | None = None) -> Iterator[Session]:
     """Open the run of the submission `run`, for a task that makes some parts of its steps; of the step with this stage
@@ -79,5 +89,14 @@ def working(store: str, run: str, *makes: "Part", step: tuple[str, int] | None =
         settles, every_gpu = "evaluate" in parts, "distill" in parts
         asked = submission.plan, opened, submission.key, submission.original
         made = open_run(*asked, parts, settles, every_gpu, halvings())
+        if (training := asked_training()) and "distill" in parts:
+
+            def distil(part: str) -> None:
+                stage, index = step or _due(
+                    submission, decided_steps(opened, submission.plan, submission.original, state)
+                )
+                train(training, part, store=store, run=run, stage=stage, index=index)
+
+            made.materials.elsewhere = {"distill": distil}
         with at_step(now):
             yield Session(made, state, known, recorder)

@@ -1,15 +1,8 @@
 """The tasks that compute the parts of one step: importance, prune, distill, and evaluate in measuring.py."""
 
-from typing import TYPE_CHECKING
-
 from lmmpress.tasks.exit_codes import for_people
 from lmmpress.tasks.outcome import Outcome, by, memory, table
 from lmmpress.tasks.session import working
-from lmmpress.tasks.training import distil_on_nodes
-from lmmpress.tasks.training_manifest import asked_training
-
-if TYPE_CHECKING:
-    from lmmpress.engine.part_names import Part
 
 
 @for_people
@@ -53,17 +46,12 @@ def prune(store: str, run: str, stage: str, index: int) -> Outcome:
 
 @for_people
 def distill(store: str, run: str, stage: str, index: int) -> Outcome:
-    """Distil the teacher into the model that a step has cut, in one process for each GPU of this machine, or of each of
-    the nodes that the cluster profile asks for."""
-    training = asked_training()
-    makes: tuple[Part, ...] = () if training else ("distill",)
-    with working(store, run, *makes, step=(stage, index)) as session:
+    """Distil the teacher into the model that a step has cut, in one process for each GPU of this machine, or of all
+    nodes that the cluster profile gives to distillation."""
+    with working(store, run, "distill", step=(stage, index)) as session:
         step = session.step(stage, index)
         session.catch_up()
-        pruned = step.pruned.checkpoint
-        if training:
-            distil_on_nodes(step, training, store=store, run=run, stage=stage, index=index)
-        distilled = step.distilled
+        distilled, pruned = step.distilled, step.pruned.checkpoint
         rows = [[epoch, f"{value:.4f}"] for epoch, value in enumerate(distilled.loss, start=1)]
         summary = "The loss is not finite: the step is rolled back."
         if distilled.checkpoint:

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from lmmpress.engine.decisions import position
 from lmmpress.engine.part_names import Part
@@ -22,9 +21,6 @@ from lmmpress.tasks.exit_codes import for_people
 from lmmpress.tasks.outcome import Outcome
 from lmmpress.tasks.submission import open_submission
 from lmmpress.tasks.tries import SMALLER, halvings
-
-if TYPE_CHECKING:  # torch takes seconds to import
-    from lmmpress.engine.step import Step
 
 _NAMESPACE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 _ENDED = 128 + signal.SIGTERM
@@ -58,23 +54,13 @@ def distill_node(store: str, run: str, stage: str, index: int) -> Outcome:
     return Outcome(opened.address(distilled.checkpoint) if distilled.checkpoint else "", "distilled")
 
 
-def distil_on_nodes(step: "Step", manifest: Node, **arguments: str | int) -> None:
-    """See that the store has what a step distils: if it has not, begin the training that makes it, or go on with it,
-    and follow it to its good end. `arguments` are those of `distill_node`.
+def train(manifest: Node, part: str, **arguments: str | int) -> None:
+    """Have several nodes make a part of that name: begin a training, or go on with the one that is there, and follow it
+    to its good end. `arguments` are those of `distill_node`.
 
     If this process is ended because the run is, the training is removed. If only its pod is taken away, the training
     goes on, and the next try follows it. Raises UserError, see `Training.run`.
     """
-    from lmmpress.engine.parts.once import UndoneError
-
-    try:
-        _ = step.distilled
-    except UndoneError as undone:
-        _train(manifest, undone.name, arguments)
-
-
-def _train(manifest: Node, part: str, arguments: dict[str, str | int]) -> None:
-    """Have a part of this name made by a training."""
     try:
         cluster = connect()
     except NoClusterError as error:

@@ -46,9 +46,10 @@ def training_manifest(profile: Profile) -> Node | None:
     }
 
 
-def training_variable(profile: Profile) -> dict[str, str]:
-    """The variable that tells a task's pod of the training to begin; nothing if one node distils."""
-    manifest = training_manifest(profile)
+def training_variable(profile: Profile, component: str) -> dict[str, str]:
+    """The variable that tells a component's pod of the training to begin; nothing if it distils by itself, or not at
+    all."""
+    manifest = training_manifest(profile) if component in (DISTILLS, "stage") else None
     return {TRAINING: json.dumps(manifest, separators=(",", ":"))} if manifest else {}
 
 

@@ -17,6 +17,7 @@ from lmmpress.errors import UserError
 from lmmpress.plan import parse_plan
 from lmmpress.tasks.cluster_profile import ON_GPU, Profile
 from lmmpress.tasks.granularity import Choice, Granularity
+from lmmpress.tasks.training_manifest import TRAINING, training_manifest
 
 EVERYTHING = PROFILE | {
     "log": "json",
@@ -107,6 +108,23 @@ def test_all_of_a_profile_is_in_the_pods(tmp_path: Path) -> None:
     assert (page["name"], page["optional"]) == ("comparison", True), "where there is none, the pod has not failed"
 
 
+def test_where_several_nodes_distil_the_pod_of_the_task_gets_their_manifest_and_no_gpu(tmp_path: Path) -> None:
+    profile = EVERYTHING | {"components": {"distill": {"nodes": 2, "gpus": 8}}}
+    pods = pods_of(compiled(tmp_path, profile=profile))
+    told = {name: {one["name"]: one.get("value") for one in pod["container"]["env"]} for name, pod in pods.items()}
+    assert json.loads(told["distill"][TRAINING]) == training_manifest(Profile.model_validate(profile))
+    assert [name for name, variables in told.items() if TRAINING in variables] == ["distill"]
+    assert "nvidia.com/gpu" not in pods["distill"]["container"]["resources"]["limits"]
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_by_stage_the_pod_of_a_stage_keeps_its_gpus_for_the_other_parts(tmp_path: Path, nodes: int) -> None:
+    profile = EVERYTHING | {"components": {"distill": {"nodes": nodes, "gpus": 8}}}
+    pod = pods_of(compiled(tmp_path, Granularity.stage, profile))["stage"]
+    assert pod["container"]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert (TRAINING in {one["name"] for one in pod["container"]["env"]}) is (nodes > 1)
+
+
 def test_pods_comply_with_the_restricted_profile(tmp_path: Path) -> None:
     made = compiled(tmp_path)
     assert made["spec"]["securityContext"]["runAsNonRoot"]
@@ -156,16 +174,16 @@ def test_a_stage_with_more_steps_than_argo_follows_is_refused_by_step() -> None:
     long = {"block": {"step": 1, "max": DEEPEST + 1}}
     plan = parse_plan(PLAN | {"stages": long})
     with pytest.raises(UserError, match="stage block may have 91 steps, and by step Argo follows 90"):
-        fit(plan, Profile(), Choice.step)
-    assert fit(plan, Profile()).granularity == fit(plan, Profile(), Choice.stage).granularity == Granularity.stage
-    assert fit(parse_plan(PLAN), Profile()).granularity == Granularity.step
+        fit(plan, Choice.step)
+    assert fit(plan).granularity == fit(plan, Choice.stage).granularity == Granularity.stage
+    assert fit(parse_plan(PLAN)).granularity == Granularity.step
 
 
 def test_a_warm_run_is_made_by_stage() -> None:
     warm = parse_plan(PLAN | {"start_from": "previous"})
-    assert fit(warm, Profile()).granularity == fit(warm, Profile(), Choice.stage).granularity == Granularity.stage
+    assert fit(warm).granularity == fit(warm, Choice.stage).granularity == Granularity.stage
     with pytest.raises(UserError, match="makes no jumps"):
-        fit(warm, Profile(), Choice.step)
+        fit(warm, Choice.step)
 
 
 def test_the_names_of_pods_are_no_longer_than_a_host_name() -> None:

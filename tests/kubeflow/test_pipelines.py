@@ -39,6 +39,7 @@ from lmmpress.plan import Plan, parse_plan
 from lmmpress.progress.log import LOG
 from lmmpress.tasks.cluster_profile import COMPONENTS, ON_GPU, Profile
 from lmmpress.tasks.parameters import plan_of
+from lmmpress.tasks.training_manifest import TRAINING, training_manifest
 
 
 def compiled(tmp_path: Path, granularity: Any, raw: dict[str, Any] = PLAN, profile: Any = PROFILE) -> tuple[Any, Any]:
@@ -494,3 +495,20 @@ def test_every_package_is_installed() -> None:
         for path in (ROOT / top).rglob("*.py")
     }
     assert sorted(told) == sorted(found)
+
+
+ON_NODES = PROFILE | {"components": {"distill": {"nodes": 2, "gpus": 8}}}
+
+
+def test_where_several_nodes_distil_the_pod_of_the_task_gets_their_manifest_and_no_gpu(tmp_path: Path) -> None:
+    pods = pods_of(*compiled(tmp_path, "step", profile=ON_NODES))
+    container, pod = pods["distill"]
+    told = {one["name"]: one["value"] for one in container["env"]}
+    assert json.loads(told[TRAINING]) == training_manifest(Profile.model_validate(ON_NODES))
+    assert "accelerator" not in container["resources"]
+    assert "/dev/shm" not in {one["mountPath"] for one in pod["emptyDirMounts"]}
+    told_of_it = [name for name, (other, _) in pods.items() if TRAINING in {one["name"] for one in other["env"]}]
+    assert told_of_it == ["distill"]
+    stage, _ = pods_of(*compiled(tmp_path, "stage", profile=ON_NODES))["stage"]
+    assert stage["resources"]["accelerator"]["resourceCount"] == "1", "for the other parts"
+    assert TRAINING in {one["name"] for one in stage["env"]}

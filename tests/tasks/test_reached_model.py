@@ -46,21 +46,21 @@ def test_shares_are_numbers_where_the_model_is_in_reach_and_stay_shares_elsewher
 
 
 def test_the_granularity_follows_from_the_most_steps_that_shares_may_lead_to(near: Callable[..., Plan]) -> None:
-    assert fit(near(stages=MANY), Profile()).granularity == Granularity.step
-    assert "stage ffn may have 181 steps" in fit(far(stages=MANY), Profile()).said
+    assert fit(near(stages=MANY)).granularity == Granularity.step
+    assert "stage ffn may have 181 steps" in fit(far(stages=MANY)).said
     few = {"ffn": {"step": "50%", "max": "75%"}}
-    assert fit(far(stages=few), Profile()).granularity == Granularity.step
+    assert fit(far(stages=few)).granularity == Granularity.step
     assert fit_kubeflow(far(stages=few), Profile()).granularity == Granularity.step
 
 
 def test_a_share_beside_a_number_is_made_by_stage_unless_the_model_is_in_reach(near: Callable[..., Plan]) -> None:
     """How many steps there are then depends on the width alone."""
     mixed = {"block": {"step": 1, "max": "75%"}}
-    assert fit(near(stages=mixed), Profile()).granularity == Granularity.step
-    assert fit(far(stages=mixed), Profile()).granularity == Granularity.stage
+    assert fit(near(stages=mixed)).granularity == Granularity.step
+    assert fit(far(stages=mixed)).granularity == Granularity.stage
     assert fit_kubeflow(far(stages=mixed), Profile()).granularity == Granularity.stage
     with pytest.raises(UserError, match="--granularity stage"):
-        fit(far(stages=mixed), Profile(), Choice.step)
+        fit(far(stages=mixed), Choice.step)
 
 
 def test_the_memory_of_pods_is_that_of_the_numbers(near: Callable[..., Plan]) -> None:

@@ -1,4 +1,4 @@
-"""Several nodes that distil together: each runs `distill_node`, and the store has what one machine would have made."""
+"""Several nodes that distil together: each runs `distill_node`, and the store has what one machine would make."""
 
 import json
 import os
@@ -18,33 +18,15 @@ from support.plans import PROFILE
 from support.tasks import prepared
 from support.trainings import node_pod, show, train_job
 
-from lmmpress.engine.parts.distill import Distilled
-from lmmpress.engine.parts.once import UndoneError
 from lmmpress.host.machines import Machines, machines_here
 from lmmpress.host.pod import NAMESPACE, POD
-from lmmpress.lmm.checkpoint import load_model
-from lmmpress.store import open_store
 from lmmpress.tasks.cluster_profile import Profile
 from lmmpress.tasks.session import working
-from lmmpress.tasks.training import distil_on_nodes
-from lmmpress.tasks.training_manifest import asked_training, training_manifest, training_variable
+from lmmpress.tasks.training import train
+from lmmpress.tasks.training_manifest import TASK, TRAINING, asked_training, training_manifest, training_variable
 
 STEP = ("block", 0)
 TOLD = ("PET_NNODES", "PET_NPROC_PER_NODE", "PET_NODE_RANK", "PET_MASTER_ADDR", "PET_MASTER_PORT")
-
-
-def pruned(raw: dict[str, Any]) -> tuple[str, str]:
-    """The store and the submission of a run whose first step is pruned, and not yet distilled."""
-    store, run, _ = prepared(raw)
-    tasks.evaluate(store, run, "original")
-    tasks.prune(store, run, *STEP)
-    return store, run
-
-
-def distilled(store: str, run: str) -> Distilled:
-    """What the first step has distilled. UndoneError if that is not in the store."""
-    with working(store, run, step=STEP) as session:
-        return session.step(*STEP).distilled
 
 
 def environment(machines: Machines) -> dict[str, str]:
@@ -66,36 +48,62 @@ def free_ports() -> int:
             return port
 
 
-def start(machines: Machines, store: str, run: str) -> "subprocess.Popen[str]":
-    arguments = json.dumps({"store": store, "run": run, "stage": STEP[0], "index": STEP[1]})
-    command = [sys.executable, "-m", "lmmpress.cli", "task", "distill_node", "--arguments", arguments]
-    own = {**os.environ, **environment(machines), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+class Trainer:
+    """Runs the nodes of a TrainJob as processes of this machine, and shows the job complete once they have ended."""
+
+    def __init__(self, kubernetes: Kubernetes) -> None:
+        self.cluster, self.nodes = kubernetes, list[subprocess.Popen[str]]()
+        self.begun: list[dict[str, Any]] = []
+        kubernetes.on_job = self.begin
+        kubernetes.answers[PODS] = self.look
+
+    def begin(self, job: dict[str, Any]) -> None:
+        asked, port = job["spec"]["trainer"], free_ports()
+        self.begun.append(job)
+        for number in range(asked["numNodes"]):
+            machines = Machines(asked["numNodes"], asked["numProcPerNode"], number, "127.0.0.1", port)
+            own = {**os.environ, **environment(machines), "OMP_NUM_THREADS": "1"}
+            own.pop(TRAINING)
+            command = [sys.executable, "-m", "lmmpress.cli", "task", TASK, *asked["args"]]
+            pipe = subprocess.PIPE
+            self.nodes.append(subprocess.Popen(command, env=own, stdout=pipe, stderr=pipe, text=True))
+
+    def look(self, _: str | None) -> dict[str, Any]:
+        if all(node.poll() is not None for node in self.nodes):
+            told = [node.communicate()[1] for node in self.nodes]
+            ended = "Complete" if not any(node.returncode for node in self.nodes) else "Failed"
+            (name,) = self.cluster.jobs
+            job = train_job(ended, message="; ".join(told))
+            self.cluster.jobs[name] = job | {"metadata": job["metadata"] | {"name": name}}
+        return listed()
 
 
 @pytest.mark.long
-def test_two_nodes_distil_what_one_machine_does(raw_plan: dict[str, Any], tmp_path: Path) -> None:
+def test_a_stage_whose_steps_two_nodes_distil_gives_what_one_machine_does(
+    raw_plan: dict[str, Any], tmp_path: Path, in_a_pod: Kubernetes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     raw = raw_plan | {"stages": {"block": {"step": 1, "max": 1}}}
-    store, run = pruned(raw | {"store": str(tmp_path / "nodes")})
-    with pytest.raises(UndoneError, match="distill is not done yet") as undone:
-        distilled(store, run)
-    port = free_ports()
-    nodes = [start(Machines(2, 1, number, "127.0.0.1", port), store, run) for number in (0, 1)]
-    for node in nodes:
-        _, told = node.communicate(timeout=300)
-        assert node.returncode == 0, told
-    found = distilled(store, run)
-    assert found.record is not None
-    assert found.record.name == undone.value.name
-    alone, own = pruned(raw | {"store": str(tmp_path / "alone")})
-    tasks.distill(alone, own, *STEP)
-    expected = distilled(alone, own)
-    assert found.loss == pytest.approx(expected.loss, rel=1e-3)
-    one, other = (
-        load_model(open_store(where).checkpoint(str(each.checkpoint))).state_dict()
-        for where, each in ((store, found), (alone, expected))
-    )
-    assert one.keys() == other.keys()
+    trainer = Trainer(in_a_pod)
+    manifest: Any = training_manifest(Profile.model_validate(ON_NODES | {"components": {"distill": {"nodes": 2}}}))
+    manifest["spec"]["trainer"]["numProcPerNode"] = 1
+    losses = []
+    for folder in ("nodes", "alone"):
+        store, run, _ = prepared(raw | {"store": str(tmp_path / folder)})
+        tasks.evaluate(store, run, "original")
+        if folder == "nodes":
+            monkeypatch.setenv(TRAINING, json.dumps(manifest))
+        else:
+            monkeypatch.delenv(TRAINING)
+        tasks.compress_stage(store, run, "block")
+        with working(store, run) as session:
+            found = session.step(*STEP).distilled
+        assert found.record is not None
+        losses.append(found.loss)
+        if folder == "nodes":
+            (job,) = trainer.begun
+            assert job["metadata"]["name"] == f"distill-{found.record.name.rpartition('-')[2][:16]}"
+            assert not in_a_pod.jobs, "it is removed when its result is in the store"
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
 def test_a_machine_learns_of_the_others_from_the_variables_of_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,20 +183,13 @@ def test_the_pod_of_the_task_only_follows(monkeypatch: pytest.MonkeyPatch) -> No
     follower = profile.task_pod("distill")
     assert (follower.gpus, follower.shm, follower.timeout) == (0, DEFAULTS.get("shm"), 3600)
     assert profile.task_pod("importance") == profile.pod("importance")
-    for name, value in training_variable(profile).items():
+    for name, value in training_variable(profile, "distill").items():
         monkeypatch.setenv(name, value)
     assert asked_training() == training_manifest(profile)
     one = Profile.model_validate(ON_NODES | {"components": {"distill": {"nodes": 1}}})
-    assert training_variable(one) == {}
+    assert training_variable(one, "distill") == {}
+    assert training_variable(profile, "evaluate") == {}
     assert one.task_pod("distill") == one.pod("distill")
-
-
-class Undone:
-    """A step whose part has no result."""
-
-    @property
-    def distilled(self) -> None:
-        raise UndoneError("store", "distill", f"distill-{'0123456789abcdef' * 4}")
 
 
 @pytest.fixture
@@ -209,10 +210,9 @@ def own_pod(**metadata: str) -> dict[str, Any]:
     return pod
 
 
-def distil(**arguments: Any) -> None:
+def distil() -> None:
     manifest: Any = training_manifest(Profile.model_validate(ON_NODES))
-    step: Any = Undone()
-    distil_on_nodes(step, manifest, store="s3://b/store", run="r", stage="block", index=0, **arguments)
+    train(manifest, f"distill-{'0123456789abcdef' * 4}", store="s3://b/store", run="r", stage="block", index=0)
 
 
 def test_a_training_is_named_after_its_part_and_goes_with_its_workflow(in_a_pod: Kubernetes) -> None:

@@ -34,24 +34,19 @@ class Record:
     energy: Energy | None = None
 
 
-class UndoneError(UserError):
-    """A part has no result yet, and this process may not compute it; `name` is that of the result."""
-
-    def __init__(self, store: str, part: Part, name: str) -> None:
-        super().__init__(f"{store}: {part} is not done yet; another task of the run does it")
-        self.name = name
-
-
 def once(materials: Materials, part: Part, inputs: Inputs, work: Callable[[int], dict[str, Any]]) -> Record:
     """The stored result of a part; if there is none, run `work` with a seed derived from the part's name and store it.
 
-    Raises UndoneError if there is no result and another task has to compute it.
+    Raises UserError if there is no result and another task has to compute it.
     """
     name = name_of(part, inputs)
     values = materials.store.read_record(name)
+    if values is None and part in materials.elsewhere:
+        materials.elsewhere[part](name)
+        values = materials.store.read_record(name)
     if values is None:
-        if part not in materials.makes:
-            raise UndoneError(materials.store.root_address, part, name)
+        if part not in materials.makes or part in materials.elsewhere:
+            raise UserError(f"{materials.store.root_address}: {part} is not done yet; another task of the run does it")
         begun = time.perf_counter()
         with (
             watching(gauge_for(materials, part)) as watched,

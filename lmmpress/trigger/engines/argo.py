@@ -41,7 +41,7 @@ class ArgoEngine:
         from lmmpress.argo.submit import submit
 
         try:  # what is wrong with the order itself is found before anything is sent
-            granularity = fit(order.plan, order.profile, order.granularity).granularity
+            granularity = fit(order.plan, order.granularity).granularity
             reachable_arguments(order.plan, order.compressed, order.profile)
         except UserError as error:
             raise RefusedError(*error.lines) from None
@@ -75,7 +75,7 @@ class ArgoEngine:
         from lmmpress.argo.fitting import fit
 
         reachable_arguments(order.plan, order.compressed, order.profile)
-        said = fit(order.plan, order.profile, order.granularity).said
+        said = fit(order.plan, order.granularity).said
         with self._workflows(order) as workflows:
             workflows.get(order.run)
             version = controller_version(workflows, order.profile)
