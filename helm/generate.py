@@ -138,6 +138,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "existingConfigMap": NAME,
     "localQueue": NAME,
     "clusterQueue": NAME,
+    "runtime.name": NAME,
+    "maxRestarts": {"type": "integer", "minimum": 0},
     "kubeflow.namespace": NAME,
     "serviceAccount.name": NAME,
     "sslMode": {"enum": ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]},

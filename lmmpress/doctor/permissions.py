@@ -56,6 +56,14 @@ RUNNING = (
 """The permissions of the pods' service account, from the source of Kubeflow 2.17 and Argo 4.0: Argo's executor reports
 results; Kubeflow's driver and launcher read their run, their pod and the settings of the namespace."""
 
+TRAINING = (
+    *(Right(verb, "trainer.kubeflow.org", "trainjobs") for verb in ("create", "get", "delete")),
+    *(Right(verb, "", "pods") for verb in ("get", "list")),
+    Right("get", "", "pods/log"),
+)
+"""The permissions of the pods' service account where several nodes distil: the task makes a training of Kubeflow
+Trainer, follows its pods, and removes it."""
+
 INSIDE = (
     Right("create", "batch", "jobs"),
     Right("delete", "batch", "jobs"),
@@ -63,6 +71,12 @@ INSIDE = (
     Right("get", "", "pods/log"),
 )
 """The permissions of the user who calls doctor with --inside."""
+
+
+def rights_of_pods(profile: Profile) -> tuple[Right, ...]:
+    """The permissions of the pods' service account, each once."""
+    rights = REPORTING if profile.engine is Engine.argo else RUNNING
+    return tuple(dict.fromkeys((*rights, *(TRAINING if profile.training else ()))))
 
 
 def check_submitting(profile: Profile, cluster: Cluster) -> list[Finding]:
@@ -113,11 +127,11 @@ def check_running(profile: Profile, cluster: Cluster) -> list[Finding]:
     who = f"system:serviceaccount:{namespace}:{account(profile)}"
     groups = ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"]
     lacking = []
-    rights, whose = (RUNNING, "Argo and Kubeflow do")
-    if profile.engine is Engine.argo:
-        rights, whose = (REPORTING, "Argo does")
+    whose = "what Argo does" if profile.engine is Engine.argo else "what Argo and Kubeflow do"
+    if profile.training:
+        whose = f"{whose}, and make trainings,"
     try:
-        for right in rights:
+        for right in rights_of_pods(profile):
             spec = {"user": who, "groups": groups, "resourceAttributes": right.attributes(namespace)}
             body = _review("LocalSubjectAccessReview", spec) | {"metadata": {"namespace": namespace}}
             if not _allowed(cluster, f"{REVIEWS}/namespaces/{namespace}/localsubjectaccessreviews", body):
@@ -127,7 +141,7 @@ def check_running(profile: Profile, cluster: Cluster) -> list[Finding]:
         mend = f"by an administrator: kubectl auth can-i {first.verb} {first.resource}.{first.group} -n {namespace}"
         return [unknown(name, f"cannot be checked for {account(profile)}: {error}", f"{mend} --as={who}")]
     if not lacking:
-        return [ok(name, f"{account(profile)} may do what {whose} in a pod")]
+        return [ok(name, f"{account(profile)} may do {whose} in a pod")]
     mend = " && ".join(
         _role(f"lmmpress-pods-{number}", of_group, namespace, account(profile))
         for number, of_group in enumerate(_by_group(lacking), 1)

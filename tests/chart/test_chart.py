@@ -23,6 +23,7 @@ from support.chart import (
     render,
     render_text,
     run_helm,
+    runtime,
 )
 from support.paths import ROOT
 
@@ -78,13 +79,22 @@ def test_every_object_is_valid_in_kubernetes(case: str, version: str) -> None:
         assert not faults, (found["kind"], found["metadata"]["name"], [fault.message for fault in faults])
     named = [(found["kind"], found["metadata"]["name"]) for found in objects]
     assert len(named) == len(set(named))
-    assert all(found["metadata"]["namespace"] == "team" for found in objects)
+    clustered = {found["kind"] for found in objects if found["metadata"].get("namespace") != "team"}
+    assert clustered <= {"ClusterTrainingRuntime"}
     assert all(len(found["metadata"]["name"]) <= 63 for found in objects)
 
 
+@pytest.mark.parametrize("version", [version for version in VERSIONS if version >= "1.31"])
+def test_the_job_of_a_training_is_valid_in_kubernetes(version: str) -> None:
+    """In the versions that Kubeflow Trainer runs on."""
+    import kubernetes_validate
+
+    job = {"apiVersion": "batch/v1", "kind": "Job"} | runtime(render("trainer", version))
+    kubernetes_validate.validate(job, version.rsplit(".", 1)[0], strict=True)
+
+
 def test_the_check_of_custom_resources_finds_unknown_keys() -> None:
-    for kind in CUSTOM:
-        case = "trigger" if kind == "HTTPRoute" else "everything"
+    for kind, case in CUSTOM.items():
         (found,) = (found for found in render(case) if found["kind"] == kind)
         assert not list(custom_schema(kind).iter_errors(found))
         assert list(custom_schema(kind).iter_errors(found | {"spec": found["spec"] | {"unknown": 1}}))
@@ -163,9 +173,9 @@ def test_the_list_of_images_is_that_of_the_values() -> None:
 
 
 def test_without_their_apis_custom_resources_are_left_out() -> None:
-    for case in ("everything", "trigger"):
+    for case in ("everything", "trigger", "trainer"):
         kinds = {found["kind"] for found in parsed(render_text(CASES[case][0]))}
-        assert not kinds & set(CUSTOM)
+        assert not kinds & CUSTOM.keys()
 
 
 def test_dashboard_and_rules_can_be_read() -> None:

@@ -1,6 +1,6 @@
 """NetworkPolicies: which pods may connect to which servers."""
 
-from support.chart import Object, parsed, pods, render, render_text
+from support.chart import Object, parsed, pods, render, render_text, runtime
 
 
 def selected(selector: Object, labels: dict[str, str]) -> bool:
@@ -25,7 +25,7 @@ class Network:
     def reaches(self, source: dict[str, str], cidr: str, port: int) -> bool:
         """Whether a pod may call an address outside of the cluster."""
         return any(
-            port in [one["port"] for one in rule["ports"]] and {"ipBlock": {"cidr": cidr}} in rule["to"]
+            _on(rule, port) and {"ipBlock": {"cidr": cidr}} in rule["to"]
             for policy in self.policies
             if selected(policy["podSelector"], source)
             for rule in policy.get("egress", [])
@@ -39,7 +39,7 @@ class Network:
             if direction in policy["policyTypes"] and selected(policy["podSelector"], pod)
         ]
         return not mine or any(
-            port in [one["port"] for one in rule["ports"]]
+            _on(rule, port)
             and any(
                 "podSelector" in peer and "namespaceSelector" not in peer and selected(peer["podSelector"], other)
                 for peer in rule["from" if key == "ingress" else "to"]
@@ -47,6 +47,11 @@ class Network:
             for policy in mine
             for rule in policy.get(key, [])
         )
+
+
+def _on(rule: Object, port: int) -> bool:
+    """Whether a rule is for a port; without ports it is for all."""
+    return "ports" not in rule or port in [one["port"] for one in rule["ports"]]
 
 
 def test_pods_reach_the_servers_they_need_and_no_others() -> None:
@@ -128,6 +133,34 @@ def test_the_trigger_is_called_by_mlflow_and_calls_what_it_needs() -> None:
     assert not Network(render("minimal")).passes(mlflow, trigger, 8080), "without a trigger MLflow calls nobody"
 
 
+def test_the_pods_of_a_training_reach_each_other_the_store_and_names() -> None:
+    objects = render("trainer")
+    labels = {name.removeprefix("press-lmmpress-"): pod["metadata"]["labels"] for name, pod in pods(objects).items()}
+    training = runtime(objects)["spec"]["template"]["metadata"]["labels"]
+    pipeline = {"workflows.argoproj.io/workflow": "a-run", "lmmpress/part": "distill"}
+    network = Network(objects)
+    for port in (29500, 1, 65535):
+        assert network.passes(training, training, port), "NCCL and gloo take any port"
+    assert network.passes(training, labels["minio"], 9000)
+    assert dns_peers(network, training)
+    for name in ("mlflow", "postgresql", "prepare", "check-store"):
+        for port in (5000, 5432, 9000, 29500):
+            assert not network.passes(training, labels[name], port)
+    for source in (pipeline, {"app": "notebook"}, *labels.values()):
+        assert not network.passes(source, training, 29500), "nothing else calls them"
+    assert not network.reaches(training, "0.0.0.0/0", 6443), "they have no token for Kubernetes"
+    assert network.reaches(pipeline, "0.0.0.0/0", 6443), "the task that makes the training calls Kubernetes"
+    for source in (training, pipeline):
+        assert network.reaches(source, "10.6.0.0/16", 443), "further rules"
+    outside = {"minio": {"enabled": False}, "objectStorage": {"external": {"endpoint": "https://s3.example.org:8443"}}}
+    network = Network(parsed(render_text(outside | {"trainer": {"enabled": True}})))
+    assert network.reaches(training, "0.0.0.0/0", 8443)
+    assert not network.reaches(training, "0.0.0.0/0", 443)
+    without = Network(render("minimal"))
+    assert not without.passes(training, training, 29500)
+    assert not without.passes(training, labels["minio"], 9000)
+
+
 def test_outside_servers_are_reached_on_their_ports() -> None:
     pipeline = {"workflows.argoproj.io/workflow": "a-run"}
     network = Network(render("external"))
@@ -150,7 +183,7 @@ def dns_peers(network: Network, pod: dict[str, str]) -> list[tuple[Object, list[
         if selected(policy["podSelector"], pod)
         for rule in policy.get("egress", [])
         for peer in rule["to"]
-        if {"UDP"} & {one.get("protocol") for one in rule["ports"]}
+        if {"UDP"} & {one.get("protocol") for one in rule.get("ports", [])}
     ]
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import yaml
-from support.chart import CASES, containers, in_all_cases, one, pods, render
+from support.chart import CASES, containers, in_all_cases, one, parsed, pods, render, render_text
 
 from lmmpress.plan import parse_plan
 from lmmpress.tasks.cluster_profile import read_profile
@@ -39,6 +39,13 @@ def test_the_profile_is_one_that_compile_reads(case: str, tmp_path: Path) -> Non
         assert profile.pull_secrets == ["registry"]
         plan = yaml.safe_load(one(objects, "ConfigMap", "press-lmmpress-plans")["data"]["antgmm.yaml"])
         assert parse_plan(plan).model == "s3://models/antgmm"
+    trainings = [found["metadata"]["name"] for found in objects if found["kind"] == "ClusterTrainingRuntime"]
+    assert trainings == ([profile.trainer.runtime] if case == "trainer" else [])
+    if case == "trainer":
+        assert profile.trainer.runtime == "team.press-lmmpress", "one for the whole cluster"
+        assert profile.training is not None
+        assert (profile.training.nodes, profile.training.gpus) == (2, 4)
+        assert profile.queue == one(objects, "LocalQueue", "lmmpress")["metadata"]["name"]
     if case == "external":
         assert profile.secrets.mlflow is not None
         assert profile.secrets.mlflow.keys["username"] == "MLFLOW_TRACKING_USERNAME"
@@ -63,3 +70,11 @@ def test_kubeflows_plugin_gets_only_settings_that_it_knows() -> None:
         assert said["settings"].keys() <= known
         assert ("credentialSecretRef" in said["settings"]) == (case == "external")
     assert not [found for found in render("minimal") if found["metadata"]["name"] == "kfp-launcher"]
+
+
+def test_an_existing_runtime_is_named_and_none_is_made() -> None:
+    values = {"trainer": {"enabled": True, "runtime": {"create": False, "name": "shared"}}}
+    objects = parsed(render_text(values, ("trainer.kubeflow.org/v1alpha1",)))
+    assert not [found for found in objects if found["kind"] == "ClusterTrainingRuntime"]
+    said = yaml.safe_load(one(objects, "ConfigMap", "press-lmmpress-cluster")["data"]["cluster.yaml"])
+    assert said["trainer"] == {"runtime": "shared"}

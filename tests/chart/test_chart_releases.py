@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.chart import CASES, CHART, Object, Values, containers, one, parsed, pods, render, render_text, run_helm
-from support.kubernetes_objects import ObjectServer
+from support.kubernetes_objects import TRAINER, ObjectServer
 
 from lmmpress.tasks.cluster_profile import Profile
 
@@ -232,6 +232,53 @@ def test_a_claim_that_cannot_be_taken_over_is_refused_with_one_line(kubernetes: 
     assert "claim lmmpress-cache of namespace team is being deleted" in refused.stderr
     assert "kubectl describe pvc lmmpress-cache -n team names the pods" in refused.stderr
     assert not kubernetes.named("Deployment"), "nothing is begun"
+
+
+RUNTIME = "/apis/trainer.kubeflow.org/v1alpha1/clustertrainingruntimes/team.lmmpress"
+
+
+def trains(restarts: int) -> Values:
+    return {"trainer": {"enabled": True, "runtime": {"maxRestarts": restarts}}}
+
+
+def test_the_runtime_of_trainings_comes_and_goes_with_its_release(kubernetes: ObjectServer) -> None:
+    kubernetes.kinds |= TRAINER
+    for command in ("install", "upgrade"):
+        result = release(kubernetes, command, "lmmpress", str(CHART), values=trains(3))
+        assert result.returncode == 0, result.stderr
+        assert "Kubeflow Trainer is not installed" not in result.stdout
+        assert kubernetes.named("ClusterTrainingRuntime") == {"team.lmmpress"}
+    without = release(kubernetes, "upgrade", "lmmpress", str(CHART), values={"trainer": {"enabled": False}})
+    assert without.returncode == 0, without.stderr
+    assert not kubernetes.named("ClusterTrainingRuntime")
+    assert release(kubernetes, "upgrade", "lmmpress", str(CHART), values=trains(3)).returncode == 0
+    assert release(kubernetes, "uninstall", "lmmpress").returncode == 0
+    assert not kubernetes.named("ClusterTrainingRuntime")
+
+
+def test_restarts_that_kubernetes_does_not_change_are_refused_with_one_line(kubernetes: ObjectServer) -> None:
+    """In the definition of a runtime the failure policy is immutable."""
+    kubernetes.kinds |= TRAINER
+    assert release(kubernetes, "install", "lmmpress", str(CHART), values=trains(3)).returncode == 0
+    refused = release(kubernetes, "upgrade", "lmmpress", str(CHART), values=trains(5))
+    assert refused.returncode != 0
+    assert "ClusterTrainingRuntime team.lmmpress has maxRestarts 3, and trainer.runtime.maxRestarts is 5" in (
+        refused.stderr
+    )
+    del kubernetes.objects[RUNTIME]
+    again = release(kubernetes, "upgrade", "lmmpress", str(CHART), values=trains(5))
+    assert again.returncode == 0, again.stderr
+    assert kubernetes.objects[RUNTIME]["spec"]["template"]["spec"]["failurePolicy"]["maxRestarts"] == 5
+
+
+def test_the_notes_say_that_there_is_no_trainer(kubernetes: ObjectServer) -> None:
+    result = release(kubernetes, "install", "lmmpress", str(CHART), values=trains(3))
+    assert result.returncode == 0, result.stderr
+    assert "WARNING: Kubeflow Trainer is not installed in this cluster" in result.stdout
+    kubernetes.kinds |= TRAINER
+    result = release(kubernetes, "upgrade", "lmmpress", str(CHART), values=trains(3))
+    assert kubernetes.named("ClusterTrainingRuntime") == {"team.lmmpress"}
+    assert "Kubeflow Trainer is not installed" not in result.stdout
 
 
 def test_the_notes_say_who_may_submit_to_argo(kubernetes: ObjectServer) -> None:

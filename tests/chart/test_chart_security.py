@@ -7,12 +7,31 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.chart import CASES, containers, in_all_cases, one, pods, render, unavailable
+from support.chart import CASES, Object, containers, in_all_cases, one, pods, render, runtime, unavailable
 from support.real_checkov import find_checkov
 
-from lmmpress.doctor.permissions import RUNNING, SUBMITTING, Right
+from lmmpress.doctor.permissions import SUBMITTING, Right, rights_of_pods
 from lmmpress.doctor.pod_demands import account, home
 from lmmpress.tasks.cluster_profile import Profile
+
+
+def restricted(name: str, pod: Object) -> None:
+    """The pod has no token and keeps to the restricted standard of Kubernetes."""
+    spec = pod["spec"]
+    assert spec["automountServiceAccountToken"] is False, name
+    assert spec["securityContext"]["runAsNonRoot"] is True, name
+    assert spec["securityContext"]["runAsUser"] > 0, name
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys(), name
+    allowed = {"name", "configMap", "emptyDir", "secret", "persistentVolumeClaim", "projected"}
+    assert all(volume.keys() <= allowed for volume in spec.get("volumes", [])), name
+    for container in containers(pod):
+        context = container["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False, name
+        assert context["readOnlyRootFilesystem"] is True, name
+        assert context["capabilities"] == {"drop": ["ALL"]}, name
+        assert context["privileged"] is False, name
+        assert container["terminationMessagePolicy"] == "FallbackToLogsOnError", name
 
 
 @in_all_cases
@@ -20,24 +39,45 @@ def test_pods_keep_to_the_restricted_standard(case: str) -> None:
     found = pods(render(case))
     assert found
     for name, pod in found.items():
-        spec = pod["spec"]
-        assert spec["automountServiceAccountToken"] is False, name
-        assert spec["securityContext"]["runAsNonRoot"] is True, name
-        assert spec["securityContext"]["runAsUser"] > 0, name
-        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
-        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys(), name
-        allowed = {"name", "configMap", "emptyDir", "secret", "persistentVolumeClaim", "projected"}
-        assert all(volume.keys() <= allowed for volume in spec["volumes"]), name
+        restricted(name, pod)
         for container in containers(pod):
-            context = container["securityContext"]
-            assert context["allowPrivilegeEscalation"] is False, name
-            assert context["readOnlyRootFilesystem"] is True, name
-            assert context["capabilities"] == {"drop": ["ALL"]}, name
-            assert context["privileged"] is False, name
             assert container["resources"]["requests"].keys() == {"cpu", "memory"}, name
             assert "memory" in container["resources"]["limits"], name
-            assert container["terminationMessagePolicy"] == "FallbackToLogsOnError", name
             assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"], name
+
+
+def test_the_pods_of_a_training_have_what_a_training_cannot_set_itself() -> None:
+    """Its TrainJob sets command, resources, volumes and nodes; it can patch neither the token nor the pull policy."""
+    objects = render("trainer")
+    profile = Profile.model_validate(
+        yaml.safe_load(one(objects, "ConfigMap", "press-lmmpress-cluster")["data"]["cluster.yaml"])
+    )
+    pod = runtime(objects)["spec"]["template"]
+    restricted("training", pod)
+    spec = pod["spec"]
+    assert spec["serviceAccountName"] == account(profile)
+    assert spec["imagePullSecrets"] == [{"name": "registry"}]
+    assert spec["priorityClassName"] == "high"
+    (container,) = spec["containers"]
+    assert (container["name"], container["image"]) == ("node", profile.image)
+    assert container["imagePullPolicy"] == profile.pull_policy
+    assert pod["metadata"]["annotations"] == {"k8s.v1.cni.cncf.io/networks": "rdma"}
+    assert pod["metadata"]["labels"]["tier"] == "training"
+
+
+def test_a_training_begins_again_unless_its_input_is_at_fault() -> None:
+    objects = render("trainer")
+    (found,) = (found for found in objects if found["kind"] == "ClusterTrainingRuntime")
+    policy = found["spec"]["template"]["spec"]["failurePolicy"]
+    assert policy["maxRestarts"] == 3
+    (rule,) = policy["rules"]
+    assert (rule["action"], rule["onJobFailureReasons"]) == ("FailJobSet", ["PodFailurePolicy"])
+    job = runtime(objects)["spec"]
+    assert job["backoffLimit"] == 0, "one pod cannot go on without the others, so none is started alone"
+    assert job["template"]["spec"]["restartPolicy"] == "Never"
+    (rule,) = job["podFailurePolicy"]["rules"]
+    assert rule["action"] == "FailJob"
+    assert rule["onExitCodes"] == {"containerName": "node", "operator": "In", "values": [2]}, "as tasks end for people"
 
 
 # Findings of checkov, the objects that they are about, and why they are accepted. Without an account checkov reports no
@@ -88,7 +128,7 @@ def test_roles_name_what_they_allow(case: str) -> None:
             if {"secrets", "configmaps"} & set(rule["resources"]):
                 assert rule["resourceNames"], "every Secret of the namespace would be open"
                 assert rule["verbs"] == ["get"]
-    assert not [found for found in objects if found["kind"].startswith("Cluster")]
+    assert not [found for found in objects if found["kind"].startswith("ClusterRole")]
     accounts = {found["metadata"]["name"]: found for found in objects if found["kind"] == "ServiceAccount"}
     with_token = [name for name, found in accounts.items() if found["automountServiceAccountToken"]]
     assert len(with_token) == 1, "only the pipeline's pods call Kubernetes"
@@ -141,8 +181,9 @@ def test_tokens_are_mounted_for_who_is_to_read_them() -> None:
     assert variables["KFP_TOKEN_FILE"] in tokens("trigger")
 
 
-def test_the_rights_of_pods_are_those_that_the_doctor_asks_for() -> None:
-    objects = render("minimal")
+@pytest.mark.parametrize("case", ["minimal", "trainer", "argo"])
+def test_the_rights_of_pods_are_those_that_the_doctor_asks_for(case: str) -> None:
+    objects = render(case)
     profile = Profile.model_validate(
         yaml.safe_load(one(objects, "ConfigMap", "press-lmmpress-cluster")["data"]["cluster.yaml"])
     )
@@ -156,7 +197,8 @@ def test_the_rights_of_pods_are_those_that_the_doctor_asks_for() -> None:
         for resource in rule["resources"]
         for name in rule.get("resourceNames", [""])
     }
-    asked = {(right.verb, right.group, right.resource, right.name) for right in RUNNING}
+    asked = {(right.verb, right.group, right.resource, right.name) for right in rights_of_pods(profile)}
     # the doctor does not check the Secret of Kubeflow's object store, which not every store needs
-    assert given - asked == {("get", "", "secrets", "mlpipeline-minio-artifact")}
+    unasked = {("get", "", "secrets", "mlpipeline-minio-artifact")} if profile.engine == "kubeflow" else set()
+    assert given - asked == unasked
     assert asked <= given

@@ -118,6 +118,19 @@ REFUSED: dict[str, tuple[Values, str]] = {
         trigger() | {"trigger": trigger()["trigger"] | {"httpRoute": {"enabled": True}}},
         "trigger.httpRoute.parentRefs",
     ),
+    "several nodes without the right to make trainings": (
+        {"profile": {"components": {"distill": {"nodes": 2}}}},
+        "profile.components.distill.nodes is 2, and pipelines may make no trainings of Kubeflow Trainer",
+    ),
+    "several nodes in another profile": (
+        {"profiles": {"large": {"components": {"distill": {"nodes": 4}}}}},
+        "profiles.large.components.distill.nodes is 4",
+    ),
+    "a runtime without a name": (
+        {"trainer": {"enabled": True, "runtime": {"create": False}}},
+        "trainer.runtime.name: name the existing ClusterTrainingRuntime",
+    ),
+    "restarts backwards": ({"trainer": {"runtime": {"maxRestarts": -1}}}, "maxRestarts"),
     "no account": ({"pipeline": {"serviceAccount": {"create": False}}}, "pipeline.serviceAccount.name"),
 }
 
@@ -213,7 +226,7 @@ def masked(text: str) -> str:
     return re.sub(r"^  (AWS_ACCESS_KEY_ID|AWS_SECRET_ACCESS_KEY|password): \S+$", "", text, flags=re.MULTILINE)
 
 
-BEFORE = ("everything", "external", "database", "argo", "trigger")
+BEFORE = ("everything", "external", "database", "argo", "trigger", "trainer")
 GROUPS = sorted({value.path.split(".")[0] for value in generate.read_values()})
 
 

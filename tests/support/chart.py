@@ -18,7 +18,14 @@ from support.s3 import MiniStack
 CHART = ROOT / "helm" / "lmmpress"
 VERSIONS = ("1.28.0", "1.31.0", "1.34.0", "1.37.0")
 APIS = ("monitoring.coreos.com/v1", "kueue.x-k8s.io/v1beta1", "gateway.networking.k8s.io/v1")
-CUSTOM = ("ServiceMonitor", "PrometheusRule", "LocalQueue", "HTTPRoute")
+CUSTOM = {
+    "ServiceMonitor": "everything",
+    "PrometheusRule": "everything",
+    "LocalQueue": "everything",
+    "HTTPRoute": "trigger",
+    "ClusterTrainingRuntime": "trainer",
+}
+"""Kinds that are not Kubernetes' own, and a case that has one."""
 DIGEST = "sha256:" + "1" * 64
 PLAN = {"model": "s3://models/antgmm", "data": "s3://models/maad", "stages": {"ffn": {"step": 768, "max": 6144}}}
 SCHEDULED = {
@@ -237,6 +244,26 @@ CASES: dict[str, tuple[Values, tuple[str, ...]]] = {
         },
         (),
     ),
+    "trainer": (
+        {
+            "imagePullSecrets": ["registry"],
+            "image": {"digest": DIGEST},
+            "trainer": {
+                "enabled": True,
+                "runtime": {
+                    "podAnnotations": {"k8s.v1.cni.cncf.io/networks": "rdma"},
+                    "podLabels": {"tier": "training"},
+                    "priorityClassName": "high",
+                },
+            },
+            "kueue": {"enabled": True, "clusterQueue": "gpus"},
+            "profile": {"components": {"distill": {"nodes": 2, "gpus": 4, "shm": "16Gi"}}},
+            "networkPolicy": {
+                "pipelineEgress": [{"to": [{"ipBlock": {"cidr": "10.6.0.0/16"}}], "ports": [{"port": 443}]}],
+            },
+        },
+        ("trainer.kubeflow.org/v1alpha1", "kueue.x-k8s.io/v1beta2"),
+    ),
     "kueue": ({"kueue": {"enabled": True, "clusterQueue": "gpus", "localQueue": "team"}}, ("kueue.x-k8s.io/v1beta2",)),
 }
 in_all_cases = pytest.mark.parametrize("case", CASES)
@@ -307,6 +334,13 @@ def pods(objects: list[Object]) -> dict[str, Object]:
         elif one["kind"] in ("Deployment", "StatefulSet", "Job"):
             found[one["metadata"]["name"]] = one["spec"]["template"]
     return found
+
+
+def runtime(objects: list[Object]) -> Object:
+    """The Job of the runtime of trainings: metadata and spec."""
+    (found,) = (found for found in objects if found["kind"] == "ClusterTrainingRuntime")
+    (job,) = found["spec"]["template"]["spec"]["replicatedJobs"]
+    return dict(job["template"])
 
 
 def containers(pod: Object) -> list[Object]:

@@ -21,6 +21,9 @@ KINDS = {
     "policy/v1": ["PodDisruptionBudget"],
     "rbac.authorization.k8s.io/v1": ["Role", "RoleBinding"],
 }
+TRAINER = {"trainer.kubeflow.org/v1alpha1": ["ClusterTrainingRuntime"]}
+"""What Kubeflow Trainer serves, for a server that has it."""
+CLUSTERED = ("ClusterTrainingRuntime",)
 Object = dict[str, Any]
 
 
@@ -29,9 +32,11 @@ def plural(kind: str) -> str:
 
 
 class ObjectServer:
-    """Listens on loopback. `objects` by path; `unknown` are requests that it cannot answer."""
+    """Listens on loopback. `objects` by path; `unknown` are requests that it cannot answer; `kinds` are those that it
+    knows, by their API."""
 
     def __init__(self, folder: Path) -> None:
+        self.kinds = dict(KINDS)
         self.objects: dict[str, Object] = {}
         self.unknown: list[str] = []
         self.version = 0
@@ -95,9 +100,9 @@ class ObjectServer:
 
     def answer(self, method: str, target: str, raw: bytes, kind: str) -> tuple[int, Object]:
         url = urlsplit(target)
-        if (discovered := _discover(url.path)) is not None:
+        if (discovered := _discover(url.path, self.kinds)) is not None:
             return 200, discovered
-        match = re.fullmatch(r"(/api/v1|/apis/[^/]+/[^/]+)/namespaces/([^/]+)/([a-z]+)(?:/([^/]+))?", url.path)
+        match = re.fullmatch(r"(/api/v1|/apis/[^/]+/[^/]+)(/namespaces/[^/]+)?/([a-z]+)(?:/([^/]+))?", url.path)
         if not match:
             self.unknown.append(f"{method} {url.path}")
             return 404, _status(404, "NotFound")
@@ -145,7 +150,7 @@ class ObjectServer:
         ]
         above, _, kinds = path.rpartition("/")
         version = re.sub("^/apis?/|/namespaces/.*$", "", above)
-        (kind,) = (kind for kind in KINDS[version] if plural(kind) == kinds)
+        (kind,) = (kind for kind in self.kinds[version] if plural(kind) == kinds)
         return {"kind": f"{kind}List", "apiVersion": version, "metadata": {"resourceVersion": "1"}, "items": items}
 
 
@@ -206,7 +211,7 @@ def _status(code: int, reason: str) -> Object:
     return {"kind": "Status", "apiVersion": "v1", "status": told, "reason": reason, "code": code, "message": reason}
 
 
-def _discover(path: str) -> Object | None:
+def _discover(path: str, kinds: dict[str, list[str]]) -> Object | None:
     """The description of the server's API."""
     if path == "/version":
         return {"major": "1", "minor": "34", "gitVersion": "v1.34.0"}
@@ -214,17 +219,23 @@ def _discover(path: str) -> Object | None:
         return {"kind": "APIVersions", "versions": ["v1"]}
     if path == "/apis":
         groups = []
-        for version in KINDS:
+        for version in kinds:
             if "/" in version:
                 known = {"groupVersion": version, "version": version.split("/")[1]}
                 groups.append({"name": version.split("/")[0], "versions": [known], "preferredVersion": known})
         return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
     version = path.removeprefix("/apis/").removeprefix("/api/")
-    if version not in KINDS:
+    if version not in kinds:
         return None
     verbs = ["create", "delete", "get", "list", "patch", "update", "watch"]
     resources = [
-        {"name": plural(kind), "singularName": kind.lower(), "namespaced": True, "kind": kind, "verbs": verbs}
-        for kind in KINDS[version]
+        {
+            "name": plural(kind),
+            "singularName": kind.lower(),
+            "namespaced": kind not in CLUSTERED,
+            "kind": kind,
+            "verbs": verbs,
+        }
+        for kind in kinds[version]
     ]
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": resources}

@@ -134,6 +134,14 @@ securityContext:
 {{- $own -}}
 {{- end -}}
 
+{{/* The runtime of trainings. It is there for the whole cluster, so its name has the namespace, which holds no dot. */}}
+{{- define "lmmpress.trainingRuntime" -}}
+{{- if and (not .Values.trainer.runtime.create) (not .Values.trainer.runtime.name) -}}
+{{- fail "trainer.runtime.name: name the existing ClusterTrainingRuntime, or set trainer.runtime.create" -}}
+{{- end -}}
+{{- default (printf "%s.%s" .Release.Namespace (include "lmmpress.fullname" .)) .Values.trainer.runtime.name -}}
+{{- end -}}
+
 {{/* Secrets. */}}
 {{- define "lmmpress.storeSecret" -}}
 {{- if .Values.objectStorage.existingSecret -}}
@@ -516,6 +524,7 @@ volumes:
 {{- range $key, $value := .Values.pipeline.retries }}{{ $_ := set $retries $key (int64 $value) }}{{ end }}
 {{- $_ := set $profile "defaults" (dict "retries" $retries) }}
 {{- if .Values.kueue.enabled }}{{ $_ := set $profile "queue" .Values.kueue.localQueue }}{{ end }}
+{{- if .Values.trainer.enabled }}{{ $_ := set $profile "trainer" (dict "runtime" (include "lmmpress.trainingRuntime" .)) }}{{ end }}
 {{- $environment := include "lmmpress.plainEnv" . | fromYaml }}
 {{- $_ := set $environment "MLFLOW_TRACKING_URI" (include "lmmpress.mlflowUrl" .) }}
 {{- $_ := set $environment "MLFLOW_EXPERIMENT_NAME" .Values.mlflow.experiment }}
@@ -548,6 +557,16 @@ volumes:
 {{- range $name, $profile := .Values.profiles -}}
 {{- if and $profile.engine (ne $profile.engine $.Values.engine) -}}
 {{- fail (printf "profiles.%s.engine is %s, and this release is made for %s: the rights of its pods are; install another release for %s" $name $profile.engine $.Values.engine $profile.engine) -}}
+{{- end -}}
+{{- end -}}
+{{- if not .Values.trainer.enabled -}}
+{{- $profiles := dict "profile" .Values.profile -}}
+{{- range $name, $profile := .Values.profiles -}}{{- $_ := set $profiles (printf "profiles.%s" $name) $profile -}}{{- end -}}
+{{- range $place, $profile := $profiles -}}
+{{- $nodes := dig "components" "distill" "nodes" 1 $profile -}}
+{{- if gt (int64 $nodes) 1 -}}
+{{- fail (printf "%s.components.distill.nodes is %d, and pipelines may make no trainings of Kubeflow Trainer: set trainer.enabled=true" $place (int64 $nodes)) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- if and (eq .Values.engine "argo") (include "lmmpress.usesPlugin" .) -}}
