@@ -2,7 +2,18 @@
 
 from collections.abc import Callable
 
-from lmmpress.doctor import api, argo, kubeflow, mlflow_plugin, nodes, permissions, quotas, references, storage
+from lmmpress.doctor import (
+    api,
+    argo,
+    kubeflow,
+    mlflow_plugin,
+    nodes,
+    permissions,
+    quotas,
+    references,
+    storage,
+    trainer,
+)
 from lmmpress.doctor.finding import Finding, unknown
 from lmmpress.doctor.pod_demands import BY_GRANULARITY
 from lmmpress.pods.cluster_reader import Cluster, UnseenError
@@ -13,7 +24,8 @@ Tell = Callable[[str], None]
 
 
 def checks(components: tuple[str, ...] = COMPONENTS) -> dict[str, Check]:
-    """All checks of the cluster by name; nodes and quotas are checked for the pods of these components."""
+    """All checks of the cluster by name; queue, quotas and nodes are checked for the pods of these
+    components."""
     return {
         "namespace": api.check_namespace,
         "permission to submit": permissions.check_submitting,
@@ -29,7 +41,10 @@ def checks(components: tuple[str, ...] = COMPONENTS) -> dict[str, Check]:
         "secrets": references.check_secrets,
         "pull secrets": references.check_pull_secrets,
         "claims": storage.check_storage,
-        "queue": references.check_queue,
+        "queue": lambda profile, cluster: references.check_queue(profile, cluster, components),
+        "Kubeflow Trainer": trainer.check_trainer,
+        "runtime of trainings": trainer.check_runtime,
+        "shared memory": trainer.check_shared_memory,
         "quotas": lambda profile, cluster: quotas.check_quotas(profile, cluster, components),
         "nodes": lambda profile, cluster: nodes.check_nodes(profile, cluster, components),
     }
@@ -46,6 +61,9 @@ BEFORE_SUBMITTING = (
     "pull secrets",
     "claims",
     "queue",
+    "Kubeflow Trainer",
+    "runtime of trainings",
+    "shared memory",
     "quotas",
     "nodes",
 )

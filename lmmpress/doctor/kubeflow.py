@@ -30,20 +30,21 @@ _INSTALL = "https://www.kubeflow.org/docs/components/pipelines/operator-guides/i
 
 def check_kinds(profile: Profile, cluster: Cluster) -> list[Finding]:
     """Check that the API serves the resources of their CRDs; every user of the cluster may read that."""
-    found = []
-    for name, (group, version, kinds) in KINDS[profile.engine].items():
-        served = cluster.find(f"/apis/{group}/{version}")
-        names = {text(one.get("name")) for one in mappings(at(served, "resources"))}
-        lacking = [f"{kind}.{group}" for kind in kinds if kind not in names]
-        if served is not None and not isinstance(served.get("resources"), list):
-            found.append(unknown(f"CRDs of {name}", f"{group}/{version} is served, but lists no resources"))
-        elif lacking:
-            where = _INSTALL if profile.engine is Engine.kubeflow else _ARGO
-            mend = f"install {name} with its cluster-scoped resources: {where}; then kubectl get crd {lacking[0]}"
-            found.append(failed(f"CRDs of {name}", f"the cluster has no {', '.join(lacking)} ({version})", mend))
-        else:
-            found.append(ok(f"CRDs of {name}", f"{group}/{version}"))
-    return found
+    where = _INSTALL if profile.engine is Engine.kubeflow else _ARGO
+    return [served(name, *kinds, where, cluster) for name, kinds in KINDS[profile.engine].items()]
+
+
+def served(name: str, group: str, version: str, kinds: tuple[str, ...], where: str, cluster: Cluster) -> Finding:
+    """Whether the API serves the resources of a program's CRDs. `where` is the address that says how to install it."""
+    answer = cluster.find(f"/apis/{group}/{version}")
+    names = {text(one.get("name")) for one in mappings(at(answer, "resources"))}
+    lacking = [f"{kind}.{group}" for kind in kinds if kind not in names]
+    if answer is not None and not isinstance(answer.get("resources"), list):
+        return unknown(f"CRDs of {name}", f"{group}/{version} is served, but lists no resources")
+    if lacking:
+        mend = f"install {name} with its cluster-scoped resources: {where}; then kubectl get crd {lacking[0]}"
+        return failed(f"CRDs of {name}", f"the cluster has no {', '.join(lacking)} ({version})", mend)
+    return ok(f"CRDs of {name}", f"{group}/{version}")
 
 
 def check_workers(profile: Profile, cluster: Cluster) -> list[Finding]:

@@ -47,13 +47,20 @@ def _check(one: Demand, nodes: list[Node], used: dict[str, dict[str, Decimal]] |
         nearest = max(reasons, key=lambda reason: _STEPS.index(reason.step))
         mend = f"{nearest.mend} (if an autoscaler would make such nodes: submit with --no-checks)"
         return failed(name, f"no node takes a pod that asks for {one.needs}: {said}", mend)
+    if (at_all := _places(fit, one, {})) < one.count:
+        said = f"{one.needs}: {len(fit)} match, and take {at_all} of {one.count} pods at once"
+        mend = "a smaller components.distill.nodes in the profile, or more such nodes"
+        return failed(name, said, f"{mend} (if an autoscaler would make them: submit with --no-checks)")
     if used is None:
         said = f"{len(fit)} match ({some(map(_name, fit))}); their free resources could not be read: {unseen}"
         mend = "ask an administrator: kubectl describe nodes | grep -A 8 'Allocated resources'"
         return unknown(name, said, mend)
     free = [node for node in fit if not _lacks(node, one, used.get(_name(node), {}))]
-    if free:
+    if (places := _places(fit, one, used)) >= one.count:
         return ok(name, f"{one.needs}: {len(fit)} match, {len(free)} have room now ({some(map(_name, free))})")
+    if free:
+        said = f"{one.needs}: {len(fit)} match, with room for {places} of {one.count} pods now"
+        return warning(name, said, f"pods wait; kubectl get pods -A --field-selector spec.nodeName={_name(fit[0])}")
     lacking = _lacks(fit[0], one, used.get(_name(fit[0]), {}))
     said = f"{one.needs}: {len(fit)} match, but none has room now; {_name(fit[0])} has {', '.join(lacking)}"
     return warning(name, said, f"pods wait; kubectl get pods -A --field-selector spec.nodeName={_name(fit[0])}")
@@ -175,11 +182,23 @@ def _add(total: dict[str, Decimal], more: dict[str, Decimal]) -> None:
         total[name] = total.get(name, Decimal(0)) + value
 
 
-def _lacks(node: Node, one: Demand, used: dict[str, Decimal]) -> list[str]:
-    """The resources that are too small on a node with `used` in use, each with the free and the requested amount."""
+def _places(nodes: list[Node], one: Demand, used: dict[str, dict[str, Decimal]]) -> int:
+    """How many of the pods of a demand these nodes take at once, with `used` in use on them."""
+    places = 0
+    for node in nodes:
+        here = 0
+        while here + places < one.count and not _lacks(node, one, used.get(_name(node), {}), here + 1):
+            here += 1
+        places += here
+    return places
+
+
+def _lacks(node: Node, one: Demand, used: dict[str, Decimal], pods: int = 1) -> list[str]:
+    """The resources that are too small for so many pods on a node with `used` in use, each with the free and the
+    requested amount."""
     lacking = []
-    for name, requested in ({"pods": Decimal(1)} | one.requests).items():
-        free = _allocatable(node, name) - used.get(name, Decimal(0))
+    for name, of_one in ({"pods": Decimal(1)} | one.requests).items():
+        free, requested = _allocatable(node, name) - used.get(name, Decimal(0)), of_one * pods
         if free < requested and (name != "pods" or used):
             lacking.append(f"{name} {in_words(name, max(free, Decimal(0)))} of {in_words(name, requested)}")
     return lacking

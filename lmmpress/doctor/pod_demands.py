@@ -1,11 +1,11 @@
 """What a profile means in the cluster: the namespace and service account of the pods, and their resource requests."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from lmmpress.doctor.finding import some
 from lmmpress.pods.cluster_reader import amount
-from lmmpress.tasks.cluster_profile import COMPONENTS, Engine, Pod, Profile
+from lmmpress.tasks.cluster_profile import COMPONENTS, DISTILLS, Engine, Pod, Profile
 
 BY_GRANULARITY = {
     "step": tuple(name for name in COMPONENTS if name != "stage"),
@@ -36,32 +36,52 @@ def account(profile: Profile) -> str:
 
 @dataclass(frozen=True)
 class Demand:
-    """Components whose pods are equal, and the resources that such a pod requests."""
+    """Components whose pods are equal, and the resources that such a pod requests.
+
+    `count` of them run at once, `beside` another pod, which follows them.
+    """
 
     components: tuple[str, ...]
     pod: Pod
     requests: dict[str, Decimal]
     limits: dict[str, Decimal]
+    count: int = 1
+    beside: "Demand | None" = None
 
     def __str__(self) -> str:
-        return some(self.components, 3)
+        return some(self.components, 3) + (f" on {self.count} nodes" if self.count > 1 else "")
 
     @property
     def needs(self) -> str:
-        """The requested resources, for a message."""
+        """The resources that a pod requests, for a message."""
         names = {"cpu": "cpu", "memory": "memory"}
         listed = [f"{self.requests[name]} {name}" for name in self.requests if name not in names]
         listed += [f"{name} {in_words(name, self.requests[name])}" for name in names if name in self.requests]
-        return ", ".join(listed) or "nothing"
+        return (", ".join(listed) or "nothing") + (" each" if self.count > 1 else "")
+
+    @property
+    def ask(self) -> str:
+        """The subject and verb of a message about what the pods request together."""
+        if self.beside:
+            return f"its {self.count} pods and the one that follows them ask for"
+        return "a pod asks for"
 
 
 def demands_of(profile: Profile, components: tuple[str, ...]) -> list[Demand]:
-    """The demand of each kind of pod; components with equal pods share one."""
+    """The demand of each kind of pod; components with equal pods share one. Where several nodes distil, their pods are
+    a demand of their own."""
     groups: dict[str, list[str]] = {}
     for component in components:
-        pod = profile.pod(component)
+        pod = profile.task_pod(component)
         groups.setdefault(pod.model_dump_json(exclude={"retries", "shm"}), []).append(component)
-    return [_demand(tuple(names), profile.pod(names[0])) for names in groups.values()]
+    found = [_demand(tuple(names), profile.task_pod(names[0])) for names in groups.values()]
+    training = profile.training
+    if training and training.nodes and DISTILLS in components:
+        # only the task's own pod has a deadline in Kubernetes
+        together = _demand((DISTILLS,), training.model_copy(update={"timeout": None}))
+        follower = _demand((DISTILLS,), profile.task_pod(DISTILLS))
+        found.append(replace(together, count=training.nodes, beside=follower))
+    return found
 
 
 def _demand(names: tuple[str, ...], pod: Pod) -> Demand:

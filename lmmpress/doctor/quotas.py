@@ -39,7 +39,7 @@ def _in_quota(one: Demand, quota: Node, namespace: str) -> list[Finding]:
     found = []
     for key, value in hard.items():
         limit, used = amount(value), amount(at(quota, "status", "used", key)) or Decimal(0)
-        requested = _requested(one, key)
+        requested = _at_once(one, key)
         if limit is None or requested is None:
             continue
         if requested == 0:
@@ -48,11 +48,11 @@ def _in_quota(one: Demand, quota: Node, namespace: str) -> list[Finding]:
                 mend = f"set {kind or 'requests'}.{resource} in the profile's defaults, or a LimitRange with a default"
                 found.append(failed(name, f"a pod must set {key} there, but ours does not", mend))
         elif requested > limit:
-            said = f"{key}: a pod asks for {in_words(key, requested)}, the quota is {in_words(key, limit)} in all"
+            said = f"{key}: {one.ask} {in_words(key, requested)}, the quota is {in_words(key, limit)} in all"
             found.append(failed(name, said, f"ask for less in the profile, or {change}"))
         elif requested > limit - used:
             left = in_words(key, max(limit - used, Decimal(0)))
-            said = f"{key}: a pod asks for {in_words(key, requested)}, but {left} of {in_words(key, limit)} are left"
+            said = f"{key}: {one.ask} {in_words(key, requested)}, but {left} of {in_words(key, limit)} are left"
             found.append(warning(name, said, f"wait for other pods to end, or {change}"))
     return found
 
@@ -67,6 +67,15 @@ def _counts(one: Demand, quota: Node) -> bool | None:
         return None
     matched = [known.get(text(scope)) for scope in scopes]
     return False if False in matched else None if None in matched else True
+
+
+def _at_once(one: Demand, key: str) -> Decimal | None:
+    """The amount of all pods of a demand that counts for a quota's key; None if the key does not concern pods, 0 if a
+    pod does not set it."""
+    requested = _requested(one, key)
+    if not requested or one.beside is None:
+        return requested
+    return one.count * requested + (_requested(one.beside, key) or Decimal(0))
 
 
 def _requested(one: Demand, key: str) -> Decimal | None:
@@ -97,7 +106,8 @@ def _defaulted(one: Demand, ranges: list[Node]) -> Demand:
                     limits.setdefault(name, most)
                 if least is not None or most is not None:
                     requests.setdefault(name, least if least is not None else most or Decimal(0))
-    return replace(one, requests=requests, limits=limits)
+    beside = one.beside and _defaulted(one.beside, ranges)
+    return replace(one, requests=requests, limits=limits, beside=beside)
 
 
 def _in_range(one: Demand, limit_range: Node, namespace: str) -> list[Finding]:

@@ -8,7 +8,7 @@ from decimal import Decimal
 from lmmpress.doctor.finding import Finding, failed, ok, some, unknown, warning
 from lmmpress.doctor.pod_demands import Demand, account, demands_of, home, in_words
 from lmmpress.pods.cluster_reader import Cluster, Node, UnseenError, amount, at, mapping, mappings, text
-from lmmpress.tasks.cluster_profile import COMPONENTS, Profile, Secret
+from lmmpress.tasks.cluster_profile import Profile, Secret
 
 _LOGIN = {"kubernetes.io/dockerconfigjson": ".dockerconfigjson", "kubernetes.io/dockercfg": ".dockercfg"}
 
@@ -86,8 +86,8 @@ def registry_of(image: str) -> str:
     return first if slash and ("." in first or ":" in first or first == "localhost") else "docker.io"
 
 
-def check_queue(profile: Profile, cluster: Cluster) -> list[Finding]:
-    """Check Kueue's LocalQueue, its ClusterQueue, and the quota of the latter."""
+def check_queue(profile: Profile, cluster: Cluster, components: tuple[str, ...]) -> list[Finding]:
+    """Check Kueue's LocalQueue, its ClusterQueue, and the quota of the latter for pods of these components."""
     if not profile.queue:
         return []
     name, namespace = f"queue {profile.queue}", home(profile)
@@ -115,7 +115,7 @@ def check_queue(profile: Profile, cluster: Cluster) -> list[Finding]:
         return [failed(name, f"its ClusterQueue {cluster_queue or '(none named)'} does not exist", mend)]
     if stopped := _stopped(name, answer, f"clusterqueue {cluster_queue}"):
         return [stopped]
-    return [_covered(name, cluster_queue, answer, demands_of(profile, COMPONENTS))]
+    return [_covered(name, cluster_queue, answer, demands_of(profile, components))]
 
 
 def _stopped(name: str, queue: Node, where: str) -> Finding | None:
@@ -131,23 +131,26 @@ def _stopped(name: str, queue: Node, where: str) -> Finding | None:
 
 
 def _covered(name: str, cluster_queue: str, queue: Node, demands: list[Demand]) -> Finding:
-    """Check that a ClusterQueue covers the pods' requests: a pod waits forever for a resource that is not covered."""
-    most: dict[str, Decimal] = {}
+    """Check that a ClusterQueue covers the pods' requests: a pod waits forever for a resource that is not covered.
+    Equal pods that run at once share a flavor; the one that follows them may have another."""
+    given: dict[str, list[Decimal]] = {}
     for flavor in (
         one for group in mappings(at(queue, "spec", "resourceGroups")) for one in mappings(group.get("flavors"))
     ):
         for resource in mappings(flavor.get("resources")):
-            key = text(resource.get("name"))
-            most[key] = max(most.get(key, Decimal(0)), amount(resource.get("nominalQuota")) or Decimal(0))
+            given.setdefault(text(resource.get("name")), []).append(amount(resource.get("nominalQuota")) or Decimal(0))
     alone = not (at(queue, "spec", "cohort") or at(queue, "spec", "cohortName"))
     for one in demands:
         for key, requested in one.requests.items():
             change = f"kubectl edit clusterqueue {cluster_queue}: nominalQuota of {key}"
-            if key not in most:
+            if key not in given:
                 return failed(name, f"ClusterQueue {cluster_queue} gives no {key}, which {one} asks for", change)
-            if alone and requested > most[key]:
-                gives, needs = in_words(key, most[key]), in_words(key, requested)
-                return failed(name, f"ClusterQueue {cluster_queue} gives {gives} {key}; {one} asks for {needs}", change)
+            follower = one.beside.requests.get(key, Decimal(0)) if one.beside else Decimal(0)
+            needed = one.count * requested
+            for gives, needs in ((max(given[key]), needed), (sum(given[key]), needed + follower)):
+                if alone and needs > gives:
+                    said = f"gives {in_words(key, Decimal(gives))} {key}; {one} asks for {in_words(key, needs)}"
+                    return failed(name, f"ClusterQueue {cluster_queue} {said}", change)
     return ok(
-        name, f"ClusterQueue {cluster_queue} gives {', '.join(sorted(most)) or 'no resource, and none is needed'}"
+        name, f"ClusterQueue {cluster_queue} gives {', '.join(sorted(given)) or 'no resource, and none is needed'}"
     )

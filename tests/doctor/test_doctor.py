@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.cluster_faults import FAULTS, Break, claim_of_one_node, nodes_unseen, set_quota
+from support.cluster_faults import FAULTS, Break, claim_of_one_node, nodes_unseen, on_nodes, set_quota
 from support.findings import Json, findings
 from support.kubernetes_api import (
     Kubernetes,
@@ -36,6 +36,25 @@ def test_a_healthy_cluster_has_no_findings(doctor: Callable[..., Result]) -> Non
     assert table.exit_code == 0
     assert "v1.34.2" in table.stdout
     assert table.stdout.strip().endswith(" ok")
+
+
+def test_where_several_nodes_distil_their_cluster_is_looked_at_too(
+    doctor: Callable[..., Result], cluster: Kubernetes, profile: Json
+) -> None:
+    once = {one["check"] for one in findings(doctor("--json"))}
+    assert not [path for _, path in cluster.asked if "trainer" in path or "jobset" in path], "not without need"
+    on_nodes(profile)
+    found = doctor("--json", "--strict")
+    assert [one for one in findings(found) if one["status"] != "ok"] == []
+    more = {one["check"] for one in findings(found)} - once
+    assert more >= {"CRDs of JobSet", "CRDs of Kubeflow Trainer", "Kubeflow Trainer", "runtime lmmpress"}
+    assert more >= {"shared memory", "nodes for distill on 2 nodes"}
+
+
+def test_by_stage_no_nodes_are_asked_for_that_distil(doctor: Callable[..., Result], profile: Json) -> None:
+    on_nodes(profile, 1000)
+    told = findings(doctor("--json", "--granularity", "stage"))
+    assert not [one for one in told if "1000" in one["check"] or one["status"] != "ok"]
 
 
 def test_the_doctor_reads_only_what_it_needs_and_changes_nothing(

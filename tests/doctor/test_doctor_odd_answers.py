@@ -74,13 +74,15 @@ def _with_more_to_read(answers: dict[str, Any]) -> None:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(answers=odd_answers())
+@given(answers=odd_answers(), nodes=st.sampled_from([1, 2, 1000]))
 def test_no_answer_of_the_api_ends_in_a_traceback(
-    answers: dict[str, Any], cluster: Kubernetes, others: tuple[Kubeflow, Mlflow]
+    answers: dict[str, Any], nodes: int, cluster: Kubernetes, others: tuple[Kubeflow, Mlflow]
 ) -> None:
     cluster.answers = answers
-    kubeflow = {"host": others[0].host, "namespace": "team-ads"}
-    found = examine(Profile.model_validate(PROFILE | {"kubeflow": kubeflow}), connect(), checks())
+    where = {"host": others[0].host, "namespace": "team-ads"}
+    distils = {"distill": {"gpus": 4, "nodes": nodes}}
+    profile = Profile.model_validate(PROFILE | {"kubeflow": where, "components": distils})
+    found = examine(profile, connect(), checks())
     _sound(found)
     assert not [one for one in found if "not understood" in one.said], found  # each check handles odd answers itself
     json.dumps([vars(one) for one in found]).encode()

@@ -12,6 +12,7 @@ from support.kubernetes_api import (
     HOME,
     KUEUE,
     REVIEWS,
+    TRAINER,
     Kubernetes,
     claim,
     deployment,
@@ -22,6 +23,7 @@ from support.kubernetes_api import (
     refusal,
     resources,
     secret,
+    training_schemas,
 )
 
 QUEUE = f"{KUEUE}/namespaces/team-ads/localqueues/gpu-team-ads"
@@ -333,3 +335,126 @@ def nodes_unseen(k: Kubernetes, p: Json) -> None:
 @fault("MLflow", "warning", "MLFLOW_TRACKING_URI is not set", "environment:")
 def no_mlflow(k: Kubernetes, p: Json) -> None:
     p["environment"] = {}
+
+
+RUNTIME = f"{TRAINER}/clustertrainingruntimes/lmmpress"
+
+
+def on_nodes(p: Json, nodes: int = 2, **more: Any) -> None:
+    """Several nodes distil."""
+    p["components"]["distill"] |= {"nodes": nodes} | more
+
+
+@fault(("CRDs of Kubeflow Trainer", "runtime lmmpress"), "failed", "no trainjobs.trainer.kubeflow.org", "install Kub")
+def no_trainer(k: Kubernetes, p: Json) -> None:
+    on_nodes(p)
+    for path in [path for path in k.answers if TRAINER in path]:
+        del k.answers[path]
+
+
+@fault("CRDs of JobSet", "failed", "no jobsets.jobset.x-k8s.io", "install JobSet")
+def no_jobset(k: Kubernetes, p: Json) -> None:
+    on_nodes(p)
+    del k.answers["/apis/jobset.x-k8s.io/v1alpha2"]
+
+
+@fault("Kubeflow Trainer", "failed", "is older than 2.2", "upgrade Kubeflow Trainer to 2.2")
+def old_trainer(k: Kubernetes, p: Json) -> None:
+    on_nodes(p)
+    k.answers[f"/openapi/v3{TRAINER}"] = training_schemas("runtimeRef", "trainer", "podTemplateOverrides")
+
+
+@fault("Kubeflow Trainer", "unknown", "its version is not seen", "kubectl explain trainjob")
+def trainer_undescribed(k: Kubernetes, p: Json) -> None:
+    on_nodes(p)
+    del k.answers[f"/openapi/v3{TRAINER}"]
+
+
+@fault("runtime lmmpress", "failed", "there is no such ClusterTrainingRuntime", "trainer.enabled in the chart's values")
+def no_runtime(k: Kubernetes, p: Json) -> None:
+    on_nodes(p)
+    del k.answers[RUNTIME]
+
+
+@fault("runtime of trainings", "unknown", "could not be looked at: HTTP 403", "kubectl auth can-i")
+def runtime_unseen(k: Kubernetes, p: Json) -> None:
+    on_nodes(p)
+    k.answers[RUNTIME] = refusal(403, "clustertrainingruntimes is forbidden")
+
+
+@fault("runtime lmmpress", "failed", "is being deleted", "kubectl get trainjobs")
+def runtime_going(k: Kubernetes, p: Json) -> None:
+    on_nodes(p)
+    k.answers[RUNTIME]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+
+
+@fault("runtime lmmpress", "failed", "is not for torch", "trainer.enabled")
+def runtime_of_mpi(k: Kubernetes, p: Json) -> None:
+    on_nodes(p)
+    k.answers[RUNTIME]["spec"]["mlPolicy"] = {"numNodes": 1, "mpi": {}}
+
+
+@fault("runtime lmmpress", "failed", "has no replicatedJob node with a container node", "trainer.enabled")
+def runtime_without_nodes(k: Kubernetes, p: Json) -> None:
+    on_nodes(p)
+    k.answers[RUNTIME]["spec"]["template"]["spec"]["replicatedJobs"][0]["name"] = "launcher"
+
+
+@fault("runtime lmmpress", "failed", "lacks the label trainer.kubeflow.org/trainjob-ancestor-step", "trainer.enabled")
+def runtime_without_its_label(k: Kubernetes, p: Json) -> None:
+    on_nodes(p)
+    del k.answers[RUNTIME]["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["metadata"]
+
+
+@fault("shared memory", "warning", "mostly 64Mi", "components.distill.shm")
+def little_shared_memory(k: Kubernetes, p: Json) -> None:
+    on_nodes(p, gpus=1, shm=None)
+
+
+@fault("permissions of the pods", "failed", "may not create trainjobs.trainer.kubeflow.org, list pods", "--resource=")
+def pods_may_not_train(k: Kubernetes, p: Json) -> None:
+    on_nodes(p)
+    k.denied_pods = {("create", "trainjobs"), ("list", "pods")}
+
+
+@fault(
+    "nodes for distill on 3 nodes", "failed", "each: 2 match, and take 2 of 3 pods at once", "components.distill.nodes"
+)
+def too_few_nodes(k: Kubernetes, p: Json) -> None:
+    on_nodes(p, 3)
+    set_nodes(k, node("gpu-1", gpus=7), node("gpu-2", gpus=4))
+    k.answers["/api/v1/pods"] = listed()
+
+
+@fault("nodes for distill on 2 nodes", "warning", "each: 2 match, with room for 1 of 2 pods now", "pods wait")
+def too_few_nodes_now(k: Kubernetes, p: Json) -> None:
+    on_nodes(p)
+    k.answers["/api/v1/pods"] = listed(pod("a", "gpu-1", gpu="6"), pod("b", "gpu-2", gpu="1"))
+
+
+@fault("quota team for distill on 2 nodes", "failed", "ask for 8, the quota is 4 in all", "kubectl edit resourcequota")
+def quota_of_one_node(k: Kubernetes, p: Json) -> None:
+    on_nodes(p)
+    set_quota(k, {"requests.nvidia.com/gpu": "4"})
+
+
+@fault(
+    "quota team for distill on 2 nodes", "failed", "its 2 pods and the one that follows them ask for 3", "kubectl ed"
+)
+def quota_without_the_follower(k: Kubernetes, p: Json) -> None:
+    on_nodes(p)
+    set_quota(k, {"pods": "2"})
+
+
+@fault("queue gpu-team-ads", "failed", "gives 4 nvidia.com/gpu; distill on 2 nodes asks for 8", "nominalQuota")
+def queue_of_one_node(k: Kubernetes, p: Json) -> None:
+    on_nodes(p)
+    flavor = k.answers[f"{KUEUE}/clusterqueues/gpus"]["spec"]["resourceGroups"][0]["flavors"][0]
+    flavor["resources"][2]["nominalQuota"] = "4"
+
+
+@fault("queue gpu-team-ads", "failed", "gives 8 cpu; distill on 2 nodes asks for 12", "nominalQuota of cpu")
+def queue_without_the_follower(k: Kubernetes, p: Json) -> None:
+    on_nodes(p)
+    flavor = k.answers[f"{KUEUE}/clusterqueues/gpus"]["spec"]["resourceGroups"][0]["flavors"][0]
+    flavor["resources"][0]["nominalQuota"] = "8"

@@ -18,6 +18,7 @@ Object = dict[str, Any]
 HOME = "/api/v1/namespaces/team-ads"
 DEPLOYMENTS = "/apis/apps/v1/namespaces/kubeflow/deployments"
 KUEUE = "/apis/kueue.x-k8s.io/v1beta1"
+TRAINER = "/apis/trainer.kubeflow.org/v1alpha1"
 RETRIED = {"templateDefaults": {"retryStrategy": {"limit": "2", "retryPolicy": "Always"}}}
 REVIEWS = "/apis/authorization.k8s.io/v1"
 
@@ -85,6 +86,24 @@ def resources(*names: str) -> Object:
     return {"kind": "APIResourceList", "resources": [{"name": name, "namespaced": True} for name in names]}
 
 
+def training_schemas(*fields: str) -> Object:
+    """How the API describes the trainings of Kubeflow Trainer, with the fields of their spec."""
+    spec = {"type": "object", "properties": {name: {} for name in fields}}
+    kind = {"group": "trainer.kubeflow.org", "kind": "TrainJob", "version": "v1alpha1"}
+    job = {"properties": {"spec": spec}, "x-kubernetes-group-version-kind": [kind]}
+    schemas = {"io.k8s.apimachinery.pkg.apis.meta.v1.Status": {}, "org.kubeflow.trainer.v1alpha1.TrainJob": job}
+    return {"openapi": "3.0.0", "components": {"schemas": schemas}}
+
+
+def training_runtime() -> Object:
+    """What the chart makes, as far as the doctor reads it."""
+    pod = {"spec": {"containers": [{"name": "node"}]}}
+    labels = {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}
+    job = {"name": "node", "template": {"metadata": {"labels": labels}, "spec": {"template": pod}}}
+    spec = {"mlPolicy": {"numNodes": 1, "torch": {}}, "template": {"spec": {"replicatedJobs": [job]}}}
+    return named("lmmpress", spec=spec)
+
+
 def active() -> Object:
     return {"conditions": [{"type": "Active", "status": "True"}]}
 
@@ -135,6 +154,10 @@ def healthy() -> dict[str, Any]:
             "gpu-team-ads", spec={"clusterQueue": "gpus"}, status=active()
         ),
         f"{KUEUE}/clusterqueues/gpus": named("gpus", spec={"resourceGroups": covered}, status=active()),
+        TRAINER: resources("trainjobs", "trainjobs/status", "trainingruntimes", "clustertrainingruntimes"),
+        f"/openapi/v3{TRAINER}": training_schemas("runtimeRef", "trainer", "runtimePatches", "suspend"),
+        "/apis/jobset.x-k8s.io/v1alpha2": resources("jobsets", "jobsets/status"),
+        f"{TRAINER}/clustertrainingruntimes/lmmpress": training_runtime(),
         f"{HOME}/resourcequotas": listed(),
         f"{HOME}/limitranges": listed(),
         "/api/v1/nodes": listed(node("gpu-1"), node("gpu-2")),
