@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def documented_profile() -> Profile:
-    """The profile in docs/kubeflow.md, which has every key, for one node: by stage one node distils."""
+    """The profile in docs/kubeflow.md, which has every key, for distillation on one node."""
     text = (Path(__file__).parent.parent / "docs" / "kubeflow.md").read_text("utf-8")
     (example,) = re.findall(r"```yaml\n(image: .*?)```", text, re.DOTALL)
     raw = yaml.safe_load(example.replace("sha256:...", "sha256:" + "1" * 64))

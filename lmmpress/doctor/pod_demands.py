@@ -6,6 +6,7 @@ from decimal import Decimal
 from lmmpress.doctor.finding import some
 from lmmpress.pods.cluster_reader import amount
 from lmmpress.tasks.cluster_profile import COMPONENTS, DISTILLS, Engine, Pod, Profile
+from lmmpress.tasks.training_manifest import TRAINS
 
 BY_GRANULARITY = {
     "step": tuple(name for name in COMPONENTS if name != "stage"),
@@ -75,11 +76,11 @@ def demands_of(profile: Profile, components: tuple[str, ...]) -> list[Demand]:
         pod = profile.task_pod(component)
         groups.setdefault(pod.model_dump_json(exclude={"retries", "shm"}), []).append(component)
     found = [_demand(tuple(names), profile.task_pod(names[0])) for names in groups.values()]
-    training = profile.training
-    if training and training.nodes and DISTILLS in components:
-        # only the task's own pod has a deadline in Kubernetes
+    training, following = profile.training, [name for name in TRAINS if name in components]
+    if training and training.nodes and following:
+        # only the pod that follows them has a deadline in Kubernetes
         together = _demand((DISTILLS,), training.model_copy(update={"timeout": None}))
-        follower = _demand((DISTILLS,), profile.task_pod(DISTILLS))
+        follower = _demand((following[0],), profile.task_pod(following[0]))
         found.append(replace(together, count=training.nodes, beside=follower))
     return found
 

@@ -3,13 +3,13 @@
 from lmmpress.doctor.finding import Finding, failed, ok, unknown, warning
 from lmmpress.doctor.kubeflow import served
 from lmmpress.pods.cluster_reader import Cluster, Node, at, mapping, mappings, text
+from lmmpress.pods.trainings import API
 from lmmpress.tasks.cluster_profile import Profile
+from lmmpress.tasks.training_manifest import CONTAINER, JOB
 
-GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
-NODE = "node"
-"""What Kubeflow Trainer calls the job of a training's nodes, and the container in it."""
-ANCESTOR = ("trainer.kubeflow.org/trainjob-ancestor-step", "trainer")
-"""The label of that job, and its value."""
+_ANCESTOR = "trainer.kubeflow.org/trainjob-ancestor-step"
+_TRAINER = "trainer"
+"""The label of the job of a training's nodes, and its value."""
 _INSTALL = "https://www.kubeflow.org/docs/components/trainer/operator-guides/installation"
 
 
@@ -20,13 +20,14 @@ def check_trainer(profile: Profile, cluster: Cluster) -> list[Finding]:
         return []
     jobset = served("JobSet", "jobset.x-k8s.io", "v1alpha2", ("jobsets",), _INSTALL, cluster)
     kinds = ("trainjobs", "clustertrainingruntimes")
-    trainer = served("Kubeflow Trainer", GROUP, VERSION, kinds, _INSTALL, cluster)
+    _, _, group, version = API.split("/")
+    trainer = served("Kubeflow Trainer", group, version, kinds, _INSTALL, cluster)
     return [jobset, trainer, *([_version(cluster)] if trainer.status == "ok" else [])]
 
 
 def _version(cluster: Cluster) -> Finding:
     name = "Kubeflow Trainer"
-    answer = cluster.find(f"/openapi/v3/apis/{GROUP}/{VERSION}")
+    answer = cluster.find(f"/openapi/v3{API}")
     schemas = [mapping(one) for one in mapping(at(answer, "components", "schemas")).values()]
     of_trainings = [one for one in schemas if "TrainJob" in _kinds(one)]
     fields = mapping(at(of_trainings, 0, "properties", "spec", "properties"))
@@ -49,7 +50,7 @@ def check_runtime(profile: Profile, cluster: Cluster) -> list[Finding]:
         return []
     runtime = profile.trainer.runtime
     name, change = f"runtime {runtime}", "trainer.enabled in the chart's values makes one that fits"
-    answer = cluster.named(f"/apis/{GROUP}/{VERSION}/clustertrainingruntimes/{runtime}")
+    answer = cluster.named(f"{API}/clustertrainingruntimes/{runtime}")
     if answer is None:
         mend = f"{change}; kubectl get clustertrainingruntimes lists the existing ones: name one in trainer.runtime"
         return [failed(name, "there is no such ClusterTrainingRuntime", mend)]
@@ -60,15 +61,14 @@ def check_runtime(profile: Profile, cluster: Cluster) -> list[Finding]:
         said = "is not for torch: without spec.mlPolicy.torch its pods do not know of each other"
         return [failed(name, said, change)]
     jobs = mappings(at(answer, "spec", "template", "spec", "replicatedJobs"))
-    job = mapping(next((one for one in jobs if one.get("name") == NODE), None))
+    job = mapping(next((one for one in jobs if one.get("name") == JOB), None))
     containers = mappings(at(job, "template", "spec", "template", "spec", "containers"))
-    key, value = ANCESTOR
-    if NODE not in [one.get("name") for one in containers]:
-        return [failed(name, f"has no replicatedJob {NODE} with a container {NODE}, which trainings patch", change)]
-    if at(job, "template", "metadata", "labels", key) != value:
-        said = f"its replicatedJob {NODE} lacks the label {key}: {value}, so a training would not set its nodes"
+    if CONTAINER not in [one.get("name") for one in containers]:
+        return [failed(name, f"has no replicatedJob {JOB} with a container {CONTAINER}, which trainings patch", change)]
+    if at(job, "template", "metadata", "labels", _ANCESTOR) != _TRAINER:
+        said = f"its replicatedJob {JOB} lacks the label {_ANCESTOR}: {_TRAINER}, so a training would not set its nodes"
         return [failed(name, said, change)]
-    return [ok(name, f"a runtime for torch with the replicatedJob {NODE}")]
+    return [ok(name, f"a runtime for torch with the replicatedJob {JOB}")]
 
 
 def check_shared_memory(profile: Profile, cluster: Cluster) -> list[Finding]:

@@ -15,6 +15,8 @@ TRAINING = "LMMPRESS_TRAINING"
 CACHE = "/cache"
 TASK = "distill_node"
 """The task that each node runs."""
+TRAINS = (DISTILLS, "stage")
+"""The components whose pods begin a training and follow it."""
 CONTAINER, JOB = "node", "node"
 """What Kubeflow Trainer calls the container that trains, and its job in a runtime."""
 
@@ -49,7 +51,7 @@ def training_manifest(profile: Profile) -> Node | None:
 def training_variable(profile: Profile, component: str) -> dict[str, str]:
     """The variable that tells a component's pod of the training to begin; nothing if it distils by itself, or not at
     all."""
-    manifest = training_manifest(profile) if component in (DISTILLS, "stage") else None
+    manifest = training_manifest(profile) if component in TRAINS else None
     return {TRAINING: json.dumps(manifest, separators=(",", ":"))} if manifest else {}
 
 

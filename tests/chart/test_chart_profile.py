@@ -7,7 +7,8 @@ import yaml
 from support.chart import CASES, containers, in_all_cases, one, parsed, pods, render, render_text
 
 from lmmpress.plan import parse_plan
-from lmmpress.tasks.cluster_profile import read_profile
+from lmmpress.tasks.cluster_profile import Profile, read_profile
+from lmmpress.tasks.training_manifest import training_manifest
 
 
 @in_all_cases
@@ -70,6 +71,28 @@ def test_kubeflows_plugin_gets_only_settings_that_it_knows() -> None:
         assert said["settings"].keys() <= known
         assert ("credentialSecretRef" in said["settings"]) == (case == "external")
     assert not [found for found in render("minimal") if found["metadata"]["name"] == "kfp-launcher"]
+
+
+def test_a_training_finds_in_the_runtime_what_it_patches() -> None:
+    objects = render("trainer")
+    said = yaml.safe_load(one(objects, "ConfigMap", "press-lmmpress-cluster")["data"]["cluster.yaml"])
+    manifest = training_manifest(Profile.model_validate(said))
+    assert manifest is not None
+    (found,) = (found for found in objects if found["kind"] == "ClusterTrainingRuntime")
+    assert manifest["spec"]["runtimeRef"] == {"name": found["metadata"]["name"]}
+    (job,) = found["spec"]["template"]["spec"]["replicatedJobs"]
+    (patch,) = manifest["spec"]["runtimePatches"]
+    (patched,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    assert patched["name"] == job["name"]
+    pod, change = job["template"]["spec"]["template"], patched["template"]["spec"]["template"]
+    names = [[container["name"] for container in one_of["spec"]["containers"]] for one_of in (pod, change)]
+    assert names[0] == names[1]
+    labels = pod["metadata"]["labels"]
+    assert labels.items() <= (labels | change["metadata"]["labels"]).items(), "policies still select it"
+    for key in ("serviceAccountName", "imagePullSecrets"):
+        assert change["spec"][key] == pod["spec"][key]
+    assert change["spec"]["securityContext"].items() <= pod["spec"]["securityContext"].items()
+    assert {"name": "tmp", "mountPath": "/tmp"} in change["spec"]["containers"][0]["volumeMounts"]
 
 
 def test_an_existing_runtime_is_named_and_none_is_made() -> None:

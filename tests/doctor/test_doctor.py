@@ -51,10 +51,18 @@ def test_where_several_nodes_distil_their_cluster_is_looked_at_too(
     assert more >= {"shared memory", "nodes for distill on 2 nodes"}
 
 
-def test_by_stage_no_nodes_are_asked_for_that_distil(doctor: Callable[..., Result], profile: Json) -> None:
-    on_nodes(profile, 1000)
-    told = findings(doctor("--json", "--granularity", "stage"))
-    assert not [one for one in told if "1000" in one["check"] or one["status"] != "ok"]
+def test_what_follows_a_training_counts_beside_it(
+    doctor: Callable[..., Result], cluster: Kubernetes, profile: Json
+) -> None:
+    """By step a pod without GPUs follows it, by stage the pod of the stage, which has one."""
+    on_nodes(profile)
+    for granularity, gpus in (("step", 8), ("stage", 9)):
+        set_quota(cluster, {"requests.nvidia.com/gpu": "8"})
+        found = [one for one in findings(doctor("--json", "--granularity", granularity)) if one["status"] != "ok"]
+        assert bool(found) == (gpus > 8)
+        for one in found:
+            assert one["check"] == "quota team for distill on 2 nodes"
+            assert f"its 2 pods and the one that follows them ask for {gpus}, the quota is 8 in all" in one["said"]
 
 
 def test_the_doctor_reads_only_what_it_needs_and_changes_nothing(
