@@ -7,7 +7,20 @@ from typing import Any
 
 import pytest
 import yaml
-from support.cluster_faults import no_account, nodes_full, nodes_unseen, quotas_unseen, too_few_gpus_on_a_node
+from support.cluster_faults import (
+    FAULTS,
+    Break,
+    no_account,
+    no_runtime,
+    no_trainer,
+    nodes_full,
+    nodes_unseen,
+    old_trainer,
+    on_nodes,
+    quotas_unseen,
+    too_few_gpus_on_a_node,
+    too_few_nodes,
+)
 from support.findings import Json, findings
 from support.kubeflow import Kubeflow
 from support.kubernetes_api import HOME, Kubernetes
@@ -72,6 +85,19 @@ def test_submit_refuses_with_the_doctors_findings(
     assert "(and 1 more, above); --no-checks submits all the same" in str(found.exception)
     assert f"{second['check']}: {second['said']}; {second['mend']}" in found.stderr
     assert submit("--no-checks").exit_code == 0
+    assert submitted == ["stage"]
+
+
+@pytest.mark.parametrize("broken", [no_trainer, old_trainer, no_runtime, too_few_nodes])
+def test_submit_refuses_where_several_nodes_cannot_distil(
+    broken: Break, submit: Submit, cluster: Kubernetes, profile: Json, submitted: list[str]
+) -> None:
+    on_nodes(profile)
+    assert "warning" not in submit().stderr
+    broken(cluster, profile)
+    found = submit()
+    assert isinstance(found.exception, UserError)
+    assert FAULTS[broken.__name__].said in str(found.exception)
     assert submitted == ["stage"]
 
 
