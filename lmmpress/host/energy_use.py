@@ -42,6 +42,12 @@ class Energy(BaseModel):
         """So many times this energy."""
         return self.model_copy(update={"kwh": self.kwh * factor})
 
+    def on(self, machines: int) -> "Energy":
+        """That of so many machines like the one that this is of: estimated, but for the share of that one."""
+        how = (*self.how, f"of one of {machines} machines, times {machines}")
+        share = {"kwh": self.kwh * machines, "kind": "estimated", "measured": self.measured / machines, "how": how}
+        return self.model_copy(update=share)
+
     @property
     def label(self) -> str:
         """Measured or estimated, in words; of a mixture also how much is measured."""

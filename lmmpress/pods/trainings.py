@@ -27,15 +27,17 @@ Tell = Callable[[str], None]
 
 @dataclass
 class Training:
-    """A training in a namespace, from the `manifest` of its TrainJob. `tell` gets the lines of its first node's log,
-    and why it waits."""
+    """A training in a namespace, from the `manifest` of its TrainJob. `tell` is told what becomes of it and why it
+    waits, `show` gets the lines of its first node's log."""
 
     cluster: Cluster
     namespace: str
     manifest: Node
     tell: Tell
+    show: Tell
     _told: str = field(default="", init=False)
     _read: str = field(default="", init=False)
+    _first: str = field(default="", init=False)
 
     @property
     def name(self) -> str:
@@ -136,11 +138,14 @@ class Training:
         """Tell what the first node has printed since the last look."""
         for pod in self._pods():
             if at(pod.raw, "metadata", "labels", _NUMBER) == "0":
+                if self._first and pod.name != self._first:
+                    self.tell(f"TrainJob {self.name} begins again: a node has failed, or was taken away")
+                self._first = pod.name
                 for line in self._log(pod):
                     when, _, said = line.partition(" ")
                     if (when := when.rstrip("Z")) > self._read:
                         self._read = when
-                        self.tell(said)
+                        self.show(said)
 
     def _log(self, pod: PodSeen) -> list[str]:
         since = {"sinceTime": self._read[:19] + "Z"} if self._read else {}

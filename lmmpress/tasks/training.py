@@ -16,7 +16,8 @@ from lmmpress.errors import UserError
 from lmmpress.host.pod import this_pod
 from lmmpress.pods.cluster_reader import Cluster, NoClusterError, Node, UnseenError, at, connect, mappings, text
 from lmmpress.pods.trainings import Training
-from lmmpress.progress import at_step
+from lmmpress.printing.visible import visible
+from lmmpress.progress import at_step, say
 from lmmpress.tasks.exit_codes import for_people
 from lmmpress.tasks.outcome import Outcome
 from lmmpress.tasks.submission import open_submission
@@ -67,7 +68,7 @@ def train(manifest: Node, part: str, **arguments: str | int) -> None:
         raise UserError(f"a training on several nodes is begun from a pod of the cluster: {error}") from None
     namespace = _namespace()
     manifest = _filled(manifest, cluster, namespace, part, arguments)
-    training = Training(cluster, namespace, manifest, _print)
+    training = Training(cluster, namespace, manifest, say, _show)
     with _ended_in_order():
         try:
             training.run()
@@ -126,5 +127,6 @@ def _ended_in_order() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _print(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def _show(line: str) -> None:
+    """Show a line of a node's log, which has this process's form."""
+    print(visible(line), file=sys.stderr, flush=True)

@@ -39,7 +39,7 @@ def training_manifest(profile: Profile) -> Node | None:
     }
     template = {"metadata": {"labels": {PART_LABEL: DISTILLS}}, "spec": _pod(profile, pod)}
     jobs = [{"name": JOB, "template": {"spec": {"template": template}}}]
-    patch = {"manager": "lmmpress", "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": jobs}}}}
+    patch = {"manager": "lmmpress/distill", "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": jobs}}}}
     return {
         "apiVersion": "trainer.kubeflow.org/v1alpha1",
         "kind": "TrainJob",

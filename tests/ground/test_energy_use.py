@@ -141,3 +141,10 @@ def test_energies_add_up_with_their_labels() -> None:
     assert total([measured, measured]) == measured.times(2)
     both = certain(total([measured, estimated, estimated.times(0)]))
     assert (both.kwh, both.kind, both.measured, both.how) == (4, "estimated", 0.75, ("RAPL", "10 W a core"))
+
+
+def test_that_of_one_of_several_machines_is_an_estimate_for_all_of_them() -> None:
+    one = Energy(kwh=0.5, kind="measured", measured=1.0, how=("NVML, 8 GPUs",))
+    all_of_them = one.on(4)
+    assert (all_of_them.kwh, all_of_them.kind, all_of_them.measured) == (2.0, "estimated", 0.25)
+    assert all_of_them.how == ("NVML, 8 GPUs", "of one of 4 machines, times 4")

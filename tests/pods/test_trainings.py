@@ -28,7 +28,7 @@ def told() -> list[str]:
 
 @pytest.fixture
 def training(cluster: Cluster, told: list[str]) -> Training:
-    return Training(cluster, "team-ads", MANIFEST, told.append)
+    return Training(cluster, "team-ads", MANIFEST, told.append, told.append)
 
 
 def unfolds(
@@ -98,6 +98,20 @@ def test_a_failure_is_told_by_the_pod_that_failed_first(
     assert type(error.value) is kind, "a fault of the input is not tried again"
     assert "\n" not in str(error.value)
     assert NAME in kubernetes.jobs, "for who looks for the reason"
+
+
+def test_a_training_that_begins_again_is_told(kubernetes: Kubernetes, training: Training, told: list[str]) -> None:
+    unfolds(kubernetes, train_job(), train_job(), train_job("Complete"), pods=(node_pod(0),), log=LOG)
+    look, names = kubernetes.answers[PODS], iter(["a", "a", "b", "b"])
+
+    def renamed(after: str | None) -> dict[str, Any]:
+        found = look(after)
+        found["items"][0]["metadata"]["name"] = f"{NAME}-node-0-0-{next(names, 'b')}"
+        return found
+
+    kubernetes.answers[PODS] = renamed
+    training.run()
+    assert [line for line in told if "begins again: a node has failed, or was taken away" in line] == told[1:]
 
 
 def test_what_a_queue_says_is_told_once(kubernetes: Kubernetes, training: Training, told: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -153,6 +154,7 @@ def test_the_manifest_is_valid_by_the_published_schema_and_has_all_of_the_profil
     made: Any = training_manifest(Profile.model_validate(ON_NODES))
     schema = json.loads((Path(__file__).parent / "trainjob-2.3.0.json").read_text("utf-8"))
     jsonschema.Draft202012Validator(schema).validate(made)
+    assert re.fullmatch("[a-z.]+/[a-z]+", made["spec"]["runtimePatches"][0]["manager"]), "what its webhook asks for"
     assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpu-team-ads"
     spec = made["spec"]
     assert spec["runtimeRef"] == {"name": "team-ads-lmmpress"}

@@ -16,7 +16,7 @@ lock() {
 
 work=$(mktemp -d)
 trap 'rm -r "$work"' EXIT
-lock pyproject.toml --extra memory --extra metrics --extra mlflow --extra parquet --extra s3 >"$work/all"
+lock pyproject.toml --extra memory --extra metrics --extra mlflow --extra nodes --extra parquet --extra s3 >"$work/all"
 
 # torch is chosen by the variant of the image, with the libraries of NVIDIA or without
 awk -v torch="$work/torch" -v rest="$work/rest" '

@@ -28,12 +28,13 @@ def this_machine(peak: Peak, at_once: dict[str, int]) -> Machine:
 
 
 def gauge_for(materials: Materials, part: Part) -> Gauge | None:
-    """What tells the energy of a part: the processors, and the GPUs that it may use; None if nothing does."""
+    """What tells the energy of a part on this machine: the processors, and the GPUs that it may use; None if nothing
+    does."""
     plan, settings = materials.plan, materials.plan.evaluation
     processes: dict[Part, int] = {
         "importance": plan.importance.processes,
         "distill": plan.distillation.processes,
         "evaluate": settings.processes,
     }
-    gpus = processes.get(part, 1)
+    gpus = materials.meeting.machines.processes if materials.meeting else processes.get(part, 1)
     return gauge_of(materials.accelerator.device.type, gpus, Watts(settings.watts_per_core, settings.watts_per_gpu))

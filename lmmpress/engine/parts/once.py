@@ -56,7 +56,10 @@ def once(materials: Materials, part: Part, inputs: Inputs, work: Callable[[int],
         ):
             result = work(int(name[-15:], 16))
         result["seconds"] = time.perf_counter() - begun
-        result["energy"] = watched.energy and watched.energy.model_dump(mode="json")
+        energy = watched.energy
+        if energy and materials.meeting:
+            energy = energy.on(materials.meeting.machines.count)
+        result["energy"] = energy and energy.model_dump(mode="json")
         materials.spent[part] = materials.spent.get(part, 0.0) + result["seconds"]
         result["machine"] = this_machine(peak, at_once).model_dump()
         result[OF] = _subjects(inputs).model_dump()

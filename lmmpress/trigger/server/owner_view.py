@@ -395,5 +395,6 @@ def gpu_hours(steps: list[StepResult], profile: Profile) -> float:
     for step in steps:
         for part, took in step.seconds.items():
             if part in step.machines and step.machines[part].gpu:
-                seconds += took * max(1, profile.pod(part).gpus or 0)
+                pod = profile.pod(part)
+                seconds += took * max(1, pod.gpus or 0) * (pod.nodes or 1)
     return seconds / 3600
