@@ -105,7 +105,7 @@ def test_a_training_that_begins_again_is_told(kubernetes: Kubernetes, training: 
     look, names = kubernetes.answers[PODS], iter(["a", "a", "b", "b"])
 
     def renamed(after: str | None) -> dict[str, Any]:
-        found = look(after)
+        found: dict[str, Any] = look(after)
         found["items"][0]["metadata"]["name"] = f"{NAME}-node-0-0-{next(names, 'b')}"
         return found
 
