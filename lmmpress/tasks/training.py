@@ -41,18 +41,19 @@ def distill_node(store: str, run: str, stage: str, index: int) -> Outcome:
     machines = machines_here(torch.cuda.device_count())
     if machines is None:
         raise UserError("task distill_node runs on the nodes of a TrainJob, which gives them PET_NNODES and its like")
-    opened, asked = open_submission(store, run)
-    meeting = Meeting(machines)
-    if not machines.is_first:
-        join(opened, meeting)
-        return Outcome("", f"node {machines.number} of {machines.count} has done its share")
-    known = read_history(opened, asked.plan, asked.original, opened.history(asked.key))
-    _, planned = position(asked.plan, asked.original, known, stage, int(index))
-    makes: frozenset[Part] = frozenset(("distill",))
-    made = open_run(asked.plan, opened, asked.key, asked.original, makes, False, False, halvings(), meeting)
-    with at_step(outlook(asked.plan, known, planned)):
-        distilled = Step(made.materials, planned).distilled
-    return Outcome(opened.address(distilled.checkpoint) if distilled.checkpoint else "", "distilled")
+    with _ended_in_order():
+        opened, asked = open_submission(store, run)
+        meeting = Meeting(machines)
+        if not machines.is_first:
+            join(opened, meeting)
+            return Outcome("", f"node {machines.number} of {machines.count} has done its share")
+        known = read_history(opened, asked.plan, asked.original, opened.history(asked.key))
+        _, planned = position(asked.plan, asked.original, known, stage, int(index))
+        makes: frozenset[Part] = frozenset(("distill",))
+        made = open_run(asked.plan, opened, asked.key, asked.original, makes, False, False, halvings(), meeting)
+        with at_step(outlook(asked.plan, known, planned)):
+            distilled = Step(made.materials, planned).distilled
+        return Outcome(opened.address(distilled.checkpoint) if distilled.checkpoint else "", "distilled")
 
 
 def train(manifest: Node, part: str, **arguments: str | int) -> None:
@@ -115,7 +116,8 @@ def _namespace() -> str:
 
 @contextmanager
 def _ended_in_order() -> Iterator[None]:
-    """In this context SIGTERM raises SystemExit, so that what was begun is ended."""
+    """In this context SIGTERM raises SystemExit, so that what was begun is ended: the first process of a container
+    would otherwise not heed it."""
 
     def end(_number: int, _frame: FrameType | None) -> None:
         sys.exit(_ENDED)
