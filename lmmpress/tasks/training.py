@@ -86,7 +86,9 @@ def _filled(manifest: Node, cluster: Cluster, namespace: str, part: str, argumen
     trainer = manifest["spec"]["trainer"]
     smaller = [{"name": SMALLER, "value": str(halvings())}] if halvings() else []
     trainer = trainer | {"args": ["--arguments", json.dumps(arguments)], "env": trainer["env"] + smaller}
-    owners = [one for one in mappings(at(_own_pod(cluster, namespace), "metadata", "ownerReferences"))]
+    # without blockOwnerDeletion, which some clusters allow only to who may change the owner
+    owned = mappings(at(_own_pod(cluster, namespace), "metadata", "ownerReferences"))
+    owners = [{key: one.get(key) for key in ("apiVersion", "kind", "name", "uid")} for one in owned]
     metadata = manifest["metadata"] | {"name": name, "namespace": namespace, "ownerReferences": owners}
     return manifest | {"metadata": metadata, "spec": manifest["spec"] | {"trainer": trainer}}
 

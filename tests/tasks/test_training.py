@@ -205,10 +205,12 @@ def in_a_pod(kubernetes: Kubernetes, monkeypatch: pytest.MonkeyPatch) -> Kuberne
     return kubernetes
 
 
+OWNER = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "w", "uid": "w-1"}
+
+
 def own_pod(**metadata: str) -> dict[str, Any]:
-    owner = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "w", "uid": "w-1", "controller": True}
     pod = named("p-1")
-    pod["metadata"] |= {"ownerReferences": [owner]} | metadata
+    pod["metadata"] |= {"ownerReferences": [OWNER | {"controller": True, "blockOwnerDeletion": True}]} | metadata
     return pod
 
 
@@ -228,7 +230,7 @@ def test_a_training_is_named_after_its_part_and_goes_with_its_workflow(in_a_pod:
     distil()
     (made,) = posted
     assert made["metadata"]["name"] == "distill-0123456789abcdef"
-    assert made["metadata"]["ownerReferences"] == own_pod()["metadata"]["ownerReferences"]
+    assert made["metadata"]["ownerReferences"] == [OWNER], "it blocks nobody"
     asked, given = made["spec"]["trainer"]["args"]
     assert asked == "--arguments"
     assert json.loads(given) == {"store": "s3://b/store", "run": "r", "stage": "block", "index": 0}
