@@ -131,8 +131,8 @@ def _run(job: Job, on_gpus: bool, machines: Machines | None) -> None:
         )
     is_first = machines is None or machines.is_first
     if process.returncode or (is_first and not job.result.is_file()):
-        cause, is_own = _cause(process.stderr, process.returncode)
-        kind = UserError if is_own or machines is None else AwayError
+        cause, stays = _cause(process.stderr, process.returncode)
+        kind = UserError if stays or machines is None else AwayError
         raise kind(f"{section} on {job.processes} processes failed: {cause}")
 
 
@@ -146,8 +146,8 @@ def _meets(machines: Machines | None) -> list[str]:
 
 
 def _cause(errors: str, code: int) -> tuple[str, bool]:
-    """Why processes failed, from what they and torchrun wrote to stderr and torchrun's exit code; and whether that is a
-    fault of the input, which one of them found."""
+    """Why processes failed, from what they and torchrun wrote to stderr and torchrun's exit code; and whether that stays
+    so on other machines: a fault of the input, which one of them found, or too little memory of a GPU."""
     if "Signal 9 (SIGKILL) received" in errors:  # the errors of the others follow from that
         return "one of them was killed (SIGKILL), as by a machine or container that runs out of memory", False
     # torchrun's summary at the end names no cause; the errors of the processes come before it
@@ -155,4 +155,4 @@ def _cause(errors: str, code: int) -> tuple[str, bool]:
     found = re.search(error, errors, re.MULTILINE)
     cause = found[1] if found else f"torchrun exited with {code}"
     told = cause.removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")
-    return told, told != cause
+    return told, told != cause or "OutOfMemoryError" in cause
