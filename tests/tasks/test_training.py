@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from support import task_functions as tasks
 from support.argo_pods import PODS
 from support.kubernetes_api import HOME, Kubernetes, listed, named
 from support.plans import PROFILE
+from support.ports import two_free_ports
 from support.tasks import prepared
 from support.trainings import node_pod, show, train_job
 
@@ -36,19 +36,6 @@ def environment(machines: Machines) -> dict[str, str]:
     return dict(zip(TOLD, map(str, told), strict=True))
 
 
-def free_ports() -> int:
-    """A free port, whose next one is free too."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
-            return port
-
-
 class Trainer:
     """Runs the nodes of a TrainJob as processes of this machine, and shows the job complete once they have ended."""
 
@@ -59,7 +46,7 @@ class Trainer:
         kubernetes.answers[PODS] = self.look
 
     def begin(self, job: dict[str, Any]) -> None:
-        asked, port = job["spec"]["trainer"], free_ports()
+        asked, port = job["spec"]["trainer"], two_free_ports()
         self.begun.append(job)
         for number in range(asked["numNodes"]):
             machines = Machines(asked["numNodes"], asked["numProcPerNode"], number, "127.0.0.1", port)

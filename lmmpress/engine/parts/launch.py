@@ -146,8 +146,8 @@ def _meets(machines: Machines | None) -> list[str]:
 
 
 def _cause(errors: str, code: int) -> tuple[str, bool]:
-    """Why processes failed, from what they and torchrun wrote to stderr and torchrun's exit code; and whether that stays
-    so on other machines: a fault of the input, which one of them found, or too little memory of a GPU."""
+    """Why processes failed, from what they and torchrun wrote to stderr and torchrun's exit code; and whether another
+    try would fail in the same way: by a fault of the input, which one of them found, or for the memory of a GPU."""
     if "Signal 9 (SIGKILL) received" in errors:  # the errors of the others follow from that
         return "one of them was killed (SIGKILL), as by a machine or container that runs out of memory", False
     # torchrun's summary at the end names no cause; the errors of the processes come before it
