@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -152,15 +153,21 @@ def test_a_task_out_of_order_ends_before_it_fetches_or_imports_anything(
 def test_the_first_task_waits_for_a_store_that_has_answered(
     plan: dict[str, Any], proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The store goes away for two seconds once the task has reached it: its data were never asked for before."""
+    """The store goes away once the task has reached it, until it was asked twice in vain: its data were never asked for
+    before."""
     from support.tasks import prepared
 
     monkeypatch.setattr("lmmpress.host.patience._FIRST", 0.3)
     check = runs.check
 
+    def come_back() -> None:
+        while proxy.resets < 2:
+            time.sleep(0.01)
+        proxy.reset_after = None
+
     def check_without_store(plan: Plan) -> runs.CheckedPlan:
         proxy.reset_after = 0
-        threading.Timer(2, setattr, (proxy, "reset_after", None)).start()
+        threading.Thread(target=come_back, daemon=True).start()
         return check(plan)
 
     monkeypatch.setattr(runs, "check", check_without_store)
