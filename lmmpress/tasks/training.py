@@ -30,18 +30,20 @@ _ENDED = 128 + signal.SIGTERM
 @for_people
 def distill_node(store: str, run: str, stage: str, index: int) -> Outcome:
     """Distil as one of several nodes, which the variables of torchrun tell of. The first one stores the result."""
-    import torch
+    with _ended_in_order():  # from the beginning: imports take seconds
+        import torch
 
-    from lmmpress.engine.meeting import Meeting
-    from lmmpress.engine.parts.launch import join
-    from lmmpress.engine.run import open_run
-    from lmmpress.engine.step import Step
-    from lmmpress.host.machines import machines_here
+        from lmmpress.engine.meeting import Meeting
+        from lmmpress.engine.parts.launch import join
+        from lmmpress.engine.run import open_run
+        from lmmpress.engine.step import Step
+        from lmmpress.host.machines import machines_here
 
-    machines = machines_here(torch.cuda.device_count())
-    if machines is None:
-        raise UserError("task distill_node runs on the nodes of a TrainJob, which gives them PET_NNODES and its like")
-    with _ended_in_order():
+        machines = machines_here(torch.cuda.device_count())
+        if machines is None:
+            raise UserError(
+                "task distill_node runs on the nodes of a TrainJob, which gives them PET_NNODES and its like"
+            )
         opened, asked = open_submission(store, run)
         meeting = Meeting(machines)
         if not machines.is_first:
