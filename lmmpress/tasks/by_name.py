@@ -28,8 +28,8 @@ from lmmpress.tasks.outcome import Outcome
 from lmmpress.tasks.preparation import prepare
 from lmmpress.tasks.publication import publish
 from lmmpress.tasks.step_parts import distill, importance, prune
-from lmmpress.tasks.training import distill_node
 from lmmpress.tasks.training_manifest import TASK
+from lmmpress.tasks.training_node import distill_node
 from lmmpress.tasks.tries import counted
 from lmmpress.tasks.whole_stage import compress_stage
 

@@ -14,7 +14,6 @@ from lmmpress.result import StepResult
 from lmmpress.tasks.lineage import link_to_lineage, note_lineage, recording_of
 from lmmpress.tasks.outcome import Outcome
 from lmmpress.tasks.submission import Submission, open_submission
-from lmmpress.tasks.training import train
 from lmmpress.tasks.training_manifest import asked_training
 from lmmpress.tasks.tries import halvings
 
@@ -92,6 +91,8 @@ def working(store: str, run: str, *makes: "Part", step: tuple[str, int] | None =
         if (training := asked_training()) and "distill" in parts:
 
             def distil(part: str) -> None:
+                from lmmpress.tasks.training import train  # which needs the client of Kubernetes
+
                 stage, index = step or _due(
                     submission, decided_steps(opened, submission.plan, submission.original, state)
                 )

@@ -1,61 +1,20 @@
-"""Distillation on several nodes: the pod of the task begins a training and follows it, each node runs `distill_node`,
-and the first node stores the result under the part's name, where the task's pod finds it."""
+"""Distillation on several nodes: a training is begun and followed. Its first node stores the result under the part's
+name, where the process that follows finds it."""
 
 import json
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from types import FrameType
+from contextlib import suppress
 
-from lmmpress.engine.decisions import position
-from lmmpress.engine.part_names import Part
-from lmmpress.engine.remaining import outlook
-from lmmpress.engine.resume import read_history
 from lmmpress.errors import UserError
 from lmmpress.host.pod import this_pod
+from lmmpress.host.sigterm import ended_in_order
 from lmmpress.pods.cluster_reader import Cluster, NoClusterError, Node, UnseenError, at, connect, mappings, text
 from lmmpress.pods.trainings import Training
 from lmmpress.printing.visible import visible
-from lmmpress.progress import at_step, say
-from lmmpress.tasks.exit_codes import for_people
-from lmmpress.tasks.outcome import Outcome
-from lmmpress.tasks.submission import open_submission
+from lmmpress.progress import say
 from lmmpress.tasks.tries import SMALLER, halvings
 
 _NAMESPACE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
-_ENDED = 128 + signal.SIGTERM
-
-
-@for_people
-def distill_node(store: str, run: str, stage: str, index: int) -> Outcome:
-    """Distil as one of several nodes, which the variables of torchrun tell of. The first one stores the result."""
-    with _ended_in_order():  # from the beginning: imports take seconds
-        import torch
-
-        from lmmpress.engine.meeting import Meeting
-        from lmmpress.engine.parts.launch import join
-        from lmmpress.engine.run import open_run
-        from lmmpress.engine.step import Step
-        from lmmpress.host.machines import machines_here
-
-        machines = machines_here(torch.cuda.device_count())
-        if machines is None:
-            raise UserError(
-                "task distill_node runs on the nodes of a TrainJob, which gives them PET_NNODES and its like"
-            )
-        opened, asked = open_submission(store, run)
-        meeting = Meeting(machines)
-        if not machines.is_first:
-            join(opened, meeting)
-            return Outcome("", f"node {machines.number} of {machines.count} has done its share")
-        known = read_history(opened, asked.plan, asked.original, opened.history(asked.key))
-        _, planned = position(asked.plan, asked.original, known, stage, int(index))
-        makes: frozenset[Part] = frozenset(("distill",))
-        made = open_run(asked.plan, opened, asked.key, asked.original, makes, False, False, halvings(), meeting)
-        with at_step(outlook(asked.plan, known, planned)):
-            distilled = Step(made.materials, planned).distilled
-        return Outcome(opened.address(distilled.checkpoint) if distilled.checkpoint else "", "distilled")
 
 
 def train(manifest: Node, part: str, **arguments: str | int) -> None:
@@ -72,7 +31,7 @@ def train(manifest: Node, part: str, **arguments: str | int) -> None:
     namespace = _namespace()
     manifest = _filled(manifest, cluster, namespace, part, arguments)
     training = Training(cluster, namespace, manifest, say, _show)
-    with _ended_in_order():
+    with ended_in_order():
         try:
             training.run()
         except (SystemExit, KeyboardInterrupt):
@@ -116,21 +75,6 @@ def _namespace() -> str:
             return file.read().strip()
     except OSError:
         raise UserError("a training on several nodes is begun from a pod of the cluster, and this is none") from None
-
-
-@contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """In this context SIGTERM raises SystemExit, so that what was begun is ended: the first process of a container
-    would otherwise not heed it."""
-
-    def end(_number: int, _frame: FrameType | None) -> None:
-        sys.exit(_ENDED)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _show(line: str) -> None:

@@ -108,7 +108,8 @@ def test_a_pod_without_mlflow_says_so_in_its_first_task(plan: dict[str, Any], tm
 
 def test_only_the_rooms_of_extras_need_them(tmp_path: Path) -> None:
     rooms = tuple(
-        f"lmmpress.{room}." for room in ("components", "pipelines", "kubeflow", "argo", "pods", "doctor", "trigger")
+        f"lmmpress.{room}."
+        for room in ("components", "pipelines", "kubeflow", "argo", "following", "pods", "doctor", "trigger")
     )
     bucket = {"bucket", "cache", "connection", "download", "rights_probe", "retries", "s3_calls", "upload"}
     found = without(ALL, "support.doors", "modules_that_cannot_be_imported", tmp_path)
@@ -117,7 +118,9 @@ def test_only_the_rooms_of_extras_need_them(tmp_path: Path) -> None:
     others = {name for name in found if not name.startswith(rooms)}
     assert others <= {f"lmmpress.store.{name}" for name in bucket} | {
         f"lmmpress.data.containers.{name}" for name in arrow
-    } | {"lmmpress.benchmarks.lmms_model"}, "the last is read by lmms-eval in its own environment"
+    } | {"lmmpress.tasks.training", "lmmpress.benchmarks.lmms_model"}, (
+        "the last is read by lmms-eval in its own environment"
+    )
 
 
 def test_the_extras_install_what_they_are_named_for() -> None:
@@ -125,7 +128,8 @@ def test_the_extras_install_what_they_are_named_for() -> None:
     for package, extra in EXTRA_OF.items():
         assert canonicalize_name(package) in {Requirement(one).name for one in extras[extra]}
     assert {
-        Requirement(one).extras == {"argo", "kubeflow", "memory", "metrics", "mlflow", "parquet", "s3", "trigger"}
+        Requirement(one).extras
+        == {*("argo", "kubeflow", "memory", "metrics", "mlflow", "nodes", "parquet", "s3", "trigger")}
         for one in extras["all"]
     } == {True}
     assert Requirement(extras["cluster"][0]).extras == {"all"}

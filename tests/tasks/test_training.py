@@ -25,6 +25,7 @@ from lmmpress.tasks.cluster_profile import Profile
 from lmmpress.tasks.session import working
 from lmmpress.tasks.training import train
 from lmmpress.tasks.training_manifest import TASK, TRAINING, asked_training, training_manifest, training_variable
+from lmmpress.tasks.training_node import distill_node
 
 STEP = ("block", 0)
 TOLD = ("PET_NNODES", "PET_NPROC_PER_NODE", "PET_NODE_RANK", "PET_MASTER_ADDR", "PET_MASTER_PORT")
@@ -107,8 +108,6 @@ def test_a_machine_learns_of_the_others_from_the_variables_of_torchrun(monkeypat
 
 
 def test_a_node_alone_is_refused(raw_plan: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    from lmmpress.tasks.training import distill_node
-
     with pytest.raises(SystemExit) as ended:
         distill_node("store", "run", *STEP)
     assert ended.value.code == 2
