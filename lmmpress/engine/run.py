@@ -165,7 +165,7 @@ def open_run(
     processes = max(settings.processes, torch.cuda.device_count()) if every_gpu else settings.processes
     if meeting:
         processes = meeting.machines.count * meeting.machines.processes
-    size = max(1, settings.rows_at_once >> halvings)
+    size = max(1, settings.rows_at_once >> halvings) if halvings else settings.micro_batch_size
     distillation = settings.model_copy(update={"processes": processes, "micro_batch_size": size})
     plan = plan.model_copy(update={"distillation": distillation})
     return Run(user_plan, key, original, Materials(plan, store, original, makes, noted_splits(store, key), meeting))

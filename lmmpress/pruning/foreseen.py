@@ -1,14 +1,15 @@
 """What a plan will take on some hardware, as a table and a last line: whether it fits, and what to change."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.plan import Plan
 from lmmpress.printing.numbers import in_bytes, in_gib, in_short, in_time
 from lmmpress.printing.sheet import Grid, Part, Shown
+from lmmpress.pruning.cache_sizes import said_of
 from lmmpress.pruning.economy import ROOM
-from lmmpress.pruning.foresight import Foreseen, foreseen, in_hours, most_rows, utilisation
+from lmmpress.pruning.foresight import Foreseen, caches_foreseen, foreseen, in_hours, most_rows, utilisation
 from lmmpress.pruning.hardware import Hardware, card_names, hardware_of
 from lmmpress.pruning.memory import BASE, CONTEXT
 from lmmpress.pruning.row_shapes import AllRows
@@ -18,13 +19,14 @@ _WORDS = {"before": "the start", "after": "the end"}
 
 @dataclass(frozen=True, repr=False)
 class Foresight(Shown):
-    """What every stage of a plan takes on some hardware; `assumed` says what is not known of its rows, and `advice`
-    what to change if it does not fit."""
+    """What every stage of a plan takes on some hardware; `assumed` says what is not known of its rows, `caches` how
+    large they are, and `advice` what to change if it does not fit."""
 
     hardware: Hardware
     stages: tuple[Foreseen, ...]
     assumed: str
     advice: str
+    caches: str = ""
 
     @property
     def worst(self) -> Foreseen:
@@ -48,6 +50,7 @@ class Foresight(Shown):
             "stages": [asdict(stage) for stage in self.stages],
             "utilisation": self.utilisation,
             "assumed": self.assumed,
+            "caches": self.caches,
             "fits": self.fits,
             "advice": self.advice,
         }
@@ -65,12 +68,16 @@ class Foresight(Shown):
         hours = f"{in_hours(self.stages, self.hardware):.2f}" if on_gpu else ""
         rows.append((*whole, hours, in_bytes(sum(stage.stored for stage in self.stages))))
         grid = Grid(head, tuple(rows), frozenset({len(rows) - 1}))
-        several = f"{self.hardware.count} of them, which distil together; " if self.hardware.count > 1 else ""
+        count = self.hardware.count
+        several = (
+            f"{count} of them, which distil together (what they exchange takes no time here); " if count > 1 else ""
+        )
         return (
             grid,
             f"{self.hardware.name}: {several}{self.hardware.how}; so this run comes to {self.utilisation:.0%} of its "
             "FLOPs; reading and writing checkpoints comes on top",
             *((self.assumed,) if self.assumed else ()),
+            *((self.caches,) if self.caches else ()),
             self._verdict(),
         )
 
@@ -98,17 +105,32 @@ class Foresight(Shown):
 
 def foresight(anatomy: Anatomy, plan: Plan, hardware: Hardware, rows: AllRows, assumed: str = "") -> Foresight:
     """What a plan in whole numbers takes on some hardware, with such rows."""
-    found = Foresight(hardware, foreseen(anatomy, plan, hardware, rows), assumed, "")
-    if found.fits:
-        return found
-    return Foresight(hardware, found.stages, assumed, _advice(found, anatomy, plan, rows))
+    stages = foreseen(anatomy, plan, hardware, rows)
+    found = Foresight(hardware, stages, assumed, "", _said_of_caches(stages, anatomy, plan, hardware, rows))
+    return found if found.fits else replace(found, advice=_advice(found, anatomy, plan, rows))
+
+
+def _said_of_caches(
+    stages: tuple[Foreseen, ...], anatomy: Anatomy, plan: Plan, hardware: Hardware, rows: AllRows
+) -> str:
+    """A line about the caches. What it costs that some have no room is what the same plan would take if they had."""
+    caches, more = caches_foreseen(anatomy, plan, hardware, rows), 0.0
+    if (cached := plan.distillation.cached) and not all(one.fits for one in caches):
+        caching = plan.distillation.model_copy(update={"caches": cached.model_copy(update={"disk": None})})
+        other = foreseen(anatomy, plan.model_copy(update={"distillation": caching}), hardware, rows)
+        more = sum(stage.seconds for stage in stages) - sum(stage.seconds for stage in other)
+    return said_of(caches, plan, more)
 
 
 def _advice(found: Foresight, anatomy: Anatomy, plan: Plan, rows: AllRows) -> str:
     """What to change of a plan that does not fit."""
-    part, own = found.worst.part, plan.distillation.rows_at_once
-    if part == "distill" and 0 < (most := most_rows(anatomy, plan, found.hardware, rows)) < own:
-        return f"set distillation.micro_batch_size: {most}"
+    part, asked = found.worst.part, plan.distillation.micro_batch_size
+    if part == "distill" and asked != "auto":
+        most = most_rows(anatomy, plan, found.hardware, rows)
+        if 0 < most < asked:
+            return f"set distillation.micro_batch_size: {most}"
+    if part == "distill" and found.hardware.count > 1 and plan.distillation.sharding == "none":
+        return "set distillation.sharding: auto"
     if part == "importance" and plan.importance.accumulation == "dataset":
         return f"set importance.passes: {2 * plan.importance.passes}, or importance.accumulation: batch"
     if part == "importance" and plan.importance.batch_size > 1:

@@ -15,12 +15,13 @@ from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.shadow import Taken
 from lmmpress.metrics.setting import ONLY_EXACT
 from lmmpress.plan import Plan
-from lmmpress.pruning.economy import ROOM, choose, fits
+from lmmpress.pruning.cache_sizes import FEATURES, STATES, Cache, caches_of
+from lmmpress.pruning.economy import ROOM, Trainings, Way, can_fit, choose, fits
 from lmmpress.pruning.hardware import Hardware
 from lmmpress.pruning.memory import BASE, CONTEXT, Training, training_bytes
 from lmmpress.pruning.row_shapes import AllRows
-from lmmpress.pruning.sizes import Size, StepSize, frozen_side, predict_memory, sizes_of
-from lmmpress.pruning.work import Learned, Looked, Passed, Portion, Pupil, learned, looked, passed
+from lmmpress.pruning.sizes import Size, StepSize, frozen_side, outside_and_block, predict_memory, sizes_of
+from lmmpress.pruning.work import AtHand, Learned, Looked, Passed, Portion, Pupil, learned, looked, passed
 from lmmpress.result import Role
 from lmmpress.settings.economy import Economy
 
@@ -58,9 +59,25 @@ class Cost:
     chosen: str = ""
 
 
+@dataclass(frozen=True)
+class Trained:
+    """How a step's student learns: in which way it goes into the memory, the bytes that this takes, the portions of its
+    updates, and what these take."""
+
+    way: Way
+    memory: int
+    portion: Portion
+    learned: Learned
+
+
 def foreseen(anatomy: Anatomy, plan: Plan, hardware: Hardware, rows: AllRows) -> tuple[Foreseen, ...]:
     """What every stage of a plan in whole numbers takes, with what comes before and after them."""
     return tuple(_Foresight(anatomy, plan, hardware, rows).all())
+
+
+def caches_foreseen(anatomy: Anatomy, plan: Plan, hardware: Hardware, rows: AllRows) -> tuple[Cache, ...]:
+    """The caches of a plan, and which of them its budget has room for."""
+    return _Foresight(anatomy, plan, hardware, rows).caches
 
 
 def most_rows(anatomy: Anatomy, plan: Plan, hardware: Hardware, rows: AllRows) -> int:
@@ -94,6 +111,18 @@ class _Foresight:
         return bool(self.plan.distillation.caches and self.frozen)
 
     @cached_property
+    def caches(self) -> tuple[Cache, ...]:
+        """What a run keeps of the teacher's work."""
+        pictures = self.sees_once and any(one.pictures for one in self.rows.values())
+        of_token = self._head_width * self._width if self._learns else 0
+        return caches_of(self.plan, self.rows, self._looked.features if pictures else 0, of_token, self._width)
+
+    def _keeps(self, what: str, role: Role) -> bool:
+        """Whether a run keeps something of a role's rows. Rows without pictures have no features to compute."""
+        own = (one.fits for one in self.caches if (one.what, one.role) == (what, role))
+        return bool(self.plan.distillation.caches) and all(own)
+
+    @cached_property
     def floor(self) -> int:
         """The bytes that are gone before the first tensor."""
         return CONTEXT if self.hardware.on_gpu else BASE
@@ -107,21 +136,21 @@ class _Foresight:
 
     def _before(self) -> Foreseen:
         """The original is measured, and what the teacher sees and says is kept once."""
-        measured, flops, seconds, stored = self._measured(self.anatomy, "gate"), 0.0, 0.0, self._bytes(self.anatomy)
+        measured, flops, seconds = self._measured(self.anatomy, "gate"), 0.0, 0.0
+        stored = self._bytes(self.anatomy) + sum(one.size for one in self.caches if one.fits)
         memory = measured.memory
-        if self.sees_once and (pictures := sum(one.pictures for one in self.rows.values())):
+        kept = [role for role in self.rows if self._keeps(FEATURES, role)]
+        if self.sees_once and (pictures := sum(self.rows[role].pictures for role in kept)):
             seen = self._looked
             flops += seen.taken.flops * pictures / _AT_ONCE
             seconds += self.hardware.seconds(seen.taken, self.half) * pictures / _AT_ONCE
-            stored += seen.features * pictures
             memory = max(memory, self._held(seen.taken))
-        if self.plan.distillation.caches and self._learns:
+        if self._learns and self._keeps(STATES, "distill"):
             rows = self.rows["distill"]
-            teacher = self._passed(self.anatomy, rows.portion(_AT_ONCE), learns=False)
+            teacher = self._passed(self.anatomy, rows.portion(_AT_ONCE), "distill", learns=False)
             share = rows.rows / rows.portion(_AT_ONCE).rows * rows.filled
             flops += teacher.forward.flops * share
             seconds += self.hardware.seconds(teacher.forward, self.half) * share
-            stored += round(rows.rows * rows.answers) * self._head_width * self._width
             memory = max(memory, self._held(teacher.forward))
         return Foreseen(
             "before", 0, self.anatomy.parameters, memory, "evaluate", measured.flops + flops,
@@ -158,7 +187,7 @@ class _Foresight:
         if settings.criterion not in ("taylor", "fisher"):
             return Cost()
         portion = rows.portion(1 if settings.accumulation == "sample" else settings.batch_size)
-        found = self._passed(parent, portion)
+        found = self._passed(parent, portion, "score")
         passes = settings.passes if settings.accumulation == "dataset" else 1
         share = passes * rows.rows / portion.rows * rows.filled
         own = {need.part: need for need in predict_memory(self.anatomy, self.plan, [self.steps[0].size, size])}
@@ -175,59 +204,91 @@ class _Foresight:
             return Cost()
         last = at == len(self.steps) - 1 and settings.last_epochs
         epochs = settings.last_epochs if last and settings.last_epochs else settings.epochs
-        economy, memory, found = self._trained_with(at)
+        found = self._trained_with(at)
         updates = epochs * ceil(rows.rows / settings.batch_size)
-        share = epochs * rows.rows / self._portion.rows * rows.filled
+        share = epochs * rows.rows / found.portion.rows * rows.filled
         extra = 1 + _TRIALS if settings.learning_rate == "auto" else 1.0
-        learning = self.hardware.seconds(found.portion, self.half) * share / self.hardware.count
-        updating = self.hardware.seconds(found.update, False) * updates
-        chosen = str(economy) if economy.saves else ""
-        return Cost(extra * share * found.portion.flops, extra * (learning + updating), self.floor + memory, chosen)
+        learning = self.hardware.seconds(found.learned.portion, self.half) * share / self.hardware.count
+        updating = self.hardware.seconds(found.learned.update, False) * updates
+        return Cost(
+            extra * share * found.learned.portion.flops,
+            extra * (learning + updating),
+            self.floor + found.memory,
+            str(found.way) if found.way.saves else "",
+        )
 
-    def _trained_with(self, at: int) -> tuple[Economy, int, Learned]:
-        """The economy of a step, as a run chooses it; the bytes that training then takes, and what an update does."""
-        settings, pupil = self.plan.distillation, self._pupil(at)
-        usual = replace(pupil, economy=settings.economy())
-        found = learned(usual, self._portion, settings)
-        training = self._training(usual, found)
-        budget = self.hardware.memory - self.floor
-        if fits(training, usual.economy, budget):
-            return usual.economy, training_bytes(training, usual.economy), found
-        anew = replace(pupil, economy=settings.economy(Economy(recompute=True)))
-        saving = learned(anew, self._portion, settings)
-        training = replace(training, kept_anew=self._training(anew, saving).kept_anew)
-        economy = choose(training, settings, budget)
-        chosen = saving if economy.recompute else found
-        return economy, training_bytes(training, economy), chosen
+    def _trained_with(self, at: int) -> Trained:
+        """As a run chooses it: with the rows and the economy that fit, and shares where nothing else does."""
+        settings, most = self.plan.distillation, self.plan.distillation.rows_at_once
+        way, budget = Way(settings.economy(), most, most), self.hardware.memory - self.floor
+        usual = self._learned(at, way.economy, most)
+        if not fits(self._training(at, way.economy, usual), way.economy, budget):
+            way = choose(self._trainings(at), settings, budget, most)
+        found = self._learned(at, way.economy, way.rows)
+        memory = training_bytes(self._training(at, way.economy, found), way.economy)
+        return Trained(way, memory, self._portion(way.rows), found)
 
-    def _training(self, pupil: Pupil, found: Learned) -> Training:
+    def _trainings(self, at: int) -> Trainings:
+        """What decides how much memory a step's training takes with so many rows at once: a share of what it keeps with
+        the most, as it is and with blocks that are computed again."""
+        settings, most = self.plan.distillation, self.plan.distillation.rows_at_once
+        usual, anew = (
+            self._training(at, economy, self._learned(at, economy, most))
+            for economy in (settings.economy(Economy(recompute=again)) for again in (False, True))
+        )
+
+        def of(rows: int) -> Training:
+            share = self._portion(rows).rows / self._portion(most).rows
+            return replace(usual, kept=int(share * usual.kept), kept_anew=int(share * anew.kept))
+
+        return of
+
+    def _learned(self, at: int, economy: Economy, rows: int) -> Learned:
+        """What an update of a step takes, computed once."""
+        key = (at, economy.model_copy(update={"why": ""}), rows)
+        if key not in self._known:
+            at_hand = AtHand(self._keeps(FEATURES, "distill"), self._keeps(STATES, "distill"))
+            settings = self.plan.distillation.model_copy(update={"micro_batch_size": rows})
+            pupil = replace(self._pupil(at), economy=economy)
+            self._known[key] = learned(pupil, self._portion(rows), settings, at_hand)
+        return self._known[key]
+
+    @cached_property
+    def _known(self) -> dict[tuple[int, Economy, int], Learned]:
+        return {}
+
+    def _training(self, at: int, economy: Economy, found: Learned) -> Training:
         """What decides how much memory a training takes: all that it was found to hold beyond weights, gradients and
         averages is kept for its backward pass."""
-        trained = [prod(shape) for name, shape in pupil.student.shapes.items() if pupil.trains(name)]
-        bare = Training(pupil.student.parameters, sum(trained), self._width, self.hardware.count, found.beside)
-        alone = replace(bare, processes=1)  # a shadow exchanges nothing with others
-        kept = self._loose(max(0, found.peak - training_bytes(alone, pupil.economy)))
-        return replace(bare, kept=kept, kept_anew=kept)
+        student = self.steps[at].anatomy
+        outside, block = outside_and_block(student)
+        bare = Training(
+            student.parameters, self._trained(at), self._width, found.beside, outside=outside, block=block
+        )  # fmt: skip
+        kept = self._loose(max(0, found.peak - training_bytes(bare, economy)))
+        return replace(bare, kept=kept, kept_anew=kept, shares=self._shares(bare))
+
+    def _shares(self, bare: Training) -> int:
+        """Into how many shares the cards divide a student, of which no rows are known."""
+        settings, count = self.plan.distillation, self.hardware.count
+        if settings.sharding == "auto":
+            return 1 if can_fit(bare, settings, self.hardware.memory) else count
+        return count if settings.sharding == "full" else 1
 
     def most_rows(self) -> int:
         """By a portion of half as many rows: later ones of an update find the gradients of earlier ones."""
-        rows = max(1, self._portion.rows // 2)
+        most = self._portion(self.plan.distillation.rows_at_once).rows
         if not self._learns or len(self.steps) < 2:
-            return self._portion.rows
-        settings = self.plan.distillation.model_copy(update={"micro_batch_size": rows})
-        pupil = replace(self._pupil(1), economy=self._trained_with(1)[0])
-        found = learned(pupil, self.rows["distill"].portion(rows), settings)
-        training = self._training(pupil, found)
-        left = ROOM * (self.hardware.memory - self.floor) - training_bytes(
-            replace(training, kept=0, kept_anew=0), pupil.economy
-        )
+            return most
+        rows, economy = max(1, most // 2), self._trained_with(1).way.economy
+        training = self._training(1, economy, self._learned(1, economy, rows))
+        bare = training_bytes(replace(training, kept=0, kept_anew=0), economy)
+        left = ROOM * (self.hardware.memory - self.floor) - bare
         return max(0, int(left * rows / max(1, training.kept)))
 
-    @cached_property
-    def _portion(self) -> Portion:
-        settings = self.plan.distillation
-        own = ceil(settings.batch_size / self.hardware.count)
-        return self.rows["distill"].portion(min(settings.rows_at_once, own))
+    def _portion(self, rows: int) -> Portion:
+        own = ceil(self.plan.distillation.batch_size / self.hardware.count)
+        return self.rows["distill"].portion(min(rows, own))
 
     def _pupil(self, at: int) -> Pupil:
         """Under `image_side: features` a step trains the side that it cuts, and leaves the other."""
@@ -241,7 +302,7 @@ class _Foresight:
         Each token of that reads all weights once for a batch."""
         rows, width = self.rows[role], self._width
         portion = rows.portion(self.plan.evaluation.batch_size)
-        found = self._passed(anatomy, portion, learns=False).forward
+        found = self._passed(anatomy, portion, role, learns=False).forward
         batches = rows.rows / portion.rows
         writing = 0.0
         if self.plan.metrics != ONLY_EXACT:
@@ -268,8 +329,8 @@ class _Foresight:
         """The bytes that tensors take that come and go."""
         return size if self.hardware.on_gpu else round(HOLES * size)
 
-    def _passed(self, anatomy: Anatomy, portion: Portion, learns: bool = True) -> Passed:
-        return passed(anatomy, portion, self.half, self.sees_once, learns)
+    def _passed(self, anatomy: Anatomy, portion: Portion, role: Role, learns: bool = True) -> Passed:
+        return passed(anatomy, portion, self.half, self.sees_once and self._keeps(FEATURES, role), learns)
 
     @cached_property
     def _looked(self) -> Looked:

@@ -37,7 +37,8 @@ class Weights:
     """How many parameters are held: all of the `original`; of what a step leaves at most, all (`cut`) and those that
     distillation trains (`trained`); those whose importance is summed (`scored`), and those of them that a gradient
     reaches (`reached`): none reaches an image side that is not run; and the `largest` tensor's. `moments` are the
-    numbers that refitting holds of the layer that needs the most; `head` are the parameters of the original's head."""
+    numbers that refitting holds of the layer that needs the most; `head` are the parameters of the original's head,
+    `outside` those outside of blocks, `block` those of its largest block."""
 
     original: int
     cut: int
@@ -47,13 +48,15 @@ class Weights:
     largest: int
     moments: int = 0
     head: int = 0
+    outside: int = 0
+    block: int = 0
 
 
 @dataclass(frozen=True)
 class Training:
     """What decides how much memory a training takes: the numbers of parameters that the student holds, and of those
-    that are trained; the bytes of a number of computation (`width`); how many `processes` train together, and into how
-    many `shares` they divide the student.
+    that are trained; the bytes of a number of computation (`width`); and into how many `shares` processes divide the
+    student, with the numbers of parameters `outside` of its blocks and of its largest `block`.
 
     In bytes: what lies `beside` the student, as the teacher's head; and what a forward pass keeps for its backward
     pass, as it is (`kept`), and with blocks that are computed again (`kept_anew`).
@@ -62,11 +65,12 @@ class Training:
     held: int
     trained: int
     width: int
-    processes: int = 1
     beside: int = 0
     kept: int = 0
     kept_anew: int = 0
     shares: int = 1
+    outside: int = 0
+    block: int = 0
 
 
 @dataclass(frozen=True)
@@ -198,8 +202,8 @@ def _learned(weights: Weights, width: int, plan: Plan, processes: int) -> int:
     if not settings.epochs and not settings.last_epochs:
         return refitted
     shares = processes if settings.sharding == "full" else 1
-    beside = head if shares == 1 else head + (width + _SINGLE) * weights.largest  # one whole tensor, and its gradient
-    training = Training(weights.cut, weights.trained, width, processes, beside, shares=shares)
+    whole = {"outside": weights.outside, "block": weights.block}
+    training = Training(weights.cut, weights.trained, width, head, shares=shares, **whole)
     return max(teacher, refitted, training_bytes(training, settings.economy()))
 
 
@@ -217,11 +221,26 @@ def training_bytes(training: Training, economy: Economy) -> int:
     each = width + bytes_of_averages(economy)
     if training.shares == 1 and training.width < width:
         each += training.width  # autocast keeps a copy of each weight until the backward pass has used it
-    if training.shares == 1 and training.processes > 1:
-        each += width  # the buffers in which gradients travel between processes
     kept = training.kept_anew if economy.recompute else training.kept
+    if training.shares > 1:
+        kept = _with_whole(training, kept)
     student = width * training.held + ceil(each * training.trained)
     return ceil(student / training.shares) + training.beside + kept
+
+
+def _with_whole(training: Training, kept: int) -> int:
+    """What a process that has a share of each tensor holds beside it, at the most of three moments.
+
+    When the forward pass ends, weights outside of blocks are whole, and those of two blocks, as one of them is fetched
+    ahead. In the backward pass what was kept gives way to gradients: of what is outside, and of a block, while those of
+    the block after it travel, as a copy in float32. In the end those from outside travel.
+    """
+    width, outside, block = training.width, training.outside, training.block
+    return max(
+        width * (outside + 2 * block) + kept,
+        2 * width * outside + (3 * width + _SINGLE) * block,
+        (width + _SINGLE) * outside,
+    )
 
 
 def bytes_of_averages(economy: Economy) -> float:

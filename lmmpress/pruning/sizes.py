@@ -1,5 +1,6 @@
 """The sizes of a model after every step of a plan, from configs alone."""
 
+from collections import Counter
 from dataclasses import dataclass
 from math import prod
 
@@ -97,6 +98,7 @@ def predict_memory(anatomy: Anatomy, plan: Plan, sizes: list[Size], processes: i
     sees_once = plan.distillation.cached is not None and bool(frozen)
     reached = {name for name in scored if not (sees_once and name.startswith(frozen))}
     numbers = {name: prod(shape) for name, shape in anatomy.shapes.items()}
+    outside, block = outside_and_block(anatomy)
     weights = Weights(
         original=anatomy.parameters,
         cut=cut,
@@ -106,8 +108,24 @@ def predict_memory(anatomy: Anatomy, plan: Plan, sizes: list[Size], processes: i
         largest=max(numbers.values()),
         moments=_moments(anatomy, plan),
         head=sum(map(prod, head_shapes(anatomy))),
+        outside=outside,
+        block=block,
     )
     return needs_of(weights, plan, sees_once, processes)
+
+
+def outside_and_block(anatomy: Anatomy) -> tuple[int, int]:
+    """How many parameters are outside of blocks, and how many the largest block has: what processes that have a share
+    of each tensor gather together."""
+    outside, blocks = 0, Counter[tuple[str, int]]()
+    stacks = [stack for tower in anatomy.towers.values() for stack in tower.stacks]
+    for name, shape in anatomy.shapes.items():
+        found = ((stack.prefix, number) for stack in stacks if (number := stack.number(name)) is not None)
+        if block := next(found, None):
+            blocks[block] += prod(shape)
+        else:
+            outside += prod(shape)
+    return outside, max(blocks.values(), default=0)
 
 
 def head_shapes(anatomy: Anatomy) -> tuple[Shape, ...]:

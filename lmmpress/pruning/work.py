@@ -75,7 +75,19 @@ class Learned:
         return max(self.portion.peak + self.states + self.beside, self.lasting)
 
 
-def learned(pupil: Pupil, portion: Portion, settings: Distillation) -> Learned:
+@dataclass(frozen=True)
+class AtHand:
+    """What of the teacher's work caches have, in a plan that has caches: the `features` of images, where the image side
+    is frozen, and the `states` of answers."""
+
+    features: bool = True
+    states: bool = True
+
+
+ALL = AtHand()
+
+
+def learned(pupil: Pupil, portion: Portion, settings: Distillation, at_hand: AtHand = ALL) -> Learned:
     """What an update of a distillation takes whose portions are such rows. An optimizer of torchao is counted by its
     averages; its update moves as many bytes as that of torch's own, or fewer."""
     teaching, learning = (
@@ -89,7 +101,9 @@ def learned(pupil: Pupil, portion: Portion, settings: Distillation) -> Learned:
             parameter.requires_grad_(pupil.trains(name))
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         teacher = shadow_of(pupil.teacher.config, teaching).requires_grad_(False)
-        loss = _loss_of(pupil, model, teacher, portion, settings)
+        has_states = bool(settings.caches) and at_hand.states
+        sees_once = bool(settings.caches and pupil.frozen) and at_hand.features
+        loss = _loss_of(pupil, model, teacher, portion, settings, AtHand(sees_once, has_states))
         if settings.batch_size > settings.rows_at_once:  # later portions add to the gradients of earlier ones
             for parameter in trained:
                 parameter.grad = torch.empty_like(parameter)
@@ -101,7 +115,7 @@ def learned(pupil: Pupil, portion: Portion, settings: Distillation) -> Learned:
             held = after.taken.left
             torch.nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)
             torch.optim.AdamW(trained, fused=True).step()
-        stays: torch.nn.Module = teacher.get_output_embeddings() if settings.caches else teacher  # type: ignore[operator]
+        stays: torch.nn.Module = teacher.get_output_embeddings() if has_states else teacher  # type: ignore[operator]
         beside = sum(tensor.numel() * tensor.element_size() for tensor in stays.parameters())
     states = ceil(bytes_of_averages(pupil.economy) * sum(one.numel() for one in trained))
     return Learned(meter.taken, after.taken, states, beside, held + states + beside)
@@ -162,7 +176,12 @@ def _kept(model: torch.nn.Module) -> Iterator[torch.Tensor]:
 
 
 def _loss_of(
-    pupil: Pupil, model: torch.nn.Module, teacher: torch.nn.Module, portion: Portion, settings: Distillation
+    pupil: Pupil,
+    model: torch.nn.Module,
+    teacher: torch.nn.Module,
+    portion: Portion,
+    settings: Distillation,
+    at_hand: AtHand,
 ) -> Callable[[], torch.Tensor]:
     """A function that computes a portion's loss."""
     projector = pupil.student.projector
@@ -175,10 +194,9 @@ def _loss_of(
             return features_loss(features, torch.empty_like(features))
 
         return of_features
-    sees_once = bool(settings.caches and pupil.frozen)
-    forward, teach = _forward_of(model, pupil.student, portion, sees_once), None
-    if not settings.caches:
-        teach = _forward_of(teacher, pupil.teacher, portion, False)
+    forward, teach = _forward_of(model, pupil.student, portion, at_hand.features), None
+    if not at_hand.states:
+        teach = _forward_of(teacher, pupil.teacher, portion, at_hand.features)
     head, goal = (one.get_output_embeddings() for one in (model, teacher))  # type: ignore[operator]
     targets = torch.empty(portion.answers, dtype=torch.long)
 

@@ -19,12 +19,15 @@ from lmmpress.engine.parts.launch import train_in_processes
 from lmmpress.engine.parts.prune import prune
 from lmmpress.engine.parts.training import Trained, train
 from lmmpress.errors import UserError
+from lmmpress.lmm.at_once import remembering
 from lmmpress.lmm.checkpoint import load_model, read_record
 from lmmpress.lmm.weights import WeightFile, weight_files
 from lmmpress.plan import parse_plan
 from lmmpress.progress import Said, listening
+from lmmpress.pruning.economy import ROOM, Trainings
+from lmmpress.pruning.memory import training_bytes
 from lmmpress.result import Result
-from lmmpress.settings.economy import Economy
+from lmmpress.settings.economy import NO_ECONOMY, Economy
 from lmmpress.store import open_store
 
 pytestmark = pytest.mark.usefixtures("trusting")
@@ -175,12 +178,40 @@ def test_what_is_chosen_is_said_and_noted(
     (step,) = result.steps
     chosen = certain(step.economy)
     assert chosen == Economy(recompute=True, optimizer="adamw8bit", why=chosen.why), "it computes in float32 here"
-    assert any(line == f"distillation: recomputation, 8-bit averages: the student {chosen.why}" for line in said)
+    (line,) = [line for line in said if line.startswith("distillation: ")]
+    assert line == f"distillation: recomputation, 8-bit averages, 1 row at once: the student {chosen.why}"
     read = Result.model_validate_json((tmp_path / "out" / "result.json").read_text("utf-8"))
     assert read.steps == [step]
     history = certain(read_record(tmp_path / "out" / "compressed"))["history"]
     assert history[-1]["economy"] == {"recompute": True, "optimizer": "adamw8bit", "weights": "float32"}
     assert compress(plan, tmp_path / "out", resume=True).steps == [step]
+
+
+def test_fewer_rows_at_once_come_before_economies(
+    materials: Callable[..., Materials], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So numbers differ by rounding alone, and so does the record of the step."""
+    usual, mine = materials(batch_size=32), materials(batch_size=32)
+    student, needs, trainings = shorter(usual), dict[int, int](), economy._trainings
+
+    def noted(*arguments: Any) -> Trainings:
+        found = trainings(*arguments)
+        needs.update({rows: training_bytes(found(rows), NO_ECONOMY) for rows in (16, 8)})
+        return found
+
+    monkeypatch.setattr(economy, "_trainings", noted)
+    wanted = train(usual, student, 5, usual.plan.distillation)
+    assert needs[8] < needs[16]
+    monkeypatch.setattr(economy, "_budget", lambda _: int(1.001 * needs[8] / ROOM))
+    said = []
+    listener = listening(lambda event: said.append(event.words) if isinstance(event, Said) else None)
+    with listener, remembering({}) as at_once:
+        found = train(mine, student, 5, mine.plan.distillation)
+    assert at_once["distill"] == 8
+    assert found.economy is None
+    assert found.loss == pytest.approx(wanted.loss, rel=1e-5)
+    assert any(line.startswith("distillation: 8 rows at once: the student takes ") for line in said)
+    assert certain(distill(usual, student).record).name == certain(distill(mine, student).record).name
 
 
 def test_what_fits_is_as_it_always_was(materials: Callable[..., Materials]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmmpress.pruning.economy import ROOM, choose, fits
+from lmmpress.pruning.economy import FLOOR, ROOM, Way, can_fit, choose, fits, most_saving
 from lmmpress.pruning.memory import Training, training_bytes
 from lmmpress.settings.distillation import Distillation
 from lmmpress.settings.economy import NO_ECONOMY, Economy
@@ -27,12 +27,22 @@ SETTINGS = st.builds(
     optimizer=st.sampled_from(["auto", "adamw", "adamw8bit"]),
     weights=st.sampled_from(["auto", "float32", "bfloat16"]),
     recompute=st.sampled_from(["auto", "always", "never"]),
+    micro_batch_size=st.sampled_from(["auto", 64]),
 )
 
 
 def chosen(budget: float, training: Training = STUDENT, has_torchao: bool = True, **settings: Any) -> Economy:
-    found = choose(training, Distillation(**settings), round(budget), has_torchao)
-    return found.model_copy(update={"why": ""})
+    found = choose(lambda _: training, Distillation(**settings), round(budget), FLOOR, has_torchao)
+    return without_why(found).economy
+
+
+def without_why(way: Way) -> Way:
+    return replace(way, economy=way.economy.model_copy(update={"why": ""}))
+
+
+def with_rows(training: Training, rows: int) -> Training:
+    """A training that keeps as much for each of so many rows."""
+    return replace(training, kept=rows * training.kept, kept_anew=rows * training.kept_anew)
 
 
 def test_a_parameter_costs_what_its_numbers_do() -> None:
@@ -43,8 +53,9 @@ def test_a_parameter_costs_what_its_numbers_do() -> None:
     assert training_bytes(replace(one, width=4), NO_ECONOMY) / 256 == 16, "nothing is cast"
     frozen = replace(one, trained=0)
     assert [training_bytes(frozen, way) / 256 for way in LADDER] == [4, 4, 4, 2]
-    together = replace(one, processes=2)
-    assert [training_bytes(together, way) / 256 - cost for way, cost in zip(LADDER, each, strict=True)] == [4, 4, 4, 2]
+    share = replace(one, shares=2)
+    wanted = [(4 + 4 + 8) / 2, (4 + 4 + 8) / 2, (4 + 4 + 2 + 8 / 256) / 2, (2 + 2 + 2 + 8 / 256) / 2]
+    assert [training_bytes(share, way) / 256 for way in LADDER] == wanted, "gathered weights need no copies"
 
 
 def test_the_first_that_fits_is_taken() -> None:
@@ -53,6 +64,23 @@ def test_the_first_that_fits_is_taken() -> None:
     for way, need in zip(LADDER, needs, strict=True):
         assert chosen(1.001 * need / ROOM) == way
     assert chosen(0) == LADDER[-1], "if nothing fits, what takes least"
+
+
+def test_fewer_rows_come_before_an_economy() -> None:
+    """Down to FLOOR; then the economy is tried with all rows. The last one goes down to a single row."""
+    each = replace(STUDENT, kept=GB, kept_anew=GB // 10)
+
+    def way(economy: Economy, rows: int) -> Way:
+        need = training_bytes(with_rows(each, rows), economy)
+        found = choose(lambda rows: with_rows(each, rows), Distillation(), round(1.001 * need / ROOM), 64)
+        return without_why(found)
+
+    for rows in (64, 32, 16, FLOOR):
+        assert way(NO_ECONOMY, rows) == Way(NO_ECONOMY, rows, 64)
+    assert way(NO_ECONOMY, FLOOR // 2) == Way(LADDER[1], 32, 64), "that costs a third of the time, and no rounding"
+    assert way(LADDER[3], 1) == Way(LADDER[3], 1, 64)
+    named = choose(lambda rows: with_rows(each, rows), Distillation(micro_batch_size=64), 60 * GB, 64)
+    assert (without_why(named).economy, named.rows) == (LADDER[1], 64), "the plan says how many rows"
 
 
 @given(COUNT, st.floats(0, 1), st.sampled_from([2, 4]), COUNT, st.floats(0, 1), SETTINGS, COUNT, st.booleans())
@@ -67,22 +95,49 @@ def test_what_holds_for_every_training(
     has_torchao: bool,
 ) -> None:
     training = Training(held, int(held * trained), width, kept=kept, kept_anew=int(kept * anew))
-    found = choose(training, settings, budget, has_torchao)
-    named = settings.economy()
+
+    def trainings(rows: int) -> Training:
+        return with_rows(training, rows)
+
+    found = choose(trainings, settings, budget, 64, has_torchao)
+    economy, named, least = found.economy, settings.economy(), most_saving(settings, width)
     # what the plan names is honoured
-    assert settings.economy(found) == found
+    assert settings.economy(economy) == economy
+    assert settings.micro_batch_size == "auto" or found.rows == 64
     # what the plan leaves open stays as it always was, if that fits
-    if fits(training, named, budget):
-        assert found.model_copy(update={"why": ""}) == named
+    if fits(trainings(64), named, budget):
+        assert without_why(found) == Way(named, 64, 64)
+    # fewer rows come first, down to a floor
+    if settings.micro_batch_size == "auto" and fits(trainings(FLOOR), named, budget):
+        assert without_why(found).economy == named
+    assert found.rows >= FLOOR or not has_torchao or without_why(found).economy == least
     # more memory never asks for more economy
-    more = choose(training, settings, 2 * budget, has_torchao)
-    assert training_bytes(training, more) >= training_bytes(training, found)
+    more = choose(trainings, settings, 2 * budget, 64, has_torchao)
+    assert training_bytes(training, more.economy) >= training_bytes(training, economy)
     # a package that is missing is not chosen
-    assert has_torchao or found.needs_torchao == named.needs_torchao
+    assert has_torchao or economy.needs_torchao == named.needs_torchao
     # the dtype of computation stays
-    assert found.weights == named.weights or width == 2
-    if not fits(training, found, budget):
-        assert "too much" in found.why
+    assert economy.weights == named.weights or width == 2
+    if fits(trainings(found.rows), economy, budget):
+        assert can_fit(replace(training, kept=0, kept_anew=0), settings, budget, has_torchao)
+    else:
+        assert "too much" in economy.why
+
+
+@given(COUNT, st.floats(0, 1), st.sampled_from([2, 4]), COUNT, st.floats(0, 1), st.sampled_from(LADDER))
+def test_more_shares_never_take_more(
+    held: int, outside: float, width: int, kept: int, block: float, economy: Economy
+) -> None:
+    """Nor less than a process's share, with what it keeps."""
+    largest = int(block * (held - int(outside * held)))
+    shares = [
+        Training(held, held, width, kept=kept, kept_anew=kept, shares=count, outside=int(outside * held), block=largest)
+        for count in (2, 3, 8, 1000)
+    ]
+    needs = [training_bytes(one, economy) for one in shares]
+    assert sorted(needs, reverse=True) == needs
+    bare = training_bytes(replace(shares[0], shares=1, kept=0, kept_anew=0), economy)
+    assert needs[0] >= kept + (bare - width * held) // 2
 
 
 def test_an_explicit_setting_is_honoured_and_the_rest_follows() -> None:
@@ -96,16 +151,20 @@ def test_an_explicit_setting_is_honoured_and_the_rest_follows() -> None:
 
 
 def test_without_torchao_the_reason_says_what_to_install() -> None:
-    found = choose(STUDENT, Distillation(), GB, has_torchao=False)
-    assert found.model_copy(update={"why": ""}) == Economy(recompute=True)
-    assert found.why.endswith("with torchao there is more: pip install 'lmmpress[memory]'")
-    assert "lmmpress[memory]" not in choose(STUDENT, Distillation(), GB, has_torchao=True).why
+    without, having = (
+        choose(lambda _: STUDENT, Distillation(), GB, FLOOR, has_torchao) for has_torchao in (False, True)
+    )
+    assert without_why(without).economy == Economy(recompute=True)
+    assert without.economy.why.endswith("with torchao there is more: pip install 'lmmpress[memory]'")
+    assert "lmmpress[memory]" not in having.economy.why
 
 
 def test_the_reason_has_the_numbers() -> None:
     budget = round(1.001 * training_bytes(STUDENT, LADDER[1]) / ROOM)
-    why = "takes 43.4Gi of 48.2Gi; with no economy it would take 93.6Gi"
-    assert choose(STUDENT, Distillation(), budget).why == why
+    whys = [choose(lambda _: STUDENT, Distillation(), budget, most).economy.why for most in (FLOOR, 64)]
+    assert whys[0] == "takes 43.4Gi of 48.2Gi; with no economy it would take 93.6Gi"
+    assert whys[1] == "takes 43.4Gi of 48.2Gi; with 8 rows at once it would take 93.6Gi"
+    assert str(Way(LADDER[1], 1, 64)) == "recomputation, 1 row at once"
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,10 @@ from lmmpress.errors import UserError
 from lmmpress.lmm.anatomy import Anatomy
 from lmmpress.lmm.read_anatomy import anatomy_of
 from lmmpress.plan import Plan, parse_plan
+from lmmpress.printing.numbers import in_time
 from lmmpress.pruning.economy import ROOM
 from lmmpress.pruning.foreseen import Foresight, foresight
+from lmmpress.pruning.foresight import Foreseen
 from lmmpress.pruning.hardware import Hardware, card_names, hardware_of
 from lmmpress.pruning.memory import CONTEXT
 from lmmpress.pruning.row_shapes import AllRows, RoleRows, assumed_rows
@@ -22,7 +24,7 @@ from lmmpress.settings.distillation import Distillation
 ROWS: AllRows = {
     role: RoleRows(rows, 16.0, 20, 3.0, 1.0, rows // 2) for role, rows in zip(ROLES, (40, 400, 40, 40), strict=True)
 }
-FIXED = {"recompute": "never", "optimizer": "adamw", "weights": "float32"}
+FIXED: dict[str, Any] = {"recompute": "never", "optimizer": "adamw", "weights": "float32"}
 CARD = Hardware("card", 1, 1 << 34, 1e9, 2e9, 1e9, 1e-6, 4e9, "as the test says")
 
 
@@ -110,7 +112,7 @@ def test_what_does_not_fit_says_what_to_change(anatomy: Anatomy) -> None:
     size = int(found.advice.rpartition(" ")[2])
     assert on(small, anatomy, plan_of(distillation=settings | {"micro_batch_size": size})).fits
     tiny = replace(CARD, memory=CONTEXT + (1 << 16))
-    assert on(tiny, anatomy, plan_of()).advice.endswith("fits on is t4")
+    assert on(tiny, anatomy, plan_of(evaluation={"batch_size": 1})).advice.endswith("fits on is t4")
 
 
 def test_what_does_not_fit_learns_as_auto_chooses(anatomy: Anatomy) -> None:
@@ -136,3 +138,53 @@ def test_rows_are_assumed_where_there_is_no_data(anatomy: Anatomy) -> None:
     rows = assumed_rows(plan_of(distillation={"rows": 77}), anatomy)
     assert rows["distill"].rows == 77
     assert rows["gate"].longest > 4, "its image has four tokens"
+
+
+def block_stage(count: int, memory: int = CARD.memory, **distillation: Any) -> Foreseen:
+    """A stage that takes a block from a text model, on so many cards."""
+    anatomy = anatomy_of(config_of("llama"))
+    raw = {"stages": {"block": {"step": 1, "max": 1}}, "evaluation": {"batch_size": 1}}
+    plan = plan_of(**raw, distillation={"batch_size": 64, "micro_batch_size": 4} | distillation)
+    return on(replace(CARD, count=count, memory=memory), anatomy, plan).stages[1]
+
+
+def test_a_card_holds_a_share_of_a_student() -> None:
+    """Of one card that is all of it; `auto` shares it where nothing else helps, economies included."""
+    whole, four = (block_stage(count, sharding="full", **FIXED) for count in (1, 4))
+    assert whole == block_stage(1, sharding="none", **FIXED)
+    assert four.memory < whole.memory
+    assert block_stage(4, sharding="auto", **FIXED).memory > four.memory, "there is room for the whole"
+    none, shared, auto = (block_stage(4, 1 << 16, sharding=one) for one in ("none", "full", "auto"))
+    assert auto == shared != none
+
+
+def test_fewer_rows_come_before_economies() -> None:
+    whole = block_stage(1, micro_batch_size="auto")
+    size = CONTEXT + int((whole.memory - CONTEXT) * 0.6 / ROOM)
+    found = block_stage(1, size, micro_batch_size="auto")
+    assert whole.chosen == ""
+    assert found.chosen in ("32 rows at once", "16 rows at once")
+    assert found.memory - CONTEXT <= ROOM * (size - CONTEXT)
+
+
+def test_caches_without_room_are_computed_anew_by_every_step(anatomy: Anatomy) -> None:
+    def found(caches: Any) -> Foresight:
+        stages = {"block": {"step": 1, "max": 1}}
+        return on(CARD, anatomy, plan_of(stages=stages, distillation={"batch_size": 64, "caches": caches}))
+
+    usual, roomy, small = found(True), found({"disk": "1GB"}), found({"disk": 0})
+    assert roomy.stages == usual.stages
+    assert roomy.caches == usual.caches == "caches: 66.56 kB of visual features and 115.20 kB of teacher's states"
+    assert found({"dtype": "float32"}).caches.startswith("caches: 133.12 kB of visual features and 230.40 kB")
+    assert "of which 1.00 kB stay in memory and the rest is read" in found({"memory": 1000}).caches
+    assert usual.stages[0].stored - small.stages[0].stored == 66_560 + 115_200
+    assert small.stages[1].flops > 1.3 * usual.stages[1].flops
+    assert small.stages[1].memory > usual.stages[1].memory, "the teacher stays"
+    seconds = [sum(stage.seconds for stage in one.stages) for one in (small, usual)]
+    assert small.caches.endswith(
+        "every step runs the image towers over all its pictures and runs the teacher over all its rows: "
+        f"{in_time(seconds[0] - seconds[1])} more in all"
+    )
+    some = found({"disk": 150_000})
+    assert "so the teacher's states of distill (115.20 kB) are not kept" in some.caches
+    assert small.stages[1].flops > some.stages[1].flops > usual.stages[1].flops

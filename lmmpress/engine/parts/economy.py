@@ -1,6 +1,7 @@
-"""Which economy a student learns with on this machine."""
+"""How a student goes into the memory of this machine: with which economy, and how many rows at once."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import ceil, prod
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from lmmpress.distillation.loss import MOST_LOGITS
 from lmmpress.distillation.optimizers import has_torchao
-from lmmpress.distillation.train import Lesson
+from lmmpress.distillation.train import Lesson, rows_at_once
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.lesson import Side, forward_of
 from lmmpress.host.memory import available_memory
@@ -16,36 +17,39 @@ from lmmpress.lmm.batches import make_batch
 from lmmpress.lmm.blocks import blocks_of
 from lmmpress.lmm.kept_tensors import Kept, kept_by
 from lmmpress.progress import say_once
-from lmmpress.pruning.economy import choose, fits
+from lmmpress.pruning.economy import Trainings, Way, choose, fits
 from lmmpress.pruning.memory import Training
-from lmmpress.pruning.sizes import head_shapes
+from lmmpress.pruning.sizes import head_shapes, outside_and_block
 from lmmpress.settings.distillation import Distillation
-from lmmpress.settings.economy import Economy
 
 _COPIES_OF_LOGITS = 12
 """So many tensors of the size of a portion's logits the loss holds, in float32."""
 
 
-def economy_of(
+def way_of(
     materials: Materials,
     checkpoint: str,
     side: Side,
     lesson: Lesson,
     settings: Distillation,
     fresh: Callable[[], torch.nn.Module],
-) -> Economy:
-    """The economy that the settings name, or the least that fits; `fresh` loads the student. It is the same in all
-    processes that train together."""
-    if "auto" not in (settings.optimizer, settings.weights, settings.recompute):
-        return settings.economy().model_copy(update={"why": "the plan says so"})
+) -> Way:
+    """The economy and the rows at once that the settings name, or the least saving that fits; `fresh` loads the
+    student. It is the same in all processes that train together."""
+    shares = materials.accelerator.num_processes if settings.sharding == "full" else 1
+    most = rows_at_once(settings, sharded=shares > 1).rows
+    named = "auto" not in (settings.optimizer, settings.weights, settings.recompute)
+    by_plan = Way(settings.economy().model_copy(update={"why": "the plan says so"}), most, most)
+    if named and settings.micro_batch_size != "auto":
+        return by_plan
     if lesson.examples.goals is None:
         _ = materials.teacher_model  # which the student learns from: what that takes is not free
-    budget, training = _budget(materials), _training(materials, checkpoint, side, lesson, fresh())
-    enough = fits(training, settings.economy(), budget)
-    found = choose(training, settings, budget, has_torchao=not enough and has_torchao())
+    budget, trainings = _budget(materials), _trainings(materials, checkpoint, side, lesson, fresh(), shares)
+    enough = fits(trainings(most), settings.economy(), budget)
+    found = choose(trainings, settings, budget, most, has_torchao=not enough and has_torchao())
     if not enough:
-        say_once(f"distillation: {found}: the student {found.why}")
-    return found
+        say_once(f"distillation: {found}: the student {found.economy.why}")
+    return replace(by_plan, rows=found.rows) if named else found
 
 
 def _budget(materials: Materials) -> int:
@@ -59,25 +63,34 @@ def _budget(materials: Materials) -> int:
     return int(accelerator.gather(torch.tensor([free], device=accelerator.device)).min())
 
 
-def _training(materials: Materials, checkpoint: str, side: Side, lesson: Lesson, model: torch.nn.Module) -> Training:
-    """What this process holds while the student learns."""
-    processes, width = materials.accelerator.num_processes, materials.dtype.itemsize
-    settings, anatomy = lesson.settings, materials.anatomy
-    rows = min(settings.rows_at_once, ceil(min(settings.batch_size, lesson.size) / processes))
+def _trainings(
+    materials: Materials, checkpoint: str, side: Side, lesson: Lesson, model: torch.nn.Module, shares: int = 1
+) -> Trainings:
+    """What this process holds while the student learns, of which it has one of so many shares."""
+    width, settings, anatomy = materials.dtype.itemsize, lesson.settings, materials.anatomy
+    own = ceil(min(settings.batch_size, lesson.size) / materials.accelerator.num_processes)
     each, head = _kept_by_row(materials, checkpoint, side, lesson, model), head_shapes(anatomy)
-    positions = rows * ceil(lesson.examples.positions / len(lesson.examples.rows))
-    logits = min(MOST_LOGITS, positions * max(shape[0] for shape in head)) if side != "image" else 0
-    teacher = width * sum(map(prod, head)) if lesson.examples.goals else 0  # without caches it is there already
-    return Training(
+    answers = ceil(lesson.examples.positions / len(lesson.examples.rows))
+    vocabulary = max(shape[0] for shape in head) if side != "image" else 0
+    beside = width * sum(map(prod, head)) if lesson.examples.goals else 0  # without caches it is there already
+    outside, block = outside_and_block(materials.anatomy_of(checkpoint))
+    bare = Training(
         held=sum(one.numel() for one in model.parameters()),
         trained=sum(one.numel() for one in model.parameters() if one.requires_grad),
         width=width,
-        processes=processes,
-        beside=teacher + _COPIES_OF_LOGITS * 4 * logits,
-        kept=rows * each.usual,
-        kept_anew=rows * each.recomputed,
-        shares=processes if settings.sharding == "full" else 1,
+        beside=beside,
+        shares=shares,
+        outside=outside,
+        block=block,
     )
+
+    def of(most: int) -> Training:
+        rows = min(most, own)
+        loss = _COPIES_OF_LOGITS * 4 * min(MOST_LOGITS, rows * answers * vocabulary)
+        kept, anew = rows * each.usual, rows * each.recomputed
+        return replace(bare, beside=beside + loss, kept=kept, kept_anew=anew)
+
+    return of
 
 
 def _kept_by_row(materials: Materials, checkpoint: str, side: Side, lesson: Lesson, model: torch.nn.Module) -> Kept:

@@ -8,7 +8,7 @@ import torch
 from lmmpress.distillation.optimizers import has_torchao
 from lmmpress.engine.materials import Materials
 from lmmpress.engine.parts.lesson import is_trained, side_of
-from lmmpress.pruning.economy import choose, fits
+from lmmpress.pruning.economy import can_fit
 from lmmpress.pruning.memory import Training
 from lmmpress.pruning.sizes import head_shapes
 from lmmpress.settings.distillation import Distillation
@@ -23,7 +23,7 @@ def sharding_of(materials: Materials, checkpoint: str, settings: Distillation) -
         return "none"
     room = min(torch.cuda.get_device_properties(gpu).total_memory for gpu in range(_gpus(materials, settings)))
     training = _whole(materials, checkpoint, settings)
-    return "none" if fits(training, choose(training, settings, room, has_torchao()), room) else "full"
+    return "none" if can_fit(training, settings, room, has_torchao()) else "full"
 
 
 def _gpus(materials: Materials, settings: Distillation) -> int:
@@ -40,6 +40,5 @@ def _whole(materials: Materials, checkpoint: str, settings: Distillation) -> Tra
         held=sum(numbers.values()),
         trained=sum(count for name, count in numbers.items() if is_trained(materials, side, name)),
         width=width,
-        processes=settings.processes,
         beside=width * teacher,
     )

@@ -12,7 +12,7 @@ from lmmpress.distillation.learner import Learner, sharded, whole_state
 from lmmpress.distillation.learning_rate import find_rate
 from lmmpress.distillation.train import distill
 from lmmpress.engine.materials import Materials
-from lmmpress.engine.parts.economy import economy_of
+from lmmpress.engine.parts.economy import way_of
 from lmmpress.engine.parts.lesson import forward_of, is_trained, lesson_of, settle_teacher, side_of
 from lmmpress.engine.parts.repair import repair
 from lmmpress.lmm.blocks import blocks_of
@@ -75,7 +75,12 @@ def train(materials: Materials, checkpoint: str, seed: int, settings: Distillati
 
     if settings.refit_rows:
         refitted |= repair(materials, checkpoint, whole, lesson, forward_of(materials, side))
-    economy = economy_of(materials, checkpoint, side, lesson, settings, whole) if settings.epochs else NO_ECONOMY
+    economy = NO_ECONOMY
+    if settings.epochs:
+        way = way_of(materials, checkpoint, side, lesson, settings, whole)
+        economy = way.economy
+        if way.rows < way.most:
+            lesson = replace(lesson, settings=settings.model_copy(update={"micro_batch_size": way.rows}))
     lesson = replace(lesson, economy=economy)
     searched = settings.learning_rate == "auto" and settings.epochs
     found = find_rate(lambda: fresh(economy), lesson, seed, accelerator) if searched else None
