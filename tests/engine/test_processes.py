@@ -59,6 +59,30 @@ def test_processes_find_the_scores_of_one(
     assert found["reliability"] == pytest.approx(certain(alone.reliability), abs=0.05)
 
 
+@pytest.mark.parametrize("accumulation", ["batch", "dataset"])
+def test_a_process_with_less_memory_scores_fewer_rows_at_once(
+    raw: dict[str, Any], forks: Forks, tmp_path: Path, accumulation: str
+) -> None:
+    """It scores its share anew while the other one waits for its sums."""
+    settings = {"accumulation": accumulation, "batch_size": 4, "passes": 1}
+    materials = materials_of(raw | {"importance": raw["importance"] | settings})
+    alone = scores_of(materials, materials.original, 5)
+    job = job_of(materials, materials.original, tmp_path, part="importance", processes=2, seed=5)
+    found = json.loads(done_by(forks, job, rows=2))
+    assert found["at_once"]["importance"] == found["lowered"]["importance"] == 2
+    for name, value in load_file(job.tensors).items():
+        torch.testing.assert_close(value, alone.scores[name], rtol=1e-3, atol=1e-3 * float(value.max()), msg=name)
+
+
+def test_a_process_with_less_memory_asks_fewer_rows_at_once(raw: dict[str, Any], forks: Forks, tmp_path: Path) -> None:
+    materials = materials_of(raw | {"evaluation": raw["evaluation"] | {"batch_size": 4}})
+    checkpoint = prune(materials, materials.original, "language", "block", 3, None).checkpoint
+    job = job_of(materials, checkpoint, tmp_path, part="evaluate", processes=2, role="gate")
+    found = json.loads(done_by(forks, job, rows=2))
+    assert found["at_once"]["evaluate"] == found["lowered"]["evaluate"] == 2
+    np.testing.assert_array_equal(values_of(found), worth_of(materials, checkpoint, "gate"))
+
+
 @pytest.fixture
 def of_two_tasks(raw: dict[str, Any], data: Path, tmp_path: Path) -> dict[str, Any]:
     """Rows of two tasks, of which some have no answers."""

@@ -103,6 +103,26 @@ def test_shares_learn_what_one_process_learns(
     assert max(held) < 1.3 * whole / count
 
 
+@pytest.mark.parametrize(
+    "economy", [{"optimizer": "adamw8bit"}, {"optimizer": "adamw8bit", "weights": "bfloat16", "recompute": "always"}]
+)
+def test_shares_learn_with_economies(
+    raw: dict[str, Any], forks: Forks, tmp_path: Path, economy: dict[str, str]
+) -> None:
+    """Averages have other scales and weights are rounded by other draws than in one process: losses are close."""
+    materials, student = begun(raw | {"distillation": raw["distillation"] | economy | {"epochs": 4}})
+    alone = train(materials, student, 5, materials.plan.distillation)
+    job = job_of(materials, student, tmp_path, part="distill", processes=2, seed=5)
+    together = Trained.model_validate_json(done_by(forks, job))
+    assert str(together.economy) == str(alone.economy)
+    assert together.loss == pytest.approx(alone.loss, rel=0.05)
+    assert together.loss[-1] < 0.8 * together.loss[0]
+    start, found = weights(materials, student), weights(materials, together.checkpoint)
+    for name, value in found.items():
+        assert value.dtype is torch.float32
+        assert torch.equal(value, start[name]) == name.startswith(materials.frozen), name
+
+
 @pytest.mark.long
 def test_after_one_process_was_killed_a_run_resumes_to_the_same_result(
     raw: dict[str, Any], taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -121,6 +141,24 @@ def test_after_one_process_was_killed_a_run_resumes_to_the_same_result(
     assert_same(materials, student, alone, train_in_processes(materials, student, 5, settings))
 
 
+@pytest.mark.long
+def test_a_process_without_memory_ends_all_that_share_a_student_with_it(
+    raw: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot begin anew alone; one line says what to set, and with that it learns."""
+    materials, student = begun(raw)
+    settings = materials.plan.distillation.model_copy(update={"processes": 2})
+    monkeypatch.setattr("lmmpress.engine.parts.launch.worker", ranks)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), str(ROOT)]))
+    monkeypatch.setenv(ranks.SMALL, "1")
+    with pytest.raises(UserError, match=r"^distillation on 2 processes failed: distill: .* 2 rows at once, .*") as told:
+        train_in_processes(materials, student, 5, settings)
+    assert str(told.value).endswith("set distillation.micro_batch_size to a smaller number")
+    fewer = settings.model_copy(update={"micro_batch_size": 1})
+    alone = train(materials, student, 5, fewer.model_copy(update={"processes": 1}))
+    assert_same(materials, student, alone, train_in_processes(materials, student, 5, fewer))
+
+
 class Gpu:
     """A GPU of so many bytes."""
 
@@ -136,7 +174,7 @@ def test_a_student_is_shared_where_a_gpu_has_no_room_for_it(
     assert sharding_of(materials, student, auto) == "none", "without a GPU processes share one memory"
     monkeypatch.setattr(type(materials.accelerator), "device", torch.device("cuda"))
     whole = _whole(materials, student, auto)
-    least = training_bytes(whole, choose(whole, auto, 1, has_torchao()))
+    least = training_bytes(whole, choose(lambda _: whole, auto, 1, 1, has_torchao()).economy)
     assert least < training_bytes(whole, NO_ECONOMY), "economies come first"
     for size, found in ((least / ROOM - 1, "full"), (least / ROOM + 1, "none")):
         monkeypatch.setattr("torch.cuda.get_device_properties", lambda _, size=size: Gpu(int(size)))

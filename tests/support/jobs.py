@@ -19,9 +19,9 @@ def job_of(materials: Materials, checkpoint: str, folder: Path, **what: Any) -> 
     return Job(**where, checkpoint=checkpoint, result=result, **what)
 
 
-def done_by(forks: Forks, job: Job) -> str:
-    """What the first process of a job wrote."""
-    ended = forks.call("support.ranks", "together", job.model_dump(mode="json"))
+def done_by(forks: Forks, job: Job, rows: int | None = None) -> str:
+    """What the first process of a job wrote. The second has memory for so many rows at once, if that is given."""
+    ended = forks.call("support.ranks", "together", job.model_dump(mode="json"), rows)
     beside = sorted(job.result.parent.glob(f"{job.result.name}.error-*"))
     assert ended == 0, "\n".join(path.read_text("utf-8") for path in beside)
     return job.result.read_text("utf-8")
