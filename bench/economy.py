@@ -80,7 +80,7 @@ def memory(arguments: argparse.Namespace) -> dict[str, float]:
         gc.collect()
 
         def measured(model: Any, *given: Any) -> Any:
-            sizes = economy._training(materials, materials.original, "whole", lesson, model)
+            sizes = economy._trainings(materials, materials.original, "whole", lesson, model)(settings.rows_at_once)
             seen.append((training_bytes(sizes, settings.economy()) - _head(materials), sizes.trained))
             return learn(model, *given)
 

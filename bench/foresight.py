@@ -2,7 +2,9 @@
 
     python bench/foresight.py [--updates 5]
 
-For the built-in sample and two derived shapes: a Llama with states of 512 numbers and 8 blocks, a BLIP-2 with an OPT.
+For the built-in sample and four derived shapes: a Llama with states of 512 numbers and 8 blocks, and a BLIP-2 with an
+OPT, which the model was made with; and two that it was not: a wide Llama with few blocks, few and long rows, and a
+BLIP-2 with a narrow Llama of many blocks and many image tokens.
 Each update is one of distillation with caches, on random rows; each shape has a process of its own, in which memory
 is the most resident above the start, and seconds are those of the processor. `tensors` is the memory of the same
 update where the C library gives back what is let go of, which shows what the library's holes add.
@@ -14,11 +16,19 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-SHAPES = ("sample", "llama", "blip2-opt")
+SHAPES = {
+    "sample": (64, 24, 6, 1),
+    "llama": (16, 96, 8, 2),
+    "blip2-opt": (32, 48, 6, 2),
+    "wide": (4, 320, 16, 1),
+    "pictures": (8, 112, 12, 3),
+}
+"""Of each shape: the rows of a portion, tokens and answer positions of a row, portions of an update."""
 
 
 def main() -> None:
@@ -133,28 +143,59 @@ def _sizes(anatomy: Any) -> dict[str, int]:
 def _shape(shape: str) -> tuple[Any, int, int, int, int, Any]:
     """The anatomy; rows of a portion, tokens and answer positions of a row, portions of an update; the settings."""
     sys.path.insert(0, str(ROOT / "tests"))
-    from support.tiny import blip2_config, text_config
-
     from lmmpress.lmm.read_anatomy import anatomy_of
-    from lmmpress.presets import preset
     from lmmpress.settings.distillation import Distillation
 
-    if shape == "sample":
-        config = json.loads((Path(preset("sample", with_data=False)["model"]) / "config.json").read_text("utf-8"))
-        for part in (config, *(value for value in config.values() if isinstance(value, dict))):
-            part.pop("dtype", None)  # a student's weights are float32
-        return anatomy_of(config), 64, 24, 6, 1, Distillation(batch_size=64)
-    if shape == "llama":
-        sizes: dict[str, Any] = {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8, "head_dim": 64}
-        heads = {"num_attention_heads": 8, "num_key_value_heads": 8, "tie_word_embeddings": False}
-        config = text_config("llama", 8000, **sizes, **heads)
-        return anatomy_of(config), 16, 96, 8, 2, Distillation(batch_size=32, micro_batch_size=16)
-    sizes = {"hidden_size": 256, "word_embed_proj_dim": 256, "ffn_dim": 1024, "num_hidden_layers": 6}
-    config = blip2_config(text_config("opt", 4000, **sizes, max_position_embeddings=256))
+    rows, tokens, answers, portions = SHAPES[shape]
+    settings = Distillation(batch_size=portions * rows, micro_batch_size=rows)
+    return anatomy_of(_CONFIGS[shape]()), rows, tokens, answers, portions, settings
+
+
+def _sample() -> dict[str, Any]:
+    from lmmpress.presets import preset
+
+    config: dict[str, Any] = json.loads(
+        (Path(preset("sample", with_data=False)["model"]) / "config.json").read_text("utf-8")
+    )
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        part.pop("dtype", None)  # a student's weights are float32
+    return config
+
+
+def _llama(width: int, blocks: int, vocabulary: int) -> dict[str, Any]:
+    """With heads of 64 numbers."""
+    from support.tiny import text_config
+
+    heads, inner = width // 64, 16 * round(width / 6)
+    sizes: dict[str, Any] = {"hidden_size": width, "intermediate_size": inner, "num_hidden_layers": blocks}
+    sizes |= {"head_dim": 64, "num_attention_heads": heads, "num_key_value_heads": heads, "tie_word_embeddings": False}
+    return text_config("llama", vocabulary, **sizes)
+
+
+def _blip2(text: dict[str, Any], queries: int) -> dict[str, Any]:
+    from support.tiny import blip2_config
+
+    config = blip2_config(text)
     config["vision_config"] |= {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4, "image_size": 64}
     config["qformer_config"] |= {"encoder_hidden_size": 256}
-    config["num_query_tokens"] = 16
-    return anatomy_of(config), 32, 48, 6, 2, Distillation(batch_size=64, micro_batch_size=32)
+    config["num_query_tokens"] = queries
+    return config
+
+
+def _opt() -> dict[str, Any]:
+    from support.tiny import text_config
+
+    sizes = {"hidden_size": 256, "word_embed_proj_dim": 256, "ffn_dim": 1024, "num_hidden_layers": 6}
+    return text_config("opt", 4000, **sizes, max_position_embeddings=256)
+
+
+_CONFIGS: dict[str, Callable[[], dict[str, Any]]] = {
+    "sample": _sample,
+    "llama": lambda: _llama(512, 8, 8000),
+    "blip2-opt": lambda: _blip2(_opt(), 16),
+    "wide": lambda: _llama(1024, 3, 4000),
+    "pictures": lambda: _blip2(_llama(320, 14, 2000), 64),
+}
 
 
 if __name__ == "__main__":

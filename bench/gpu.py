@@ -47,7 +47,7 @@ TOKENS, ANSWERS = 72, 8
 class Setting:
     """What is measured: the model's config, the rows of a portion and of an update, and the device."""
 
-    def __init__(self, tiny: bool, rounds: int) -> None:
+    def __init__(self, tiny: bool, rounds: int = 1) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         config = json.loads((Path(preset("paper", with_data=False)["model"]) / "config.json").read_text("utf-8"))
         if tiny:
@@ -61,13 +61,13 @@ class Setting:
     def hardware(self) -> Any:
         return hardware_of("auto", self.original.axis("language", "io").width)
 
-    def foresight(self, blocks: int) -> Any:
-        """That of a plan whose first step leaves so many blocks."""
+    def foresight(self, blocks: int, hardware: Any = None) -> Any:
+        """That of a plan whose first step leaves so many blocks, by default on what is here."""
         removed = self.original.axis("language", "block").width - blocks
         raw = preset("paper", with_data=False) | {"stages": {"block": {"step": removed, "max": removed}}}
         raw["distillation"] = {"batch_size": self.update, "micro_batch_size": self.portion, "epochs": 1}
         rows = {role: RoleRows(self.update, TOKENS, TOKENS, ANSWERS, 1.0, self.update) for role in ROLES}
-        return _Foresight(self.original, parse_plan(raw), self.hardware, rows)
+        return _Foresight(self.original, parse_plan(raw), hardware or self.hardware, rows)
 
     def computing(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
@@ -139,10 +139,11 @@ def update(setting: Setting, blocks: int) -> dict[str, Any]:
     """Memory and seconds of an update, predicted, of lmmpress, and of a bare training step."""
     foresight = setting.foresight(blocks)
     anatomy = foresight.steps[1].anatomy
-    economy, memory, shadow = foresight._trained_with(1)
+    trained = foresight._trained_with(1)
+    economy, shadow = trained.way.economy, trained.learned
     hardware, portions = setting.hardware, setting.update // setting.portion
     seconds = portions * hardware.seconds(shadow.portion, setting.half) + hardware.seconds(shadow.update, False)
-    found: dict[str, Any] = {"economy": str(economy), "predicted": {"gib": memory / 2**30, "seconds": seconds}}
+    found: dict[str, Any] = {"economy": str(economy), "predicted": {"gib": trained.memory / 2**30, "seconds": seconds}}
     learning = torch.bfloat16 if economy.weights == "bfloat16" else torch.float32
     for name, step_of in (("lmmpress", _lmmpress_step), ("bare", _bare_step)):
         try:

@@ -41,6 +41,7 @@ BENCHES = [
     Bench("loss_memory", "minutes", threads=1),
     Bench("economy", "minutes", threads=1),
     Bench("foresight", "minutes", threads=1),
+    Bench("card", "minutes", threads=1),
     Bench("gpu", "minutes", left_out="it needs a GPU"),
     Bench("distillation", "minutes", threads=1),
     Bench("distillation_two_threads", "minutes", "distillation", ("--rounds", "1", "--rows", "256")),

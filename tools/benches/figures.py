@@ -33,6 +33,14 @@ class Figure:
 AXES = ("block", "ffn", "attention", "io")
 SHAPES = ("first shape", "last shape")
 PARTS = ("prepare", "steps", "evaluate", "due", "importance", "prune", "distill", "gate", "publish", "stage")
+FORESEEN = {
+    "sample": "| the built-in sample | 64, 24 |",
+    "llama": "| Llama, 8 blocks, width 512 |",
+    "blip2-opt": "| BLIP-2 with OPT, 6 blocks, width 256 |",
+    "wide": "| Llama, 3 blocks, width 1024 |",
+    "pictures": "| BLIP-2 with Llama, 14 blocks, width 320 |",
+}
+"""The models of bench/foresight.py, as docs name them."""
 SAMPLE, WARM = "docs/sample.md", "docs/warm.md"
 WAITING, CHECK = "The share of an epoch", "The check of all rows before a run's first step"
 READS, COPIED = "bytes_read_over_source", "speed_as_share_of_copying_the_kept_bytes"
@@ -380,6 +388,22 @@ FIGURES = [
         )
         for part in PARTS
     ),
+    *(
+        Figure(f"{what} of an update, foreseen / measured, {shape}", "foresight", (shape, key), words, most, least)
+        for shape, words in FORESEEN.items()
+        for what, key, most, least in (
+            ("memory", "memory_predicted_over_measured", 1.15, 0.85),
+            ("seconds", "seconds_predicted_over_measured", 1.3, 0.7),
+        )
+    ),
+    Figure(
+        "GB of a student of 44 blocks with averages of 8 bits, predicted",
+        "card",
+        ("44 blocks, 8 rows", "gb", "with recomputation, 8-bit averages"),
+        "The target is at most 72 GB",
+        72,
+        places=1,
+    ),
 ]
 
 LEFT_OUT = {
@@ -391,7 +415,6 @@ LEFT_OUT = {
     "criteria_two_blocks": "losses and accuracies; docs/sample.md has the table",
     "economy": "not kept yet; what is predicted of a training's memory, and its loss",
     "determinism": "differences of digits; docs/determinism.md has the table",
-    "foresight": "not kept yet; what is foreseen of an update over what it takes",
     "gpu": "not kept yet; it needs a GPU",
     "distillation_rows": "accuracies; docs/plan.md has the table",
     "learning_rate": "accuracies by rate; docs/benchmarks.md has the table",
