@@ -8,7 +8,9 @@ import pytest
 from support.paths import ROOT
 
 from tools.benches.benches import BENCHES, Bench
-from tools.benches.figures import FIGURES, LEFT_OUT, Figure
+from tools.benches.figure import Figure
+from tools.benches.figures import FIGURES
+from tools.benches.left_out import LEFT_OUT
 from tools.benches.run import chosen, run_all
 from tools.benches.table import Found, found_in, is_met, number, printed, read, table, target
 

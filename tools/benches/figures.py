@@ -1,46 +1,13 @@
 """Every figure that docs name and a result file holds, in the order of docs/benchmarks.md.
 
-To add one: a line here. A result file without a ratio or a target goes into `LEFT_OUT`, with the reason.
+To add one: a line here. A result file without a ratio or a target goes into left_out.py, with the reason.
 """
 
-from dataclasses import dataclass
-
-Path = tuple[str, ...]
-"""Keys into a result file, from its top; `*` stands for each item of a list."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A number of a result file, and where docs print it.
-
-    `file` is the result's name without .json. With `over`, the figure is the number at `path` over that at `over`.
-    `least` and `most` are the target. `places` and `times` say how it is printed: decimals, and times what (100 for a
-    percentage). `near` is text in the row or the paragraph of `page` that prints it.
-    """
-
-    what: str
-    file: str
-    path: Path
-    near: str
-    most: float | None = None
-    least: float | None = None
-    places: int = 2
-    times: float = 1
-    over: Path | None = None
-    page: str = "docs/benchmarks.md"
-
+from tools.benches.figure import Figure, Path
+from tools.benches.memory_figures import MEMORY
 
 AXES = ("block", "ffn", "attention", "io")
 SHAPES = ("first shape", "last shape")
-PARTS = ("prepare", "steps", "evaluate", "due", "importance", "prune", "distill", "gate", "publish", "stage")
-FORESEEN = {
-    "sample": "| the built-in sample | 64, 24 |",
-    "llama": "| Llama, 8 blocks, width 512 |",
-    "blip2-opt": "| BLIP-2 with OPT, 6 blocks, width 256 |",
-    "wide": "| Llama, 3 blocks, width 1024 |",
-    "pictures": "| BLIP-2 with Llama, 14 blocks, width 320 |",
-}
-"""The models of bench/foresight.py, as docs name them."""
 SAMPLE, WARM = "docs/sample.md", "docs/warm.md"
 WAITING, CHECK = "The share of an epoch", "The check of all rows before a run's first step"
 READS, COPIED = "bytes_read_over_source", "speed_as_share_of_copying_the_kept_bytes"
@@ -377,50 +344,5 @@ FIGURES = [
     Figure(
         "check of rows, speed of decoding, photos", "row_check", ("photos", "speed_of_plain_decoding"), CHECK, least=0.8
     ),
-    *(
-        Figure(
-            f"memory of {part}, predicted / measured",
-            "memory",
-            ("parts", part, "predicted_over_measured"),
-            "| predicted / measured |",
-            1.1,
-            0.7,
-        )
-        for part in PARTS
-    ),
-    *(
-        Figure(f"{what} of an update, foreseen / measured, {shape}", "foresight", (shape, key), words, most, least)
-        for shape, words in FORESEEN.items()
-        for what, key, most, least in (
-            ("memory", "memory_predicted_over_measured", 1.15, 0.85),
-            ("seconds", "seconds_predicted_over_measured", 1.3, 0.7),
-        )
-    ),
-    Figure(
-        "GB of a student of 44 blocks with averages of 8 bits, predicted",
-        "card",
-        ("44 blocks, 8 rows", "gb", "with recomputation, 8-bit averages"),
-        "The target is at most 72 GB",
-        72,
-        places=1,
-    ),
+    *MEMORY,
 ]
-
-LEFT_OUT = {
-    "advise": "accuracies and sizes of two plans, without a target",
-    "better_repair": "accuracies by seed; docs/sample.md has the table",
-    "cluster": "seconds and requests of pods; docs/kubeflow.md has the table",
-    "controls": "accuracies; docs/sample.md has the table",
-    "criteria": "losses and accuracies; docs/sample.md has the table",
-    "criteria_two_blocks": "losses and accuracies; docs/sample.md has the table",
-    "economy": "not kept yet; what is predicted of a training's memory, and its loss",
-    "determinism": "differences of digits; docs/determinism.md has the table",
-    "gpu": "not kept yet; it needs a GPU",
-    "distillation_rows": "accuracies; docs/plan.md has the table",
-    "learning_rate": "accuracies by rate; docs/benchmarks.md has the table",
-    "peers": "accuracies and sizes, without a target; docs/peers.md has the tables",
-    "pipeline_size": "bytes, without a target; docs/kubeflow.md has the table",
-    "profile_step": "shares of one step, without a target; docs/benchmarks.md has the section",
-    "sample_beside_towers": "the sample's run right after that of sample-towers; docs/sample.md says what it gave",
-    "refit": "losses and accuracies; docs/sample.md has the table",
-}

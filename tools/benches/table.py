@@ -8,7 +8,8 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 
-from tools.benches.figures import FIGURES, Figure
+from tools.benches.figure import Figure
+from tools.benches.figures import FIGURES
 
 HEADS = ("what", "median (min to max, count)", "target", "met")
 
