@@ -163,6 +163,11 @@ def _refitted(form: Form) -> dict[str, Of]:
     return _beside_base(form, "not repaired", repaired)
 
 
+def _with_states(form: Form) -> dict[str, Of]:
+    weights = {f"weight {weight}": (f"distillation.states={weight}",) for weight in (0.3, 1, 3)}
+    return _beside_base(form, "answers alone", weights)
+
+
 def _towers(form: Form) -> dict[str, Of]:
     """The preset's stages, then the FFN of the image tower. Nothing of images can be cached then: it takes hours."""
     if form.quick:
@@ -179,6 +184,11 @@ ABLATIONS = (
     Ablation("Order of the stages", "The paper cuts blocks first and the input/output width last.", _orders),
     Ablation(
         "Repair", "Least squares before each distillation ([repair](paper.md#repair-before-distilling)).", _refitted
+    ),
+    Ablation(
+        "Hidden states",
+        "The distance between [hidden states](paper.md#hidden-states) before the heads, beside Eq. 5.",
+        _with_states,
     ),
     Ablation("Image tower", "The paper cuts the language tower alone.", _towers),
 )

@@ -43,6 +43,13 @@ def distillation_loss(
     return loss
 
 
+def states_apart(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """How far the inputs of two heads [positions, width] are apart, summed over positions: the mean square of their
+    differences over that of the teacher's inputs. No gradient reaches the teacher."""
+    own, goal = _precise(student), _precise(teacher.detach())
+    return ((own - goal).square().mean(-1) / goal.square().mean(-1)).sum()
+
+
 def loss_in_portions(
     student: States, teacher: States, targets: torch.Tensor, settings: Distillation, most: int = MOST_LOGITS
 ) -> torch.Tensor:

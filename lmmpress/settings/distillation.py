@@ -26,14 +26,14 @@ class Distillation(Settings):
 
     `kl` is `reverse` as Eq. 5 prints it, KL(student, teacher), or `forward`, at a `temperature`. `pairwise` is the
     hinge of Eq. 5, the `margin` of the correct token over the strongest wrong one, or `none`; `gamma` is its weight.
-    `hard_labels` is the weight of an additional cross-entropy on the answers. With `learning_rate` `auto` every step
-    finds its own. One update uses `batch_size` rows, in portions of `micro_batch_size`, or of fewer where these do not
-    fit into the memory; with `auto` MICRO_BATCH are tried first. `rows` of the split are used, or all (Fig. 7): `draw`
-    takes them evenly over the split, at `random`, or at random with each task's share (`by_task`). `processes` is the
-    number of processes, one per GPU if there are GPUs: each holds the whole student with `sharding` `none`, a share of
-    it with `full`, and with `auto` a share where a GPU has no room for the whole. With `caches`, the teacher's hidden
-    states and, while they cannot change, the visual features are computed once per run instead of in every step; they
-    may have a budget.
+    `hard_labels` is the weight of an additional cross-entropy on the answers, and `states` that of how far the inputs
+    of the student's head are from the teacher's. With `learning_rate` `auto` every step finds its own. One update uses
+    `batch_size` rows, in portions of `micro_batch_size`, or of fewer where these do not fit into the memory; with
+    `auto` MICRO_BATCH are tried first. `rows` of the split are used, or all (Fig. 7): `draw` takes them evenly over the
+    split, at `random`, or at random with each task's share (`by_task`). `processes` is the number of processes, one per
+    GPU if there are GPUs: each holds the whole student with `sharding` `none`, a share of it with `full`, and with
+    `auto` a share where a GPU has no room for the whole. With `caches`, the teacher's hidden states and, while they
+    cannot change, the visual features are computed once per run instead of in every step; they may have a budget.
     With `image_side` `features`, a step that cuts a tower of the image side trains the image side alone, on what the
     original's hands over to the language side; every other step leaves the image side as it is.
 
@@ -45,7 +45,7 @@ class Distillation(Settings):
     added_later: ClassVar[frozenset[str]] = frozenset(
         {
             *("refit_rows", "last_epochs", "temperature", "stop_within", "image_side"),
-            *("optimizer", "weights", "recompute", "sharding"),
+            *("optimizer", "weights", "recompute", "sharding", "states"),
         }
     )
 
@@ -65,6 +65,7 @@ class Distillation(Settings):
     gamma: Annotated[float, Field(ge=0)] = 1.0
     pairwise: Literal["eq5", "margin", "none"] = "eq5"
     hard_labels: Annotated[float, Field(ge=0)] = 0.0
+    states: Annotated[float, Field(ge=0)] = 0.0
     processes: Annotated[int, Field(gt=0)] = 1
     sharding: Literal["auto", "none", "full"] = "auto"
     caches: bool | CacheSettings = True

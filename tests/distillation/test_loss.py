@@ -8,7 +8,7 @@ import torch
 from support.certain import certain
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lmmpress.distillation.loss import States, distillation_loss, loss_in_portions
+from lmmpress.distillation.loss import States, distillation_loss, loss_in_portions, states_apart
 from lmmpress.settings.distillation import Distillation
 
 # the student is sure of token 0 (0.7), the teacher of token 1 (0.5); the answer is token 1
@@ -71,6 +71,17 @@ def test_margin_compares_the_correct_token_with_the_strongest_wrong_one() -> Non
 
 def test_hard_labels_add_cross_entropy() -> None:
     assert loss(pairwise="none", hard_labels=0.5) == pytest.approx(REVERSE - 0.5 * math.log(0.2), rel=1e-6)
+
+
+def test_states_are_apart_by_their_differences_in_units_of_the_teachers() -> None:
+    teacher = torch.tensor([[3.0, 4.0], [0.0, 2.0]], requires_grad=True)
+    student = torch.tensor([[3.0, 3.0], [1.0, 2.0]], requires_grad=True)
+    apart = states_apart(student, teacher)
+    assert apart.item() == pytest.approx(1 / 25 + 1 / 4)
+    assert states_apart(10 * student, 10 * teacher).item() == pytest.approx(apart.item())
+    apart.backward()
+    assert teacher.grad is None
+    assert certain(student.grad).tolist() == [[0.0, pytest.approx(-2 / 25)], [pytest.approx(2 / 4), 0.0]]
 
 
 def test_a_student_equal_to_its_teacher_has_no_loss_and_no_gradient() -> None:

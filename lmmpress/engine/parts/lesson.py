@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lmmpress.axes.slices import group_name
 from lmmpress.distillation.image_side import features_loss
-from lmmpress.distillation.loss import loss_in_portions
+from lmmpress.distillation.loss import loss_in_portions, states_apart
 from lmmpress.distillation.train import Lesson
 from lmmpress.engine.caches import Kept
 from lmmpress.engine.materials import Materials
@@ -70,9 +71,15 @@ def lesson_of(
     if states is not None:
         examples = replace(examples, goals=_reader(states, examples.numbers_of))
 
+    kept = _kept_stream(materials, checkpoint) if settings.states else None
+
     def loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         student, teacher = materials.student_states(model, batch), materials.teacher_states_of(batch)
-        return loss_in_portions(student, teacher, batch.targets, settings)
+        found = loss_in_portions(student, teacher, batch.targets, settings)
+        if settings.states:
+            own, goal = student.inputs, teacher.inputs
+            found = found + settings.states * states_apart(own, goal if own.shape == goal.shape else goal[:, kept])
+        return found
 
     return Lesson(loss, examples, features, settings, rows)
 
@@ -116,14 +123,23 @@ def _reader(rows: Kept, numbers_of: Callable[[Sequence[int]], Rows]) -> Callable
     return lambda chosen: rows[numbers_of(chosen)]
 
 
-def _kept_features(materials: Materials, checkpoint: str) -> list[int] | None:
-    """The numbers of the original's features, along their width, that a checkpoint still has; None for all."""
-    anatomy, projector = materials.anatomy, materials.anatomy.projector
+def _kept(materials: Materials, checkpoint: str) -> dict[str, list[int]]:
+    """Which of the original's dimensions a checkpoint still has, by the groups that were cut."""
     before, now = (
         cuts_of(read_record(materials.store.checkpoint(one, weights=False)) or {"history": []})
         for one in (materials.original, checkpoint)
     )
-    kept = compose(anatomy, now[len(before) :])
+    return compose(materials.anatomy, now[len(before) :])
+
+
+def _kept_stream(materials: Materials, checkpoint: str) -> list[int] | None:
+    """The dimensions of the stream before the original's head that a checkpoint still has; None for all."""
+    return _kept(materials, checkpoint).get(group_name("language", "io"))
+
+
+def _kept_features(materials: Materials, checkpoint: str) -> list[int] | None:
+    """The numbers of the original's features, along their width, that a checkpoint still has; None for all."""
+    anatomy, projector, kept = materials.anatomy, materials.anatomy.projector, _kept(materials, checkpoint)
     assert projector is not None, "only a model with images has an image side"
     for tower in anatomy.image_towers:
         for axis in anatomy.towers[tower].axes.values():
