@@ -79,10 +79,11 @@ def memory(arguments: argparse.Namespace) -> dict[str, float]:
         assert materials.teacher_head is not None, "it is there before, so it does not count"
         gc.collect()
 
-        def measured(model: Any, *given: Any) -> Any:
-            sizes = economy._trainings(materials, materials.original, "whole", lesson, model)(settings.rows_at_once)
+        def measured(learner: Any, *given: Any) -> Any:
+            whole = economy._trainings(materials, materials.original, "whole", lesson, learner.model)
+            sizes = whole(settings.rows_at_once)
             seen.append((training_bytes(sizes, settings.economy()) - _head(materials), sizes.trained))
-            return learn(model, *given)
+            return learn(learner, *given)
 
         # what is written is read back, which takes memory of its own
         own = patch.multiple(training, distill=measured, save_trained=_stop)

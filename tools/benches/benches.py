@@ -75,6 +75,7 @@ BENCHES = [
     Bench("refit", "hours", threads=1, left_out="nothing of it is a ratio"),
     Bench("advise", "hours", threads=1, left_out=RUNS),
     Bench("better_repair", "hours", "better", ("--set", "distillation.refit_rows=256"), threads=1, left_out=RUNS),
+    Bench("better_states", "hours", "better", ("--set", "distillation.states=0.3"), threads=1, left_out=RUNS),
     Bench(
         "peers",
         "hours",

@@ -3,6 +3,7 @@
 LEFT_OUT = {
     "advise": "accuracies and sizes of two plans, without a target",
     "better_repair": "accuracies by seed; docs/sample.md has the table",
+    "better_states": "accuracies by seed; docs/paper.md says what they are",
     "cluster": "seconds and requests of pods; docs/kubeflow.md has the table",
     "controls": "accuracies; docs/sample.md has the table",
     "criteria": "losses and accuracies; docs/sample.md has the table",
