@@ -13,13 +13,13 @@ from lmmpress.settings.economy import Economy
 from lmmpress.settings.importance import Importance
 
 _MIB = 1 << 20
-LIGHT = 52 * _MIB
+LIGHT = 72 * _MIB
 """A process that reads the state of a run, without torch: due, steps, gate."""
 
-COPYING = 400 * _MIB
-"""A process that has imported torch and transformers."""
+COPYING = 550 * _MIB
+"""A process that has imported torch and transformers, and torchao, which transformers imports where it is installed."""
 
-BASE = 520 * _MIB
+BASE = 670 * _MIB
 """The same with MLflow's client, rows and what torch keeps for its computations."""
 
 BASE_CUDA = 2048 * _MIB

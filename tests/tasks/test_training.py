@@ -55,7 +55,7 @@ class Trainer:
             own.pop(TRAINING)
             command = [sys.executable, "-m", "lmmpress.cli", "task", TASK, *asked["args"]]
             pipe = subprocess.PIPE
-            self.nodes.append(subprocess.Popen(command, env=own, stdout=pipe, stderr=pipe, text=True))
+            self.nodes.append(subprocess.Popen(command, env=own, stdout=pipe, stderr=pipe, text=True, encoding="utf-8"))
 
     def look(self, _: str | None) -> dict[str, Any]:
         if all(node.poll() is not None for node in self.nodes):
