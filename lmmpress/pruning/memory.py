@@ -16,11 +16,17 @@ _MIB = 1 << 20
 LIGHT = 72 * _MIB
 """A process that reads the state of a run, without torch: due, steps, gate."""
 
-COPYING = 550 * _MIB
-"""A process that has imported torch and transformers, and torchao, which transformers imports where it is installed."""
+LOADING = 150 * _MIB
+"""What loading a model adds to a process: transformers imports torchao then, which the images have."""
 
-BASE = 670 * _MIB
-"""The same with MLflow's client, rows and what torch keeps for its computations."""
+COPYING = 400 * _MIB + LOADING
+"""A process that has imported torch and transformers, and loads what it has written."""
+
+BASE = 520 * _MIB
+"""A process with torch and transformers, MLflow's client, rows and what torch keeps for its computations."""
+
+LOADED = BASE + LOADING
+"""The same, which has loaded a model."""
 
 BASE_CUDA = 2048 * _MIB
 """The same with CUDA's libraries and their buffers in this machine's memory."""
@@ -136,7 +142,7 @@ def _importance(weights: Weights, plan: Plan, teacher: bool) -> Need:
     numbers = models + _kept_gradients(weights, plan.importance)
     here, there = widths_of(plan)
     passing = there * weights.original  # models are loaded one after the other, and then moved to the GPU
-    return Need("importance", BASE + here * numbers, BASE_CUDA + passing, CONTEXT + there * numbers)
+    return Need("importance", LOADED + here * numbers, BASE_CUDA + passing, CONTEXT + there * numbers)
 
 
 def _in_processes(need: Need, processes: int) -> Need:
@@ -161,14 +167,14 @@ def _evaluate(weights: Weights, plan: Plan) -> Need:
     numbers = weights.original + weights.cut
     here, there = widths_of(plan)
     passing = there * weights.original
-    return Need("evaluate", BASE + here * numbers, BASE_CUDA + passing, CONTEXT + there * numbers)
+    return Need("evaluate", LOADED + here * numbers, BASE_CUDA + passing, CONTEXT + there * numbers)
 
 
 def _compare(weights: Weights, plan: Plan) -> Need:
     """One model: where two do not fit into memory, they take turns there too."""
     here, there = widths_of(plan)
     passing = there * weights.original
-    return Need("compare", BASE + here * weights.original, BASE_CUDA + passing, CONTEXT + there * weights.original)
+    return Need("compare", LOADED + here * weights.original, BASE_CUDA + passing, CONTEXT + there * weights.original)
 
 
 def _distill(weights: Weights, plan: Plan, processes: int) -> Need:
@@ -182,7 +188,7 @@ def _distill(weights: Weights, plan: Plan, processes: int) -> Need:
     # what is written is loaded again and compared; gradients and averages are gone by then
     compared = 2 * _SINGLE * weights.cut
     stays = 0 if settings.caches else 1
-    process = BASE + max(_learned(weights, here, plan, processes), stays * here * weights.original + compared)
+    process = LOADED + max(_learned(weights, here, plan, processes), stays * here * weights.original + compared)
     gpu = CONTEXT + _learned(weights, there, plan, processes)
     passing = max(there * weights.original, compared)
     if processes == 1:

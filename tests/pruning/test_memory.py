@@ -10,7 +10,17 @@ from support.tiny import config_of
 
 from lmmpress.lmm.read_anatomy import anatomy_of
 from lmmpress.plan import Plan, parse_plan
-from lmmpress.pruning.memory import BASE, CONTEXT, COPYING, Need, Weights, needs_of, needs_without_model
+from lmmpress.pruning.memory import (
+    BASE,
+    CONTEXT,
+    COPYING,
+    LOADED,
+    LOADING,
+    Need,
+    Weights,
+    needs_of,
+    needs_without_model,
+)
 from lmmpress.pruning.sizes import _moments, predict, predict_memory
 
 MODEL = Weights(
@@ -62,7 +72,7 @@ def test_refitting_holds_the_uncut_model_and_the_moments() -> None:
     refits = of(weights, plan_of(distillation=settings))["distill"]
     nothing = of(weights, plan_of(distillation={"epochs": 0}))["distill"]
     least = 4 * (weights.original + weights.cut + weights.moments)
-    assert refits.process - nothing.process == max(least, 8 * weights.cut)
+    assert refits.process - nothing.process == LOADING + max(least, 8 * weights.cut), "nothing loads no model"
     learns, both = (of(weights, plan_of(distillation={"refit_rows": rows}))["distill"] for rows in (0, 8))
     assert amounts(learns) == amounts(both), "learning takes more than refitting here"
 
@@ -115,7 +125,7 @@ def test_importance_keeps_gradients_only_where_its_criterion_does() -> None:
     assert frozen - held["batch"] == 4 * 2 * 100_000_000
     assert held["unreliable"] - held["batch"] == 4 * MODEL.scored
     assert held["passes"] - held["batch"] == 4 * 2 * MODEL.scored // 4
-    assert held["magnitude"] == held["batch"] == BASE + 4 * MODEL.original
+    assert held["magnitude"] == held["batch"] == LOADED + 4 * MODEL.original
     seeing = of(MODEL, sees_once=True)["importance"].process
     assert seeing - held["dataset"] == 4 * MODEL.original, "the teacher computes what the student will see"
 
