@@ -22,7 +22,8 @@ class UserError(Exception):
 
 
 class AwayError(UserError):
-    """A server that has answered before gives no answer any more: the same work may succeed later."""
+    """A server that has answered before gives no answer any more, or another machine has failed: the same work may
+    succeed later."""
 
 
 def traceback_of(error: BaseException) -> str:

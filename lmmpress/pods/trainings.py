@@ -49,7 +49,8 @@ class Training:
         Raises UserError if it is refused, or if its input is at fault. Raises AwayError if it has failed otherwise, or
         if Kubernetes gives no answer for so long as this process is patient: a new try may help.
         """
-        if self._ended(self._patiently(self._look)):  # of a try before: its result would be in the store
+        if before := self._ended(self._patiently(self._look)):  # its result would be in the store
+            self.tell(f"TrainJob {self.name} of a try before is removed first ({before.lower()})")
             self._patiently(self.remove)
             while self._patiently(self._look) is not None:
                 time.sleep(PAUSE)
