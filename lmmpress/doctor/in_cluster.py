@@ -15,6 +15,7 @@ from lmmpress.doctor.resolvers import mend_of
 from lmmpress.host.pod import PART_LABEL
 from lmmpress.pods.cluster_reader import Cluster, Node, UnseenError, at, mapping, mappings, text
 from lmmpress.tasks.cluster_profile import Engine, Profile
+from lmmpress.tasks.plain_scheduling import node_affinity, toleration
 
 SECONDS = 300.0  # time limit for pulling the image and running the checks
 PAUSE = 2.0
@@ -146,12 +147,9 @@ def manifest(profile: Profile, addresses: Addresses) -> Node:
     if pod.node_selector:
         spec["nodeSelector"] = pod.node_selector
     if pod.tolerations:
-        spec["tolerations"] = [_toleration(one.model_dump(exclude_none=True)) for one in pod.tolerations]
-    terms = [one for one in pod.affinity or [] if one.weight is None]
-    if terms:
-        expressions = [{"matchExpressions": [one.model_dump() for one in term.expressions]} for term in terms]
-        required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": expressions}}
-        spec["affinity"] = {"nodeAffinity": required}
+        spec["tolerations"] = [toleration(one) for one in pod.tolerations]
+    if affinity := node_affinity(pod.affinity or []):
+        spec["affinity"] = affinity
     job_name = f"lmmpress-doctor-{uuid.uuid4().hex[:8]}"
     labels = {"app.kubernetes.io/name": "lmmpress-doctor"}
     # the labels by which policies select the pods of pipelines; Kubeflow's writer of metadata passes over such pods
@@ -174,8 +172,3 @@ def manifest(profile: Profile, addresses: Addresses) -> Node:
             },
         },
     }
-
-
-def _toleration(fields: Node) -> Node:
-    seconds = fields.pop("toleration_seconds", None)
-    return fields if seconds is None else fields | {"tolerationSeconds": seconds}

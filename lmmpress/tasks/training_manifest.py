@@ -8,7 +8,8 @@ from typing import Any
 from lmmpress.host.patience import PATIENCE
 from lmmpress.host.pod import IMAGE, NODE, PART_LABEL, POD
 from lmmpress.progress.log import LOG, LogForm
-from lmmpress.tasks.cluster_profile import DISTILLS, NodeAffinity, Pod, Profile, Resources, Toleration
+from lmmpress.tasks.cluster_profile import DISTILLS, Pod, Profile, Resources
+from lmmpress.tasks.plain_scheduling import node_affinity, toleration
 
 TRAINING = "LMMPRESS_TRAINING"
 """The variable with the manifest, in the pod of the task that begins and follows the training."""
@@ -113,34 +114,11 @@ def _pod(profile: Profile, pod: Pod) -> Node:
         "containers": [container],
         "imagePullSecrets": [{"name": name} for name in profile.pull_secrets],
         "nodeSelector": pod.node_selector,
-        "affinity": _affinity(pod.affinity or []),
-        "tolerations": [_toleration(one) for one in pod.tolerations or []],
+        "affinity": node_affinity(pod.affinity or []),
+        "tolerations": [toleration(one) for one in pod.tolerations or []],
     }
     return {key: value for key, value in found.items() if value}
 
 
 def _claim(name: str) -> Node:
     return {"persistentVolumeClaim": {"claimName": name}}
-
-
-def _toleration(one: Toleration) -> Node:
-    fields: Node = one.model_dump(exclude_none=True)
-    seconds = fields.pop("toleration_seconds", None)
-    return fields if seconds is None else fields | {"tolerationSeconds": seconds}
-
-
-def _affinity(given: list[NodeAffinity]) -> Node:
-    """Required terms are joined as Kubeflow joins them: each entry is one more term, any of which is enough."""
-    terms = [(one.weight, {"matchExpressions": [_expression(each) for each in one.expressions]}) for one in given]
-    required = [term for weight, term in terms if weight is None]
-    preferred = [{"weight": weight, "preference": term} for weight, term in terms if weight is not None]
-    found: Node = {}
-    if required:
-        found["requiredDuringSchedulingIgnoredDuringExecution"] = {"nodeSelectorTerms": required}
-    if preferred:
-        found["preferredDuringSchedulingIgnoredDuringExecution"] = preferred
-    return {"nodeAffinity": found} if found else {}
-
-
-def _expression(one: Any) -> Node:
-    return {"key": one.key, "operator": one.operator} | ({"values": one.values} if one.values else {})
