@@ -19,13 +19,15 @@ from support.ports import two_free_ports
 from support.tasks import prepared
 from support.trainings import node_pod, show, train_job
 
+from lmmpress.errors import AwayError
 from lmmpress.host.machines import Machines, machines_here
-from lmmpress.host.pod import NAMESPACE, POD
+from lmmpress.host.pod import NAMESPACE, POD, WORKFLOW
 from lmmpress.tasks.cluster_profile import Profile
 from lmmpress.tasks.session import working
 from lmmpress.tasks.training import train
 from lmmpress.tasks.training_manifest import TASK, TRAINING, asked_training, training_manifest, training_variable
 from lmmpress.tasks.training_node import distill_node
+from lmmpress.tasks.tries import RETRIES, SMALLER, TRY, counted, halvings
 
 STEP = ("block", 0)
 TOLD = ("PET_NNODES", "PET_NPROC_PER_NODE", "PET_NODE_RANK", "PET_MASTER_ADDR", "PET_MASTER_PORT")
@@ -246,3 +248,19 @@ def test_a_run_that_is_ended_ends_its_training_and_a_pod_that_is_evicted_leaves_
     assert ended.value.code == 143
     assert bool(in_a_pod.jobs) is stays
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_node_that_was_killed_for_its_memory_halves_the_rows_of_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {TRY: "0", RETRIES: "2", WORKFLOW: "w", SMALLER: ""}.items():
+        monkeypatch.setenv(name, value)
+    task = str(tmp_path / "store"), "run", "distill", *STEP
+    with pytest.raises(SystemExit), counted(*task):
+        try:
+            raise AwayError("TrainJob distill-1 failed: distill failed in pod p: OOMKilled, its memory limit is 3Gi")
+        except AwayError:
+            sys.exit(1)
+    monkeypatch.setenv(TRY, "1")
+    with counted(*task):
+        assert halvings() == 1
